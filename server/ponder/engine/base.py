@@ -1,0 +1,107 @@
+"""The seam between a thought and whatever generates its tokens.
+
+Token ids go in, token ids come out; an engine's own text is never used, because a prompt that is
+re-entered in the middle of a character makes engines return pieces of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+
+class EngineError(Exception):
+    """The engine failed on this request; other requests may still be served."""
+
+
+class EngineDeadError(EngineError):
+    """The engine is gone; nothing more will be served by this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The rules of one engine request, in vLLM's vocabulary and with its neutral defaults.
+
+    `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
+    the number of alternatives beside the sampled token. `chunk_tokens` is how many tokens the
+    engine may gather before it reports them: a promise about size, not a limit on length.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    chunk_tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log probability of one sampled token and of its best alternatives (id → logprob)."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Newly sampled tokens, the stop token and EOS among them.
+
+    `finish` is set on the last chunk: "stop" after EOS or a stop token id, "length" at
+    `max_tokens`. `logprobs` is parallel to `token_ids` when they were asked for.
+    `cached_tokens` is how much of the prompt came out of the prefix cache.
+    """
+
+    token_ids: Sequence[int]
+    finish: Literal["stop", "length"] | None = None
+    logprobs: Sequence[TokenLogprob] | None = None
+    cached_tokens: int | None = None
+
+
+class Vocabulary(Protocol):
+    """What a thought must know of a tokenizer.
+
+    `token_bytes` gives the UTF-8 bytes a token stands for, empty for special tokens such as EOS;
+    the bytes of consecutive tokens concatenate to the text.
+    """
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    def encode(self, text: str) -> list[int]: ...
+    def token_bytes(self, token_id: int) -> bytes: ...
+
+
+class Engine(Protocol):
+    """A generator of tokens.
+
+    `generate` yields chunks until `finish`; closing the generator early (`aclose`, or cancelling
+    the task that reads it) aborts the request in the engine at once. It raises `EngineError` when
+    this request failed and `EngineDeadError` when the engine is gone. `ponder.engine.scripted`
+    is the fake that ships beside it.
+    """
+
+    @property
+    def max_model_len(self) -> int: ...
+    def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Chunk, None]: ...
+    def unfinished(self) -> int:
+        """Requests the engine has not finished or aborted yet."""
+        ...
+
+    async def check_health(self) -> None:
+        """Raise `EngineDeadError` when the engine is gone."""
+        ...
+
+    def shutdown(self) -> None: ...

@@ -1,0 +1,138 @@
+"""A deterministic engine and vocabulary: every rule of the controller is tested on them.
+
+They ship because whoever builds on the Engine protocol needs the same fake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Literal
+
+from ponder.engine.base import Chunk, EngineDeadError, Sampling, TokenLogprob
+
+Script = Callable[[Sequence[int], int], Iterator[int]]
+"""(prompt token ids, number of the request on this engine) → the tokens the model would sample."""
+
+
+class ByteVocabulary:
+    """One token per byte, and single tokens for EOS and the markers. ASCII scripts read easily."""
+
+    EOS, THINK, END_THINK, TOOL_CALL = 256, 257, 258, 259
+    _MARKERS = (("<think>", THINK), ("</think>", END_THINK), ("<tool_call>", TOOL_CALL))
+
+    def __init__(self, *, single_token_markers: bool = True) -> None:
+        self._markers = self._MARKERS if single_token_markers else ()
+        self._bytes = {token_id: text.encode() for text, token_id in self._markers}
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return frozenset({self.EOS})
+
+    def encode(self, text: str) -> list[int]:
+        for marker, token_id in self._markers:
+            before, found, after = text.partition(marker)
+            if found:
+                return [*self.encode(before), token_id, *self.encode(after)]
+        return list(text.encode())
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < self.EOS else self._bytes.get(token_id, b"")
+
+
+class ScriptedEngine:
+    """Plays a script under the engine's own rules: `max_tokens`, stop ids, EOS, `min_tokens`.
+
+    A stop token that `min_tokens` masks becomes `masked_token`. A script that ends without EOS
+    goes on with `masked_token` for ever, as models do. `chunk_sizes` is cycled; `delay` seconds
+    pass before each chunk. Exceptions raised by the script are the engine's faults.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        vocabulary: ByteVocabulary,
+        *,
+        max_model_len: int = 4096,
+        chunk_sizes: Sequence[int] = (1,),
+        masked_token: int = ord("x"),
+        delay: float = 0.0,
+    ) -> None:
+        self._script = script
+        self._vocabulary = vocabulary
+        self._chunk_sizes = tuple(chunk_sizes)
+        self._masked_token = masked_token
+        self._delay = delay
+        self._running: set[str] = set()
+        self._dead = False
+        self.max_model_len = max_model_len
+        self.requests: list[tuple[list[int], Sampling]] = []
+        self.sampled = 0
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Chunk, None]:
+        if self._dead:
+            raise EngineDeadError("the scripted engine was killed")
+        number = len(self.requests)
+        self.requests.append((list(prompt), sampling))
+        self._running.add(request_id)
+        try:
+            async for chunk in self._play(self._script(prompt, number), sampling):
+                yield chunk
+        finally:
+            self._running.discard(request_id)
+
+    async def _play(
+        self, script: Iterator[int], sampling: Sampling
+    ) -> AsyncGenerator[Chunk, None]:
+        stops = set(sampling.stop_token_ids)
+        if not sampling.ignore_eos:
+            stops |= self._vocabulary.eos_token_ids
+        count, turn = 0, 0
+        batch: list[int] = []
+        finish: Literal["stop", "length"] | None = None
+        while finish is None:
+            token_id = next(script, self._masked_token)
+            if token_id in stops and count < sampling.min_tokens:
+                token_id = self._masked_token
+            batch.append(token_id)
+            count += 1
+            self.sampled += 1
+            if token_id in stops:
+                finish = "stop"
+            elif count >= sampling.max_tokens:
+                finish = "length"
+            if finish or len(batch) >= self._chunk_sizes[turn % len(self._chunk_sizes)]:
+                await asyncio.sleep(self._delay)
+                if self._dead:
+                    raise EngineDeadError("the scripted engine was killed")
+                logprobs = None
+                if sampling.logprobs is not None:
+                    logprobs = [TokenLogprob(t, -1.0) for t in batch]
+                yield Chunk(batch, finish, logprobs)
+                batch, turn = [], turn + 1
+
+    def unfinished(self) -> int:
+        return len(self._running)
+
+    async def check_health(self) -> None:
+        if self._dead:
+            raise EngineDeadError("the scripted engine was killed")
+
+    def kill(self) -> None:
+        """Die, as an engine process does."""
+        self._dead = True
+
+    def shutdown(self) -> None:
+        self._dead = True
+
+
+def say(*texts: str, vocabulary: ByteVocabulary) -> Script:
+    """A script that says one text per request, EOS after each; the last one repeats."""
+
+    def script(_prompt: Sequence[int], number: int) -> Iterator[int]:
+        yield from vocabulary.encode(texts[min(number, len(texts) - 1)])
+        yield ByteVocabulary.EOS
+
+    return script

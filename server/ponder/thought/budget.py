@@ -1,0 +1,190 @@
+"""From what was asked and what the limits leave to one plan for a thought. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ponder.thought.errors import (
+    BudgetLeavesNoAnswer,
+    ContextLengthExceeded,
+    InvalidBudget,
+    ReasoningUnsupported,
+)
+
+UNLIMITED = -1
+Source = Literal["request", "effort", "default", "ceiling", "max_completion_tokens", "context"]
+
+EFFORT_TOKENS = {
+    "none": 0,
+    "minimal": 128,
+    "low": 1024,
+    "medium": 2048,
+    "high": 4096,
+    "xhigh": 8192,
+    "max": 16384,
+}
+"""Tokens per effort level for a model without a calibrated budget curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
+
+    `budget` is None where the request is silent, -1 for no limit.
+    """
+
+    budget: int | None = None
+    source: Literal["request", "effort"] = "request"
+    max_completion_tokens: int | None = None
+    min_thinking_tokens: int = 0
+    min_answer_tokens: int | None = None
+    max_answer_tokens: int | None = None
+    grace_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the operator and the model allow. Tokens; `default` may be -1 for no limit."""
+
+    max_model_len: int
+    default: int = UNLIMITED
+    ceiling: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The life of one thought, decided before it starts. Tokens throughout.
+
+    `allowance` bounds thought + close + answer; `reserve` is the part of it that the thought
+    may not touch; `grace` is the last part of the budget, in which a cut waits for a clean end.
+    """
+
+    requested: int | None
+    budget: int
+    source: Source
+    allowance: int
+    reserve: int
+    grace: int = 0
+    min_thinking: int = 0
+    max_answer: int | None = None
+
+
+def default_reserve(allowance: int) -> int:
+    """Tokens kept for the answer when the request does not say: min(256, ⌈allowance / 4⌉)."""
+    return min(256, math.ceil(allowance / 4))
+
+
+def default_grace(budget: int) -> int:
+    """Tokens at the end of a budget in which a cut waits for a clean end: min(64, 10 %)."""
+    return min(64, budget // 10)
+
+
+def resolve(
+    ask: Ask, limits: Limits, *, prompt_tokens: int, close_tokens: int, thinks: bool
+) -> Plan:
+    """The effective budget is the smallest of what was asked and what every limit leaves.
+
+    Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
+    reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
+    that does not think) and `InvalidBudget` (a minimum above the maximum).
+    """
+    allowance, allowance_source = _allowance(ask, limits, prompt_tokens)
+    reserve = _reserve(ask, allowance, allowance_source)
+    explicit = ask.budget is not None and ask.budget != UNLIMITED
+
+    if not thinks:
+        if ask.budget is not None and ask.budget != 0:
+            raise ReasoningUnsupported(
+                "this model does not think: leave thinking_token_budget out or set it to 0",
+                "thinking_token_budget",
+            )
+        return Plan(
+            requested=ask.budget,
+            budget=0,
+            source="request" if ask.budget == 0 else "default",
+            allowance=allowance,
+            reserve=reserve,
+            max_answer=ask.max_answer_tokens,
+        )
+    if explicit and ask.min_answer_tokens is not None and ask.max_completion_tokens is not None:
+        assert ask.budget is not None
+        needed = ask.budget + (close_tokens if ask.budget else 0) + ask.min_answer_tokens
+        if needed > ask.max_completion_tokens:
+            raise BudgetLeavesNoAnswer(
+                f"thinking_token_budget {ask.budget} + {close_tokens} closing tokens + "
+                f"min_answer_tokens {ask.min_answer_tokens} need {needed} tokens, but "
+                f"max_completion_tokens is {ask.max_completion_tokens}: raise it to {needed} or "
+                f"lower the budget",
+                "max_completion_tokens",
+            )
+    if explicit and ask.min_thinking_tokens > (ask.budget or 0):
+        raise InvalidBudget(
+            f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {ask.budget}: "
+            f"lower it or raise the budget",
+            "min_thinking_tokens",
+        )
+
+    budget, source = _effective(ask, limits, allowance - close_tokens - reserve, allowance_source)
+    grace = default_grace(budget) if ask.grace_tokens is None else min(ask.grace_tokens, budget)
+    return Plan(
+        requested=ask.budget,
+        budget=budget,
+        source=source,
+        allowance=allowance,
+        reserve=reserve,
+        grace=grace,
+        min_thinking=min(ask.min_thinking_tokens, budget),
+        max_answer=ask.max_answer_tokens,
+    )
+
+
+def _allowance(
+    ask: Ask, limits: Limits, prompt_tokens: int
+) -> tuple[int, Literal["max_completion_tokens", "context"]]:
+    """Tokens for thought + close + answer, and which limit sets them."""
+    room = limits.max_model_len - prompt_tokens
+    if room < 1:
+        raise ContextLengthExceeded(
+            f"this model's context is {limits.max_model_len} tokens and the prompt has "
+            f"{prompt_tokens}, which leaves no room for an answer: shorten the messages",
+            "messages",
+        )
+    if ask.max_completion_tokens is not None and ask.max_completion_tokens <= room:
+        return ask.max_completion_tokens, "max_completion_tokens"
+    return room, "context"
+
+
+def _reserve(ask: Ask, allowance: int, source: str) -> int:
+    if ask.min_answer_tokens is None:
+        return default_reserve(allowance)
+    if ask.min_answer_tokens <= allowance:
+        return ask.min_answer_tokens
+    if source == "context":
+        raise ContextLengthExceeded(
+            f"min_answer_tokens {ask.min_answer_tokens} does not fit in the {allowance} tokens "
+            f"the prompt leaves of the context: shorten the messages or lower it",
+            "min_answer_tokens",
+        )
+    raise BudgetLeavesNoAnswer(
+        f"min_answer_tokens {ask.min_answer_tokens} is above max_completion_tokens "
+        f"{allowance}: raise max_completion_tokens or lower it",
+        "min_answer_tokens",
+    )
+
+
+def _effective(
+    ask: Ask, limits: Limits, left: int, left_source: Literal["max_completion_tokens", "context"]
+) -> tuple[int, Source]:
+    """Smallest candidate; on a tie the one the user can see first in the request."""
+    candidates: list[tuple[int, Source]] = []
+    if ask.budget is not None:
+        if ask.budget != UNLIMITED:
+            candidates.append((ask.budget, ask.source))
+    elif limits.default != UNLIMITED:
+        candidates.append((limits.default, "default"))
+    if limits.ceiling is not None:
+        candidates.append((limits.ceiling, "ceiling"))
+    candidates.append((max(0, left), left_source))
+    return min(candidates, key=lambda candidate: candidate[0])

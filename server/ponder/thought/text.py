@@ -1,0 +1,36 @@
+"""Token ids to text, one incremental decoder per segment."""
+
+from __future__ import annotations
+
+import codecs
+
+from ponder.engine.base import Vocabulary
+
+
+class TextDecoder:
+    """Decodes a stream of token ids, holding back the bytes of an unfinished character.
+
+    Invalid UTF-8 becomes U+FFFD, so at most three bytes are ever held.
+    """
+
+    __slots__ = ("_decoder", "_token_bytes")
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._token_bytes = vocabulary.token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token_id: int) -> str:
+        return self._decoder.decode(self._token_bytes(token_id))
+
+    @property
+    def pending(self) -> bool:
+        """True in the middle of a character."""
+        return bool(self._decoder.getstate()[0])
+
+
+def overlap(text: str, marker: str) -> int:
+    """Length of the longest proper prefix of `marker` that `text` ends with."""
+    for size in range(min(len(text), len(marker) - 1), 0, -1):
+        if text.endswith(marker[:size]):
+            return size
+    return 0
