@@ -1,0 +1,161 @@
+"""A Hugging Face tokenizer as a Vocabulary and a chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
+
+
+class TokenizerError(ValueError):
+    """A tokenizer whose tokens cannot be turned into bytes, or a template that cannot render."""
+
+
+class HFTokenizer:
+    """Encodes, renders chats, and knows the bytes of every token.
+
+    Byte-level BPE (Qwen, DeepSeek, GLM, Llama 3 …) and SentencePiece with byte fallback are
+    understood; start-up compares the byte table with the tokenizer's own decoding of a probe.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        self._backend = self._tokenizer.backend_tokenizer
+        self._bytes = _byte_table(self._backend)
+        self._generation = _read_json(directory / "generation_config.json")
+        self.eos_token_ids = self._eos_ids()
+        self._check_table()
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Empty for special tokens and for the padding ids of a model's larger vocabulary."""
+        return self._bytes.get(token_id, b"")
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
+
+    @property
+    def chat_template(self) -> str:
+        """Empty where the model has none."""
+        template = self._tokenizer.chat_template
+        return template if isinstance(template, str) else ""
+
+    def render(self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
+        """The prompt text up to where the assistant goes on. Raises `TokenizerError`."""
+        import jinja2
+
+        if not self.chat_template:
+            raise TokenizerError("this model has no chat template: serve one that has")
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **arguments
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise TokenizerError(f"the chat template rejects these messages: {error}") from error
+        return text
+
+    @property
+    def sampling_defaults(self) -> dict[str, float]:
+        """What the model's own generation_config.json recommends, as vLLM's server uses it."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        values = {name: self._generation.get(name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _eos_ids(self) -> frozenset[int]:
+        configured = self._generation.get("eos_token_id") or []
+        ids = set(configured if isinstance(configured, list) else [configured])
+        if self._tokenizer.eos_token_id is not None:
+            ids.add(self._tokenizer.eos_token_id)
+        return frozenset(ids)
+
+    def _check_table(self) -> None:
+        ids = self.encode(_PROBE)
+        ours, theirs = self.decode(ids), self._backend.decode(ids, skip_special_tokens=False)
+        if ours.strip() != theirs.strip():
+            raise TokenizerError(
+                "this tokenizer is neither byte-level BPE nor SentencePiece with byte fallback: "
+                f"its tokens decode to {theirs!r}, their bytes to {ours!r}"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return raw
+
+
+def _byte_table(backend: Any) -> dict[int, bytes]:
+    spec = json.loads(backend.to_str())
+    to_bytes = _byte_level if "ByteLevel" in json.dumps(spec["decoder"]) else _byte_fallback
+    added = {token["id"]: token for token in spec["added_tokens"]}
+    table = {}
+    for text, token_id in backend.get_vocab(with_added_tokens=True).items():
+        token = added.get(token_id)
+        if token is None:
+            table[token_id] = to_bytes(text)
+        elif not token["special"]:
+            table[token_id] = token["content"].encode()
+    return table
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins: a byte that prints is itself, the others start at U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_level_alphabet()
+
+
+def _byte_level(text: str) -> bytes:
+    return bytes(_ALPHABET[character] for character in text)
+
+
+def _byte_fallback(text: str) -> bytes:
+    if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        return bytes([int(text[3:5], 16)])
+    return text.replace("▁", " ").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model's files are: `name` is what the engine loads, `directory` holds its configs."""
+
+    name: str
+    directory: Path
+
+    @classmethod
+    def find(cls, name: str) -> ModelFiles:
+        """A local directory as it is; the small files of a hub model, downloaded.
+
+        Raises `FileNotFoundError` where there is neither.
+        """
+        path = Path(name).expanduser()
+        if path.is_dir():
+            if not (path / "config.json").exists():
+                raise FileNotFoundError(f"{path} has no config.json: name a model directory")
+            return cls(str(path), path)
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            directory = snapshot_download(
+                name, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt"]
+            )
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise FileNotFoundError(
+                f"{name!r} is neither a directory nor a model the hub gives out: {error}"
+            ) from error
+        return cls(name, Path(directory))

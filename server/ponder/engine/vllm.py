@@ -1,0 +1,181 @@
+"""vLLM in process, over `AsyncLLM`: the default engine, on GPU and on CPU.
+
+Ponder passes token ids in and takes token ids out (`detokenize=False`): the text is made once, by
+the thought's own decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling, TokenLogprob
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.outputs import CompletionOutput
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+MIB = 1 << 20
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
+    """Environment and vLLM options for a machine without a GPU, as measured on shared cores.
+
+    - Thread binding off: bound threads of a shared core wait for each other (16 tokens/s against
+      311). One thread for a model whose layers are too small to split, all cores otherwise.
+    - KV cache for 32 full contexts, at most a quarter of the memory: unset, vLLM takes half.
+    - Blocks of 32 tokens: the CPU default of 128 caches nothing for short thoughts.
+    - Eager: compiling costs half a minute and a C++ compiler.
+    """
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config", config)
+    hidden = int(config["hidden_size"])
+    threads = 1 if hidden <= 512 else os.cpu_count() or 1
+    heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
+    head_size = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
+    token_bytes = 2 * int(config["num_hidden_layers"]) * heads * head_size * 4
+    context_bytes = token_bytes * int(config.get("max_position_embeddings", 4096))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cache = min(max(32 * context_bytes, 64 * MIB), memory // 4)
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    options = ["--block-size", "32", "--kv-cache-memory-bytes", str(cache), "--enforce-eager"]
+    return environment, options
+
+
+def on_cpu() -> bool:
+    """True where the installed vLLM is the CPU build."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+class VLLMEngine:
+    """An `AsyncLLM` behind the Engine protocol. Build it inside a running event loop."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        self._llm = llm
+        self.max_model_len: int = llm.model_config.max_model_len
+
+    @classmethod
+    def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
+        """Load `model` (a directory or hub name) with vLLM's own command-line options."""
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return cls(AsyncLLM.from_engine_args(parse_options(model, options)))
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Chunk, None]:
+        from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
+        from vllm.v1.engine.exceptions import EngineGenerateError
+
+        stream = self._llm.generate(
+            TokensPrompt(prompt_token_ids=list(prompt)), _sampling_params(sampling), request_id
+        )
+        try:
+            async for output in stream:
+                part = output.outputs[0]
+                reason = part.finish_reason
+                if reason is not None and reason not in ("stop", "length"):
+                    raise EngineError(f"the engine ended the request with {reason!r}")
+                yield Chunk(
+                    part.token_ids,
+                    reason,
+                    _logprobs(part) if sampling.logprobs is not None else None,
+                    output.num_cached_tokens,
+                )
+        except VLLMEngineDeadError as error:
+            raise EngineDeadError("the vLLM engine died; see its log above") from error
+        except (EngineGenerateError, ValueError) as error:
+            raise EngineError(f"vLLM refused or failed the request: {error}") from error
+        finally:
+            await stream.aclose()
+
+    def unfinished(self) -> int:
+        return self._llm.get_num_unfinished_requests()
+
+    async def check_health(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
+
+        try:
+            await self._llm.check_health()
+        except VLLMEngineDeadError as error:
+            raise EngineDeadError("the vLLM engine died; see its log above") from error
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+
+def prepare(model: Path) -> list[str]:
+    """Set the environment vLLM reads at import; returns the options chosen for this machine.
+
+    What the user has set in the environment stands.
+    """
+    environment, options = dict(_ENVIRONMENT), []
+    if on_cpu():
+        cpu_environment, options = cpu_settings(model)
+        environment |= cpu_environment
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    return options
+
+
+def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
+    """vLLM's own parser on vLLM's own options; the last of two equal options wins."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser(prog="ponder serve MODEL --")
+    parser = AsyncEngineArgs.add_cli_args(parser)
+    namespace = parser.parse_args(["--model", model, *options])
+    return AsyncEngineArgs.from_cli_args(namespace)
+
+
+def _sampling_params(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        min_tokens=sampling.min_tokens,
+        stop_token_ids=list(sampling.stop_token_ids),
+        ignore_eos=sampling.ignore_eos,
+        logprobs=sampling.logprobs,
+        logit_bias=dict(sampling.logit_bias) or None,
+        stream_interval=sampling.chunk_tokens,
+        output_kind=RequestOutputKind.DELTA,
+        detokenize=False,
+        skip_clone=True,
+    )
+
+
+def _logprobs(part: CompletionOutput) -> list[TokenLogprob]:
+    """vLLM's mapping per position holds the sampled token beside the best ones."""
+    entries = []
+    for token_id, choices in zip(part.token_ids, part.logprobs or (), strict=True):
+        ranked = sorted(choices.items(), key=lambda item: -item[1].logprob)
+        top = tuple((other, entry.logprob) for other, entry in ranked)
+        entries.append(TokenLogprob(token_id, choices[token_id].logprob, top))
+    return entries

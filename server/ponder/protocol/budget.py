@@ -1,0 +1,99 @@
+"""Every system's name for a thinking budget, read into one `Ask`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ponder.protocol.errors import ApiError
+from ponder.protocol.request import ChatCompletionRequest
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
+
+
+def read_ask(request: ChatCompletionRequest) -> Ask:
+    """What the request says of its budget. Raises 400 `invalid_budget`, `conflicting_budgets`."""
+    numbers = {name: _number(name, value) for name, value in _numbers(request)}
+    budget = _agreed(numbers)
+    effort = _effort(request)
+    ponder = request.ponder
+    return Ask(
+        budget=effort if budget is None else budget,
+        source="effort" if budget is None and effort is not None else "request",
+        max_completion_tokens=request.completion_limit,
+        min_thinking_tokens=ponder.min_thinking_tokens,
+        min_answer_tokens=ponder.min_answer_tokens,
+        max_answer_tokens=ponder.max_answer_tokens,
+        grace_tokens=ponder.grace_tokens,
+    )
+
+
+def _numbers(request: ChatCompletionRequest) -> Iterator[tuple[str, Any]]:
+    """Every place where a number was given, with its name."""
+    candidates: list[tuple[str, Any]] = [
+        ("thinking_token_budget", request.thinking_token_budget),
+        ("budget", request.budget),
+        ("thinking_budget", request.thinking_budget),
+    ]
+    if request.thinking is not None:
+        candidates.append(("thinking.budget_tokens", request.thinking.budget_tokens))
+        if request.thinking.type == "disabled":
+            candidates.append(("thinking.type", 0))
+    if request.reasoning is not None:
+        candidates.append(("reasoning.max_tokens", request.reasoning.max_tokens))
+        if request.reasoning.enabled is False:
+            candidates.append(("reasoning.enabled", 0))
+    if request.nvext is not None:
+        candidates.append(("nvext.max_thinking_tokens", request.nvext.max_thinking_tokens))
+    if (request.chat_template_kwargs or {}).get("enable_thinking") is False:
+        candidates.append(("chat_template_kwargs.enable_thinking", 0))
+    return ((name, value) for name, value in candidates if value is not None)
+
+
+def _number(name: str, value: Any) -> int:
+    if value == "auto":
+        raise ApiError(
+            400,
+            "invalid_budget",
+            f'{name} "auto" needs a calibrated budget curve, which this model does not have: '
+            f"send a number of tokens",
+            param=name,
+        )
+    if isinstance(value, bool) or not isinstance(value, int) or value < UNLIMITED:
+        raise ApiError(
+            400,
+            "invalid_budget",
+            f"{name} must be a number of tokens ≥ 0, or -1 for no limit, not {value!r}",
+            param=name,
+        )
+    return value
+
+
+def _agreed(numbers: dict[str, int]) -> int | None:
+    if len(set(numbers.values())) > 1:
+        given = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+        raise ApiError(
+            400,
+            "conflicting_budgets",
+            f"the budgets disagree ({given}): send one of them",
+            param=next(iter(numbers)),
+        )
+    return next(iter(numbers.values()), None)
+
+
+def _effort(request: ChatCompletionRequest) -> int | None:
+    efforts = {"reasoning_effort": request.reasoning_effort}
+    if request.reasoning is not None:
+        efforts["reasoning.effort"] = request.reasoning.effort
+    tokens = {}
+    for name, effort in efforts.items():
+        if effort is None:
+            continue
+        if effort not in EFFORT_TOKENS:
+            raise ApiError(
+                400,
+                "invalid_budget",
+                f"{name} must be one of {', '.join(EFFORT_TOKENS)}, not {effort!r}",
+                param=name,
+            )
+        tokens[name] = EFFORT_TOKENS[effort]
+    return _agreed(tokens)

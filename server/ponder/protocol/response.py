@@ -1,0 +1,117 @@
+"""`POST /v1/chat/completions`: the response, whole and in chunks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+EndCauseName = Literal["natural", "budget", "length", "disabled"]
+FinishReason = Literal["stop", "length"]
+
+
+class PonderReport(BaseModel):
+    """What happened to one choice's thought. Tokens, exact, from token ids.
+
+    completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
+    answer, the appended close as forced.
+    """
+
+    budget_requested: int | None
+    budget_effective: int
+    budget_source: str
+    thinking_tokens: int
+    forced_tokens: int
+    answer_tokens: int
+    retry_tokens: int
+    probe_tokens: int = 0
+    end_cause: EndCauseName
+    answer_forced: bool
+    confidence: float | None = None
+    arm: str = "policy"
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobEntry(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """Log probabilities of the sampled answer tokens."""
+
+    content: list[TokenLogprobEntry]
+
+
+class ResponseMessage(BaseModel):
+    """`reasoning_content` repeats `reasoning` for older clients."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: ResponseMessage
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: FinishReason
+    ponder: PonderReport
+
+
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """`prompt_tokens` once, however many choices; `completion_tokens` summed over them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    completion_tokens_details: CompletionTokensDetails
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    """`finish_reason` and `ponder` come in a choice's last chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: FinishReason | None = None
+    ponder: PonderReport | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
