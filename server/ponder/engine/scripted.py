@@ -83,9 +83,7 @@ class ScriptedEngine:
         finally:
             self._running.discard(request_id)
 
-    async def _play(
-        self, script: Iterator[int], sampling: Sampling
-    ) -> AsyncGenerator[Chunk, None]:
+    async def _play(self, script: Iterator[int], sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         stops = set(sampling.stop_token_ids)
         if not sampling.ignore_eos:
             stops |= self._vocabulary.eos_token_ids

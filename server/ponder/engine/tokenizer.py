@@ -136,6 +136,11 @@ class ModelFiles:
     name: str
     directory: Path
 
+    @property
+    def label(self) -> str:
+        """What clients call the model: the hub's name for it, or its directory's."""
+        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
+
     @classmethod
     def find(cls, name: str) -> ModelFiles:
         """A local directory as it is; the small files of a hub model, downloaded.
@@ -148,7 +153,11 @@ class ModelFiles:
                 raise FileNotFoundError(f"{path} has no config.json: name a model directory")
             return cls(str(path), path)
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
 
         try:
             directory = snapshot_download(

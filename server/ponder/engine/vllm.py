@@ -106,7 +106,8 @@ class VLLMEngine:
             await stream.aclose()
 
     def unfinished(self) -> int:
-        return self._llm.get_num_unfinished_requests()
+        unfinished: int = self._llm.get_num_unfinished_requests()
+        return unfinished
 
     async def check_health(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
@@ -125,7 +126,8 @@ def prepare(model: Path) -> list[str]:
 
     What the user has set in the environment stands.
     """
-    environment, options = dict(_ENVIRONMENT), []
+    environment = dict(_ENVIRONMENT)
+    options: list[str] = []
     if on_cpu():
         cpu_environment, options = cpu_settings(model)
         environment |= cpu_environment

@@ -75,7 +75,7 @@ _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
 )
 
 
-def to_api_error(error: Exception) -> ApiError | None:
+def to_api_error(error: BaseException) -> ApiError | None:
     """The HTTP face of a domain error; None for an exception that is nobody's plan."""
     if isinstance(error, ApiError):
         return error

@@ -101,7 +101,7 @@ class PonderOptions(Strict):
 class ChatCompletionRequest(Strict):
     """The body. Budgets are typed `Any` here and read by `ponder.protocol.budget`."""
 
-    model: str
+    model: str | None = None
     messages: Annotated[list[Message], Field(min_length=1)]
 
     thinking_token_budget: Any = None

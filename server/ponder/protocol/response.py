@@ -95,7 +95,6 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
-    reasoning_content: str | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -109,9 +108,38 @@ class ChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
+    """One server-sent event. With `stream_options.include_usage` the last has no choices."""
+
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+
+
+class Capabilities(BaseModel):
+    """What a model can be asked for. Tokens; `default_budget` is -1 for no limit."""
+
+    thinks: bool
+    format: str | None
+    default_budget: int
+    budget_ceiling: int | None
+    trained_budgets: list[int]
+    close_text: str | None
+    allowed_close_texts: list[str]
+    efforts: dict[str, int]
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "ponder"
+    max_model_len: int
+    ponder: Capabilities
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

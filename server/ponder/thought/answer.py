@@ -33,12 +33,8 @@ class AnswerWriter:
         self._offset = 0  # characters fed so far
         self._logprobs: list[tuple[int, TokenLogprob]] = []  # (offset of its text, entry)
         self.shown = 0
+        self.blank = True  # nothing but blank was sampled so far
         self.stopped = False
-
-    @property
-    def blank(self) -> bool:
-        """Nothing but blank so far."""
-        return not self.shown and not self._held.strip()
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Take one token; once `stopped`, what follows is ignored."""
@@ -46,12 +42,14 @@ class AnswerWriter:
             return
         if logprob is not None:
             self._logprobs.append((self._offset, logprob))
-        self.feed_text(self._decoder.feed(token_id))
+        self.feed_text(self._decoder.feed(token_id), sampled=True)
 
-    def feed_text(self, text: str) -> None:
-        """Take text that was not sampled here: an answer prefix, the rest of a marker's token."""
+    def feed_text(self, text: str, *, sampled: bool = False) -> None:
+        """Take text: an answer prefix, or what was `sampled`, without which an answer is blank."""
         if self.stopped or not text:
             return
+        if sampled and not text.isspace():
+            self.blank = False
         self._offset += len(text)
         self._held += text
         if not self.shown:
@@ -68,16 +66,18 @@ class AnswerWriter:
         if not last and not self.stopped:
             keep = max((overlap(self._held, stop) for stop in self._stop), default=0)
         text = self._held[: len(self._held) - keep]
-        if not text:
-            return None
         self._held = self._held[len(text) :]
         self.shown += len(text)
-        return AnswerDelta(text, self._take_logprobs())
+        logprobs = self._take_logprobs(last) if text or last else ()
+        return AnswerDelta(text, logprobs) if text or logprobs else None
 
-    def _take_logprobs(self) -> tuple[TokenLogprob, ...]:
-        taken = tuple(entry for offset, entry in self._logprobs if offset < self._end())
-        self._logprobs = [pair for pair in self._logprobs if pair[0] >= self._end()]
-        return taken
+    def _take_logprobs(self, last: bool) -> tuple[TokenLogprob, ...]:
+        """Entries of the tokens whose text has begun to show; at the end also those without.
 
-    def _end(self) -> int:
-        return self._offset - len(self._held)
+        A stop string's own are hidden with it.
+        """
+        end = self._offset - len(self._held)
+        everything = last and not self.stopped
+        taken = [pair for pair in self._logprobs if everything or pair[0] < end]
+        self._logprobs = self._logprobs[len(taken) :]
+        return tuple(entry for _, entry in taken)

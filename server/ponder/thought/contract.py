@@ -60,7 +60,9 @@ class Contract:
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ContractError(f"{path} is not JSON: {error}; export the checkpoint again") from error
+            raise ContractError(
+                f"{path} is not JSON: {error}; export the checkpoint again"
+            ) from error
         contract = cls._from_json(raw, path)
         actual = tokenizer_sha256(directory)
         if actual != contract.tokenizer_sha256:

@@ -15,56 +15,23 @@ The same code runs in serving, in rollouts, in calibration and in evaluation.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from ponder.engine.base import Chunk, Engine, Sampling, TokenLogprob, Vocabulary
+from ponder.engine.base import Engine, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.format import Close, CompiledFormat
+from ponder.thought.outcome import EndCause, FinishReason, Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
+from ponder.thought.segment import Segment, gather, segment_seed
 
-EndCause = Literal["natural", "budget", "length", "disabled"]
-Emit = Callable[["ThoughtDelta | AnswerDelta"], None]
+__all__ = ["AnswerRules", "Emit", "EndCause", "Outcome", "Thought", "ThoughtDelta", "gather"]
+
+Emit = Callable[[ThoughtDelta | AnswerDelta], None]
 
 _LENGTH_SOURCES = ("max_completion_tokens", "context")
-_SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far from each other
-_SEED_MASK = (1 << 63) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class ThoughtDelta:
-    """Text of the thought that no later cut can take back."""
-
-    text: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What happened to one thought. Token counts are exact, from token ids.
-
-    completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer.
-    `retry_tokens` are sampled tokens that a retry discarded. The `*_at` are `time.perf_counter`
-    seconds, None for what did not happen.
-    """
-
-    end_cause: EndCause = "natural"
-    finish_reason: Literal["stop", "length"] = "stop"
-    thinking_tokens: int = 0
-    forced_tokens: int = 0
-    answer_tokens: int = 0
-    retry_tokens: int = 0
-    cached_tokens: int = 0
-    answer_forced: bool = False
-    first_token_at: float | None = None
-    thought_ended_at: float | None = None
-    first_answer_at: float | None = None
-
-    @property
-    def completion_tokens(self) -> int:
-        return self.thinking_tokens + self.forced_tokens + self.answer_tokens + self.retry_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +41,6 @@ class AnswerRules:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
-
-
-@dataclass(slots=True)
-class _Reading:
-    """An engine request being read: what it sampled so far and how it ended."""
-
-    stream: AsyncGenerator[Chunk, None]
-    sampled: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: Literal["stop", "length"] | None = None
-    at_eos: int = 0  # 1 when the last sampled token is EOS, which is no part of any text
-
-    def logprob(self, index: int) -> TokenLogprob | None:
-        return self.logprobs[index] if self.logprobs else None
 
 
 class Thought:
@@ -128,88 +81,88 @@ class Thought:
         self._close = close or (form.close if form else None)
         self._writer = AnswerWriter(vocabulary, rules.stop)
         self._writer.feed_text(shown_prefix)
-        self._segments = 0
-        self._streams: list[AsyncGenerator[Chunk, None]] = []
+        self._segments: list[Segment] = []
+        self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
         self.outcome = Outcome()
 
     async def run(self, emit: Emit) -> Outcome:
         """Live the life. Raises `NoAnswerProduced`, `EngineError`."""
         try:
-            reading = None
+            segment = None
             if self._plan.budget > 0:
-                reading = await self._think(emit)
+                segment = await self._think(emit)
             else:
                 self.outcome.end_cause = "disabled"
-            await self._answer(reading, emit)
+            await self._answer(segment, emit)
             return self.outcome
         finally:
-            for stream in self._streams:
-                await stream.aclose()
+            for segment in self._segments:
+                await segment.stream.aclose()
 
     # -- think -----------------------------------------------------------------------------
 
-    async def _think(self, emit: Emit) -> _Reading | None:
-        """Read the thought to its end; the reading if the answer goes on in it, else None."""
-        assert self._form is not None
-        merged = self._merged()
-        plan = self._plan
-        reader = ThoughtReader(self._form, self._vocabulary, budget=plan.budget, grace=plan.grace)
-        reading = self._request(self._prompt, self._thought_sampling(merged))
+    async def _think(self, emit: Emit) -> Segment | None:
+        """Read the thought to its end; the segment if the answer goes on in it, else None."""
+        assert self._form is not None and self._close is not None
+        merged, plan = self._merged(), self._plan
+        reader = ThoughtReader(
+            self._form,
+            self._vocabulary,
+            budget=plan.budget,
+            grace=plan.grace,
+            room=plan.allowance - plan.reserve - len(self._close.ids),
+        )
+        segment = self._request(self._thought_sampling(merged))
         verdict, read = Verdict.MORE, 0
-        async for chunk in reading.stream:
-            self._take(reading, chunk)
-            while verdict is Verdict.MORE and read < len(reading.sampled) - reading.at_eos:
-                verdict = reader.feed(reading.sampled[read])
+        while verdict is Verdict.MORE and segment.finish is None:
+            await self._read(segment)
+            while verdict is Verdict.MORE and read < len(segment.sampled) - segment.at_eos:
+                verdict = reader.feed(segment.sampled[read])
                 read += 1
             if text := reader.take_text():
                 emit(ThoughtDelta(text))
-            if verdict is not Verdict.MORE:
-                break
         self.outcome.thought_ended_at = time.perf_counter()
-        if not reader.opened:
-            verdict = Verdict.SKIPPED
-        if verdict is Verdict.ENDED or verdict is Verdict.SKIPPED:
-            self._ended(reader, reading, read, verdict)
-            if merged:
-                self._feed(reading, read)
-                return reading
-            self.outcome.retry_tokens += reading.at_eos
-            self._prompt += reading.sampled[:read]
+
+        if reader.opened and verdict is not Verdict.ENDED:
+            self._cut(reader, segment, verdict, self._close, emit)
+            await segment.stream.aclose()
+            return None
+        if not merged and verdict is not Verdict.MORE:
+            segment.truncate(read)
+        if reader.opened:
+            self._ended(reader, read)
+            self._feed(segment, read)
         else:
-            self._cut(reader, reading, verdict)
-        await reading.stream.aclose()
+            self._feed(segment, 0)  # nothing was thought: all of it is the answer's
+        if merged or segment.finish is not None:
+            return segment
+        self._prompt += segment.sampled
+        await segment.stream.aclose()
         return None
 
-    def _ended(self, reader: ThoughtReader, reading: _Reading, read: int, verdict: Verdict) -> None:
-        """The model ended the thought itself, or never opened one; `read` tokens are settled."""
-        outcome = self.outcome
-        outcome.thinking_tokens = len(reader.thinking)
-        outcome.answer_tokens = read - len(reader.thinking)
-        if verdict is Verdict.SKIPPED:
-            for index in range(read):
-                self._writer.feed(reading.sampled[index], reading.logprob(index))
-        else:
-            self._writer.feed_text(reader.answer_text)
+    def _ended(self, reader: ThoughtReader, read: int) -> None:
+        """The model ended the thought itself, after `read` tokens."""
+        self.outcome.thinking_tokens = len(reader.thinking)
+        self.outcome.answer_tokens = self._before_answer = read - len(reader.thinking)
+        self._writer.feed_text(reader.answer_text, sampled=True)
 
-    def _cut(self, reader: ThoughtReader, reading: _Reading, verdict: Verdict) -> None:
+    def _cut(
+        self, reader: ThoughtReader, segment: Segment, verdict: Verdict, close: Close, emit: Emit
+    ) -> None:
         """We end the thought: the budget is spent, or the model stopped without a marker."""
-        assert self._close is not None
         outcome = self.outcome
-        if verdict is Verdict.MORE:
-            reader.settle()
-        if verdict is Verdict.OVER or not reading.at_eos:
-            starved = verdict is Verdict.MORE or self._plan.source in _LENGTH_SOURCES
+        natural = verdict is Verdict.MORE and reader.settle() and segment.at_eos
+        if text := reader.take_text():
+            emit(ThoughtDelta(text))
+        if not natural:
+            starved = reader.starved or self._plan.source in _LENGTH_SOURCES
             outcome.end_cause = "length" if starved else "budget"
-            at_eos = 0
-        else:
-            at_eos = 1
         outcome.thinking_tokens = len(reader.thinking)
-        outcome.answer_tokens = reader.overhead + at_eos
-        outcome.forced_tokens = len(self._close.ids)
+        outcome.answer_tokens = self._before_answer = reader.overhead + natural
+        outcome.forced_tokens = len(close.ids)
         outcome.answer_forced = True
-        opening = reading.sampled[: reader.overhead]
-        self._prompt += [*opening, *reader.thinking, *self._close.ids]
-        self._writer.feed_text(self._close.shown)
+        self._prompt += [*segment.sampled[: reader.overhead], *reader.thinking, *close.ids]
+        self._writer.feed_text(close.shown)
 
     def _merged(self) -> bool:
         """One request for both, unless the answer has rules that the thought must not see."""
@@ -226,142 +179,120 @@ class Thought:
     def _thought_sampling(self, merged: bool) -> Sampling:
         plan, form = self._plan, self._form
         assert form is not None
-        gathered = gather(plan.budget, self._sampling.chunk_tokens)
-        if merged:
-            return replace(self._sampling, max_tokens=plan.allowance, chunk_tokens=gathered)
-        markers = (form.end, form.tool_call)
-        stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
-        return replace(
+        whole = replace(
             self._sampling,
             max_tokens=plan.allowance,
-            min_tokens=plan.min_thinking,
-            stop_token_ids=stops,
-            chunk_tokens=gathered,
+            chunk_tokens=gather(plan.budget, self._sampling.chunk_tokens),
         )
+        if merged:
+            return whole
+        markers = (form.end, form.tool_call)
+        stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
+        return replace(whole, min_tokens=plan.min_thinking, stop_token_ids=stops)
 
     # -- answer ----------------------------------------------------------------------------
 
-    async def _answer(self, reading: _Reading | None, emit: Emit) -> None:
+    async def _answer(self, segment: Segment | None, emit: Emit) -> None:
         """Read the answer; one retry if it comes out empty."""
-        if reading is None:
-            reading = self._request(self._prompt, self._answer_sampling(self._rules.min_tokens))
-        await self._read_answer(reading, emit)
-        if self._writer.blank and not self._stopped_by_user(reading):
-            await self._retry(reading, emit)
-        if (delta := self._writer.take(last=True)) is not None:
-            self._show(delta, emit)
+        if segment is None:
+            segment = self._request(self._answer_sampling(self._rules.min_tokens))
+        await self._read_answer(segment, emit)
+        if self._empty(segment):
+            await self._retry(segment, emit)
+        self._show(self._writer.take(last=True), emit)
 
-    async def _retry(self, reading: _Reading, emit: Emit) -> None:
+    async def _retry(self, segment: Segment, emit: Emit) -> None:
         """Go on after the blank, with EOS masked for one token."""
         outcome = self.outcome
-        if reading.finish == "stop":
-            reading.sampled.pop()
+        if segment.finish == "stop":
+            segment.sampled.pop()
             outcome.answer_tokens -= 1
             outcome.retry_tokens += 1
         if self._left() > 0:
-            self._prompt += reading.sampled
-            reading = self._request(self._prompt, self._answer_sampling(1))
-            await self._read_answer(reading, emit)
-        if self._writer.blank and not self._stopped_by_user(reading):
+            self._prompt += segment.sampled
+            segment = self._request(self._answer_sampling(1))
+            await self._read_answer(segment, emit)
+        if self._empty(segment):
             raise NoAnswerProduced(
-                f"the model produced no answer, in {outcome.answer_tokens} answer tokens and one "
-                f"retry: raise max_completion_tokens, or sample with a higher temperature",
+                f"the model produced no answer in {outcome.completion_tokens} tokens: "
+                f"raise max_completion_tokens, or sample with a higher temperature"
             )
 
-    async def _read_answer(self, reading: _Reading, emit: Emit) -> None:
-        """Feed the writer until the engine finishes, a stop string appears or the cap is hit."""
-        while not self._enough(reading) and reading.finish is None:
-            if (delta := self._writer.take()) is not None:
-                self._show(delta, emit)
-            read = len(reading.sampled)
-            chunk = await anext(reading.stream)
-            self._take(reading, chunk)
-            self._feed(reading, read)
-        self.outcome.finish_reason = self._finish_reason(reading)
-        await reading.stream.aclose()
+    async def _read_answer(self, segment: Segment, emit: Emit) -> None:
+        """Feed the writer until the engine finishes, a stop string appears or the cap is hit.
 
-    def _feed(self, reading: _Reading, start: int) -> None:
+        A segment that has nothing left to give is never started: its request costs nothing.
+        """
+        while not self._writer.stopped and segment.finish is None and self._left() > 0:
+            self._show(self._writer.take(), emit)
+            read = len(segment.sampled)
+            await self._read(segment)
+            self._feed(segment, read)
+        ended = self._writer.stopped or segment.finish == "stop"
+        self.outcome.finish_reason = "stop" if ended else "length"
+        await segment.stream.aclose()
+
+    def _feed(self, segment: Segment, start: int) -> None:
         """Give the writer the tokens sampled from `start` on, up to the cap."""
         outcome, writer = self.outcome, self._writer
-        end = len(reading.sampled)
-        last_is_stop = reading.finish == "stop"
-        for index in range(start, end):
-            if writer.stopped or self._left() <= 0:
-                del reading.sampled[index:]
-                reading.finish = None if writer.stopped else "length"
+        cap = start + max(0, self._left())
+        if cap < len(segment.sampled):
+            segment.truncate(cap, "length")
+        last = len(segment.sampled) - (segment.finish == "stop")  # the stop token is no text
+        for index in range(start, len(segment.sampled)):
+            if writer.stopped:
+                segment.truncate(index)
                 return
             outcome.answer_tokens += 1
-            if not (last_is_stop and index == end - 1):
-                writer.feed(reading.sampled[index], reading.logprob(index))
+            if index < last:
+                writer.feed(segment.sampled[index], segment.logprob(index))
 
-    def _enough(self, reading: _Reading) -> bool:
-        return self._writer.stopped or (reading.finish is None and self._left() <= 0)
-
-    def _finish_reason(self, reading: _Reading) -> Literal["stop", "length"]:
-        if self._writer.stopped or reading.finish == "stop":
-            return "stop"
-        return "length"
-
-    def _stopped_by_user(self, reading: _Reading) -> bool:
-        """The user's own stop rule may leave the answer empty."""
-        if self._writer.stopped:
-            return True
-        return reading.finish == "stop" and reading.sampled[-1] in self._rules.stop_token_ids
+    def _empty(self, segment: Segment) -> bool:
+        """No answer came, and not by the user's own stop string or stop token."""
+        if self._writer.stopped or not self._writer.blank:
+            return False
+        return segment.finish != "stop" or segment.sampled[-1] not in self._rules.stop_token_ids
 
     def _left(self) -> int:
         """Tokens the answer may still take."""
         left = self._plan.allowance - self.outcome.completion_tokens
         if self._plan.max_answer is not None:
-            left = min(left, self._plan.max_answer - self.outcome.answer_tokens)
+            left = min(left, self._plan.max_answer - self._answered())
         return left
+
+    def _answered(self) -> int:
+        return self.outcome.answer_tokens - self._before_answer
 
     def _answer_sampling(self, min_tokens: int) -> Sampling:
         left = self._left()
         return replace(
             self._sampling,
             max_tokens=left,
-            min_tokens=min(min_tokens, left),
+            min_tokens=max(0, min(min_tokens - self._answered(), left)),
             stop_token_ids=self._rules.stop_token_ids,
         )
 
-    def _show(self, delta: AnswerDelta, emit: Emit) -> None:
+    def _show(self, delta: AnswerDelta | None, emit: Emit) -> None:
+        if delta is None:
+            return
         if self.outcome.first_answer_at is None:
             self.outcome.first_answer_at = time.perf_counter()
         emit(delta)
 
     # -- engine ----------------------------------------------------------------------------
 
-    def _request(self, prompt: Sequence[int], sampling: Sampling) -> _Reading:
-        seed = sampling.seed
-        if seed is not None and self._segments:
-            sampling = replace(sampling, seed=(seed + self._segments * _SEED_STEP) & _SEED_MASK)
-        request_id = f"{self._request_id}-{self._segments}"
-        self._segments += 1
-        stream = self._engine.generate(list(prompt), sampling, request_id)
-        self._streams.append(stream)
-        return _Reading(stream)
+    def _request(self, sampling: Sampling) -> Segment:
+        """A new engine request that goes on from the prompt as it is now."""
+        number = len(self._segments)
+        sampling = replace(sampling, seed=segment_seed(sampling.seed, number))
+        stream = self._engine.generate(list(self._prompt), sampling, f"{self._request_id}-{number}")
+        segment = Segment(stream, self._vocabulary.eos_token_ids)
+        self._segments.append(segment)
+        return segment
 
-    def _take(self, reading: _Reading, chunk: Chunk) -> None:
-        """Record a chunk."""
-        if self.outcome.first_token_at is None and chunk.token_ids:
+    async def _read(self, segment: Segment) -> None:
+        chunk = await segment.read()
+        if self.outcome.first_token_at is None:
             self.outcome.first_token_at = time.perf_counter()
-        if chunk.cached_tokens and self._segments == 1:
+        if chunk.cached_tokens and len(self._segments) == 1:
             self.outcome.cached_tokens = chunk.cached_tokens
-        reading.sampled.extend(chunk.token_ids)
-        if chunk.logprobs is not None:
-            reading.logprobs.extend(chunk.logprobs)
-        reading.finish = chunk.finish
-        if chunk.finish == "stop" and reading.sampled[-1] in self._vocabulary.eos_token_ids:
-            reading.at_eos = 1
-
-
-def gather(budget: int, most: int) -> int:
-    """How many tokens, at most `most`, the engine may gather before it reports a thought.
-
-    Engines report the first token and then every n-th: where n divides the budget, the report
-    that shows the cut comes exactly when it is due and nothing is generated past it.
-    """
-    for size in range(most, most // 2, -1):
-        if budget % size == 0:
-            return size
-    return most

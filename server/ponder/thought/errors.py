@@ -1,12 +1,12 @@
 """What can be wrong with a thought's plan or its end. Messages name the remedy.
 
-    ThoughtError
-    ├── InvalidBudget           a number that is no budget, or contradicts another one
-    ├── BudgetLeavesNoAnswer    explicit budget + explicit reserve do not fit
-    ├── ReasoningUnsupported    a positive budget on a model that does not think
-    ├── ContextLengthExceeded   the prompt leaves no room for an answer
-    ├── InvalidCloseText        it does not hold the end marker exactly once
-    └── NoAnswerProduced        the invariant's alarm: the answer stayed empty after a retry
+ThoughtError
+├── InvalidBudget           a number that is no budget, or contradicts another one
+├── BudgetLeavesNoAnswer    explicit budget + explicit reserve do not fit
+├── ReasoningUnsupported    a positive budget on a model that does not think
+├── ContextLengthExceeded   the prompt leaves no room for an answer
+├── InvalidCloseText        it does not hold the end marker exactly once
+└── NoAnswerProduced        the invariant's alarm: the answer stayed empty after a retry
 """
 
 from __future__ import annotations

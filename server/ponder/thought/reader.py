@@ -11,9 +11,7 @@ from enum import Enum, auto
 
 from ponder.engine.base import Vocabulary
 from ponder.thought.format import CompiledFormat, Marker
-from ponder.thought.text import TextDecoder, overlap
-
-SENTENCE_END = (".", "!", "?", "。", "！", "？", "…")
+from ponder.thought.text import TextDecoder, clean_cut, overlap
 
 
 class Verdict(Enum):
@@ -28,26 +26,40 @@ class Verdict(Enum):
 class ThoughtReader:
     """State of one open thought.
 
-    `thinking` are its confirmed token ids; `overhead` counts sampled tokens around it (blanks and
-    the start marker of a thought the model opens). `take_text` hands out text that no cut can
-    take back. After ENDED, `answer_text` is text of the marker's tokens that belongs to the answer.
+    `thinking` are its confirmed token ids; `overhead` counts sampled tokens before it (blanks and
+    the start marker of a thought the model opens). `room`, where given, bounds both together:
+    what the overhead takes of it is the thought's loss. `take_text` hands out text that no cut
+    can take back. After ENDED, `answer_text` is text of the marker's tokens that belongs to the
+    answer.
     """
 
     def __init__(
-        self, form: CompiledFormat, vocabulary: Vocabulary, *, budget: int, grace: int = 0
+        self,
+        form: CompiledFormat,
+        vocabulary: Vocabulary,
+        *,
+        budget: int,
+        grace: int = 0,
+        room: int | None = None,
     ) -> None:
         self._form = form
         self._decoder = TextDecoder(vocabulary)
+        self._room = room
+        self._limit = budget if room is None else max(0, min(budget, room))
         self._budget = budget
         self._grace = grace
+        markers = (form.end,) if form.tool_call is None else (form.end, form.tool_call)
+        self._by_id = {m.token_id: m for m in markers if m.token_id is not None}
+        self._by_text = tuple(m for m in markers if m.token_id is None)
+        # A character has at most 4 bytes, a marker's tokens at least one each.
+        self._lookahead = 3 + max((len(m.text.encode()) for m in self._by_text), default=0)
         self._opening = form.opened_by == "model"
         self._opening_text = ""
-        self._held: list[int] = []
-        self._held_text = ""
+        self._partial: tuple[list[int], str] = ([], "")  # tokens of an unfinished character
+        self._held: list[tuple[list[int], str]] = []  # whole characters that may become a marker
+        self._tail = ""  # text of the last counted tokens, inside the grace
         self._ready: list[str] = []
         self._shown = False
-        self._boundary = 0  # tokens of the thought up to its last clean end inside the grace
-        self._last_text = ""
         self.thinking: list[int] = []
         self.overhead = 0
         self.answer_text = ""
@@ -56,22 +68,25 @@ class ThoughtReader:
     def opened(self) -> bool:
         return not self._opening
 
+    @property
+    def starved(self) -> bool:
+        """The overhead took a part of the budget."""
+        return self._limit < self._budget
+
     def feed(self, token_id: int) -> Verdict:
         if self._opening:
             return self._open(token_id)
-        ending = self._ending_id(token_id)
-        if ending is not None:
-            return self._end(ending)
-        self._held.append(token_id)
-        self._held_text += self._decoder.feed(token_id)
+        if (marker := self._by_id.get(token_id)) is not None:
+            return self._end_by_id(marker)
+        ids, text = self._partial
+        ids.append(token_id)
+        text += self._decoder.feed(token_id)
         if self._decoder.pending:
-            return Verdict.MORE
-        marked = self._ending_text()
-        if marked is not None:
-            return marked
-        if self._unsettled():
-            return Verdict.MORE
-        return self._confirm()
+            self._partial = (ids, text)
+            return self._wait()
+        self._partial = ([], "")
+        self._held.append((ids, text))
+        return self._end_by_text()
 
     def take_text(self) -> str:
         """Text of the thought since the last call."""
@@ -82,16 +97,15 @@ class ThoughtReader:
             self._shown = bool(text)
         return text
 
-    def settle(self) -> None:
-        """The thought stops here without a marker (EOS): what was held belongs to it.
+    def settle(self) -> bool:
+        """The sampling stopped without a marker: what was held belongs to the thought.
 
-        An unfinished character is dropped; what exceeds the budget as well.
+        An unfinished character is dropped, and what exceeds the budget. True when that leaves
+        room for one more token, so that the EOS itself lies within the budget.
         """
-        if self._held and not self._decoder.pending:
-            room = self._budget - len(self.thinking)
-            if len(self._held) <= room:
-                self._take_held()
+        verdict = self._confirm(len(self._held_text()))
         self._held.clear()
+        return verdict is Verdict.MORE and len(self.thinking) < self._limit
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -100,84 +114,81 @@ class ThoughtReader:
         self.overhead += 1
         start = self._form.start
         if token_id == start.token_id:
-            self._opening = False
-            return Verdict.MORE
+            return self._opened("")
         self._opening_text += self._decoder.feed(token_id)
         seen = self._opening_text.lstrip()
         if start.token_id is None and seen.startswith(start.text):
-            self._opening = False
-            self._held_text = seen[len(start.text) :]
-            return Verdict.MORE
+            return self._opened(seen[len(start.text) :])
         undecided = not seen or (start.token_id is None and start.text.startswith(seen))
-        return Verdict.MORE if undecided else Verdict.SKIPPED
+        crowded = self._room is not None and self.overhead >= self._room
+        return Verdict.MORE if undecided and not crowded else Verdict.SKIPPED
+
+    def _opened(self, rest: str) -> Verdict:
+        """The thought starts, with `rest` of the marker's last token as its first text."""
+        self._opening = False
+        if self._room is not None:
+            self._limit = max(0, min(self._budget, self._room - self.overhead))
+        if rest:
+            self._held.append(([], rest))
+        return Verdict.MORE
 
     # -- thinking --------------------------------------------------------------------------
 
-    def _confirm(self) -> Verdict:
-        """Count what is held, unless the thought has already reached its end."""
-        if self._boundary and self._clean_cut():
-            return self._cut(self._boundary)
-        if len(self.thinking) + len(self._held) > self._budget:
-            return self._cut(len(self.thinking))
-        self._take_held()
-        if len(self.thinking) > self._budget - self._grace and self._ends_cleanly():
-            self._boundary = len(self.thinking)
-        return Verdict.MORE
+    def _held_text(self) -> str:
+        return "".join(text for _, text in self._held)
 
-    def _take_held(self) -> None:
-        self.thinking.extend(self._held)
-        self._last_text = self._held_text or self._last_text
-        self._ready.append(self._held_text)
-        self._held.clear()
-        self._held_text = ""
+    def _confirm(self, size: int) -> Verdict:
+        """Count the tokens that lie within the first `size` held characters."""
+        while self._held and len(self._held[0][1]) <= size:
+            ids, text = self._held.pop(0)
+            if not self._count(ids, text):
+                return Verdict.OVER
+            size -= len(text)
+        return self._wait()
 
-    def _ends_cleanly(self) -> bool:
-        return self._last_text.endswith("\n") or self._last_text.rstrip().endswith(SENTENCE_END)
+    def _count(self, ids: list[int], text: str) -> bool:
+        """Count tokens into the thought, unless it has already reached its end."""
+        if self._tail and clean_cut(self._tail, text):
+            return False
+        if len(self.thinking) + len(ids) > self._limit:
+            return False
+        self.thinking.extend(ids)
+        self._ready.append(text)
+        self._tail = text if len(self.thinking) > self._limit - self._grace else ""
+        return True
 
-    def _clean_cut(self) -> bool:
-        """A full stop ends a sentence only if a blank follows it: 3.14 is no place to cut."""
-        if self._last_text[-1:].isspace() or self._held_text[:1].isspace():
-            return True
-        self._boundary = 0
-        return False
-
-    def _cut(self, size: int) -> Verdict:
-        del self.thinking[size:]
-        self._held.clear()
-        return Verdict.OVER
+    def _wait(self) -> Verdict:
+        """Undecided tokens may reach past the budget, but only as far as a marker does."""
+        held = len(self._partial[0]) + sum(len(ids) for ids, _ in self._held)
+        over = len(self.thinking) + held - self._limit
+        return Verdict.OVER if over > self._lookahead else Verdict.MORE
 
     # -- ending ----------------------------------------------------------------------------
 
-    def _endings(self) -> tuple[Marker, ...]:
-        form = self._form
-        return (form.end,) if form.tool_call is None else (form.end, form.tool_call)
-
-    def _ending_id(self, token_id: int) -> Marker | None:
-        return next((m for m in self._endings() if m.token_id == token_id), None)
-
-    def _end(self, marker: Marker) -> Verdict:
+    def _end_by_id(self, marker: Marker) -> Verdict:
         """A single-token marker was sampled; what was held before it belongs to the thought."""
-        if len(self.thinking) + len(self._held) > self._budget:
-            return self._cut(len(self.thinking))
-        self._take_held()
-        if marker is not self._form.end:
-            self.answer_text = marker.text
-        return Verdict.ENDED
+        ids, text = self._partial
+        if ids:
+            self._held.append((ids, text + self._decoder.flush()))
+        return self._end(marker, "")
 
-    def _ending_text(self) -> Verdict | None:
-        """A multi-token marker is complete in the held text."""
-        for marker in self._endings():
-            if marker.token_id is None and marker.text in self._held_text:
-                before, _, rest = self._held_text.partition(marker.text)
-                self._ready.append(before)
-                self.answer_text = rest if marker is self._form.end else marker.text + rest
+    def _end_by_text(self) -> Verdict:
+        """Look for a multi-token marker in the held text, count what can be none."""
+        held = self._held_text()
+        for marker in self._by_text:
+            before, found, rest = held.partition(marker.text)
+            if found:
+                if self._confirm(len(before)) is Verdict.OVER:
+                    return Verdict.OVER
+                # Text in one token with the marker's beginning: shown, its token is the marker's.
+                self._ready.append(self._held_text().partition(marker.text)[0])
                 self._held.clear()
-                return Verdict.ENDED
-        return None
+                return self._end(marker, rest)
+        marking = max((overlap(held, marker.text) for marker in self._by_text), default=0)
+        return self._confirm(len(held) - marking)
 
-    def _unsettled(self) -> bool:
-        """The held text may become a multi-token marker."""
-        return any(
-            marker.token_id is None and overlap(self._held_text, marker.text)
-            for marker in self._endings()
-        )
+    def _end(self, marker: Marker, rest: str) -> Verdict:
+        if self._confirm(len(self._held_text())) is Verdict.OVER:
+            return Verdict.OVER
+        self.answer_text = rest if marker is self._form.end else marker.text + rest
+        return Verdict.ENDED

@@ -22,6 +22,10 @@ class TextDecoder:
     def feed(self, token_id: int) -> str:
         return self._decoder.decode(self._token_bytes(token_id))
 
+    def flush(self) -> str:
+        """The text ends here: an unfinished character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
+
     @property
     def pending(self) -> bool:
         """True in the middle of a character."""
@@ -34,3 +38,14 @@ def overlap(text: str, marker: str) -> int:
         if text.endswith(marker[:size]):
             return size
     return 0
+
+
+def clean_cut(before: str, after: str) -> bool:
+    """True where text may be cut in two: after a line or after a sentence.
+
+    A full stop ends a sentence only if a blank follows it: 3.14 is no place to cut.
+    """
+    if before.endswith(("\n", "。", "！", "？")):
+        return True
+    blank = before[-1:].isspace() or after[:1].isspace()
+    return blank and before.rstrip().endswith((".", "!", "?", "…"))

@@ -1,0 +1,1 @@
+"""The HTTP server: the only room that knows FastAPI."""

@@ -1,0 +1,193 @@
+"""The application: routes, errors and limits around one `Service`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from importlib.metadata import version
+
+import prometheus_client
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from ponder.protocol.errors import (
+    ApiError,
+    ErrorResponse,
+    internal_error,
+    invalid_request,
+    to_api_error,
+)
+from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
+from ponder.server.service import Service
+from ponder.server.streaming import ClientGone, EventStream, run_for_client
+
+logger = logging.getLogger(__name__)
+
+_NOT_YET = ("completions", "responses", "messages")
+_STARTED = int(time.time())
+
+
+def create_app(service: Service) -> FastAPI:
+    """An ASGI application that serves `service`; one process may hold several."""
+    app = FastAPI(title="Ponder", version=version("ponder"))
+    app.state.service = service
+    app.include_router(_operations)
+    app.include_router(_v1)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _error)
+    if service.settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-ponder-budget", "x-ponder-end-cause", "x-request-id"],
+        )
+    return app
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _authorised(request: Request) -> None:
+    _service(request).authorise(request.headers.get("authorization"))
+
+
+_operations = APIRouter(tags=["operations"])
+_v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
+
+
+@_operations.get("/healthz")
+async def healthz() -> PlainTextResponse:
+    """The process is alive and answers."""
+    return PlainTextResponse("ok\n")
+
+
+@_operations.get("/readyz")
+async def readyz(request: Request) -> PlainTextResponse:
+    """The server takes requests: 503 while it drains and after its engine died."""
+    service = _service(request)
+    if service.ready:
+        return PlainTextResponse("ready\n")
+    return PlainTextResponse("engine dead\n" if service.dead else "draining\n", status_code=503)
+
+
+@_operations.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Ponder's metrics, and the engine's beside them."""
+    body = _service(request).metrics.render() + prometheus_client.generate_latest()
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@_v1.get("/models", response_model=ModelList)
+async def models(request: Request) -> ModelList:
+    """The served model and what it can be asked for."""
+    model = _service(request).model
+    card = ModelCard(
+        id=model.name,
+        created=_STARTED,
+        max_model_len=model.limits.max_model_len,
+        ponder=model.capabilities(),
+    )
+    return ModelList(data=[card])
+
+
+@_v1.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses={400: {"model": ErrorResponse}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ChatCompletionRequest.model_json_schema()}},
+        }
+    },
+)
+async def chat_completions(request: Request) -> Response:
+    """Think within a budget, then answer."""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    completion = service.complete(ChatCompletionRequest.model_validate_json(body))
+    if completion.request.stream:
+        return EventStream(
+            lambda put: service.streamed(completion, put),
+            respond=lambda error: _respond(service, error),
+            last_event=lambda error: _error_event(service, error),
+        )
+    try:
+        reply = await run_for_client(request.receive, service.whole(completion))
+    except ClientGone:
+        return Response(status_code=499)
+    headers = {"x-request-id": completion.id}
+    if len(reply.choices) == 1:
+        report = reply.choices[0].ponder
+        headers["x-ponder-budget"] = str(report.budget_effective)
+        headers["x-ponder-end-cause"] = report.end_cause
+    return Response(reply.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@_v1.post("/{endpoint}", include_in_schema=False)
+async def not_yet(endpoint: str) -> None:
+    """Endpoints of other dialects that clients may try."""
+    if endpoint in _NOT_YET:
+        raise invalid_request(f"/v1/{endpoint} is not served yet: use /v1/chat/completions")
+    raise HTTPException(404)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The request's body. Raises 413 as soon as it is too large."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise ApiError(
+                413,
+                "request_too_large",
+                f"the body is larger than {most} bytes (--max-body-bytes): shorten the messages",
+                headers={"connection": "close"},
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _error(request: Request, error: Exception) -> JSONResponse:
+    return _respond(_service(request), error)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the router refuses, in the same shape as everything else."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 405:
+        refused = ApiError(405, "method_not_allowed", f"{request.method} is not for {path}")
+    else:
+        refused = ApiError(
+            error.status_code, "not_found", f"there is no {path}: see /docs for what there is"
+        )
+    return _respond(_service(request), refused)
+
+
+def _as_api_error(service: Service, error: BaseException) -> ApiError:
+    """Count an error and give it its HTTP face; what nobody planned for is logged."""
+    api_error = to_api_error(error)
+    if api_error is None:
+        logger.error("a request failed unexpectedly", exc_info=error)
+        api_error = internal_error()
+    service.metrics.failed(api_error.code)
+    return api_error
+
+
+def _respond(service: Service, error: BaseException) -> JSONResponse:
+    api_error = _as_api_error(service, error)
+    return JSONResponse(api_error.body(), api_error.status, headers=api_error.headers)
+
+
+def _error_event(service: Service, error: BaseException) -> bytes:
+    body = json.dumps(_as_api_error(service, error).body())
+    return f"data: {body}\n\n".encode()

@@ -1,0 +1,178 @@
+"""The served model: its tokenizer, how it thinks, and the prompts it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.protocol.errors import ApiError, invalid_request
+from ponder.protocol.request import ChatCompletionRequest, Message
+from ponder.protocol.response import Capabilities
+from ponder.server.settings import Settings
+from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits, Plan, resolve
+from ponder.thought.contract import Contract
+from ponder.thought.format import Close, CompiledFormat, ThoughtFormat, recognise
+
+_HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where the model goes on from. `shown` is prompt text that belongs to the answer."""
+
+    token_ids: list[int]
+    plan: Plan
+    close: Close | None
+    shown: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Everything about a model but its engine. `form` is None for one that does not think."""
+
+    name: str
+    tokenizer: HFTokenizer
+    limits: Limits
+    form: ThoughtFormat | None
+    compiled: CompiledFormat | None
+    contract: Contract | None = None
+    closes: Mapping[str, Close] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, files: ModelFiles, settings: Settings, max_model_len: int) -> ServedModel:
+        """Read the contract or recognise the family; compile the close texts.
+
+        Raises `ContractError`, `TokenizerError`, `InvalidCloseText`: all of them at start-up.
+        """
+        tokenizer = HFTokenizer(files.directory)
+        contract = Contract.load(files.directory)
+        form = (
+            ThoughtFormat.of_contract(contract)
+            if contract is not None
+            else recognise(tokenizer.chat_template)
+        )
+        compiled, closes = None, {}
+        if form is not None:
+            compiled = CompiledFormat.of(form, _opened_by(form, tokenizer), tokenizer)
+            closes = {
+                text: Close.of(text, compiled.end, form.answer_prefix, tokenizer)
+                for text in settings.allowed_close_text
+            }
+        return cls(
+            name=settings.served_model_name or files.label,
+            tokenizer=tokenizer,
+            limits=Limits(
+                max_model_len=max_model_len,
+                default=settings.default_budget,
+                ceiling=settings.budget_ceiling,
+            ),
+            form=form,
+            compiled=compiled,
+            contract=contract,
+            closes=closes,
+        )
+
+    def prompt(self, request: ChatCompletionRequest, ask: Ask) -> Prompt:
+        """Render the chat and decide the thought's plan. Raises the errors of `resolve`."""
+        self._check_thinking_options(ask)
+        close = self._close(request.ponder.close_text)
+        messages = [_template_message(message) for message in request.messages]
+        arguments = dict(request.chat_template_kwargs or {})
+        arguments.pop("enable_thinking", None)
+        token_ids = self._render(messages, {**arguments, **(self.form.think if self.form else {})})
+        plan = self._plan(ask, token_ids, close)
+        if plan.budget or self.form is None or self.compiled is None or close is None:
+            return Prompt(token_ids, plan, close)
+        switched = self._no_think_arguments
+        if switched is not None and request.ponder.close_text is None:
+            token_ids, shown = self._render(messages, {**arguments, **switched}), ""
+        else:
+            token_ids, shown = [*token_ids, *self._start_ids, *close.ids], close.shown
+        return Prompt(token_ids, self._plan(ask, token_ids, close), close, shown)
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            thinks=self.form is not None,
+            format=self.form.name if self.form else None,
+            default_budget=self.limits.default,
+            budget_ceiling=self.limits.ceiling,
+            trained_budgets=list(self.contract.trained_budgets) if self.contract else [],
+            close_text=self.form.close_text if self.form else None,
+            allowed_close_texts=list(self.closes),
+            efforts=EFFORT_TOKENS,
+        )
+
+    def _plan(self, ask: Ask, token_ids: list[int], close: Close | None) -> Plan:
+        return resolve(
+            ask,
+            self.limits,
+            prompt_tokens=len(token_ids),
+            close_tokens=len(self._start_ids) + len(close.ids) if close else 0,
+            thinks=self.compiled is not None,
+        )
+
+    @cached_property
+    def _start_ids(self) -> list[int]:
+        """What opens a thought where the template does not."""
+        if self.compiled is None or self.compiled.opened_by == "template":
+            return []
+        return self.tokenizer.encode(self.compiled.start.text)
+
+    @cached_property
+    def _no_think_arguments(self) -> Mapping[str, Any] | None:
+        """The template's own no-think switch, if turning it changes the prompt."""
+        if self.form is None or self.form.no_think is None:
+            return None
+        off = self.tokenizer.render(_HELLO, self.form.no_think)
+        return self.form.no_think if off != self.tokenizer.render(_HELLO, self.form.think) else None
+
+    def _render(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> list[int]:
+        try:
+            text = self.tokenizer.render(messages, arguments)
+        except TokenizerError as error:
+            raise invalid_request(str(error), "messages") from error
+        return self.tokenizer.encode(text)
+
+    def _close(self, text: str | None) -> Close | None:
+        if self.compiled is None or text is None:
+            return self.compiled.close if self.compiled else None
+        if text not in self.closes:
+            raise ApiError(
+                403,
+                "option_not_allowed",
+                "this close_text is not among those the operator allows (--allowed-close-text); "
+                "/v1/models lists them",
+                param="ponder.close_text",
+            )
+        return self.closes[text]
+
+    def _check_thinking_options(self, ask: Ask) -> None:
+        if ask.min_thinking_tokens and self.compiled and self.compiled.end.token_id is None:
+            raise invalid_request(
+                "ponder.min_thinking_tokens needs an end marker that is a single token, which "
+                "this model does not have: leave it out",
+                "ponder.min_thinking_tokens",
+            )
+
+
+def _opened_by(form: ThoughtFormat, tokenizer: HFTokenizer) -> Literal["template", "model"]:
+    """The contract's word, else one rendering of a message of ours: never a user's prompt."""
+    if form.opened_by is not None:
+        return form.opened_by
+    rendered = tokenizer.render(_HELLO, form.think)
+    return "template" if rendered.rstrip().endswith(form.start) else "model"
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    """The message as chat templates know it; they have no `developer`."""
+    role = "system" if message.role == "developer" else message.role
+    turn: dict[str, Any] = {"role": role, "content": message.text}
+    reasoning = message.reasoning or message.reasoning_content
+    if message.role == "assistant" and reasoning:
+        turn["reasoning_content"] = reasoning
+    if message.name is not None:
+        turn["name"] = message.name
+    return turn

@@ -1,0 +1,145 @@
+"""The life of the server process: bind, load, serve, drain, exit with an honest status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from ponder.engine import vllm
+from ponder.engine.tokenizer import ModelFiles, TokenizerError
+from ponder.server.app import create_app
+from ponder.server.model import ServedModel
+from ponder.server.service import Service
+from ponder.server.settings import Settings
+from ponder.thought.contract import ContractError
+from ponder.thought.errors import InvalidCloseText
+
+logger = logging.getLogger(__name__)
+_LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
+
+
+class StartupError(Exception):
+    """Something the operator can mend; the message says how."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM, SIGINT or the engine's death; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        listener = _bind(settings.host, settings.port)
+        files = ModelFiles.find(settings.model)
+        chosen = vllm.prepare(files.directory)
+        if chosen:
+            print(f"ponder: settings for this CPU: {' '.join(chosen)}", flush=True)
+        return asyncio.run(_serve(settings, files, chosen, listener))
+    except (
+        StartupError,
+        FileNotFoundError,
+        ContractError,
+        TokenizerError,
+        InvalidCloseText,
+    ) as error:
+        print(f"ponder: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(
+    settings: Settings, files: ModelFiles, chosen: list[str], listener: socket.socket
+) -> int:
+    engine = vllm.VLLMEngine.start(files.name, [*chosen, *settings.engine_options])
+    try:
+        model = ServedModel.load(files, settings, engine.max_model_len)
+        service = Service(settings, model, engine)
+        server = Server(service, listener)
+        await server.serve(sockets=[listener])
+        return 1 if service.dead else 0
+    finally:
+        engine.shutdown()
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our signals (it would die of them, instead of exiting 0) and our greeting."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=service.settings.drain_timeout,
+            )
+        )
+        self._service = service
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._watch = asyncio.create_task(self._leave_when_dead())
+        print(greeting(self._service, self._listener), flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        """First signal: drain. Second: leave at once."""
+        if self._service.draining:
+            self.force_exit = True
+        self._service.draining = True
+        self.should_exit = True
+
+    async def _leave_when_dead(self) -> None:
+        await self._service.watch_engine()
+        await asyncio.sleep(_LAST_WORDS_SECONDS)
+        self.should_exit = True
+
+
+def greeting(service: Service, listener: socket.socket) -> str:
+    """Where the server is, and a request that works when pasted."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    model = service.model
+    body: dict[str, object] = {
+        "model": model.name,
+        "messages": [{"role": "user", "content": "What is 17 + 25 - 9?"}],
+    }
+    if model.compiled is not None:
+        body["thinking_token_budget"] = 64
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if service.settings.api_key else ""
+    form = model.form.name if model.form else "does not think"
+    return (
+        f"ponder: serving {model.name} ({form}) at {url}\n\n"
+        f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
+        f"    -d '{json.dumps(body)}'\n"
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port before the model is loaded, so that a taken one is said at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartupError(
+            f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port"
+        ) from error
+    return listener

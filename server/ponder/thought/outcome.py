@@ -1,0 +1,42 @@
+"""What a thought shows while it lives, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+EndCause = Literal["natural", "budget", "length", "disabled"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """Text of the thought that no later cut can take back."""
+
+    text: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What happened to one thought. Token counts are exact, from token ids.
+
+    completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer.
+    `retry_tokens` are sampled tokens that a retry discarded. The `*_at` are `time.perf_counter`
+    seconds, None for what did not happen.
+    """
+
+    end_cause: EndCause = "natural"
+    finish_reason: FinishReason = "stop"
+    thinking_tokens: int = 0
+    forced_tokens: int = 0
+    answer_tokens: int = 0
+    retry_tokens: int = 0
+    cached_tokens: int = 0
+    answer_forced: bool = False
+    first_token_at: float | None = None
+    thought_ended_at: float | None = None
+    first_answer_at: float | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        return self.thinking_tokens + self.forced_tokens + self.answer_tokens + self.retry_tokens

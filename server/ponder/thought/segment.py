@@ -1,0 +1,67 @@
+"""One engine request of a thought's life, and the rules by which requests differ."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ponder.engine.base import Chunk, EngineError, TokenLogprob
+
+_SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far from each other
+_SEED_MASK = (1 << 63) - 1
+
+
+@dataclass(slots=True)
+class Segment:
+    """An engine request being read: what it sampled so far and how it ended."""
+
+    stream: AsyncGenerator[Chunk, None]
+    eos: frozenset[int]
+    sampled: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish: Literal["stop", "length"] | None = None
+
+    async def read(self) -> Chunk:
+        """Wait for the next chunk and record it."""
+        try:
+            chunk = await anext(self.stream)
+        except StopAsyncIteration:
+            raise EngineError("the engine's stream ended before its request did") from None
+        self.sampled.extend(chunk.token_ids)
+        self.finish = chunk.finish
+        if chunk.logprobs is not None:
+            self.logprobs.extend(chunk.logprobs)
+        return chunk
+
+    def truncate(self, size: int, finish: Literal["length"] | None = None) -> None:
+        """Forget what was sampled after the first `size` tokens."""
+        del self.sampled[size:]
+        self.finish = finish
+
+    def logprob(self, index: int) -> TokenLogprob | None:
+        return self.logprobs[index] if self.logprobs else None
+
+    @property
+    def at_eos(self) -> bool:
+        """The last sampled token is an EOS that ended the request: no part of any text."""
+        return self.finish == "stop" and self.sampled[-1] in self.eos
+
+
+def segment_seed(seed: int | None, number: int) -> int | None:
+    """The seed of a life's request `number`: the first keeps the user's own."""
+    if seed is None or number == 0:
+        return seed
+    return (seed + number * _SEED_STEP) & _SEED_MASK
+
+
+def gather(budget: int, most: int) -> int:
+    """How many tokens, at most `most`, the engine may gather before it reports a thought.
+
+    Engines report the first token and then every n-th: where n divides the budget, the report
+    that shows the cut comes exactly when it is due and nothing is generated past it.
+    """
+    for size in range(most, most // 2, -1):
+        if budget % size == 0:
+            return size
+    return most
