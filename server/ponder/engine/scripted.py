@@ -9,7 +9,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Literal
 
-from ponder.engine.base import Chunk, EngineDeadError, Sampling, TokenLogprob
+from ponder.engine.base import (
+    Chunk,
+    EngineDeadError,
+    EngineError,
+    Sampling,
+    TokenLogprob,
+    Vocabulary,
+)
 
 Script = Callable[[Sequence[int], int], Iterator[int]]
 """(prompt token ids, number of the request on this engine) → the tokens the model would sample."""
@@ -43,6 +50,8 @@ class ByteVocabulary:
 class ScriptedEngine:
     """Plays a script under the engine's own rules: `max_tokens`, stop ids, EOS, `min_tokens`.
 
+    As strict as a real engine: it refuses a request that asks for no token, does not fit in
+    `max_model_len` or repeats the id of a running one.
     A stop token that `min_tokens` masks becomes `masked_token`. A script that ends without EOS
     goes on with `masked_token` for ever, as models do. `chunk_sizes` is cycled; `delay` seconds
     pass before each chunk. Exceptions raised by the script are the engine's faults.
@@ -51,7 +60,7 @@ class ScriptedEngine:
     def __init__(
         self,
         script: Script,
-        vocabulary: ByteVocabulary,
+        vocabulary: Vocabulary,
         *,
         max_model_len: int = 4096,
         chunk_sizes: Sequence[int] = (1,),
@@ -74,6 +83,15 @@ class ScriptedEngine:
     ) -> AsyncGenerator[Chunk, None]:
         if self._dead:
             raise EngineDeadError("the scripted engine was killed")
+        if sampling.max_tokens < 1:
+            raise EngineError(f"max_tokens must be at least 1, not {sampling.max_tokens}")
+        if len(prompt) + sampling.max_tokens > self.max_model_len:
+            raise EngineError(
+                f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} do not fit in "
+                f"{self.max_model_len}"
+            )
+        if request_id in self._running:
+            raise EngineError(f"request {request_id!r} is already running")
         number = len(self.requests)
         self.requests.append((list(prompt), sampling))
         self._running.add(request_id)
@@ -126,11 +144,11 @@ class ScriptedEngine:
         self._dead = True
 
 
-def say(*texts: str, vocabulary: ByteVocabulary) -> Script:
+def say(*texts: str, vocabulary: Vocabulary) -> Script:
     """A script that says one text per request, EOS after each; the last one repeats."""
 
     def script(_prompt: Sequence[int], number: int) -> Iterator[int]:
         yield from vocabulary.encode(texts[min(number, len(texts) - 1)])
-        yield ByteVocabulary.EOS
+        yield min(vocabulary.eos_token_ids)
 
     return script

@@ -79,12 +79,12 @@ class VLLMEngine:
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
     ) -> AsyncGenerator[Chunk, None]:
-        from vllm.inputs import TokensPrompt
+        from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
         from vllm.v1.engine.exceptions import EngineGenerateError
 
         stream = self._llm.generate(
-            TokensPrompt(prompt_token_ids=list(prompt)), _sampling_params(sampling), request_id
+            tokens_input(list(prompt)), _sampling_params(sampling), request_id
         )
         try:
             async for output in stream:

@@ -1,0 +1,129 @@
+"""A real HTTP server on a scripted engine: for rules and faults, not for proof of a feature."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+
+from ponder.engine.base import Vocabulary
+from ponder.engine.scripted import Script, ScriptedEngine, say
+from ponder.engine.tokenizer import ModelFiles
+from ponder.server.app import create_app
+from ponder.server.model import ServedModel
+from ponder.server.service import Service
+from ponder.server.settings import BUNDLED_MODEL, Settings
+
+THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
+
+
+@dataclasses.dataclass
+class Running:
+    """A server under test: its engine, its service and a client that never retries."""
+
+    service: Service
+    engine: ScriptedEngine
+    url: str
+
+    def client(self, api_key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=20)
+
+    def ask(self, content: str = "What is 40 + 2?", **fields: object) -> Any:
+        """One chat completion, or the list of its chunks.
+
+        What the official client does not know goes in extra_body.
+        """
+        known = {"stream", "n", "stop", "seed", "logprobs", "top_logprobs", "max_tokens"}
+        known |= {"max_completion_tokens", "temperature", "stream_options", "tools", "model"}
+        known |= {"reasoning_effort", "response_format", "messages", "logit_bias"}
+        extra = {name: fields.pop(name) for name in list(fields) if name not in known}
+        fields.setdefault("model", "tiny")
+        fields.setdefault("messages", [{"role": "user", "content": content}])
+        with self.client() as client:
+            reply = client.chat.completions.create(**fields, extra_body=extra)  # type: ignore[call-overload]
+            return list(reply) if fields.get("stream") else reply
+
+
+Serve = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def files() -> ModelFiles:
+    return ModelFiles.find(BUNDLED_MODEL)
+
+
+@pytest.fixture
+def serve(files: ModelFiles) -> Iterator[Serve]:
+    """Starts servers; they stop with the test."""
+    stops: list[Callable[[], None]] = []
+
+    def start(
+        *texts: str,
+        script: Script | None = None,
+        thinks: bool = True,
+        chunk_sizes: tuple[int, ...] = (1,),
+        delay: float = 0.0,
+        max_model_len: int = 4096,
+        **settings: object,
+    ) -> Running:
+        config = Settings(**settings)  # type: ignore[arg-type]
+        model = ServedModel.load(files, config, max_model_len)
+        if not thinks:
+            model = dataclasses.replace(model, form=None, compiled=None)
+        script = script or (say if len(texts) < 2 else reason)(
+            *(texts or (THOUGHT,)), vocabulary=model.tokenizer
+        )
+        engine = ScriptedEngine(
+            script,
+            model.tokenizer,
+            max_model_len=max_model_len,
+            chunk_sizes=chunk_sizes,
+            delay=delay,
+        )
+        service = Service(config, model, engine)
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.005)  # uvicorn has no event to wait for
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join(10)
+
+        stops.append(stop)
+        return Running(service, engine, f"http://127.0.0.1:{port}")
+
+    yield start
+    for stop in stops:
+        stop()
+
+
+def reason(thought: str, *answers: str, vocabulary: Vocabulary) -> Script:
+    """A script that thinks while the thought is open and then gives the next answer."""
+    (end,) = vocabulary.encode("</think>")
+    said = iter(answers)
+
+    def script(prompt: Sequence[int], _number: int) -> Iterator[int]:
+        text = next(said, answers[-1]) if end in prompt else thought
+        yield from vocabulary.encode(text)
+        yield min(vocabulary.eos_token_ids)
+
+    return script
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Poll until `condition`; fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "condition not reached in time"
+        time.sleep(0.01)

@@ -1,0 +1,259 @@
+"""Every error that can occur, as the official client sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import httpx
+import openai
+import pytest
+
+from ponder.engine.base import EngineError
+
+from .conftest import Running, Serve, wait_until
+
+
+def refused(
+    running: Running, kind: type[openai.APIStatusError], **fields: object
+) -> dict[str, str]:
+    """The error body of a request that must be refused with `kind`."""
+    with pytest.raises(kind) as caught:
+        running.ask(**fields)
+    body = caught.value.body
+    assert isinstance(body, dict)
+    assert body["message"]
+    return body
+
+
+@pytest.mark.parametrize("budget", [-2, True, 1.5, "many", [1]])
+def test_a_budget_that_is_none_is_refused(serve: Serve, budget: object) -> None:
+    error = refused(serve(), openai.BadRequestError, thinking_token_budget=budget)
+    assert (error["code"], error["param"]) == ("invalid_budget", "thinking_token_budget")
+
+
+def test_auto_needs_a_curve(serve: Serve) -> None:
+    error = refused(serve(), openai.BadRequestError, thinking_token_budget="auto")
+    assert error["code"] == "invalid_budget"
+    assert "curve" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thinking_token_budget": 8, "budget": 9},
+        {"budget": 8, "thinking": {"budget_tokens": 9}},
+        {"budget": 8, "chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning": {"max_tokens": 5}, "nvext": {"max_thinking_tokens": 6}},
+        {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
+    ],
+)
+def test_budgets_that_disagree_are_refused(serve: Serve, fields: dict[str, object]) -> None:
+    assert refused(serve(), openai.BadRequestError, **fields)["code"] == "conflicting_budgets"
+
+
+def test_an_explicit_budget_and_reserve_must_fit(serve: Serve) -> None:
+    error = refused(
+        serve(),
+        openai.BadRequestError,
+        budget=90,
+        max_completion_tokens=100,
+        ponder={"min_answer_tokens": 50},
+    )
+    assert error["code"] == "budget_leaves_no_answer"
+    assert "raise it to" in error["message"]
+
+
+def test_a_model_that_does_not_think_has_no_budget(serve: Serve) -> None:
+    running = serve("Just an answer.", thinks=False)
+    assert refused(running, openai.BadRequestError, budget=8)["code"] == "reasoning_unsupported"
+    reply = running.ask(budget=0, reasoning_effort="none")
+    assert reply.choices[0].message.content == "Just an answer."
+
+
+def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
+    running = serve(max_model_len=64)
+    error = refused(running, openai.BadRequestError, content="word " * 200)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"guided_json": {}}, "guided_json"),
+        ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
+        ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
+        ({"temperature": 3}, "temperature"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0"),
+        ({"n": 0}, "n"),
+        ({"no_such_field": 1}, "no_such_field"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(
+    serve: Serve, fields: dict[str, object], param: str
+) -> None:
+    error = refused(serve(), openai.BadRequestError, **fields)
+    assert (error["code"], error["param"]) == ("invalid_request", param)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"top_logprobs": 3},
+        {"max_tokens": 5, "max_completion_tokens": 6},
+        {"stop": [""]},
+        {"stream_options": {"include_usage": True}},
+    ],
+)
+def test_combinations_that_contradict_are_refused(serve: Serve, fields: dict[str, object]) -> None:
+    assert refused(serve(), openai.BadRequestError, **fields)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "responses", "messages"])
+def test_other_endpoints_say_what_to_use(serve: Serve, endpoint: str) -> None:
+    answer = httpx.post(f"{serve().url}/v1/{endpoint}", json={})
+    assert answer.status_code == 400
+    assert "/v1/chat/completions" in answer.json()["error"]["message"]
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(serve: Serve) -> None:
+    url = serve().url
+    assert httpx.get(f"{url}/nowhere").json()["error"]["code"] == "not_found"
+    assert httpx.get(f"{url}/v1/chat/completions").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_body_that_is_not_json_is_refused(serve: Serve) -> None:
+    answer = httpx.post(f"{serve().url}/v1/chat/completions", content=b"{not json")
+    assert answer.status_code == 400
+    assert "not JSON" in answer.json()["error"]["message"]
+
+
+def test_keys_are_asked_for_and_checked(serve: Serve) -> None:
+    running = serve(api_key="one,two")
+    error = refused(running, openai.AuthenticationError)
+    assert error["code"] == "invalid_api_key"
+    for key in ("one", "two"):
+        with running.client(key) as client:
+            assert client.models.list().data[0].id == "tiny"
+    assert httpx.get(f"{running.url}/healthz").status_code == 200
+
+
+def test_close_texts_must_be_allowed(serve: Serve) -> None:
+    allowed = "\nTime is up.\n</think>\n\n"
+    running = serve("thinking for ever", "ok", "ok", allowed_close_text=[allowed])
+    error = refused(running, openai.PermissionDeniedError, ponder={"close_text": "</think>"})
+    assert error["code"] == "option_not_allowed"
+    reply = running.ask(budget=4, ponder={"close_text": allowed})
+    assert reply.choices[0].message.content == "ok"
+    ids = running.service.model.tokenizer.encode(allowed)
+    assert running.engine.requests[-1][0][-len(ids) :] == ids
+
+
+def test_other_models_are_not_found(serve: Serve) -> None:
+    error = refused(serve(), openai.NotFoundError, model="gpt-5")
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+def test_large_bodies_are_refused(serve: Serve) -> None:
+    running = serve(max_body_bytes=2048)
+    assert (
+        refused(running, openai.APIStatusError, content="x" * 4096)["code"] == "request_too_large"
+    )
+
+
+def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> None:
+    running = serve("thought</think>" + "\n" * 100)
+    with pytest.raises(openai.InternalServerError) as caught:
+        running.ask(ponder={"max_answer_tokens": 5})
+    assert caught.value.body["code"] == "no_answer_produced"  # type: ignore[index]
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    metrics = httpx.get(f"{running.url}/metrics").text
+    assert "ponder_empty_answers_total 1.0" in metrics
+
+
+def failing(after: int) -> object:
+    """A script that fails after some tokens."""
+
+    def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
+        yield from [ord("a")] * after
+        raise EngineError("the scripted engine failed")
+
+    return script
+
+
+def test_an_engine_that_fails_a_request_is_a_bad_gateway(serve: Serve) -> None:
+    running = serve(script=failing(3))
+    with pytest.raises(openai.InternalServerError) as caught:
+        running.ask()
+    assert caught.value.status_code == 502
+    assert caught.value.body["code"] == "engine_error"  # type: ignore[index]
+    with pytest.raises(openai.InternalServerError):
+        serve(script=failing(0)).ask(stream=True)
+
+
+def test_a_failure_in_mid_stream_is_the_last_event(serve: Serve) -> None:
+    running = serve(script=failing(3))
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert '"code": "engine_error"' in answer.text.strip().splitlines()[-1]
+    assert "[DONE]" not in answer.text
+    with pytest.raises(openai.APIError):
+        running.ask(stream=True)
+
+
+def test_one_failing_choice_fails_the_response(serve: Serve) -> None:
+    def script(_prompt: Sequence[int], number: int) -> Iterator[int]:
+        if number == 1:
+            raise EngineError("the scripted engine failed")
+        yield from [ord("a")] * 100_000
+
+    running = serve(script=script)
+    with pytest.raises(openai.InternalServerError):
+        running.ask(n=3)
+    wait_until(lambda: running.engine.unfinished() == 0)
+
+
+def test_over_the_admission_limit_is_overloaded(serve: Serve) -> None:
+    running = serve(delay=0.05, max_running=2)
+    with running.client() as client:
+        stream = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True, n=2
+        )
+        next(iter(stream))
+        with pytest.raises(openai.InternalServerError) as caught:
+            running.ask()
+        stream.close()
+    assert caught.value.body["code"] == "overloaded"  # type: ignore[index]
+    assert caught.value.response.headers["retry-after"] == "1"
+    wait_until(lambda: running.service.running == 0)
+    assert running.ask().choices[0].message.content
+
+
+def test_a_draining_server_refuses_and_is_not_ready(serve: Serve) -> None:
+    running = serve()
+    running.service.draining = True
+    assert refused(running, openai.InternalServerError)["code"] == "draining"
+    assert httpx.get(f"{running.url}/readyz").status_code == 503
+    assert httpx.get(f"{running.url}/healthz").status_code == 200
+
+
+def test_a_dead_engine_is_unavailable(serve: Serve) -> None:
+    running = serve()
+    running.engine.kill()
+    with pytest.raises(openai.InternalServerError) as caught:
+        running.ask()
+    assert (caught.value.status_code, caught.value.body["code"]) == (503, "engine_dead")  # type: ignore[index]
+
+
+def test_a_request_that_takes_too_long_ends(serve: Serve) -> None:
+    running = serve(delay=0.05, request_timeout=0.2)
+    with pytest.raises(openai.InternalServerError) as caught:
+        running.ask()
+    assert (caught.value.status_code, caught.value.body["code"]) == (504, "deadline_exceeded")  # type: ignore[index]
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    wait_until(lambda: running.engine.unfinished() == 0)
