@@ -88,12 +88,12 @@ async def metrics(request: Request) -> Response:
 @_v1.get("/models", response_model=ModelList)
 async def models(request: Request) -> ModelList:
     """The served model and what it can be asked for."""
-    model = _service(request).model
+    service = _service(request)
     card = ModelCard(
-        id=model.name,
+        id=service.model.name,
         created=_STARTED,
-        max_model_len=model.limits.max_model_len,
-        ponder=model.capabilities(),
+        max_model_len=service.limits.max_model_len,
+        ponder=service.model.capabilities(service.limits),
     )
     return ModelList(data=[card])
 

@@ -26,6 +26,7 @@ from ponder.protocol.response import (
 )
 from ponder.server.model import ServedModel
 from ponder.thought.answer import AnswerDelta
+from ponder.thought.budget import Limits
 from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
 
 _SEED_MASK = (1 << 63) - 1
@@ -40,13 +41,15 @@ class Completion:
     Building it raises every error that the request itself is at fault for.
     """
 
-    def __init__(self, request: ChatCompletionRequest, model: ServedModel, engine: Engine) -> None:
+    def __init__(
+        self, request: ChatCompletionRequest, model: ServedModel, engine: Engine, limits: Limits
+    ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.started_at = time.perf_counter()
         self.request = request
         self.model = model
-        self.prompt = model.prompt(request, read_ask(request))
+        self.prompt = model.prompt(request, read_ask(request), limits)
         self._engine = engine
         self._sampling = _sampling(request, model)
         self._rules = AnswerRules(

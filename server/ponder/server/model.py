@@ -35,14 +35,13 @@ class ServedModel:
 
     name: str
     tokenizer: HFTokenizer
-    limits: Limits
     form: ThoughtFormat | None
     compiled: CompiledFormat | None
     contract: Contract | None = None
     closes: Mapping[str, Close] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, files: ModelFiles, settings: Settings, max_model_len: int) -> ServedModel:
+    def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
         """Read the contract or recognise the family; compile the close texts.
 
         Raises `ContractError`, `TokenizerError`, `InvalidCloseText`: all of them at start-up.
@@ -64,18 +63,13 @@ class ServedModel:
         return cls(
             name=settings.served_model_name or files.label,
             tokenizer=tokenizer,
-            limits=Limits(
-                max_model_len=max_model_len,
-                default=settings.default_budget,
-                ceiling=settings.budget_ceiling,
-            ),
             form=form,
             compiled=compiled,
             contract=contract,
             closes=closes,
         )
 
-    def prompt(self, request: ChatCompletionRequest, ask: Ask) -> Prompt:
+    def prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
         """Render the chat and decide the thought's plan. Raises the errors of `resolve`."""
         self._check_thinking_options(ask)
         close = self._close(request.ponder.close_text)
@@ -83,7 +77,7 @@ class ServedModel:
         arguments = dict(request.chat_template_kwargs or {})
         arguments.pop("enable_thinking", None)
         token_ids = self._render(messages, {**arguments, **(self.form.think if self.form else {})})
-        plan = self._plan(ask, token_ids, close)
+        plan = self._plan(ask, limits, token_ids, close)
         if plan.budget or self.form is None or self.compiled is None or close is None:
             return Prompt(token_ids, plan, close)
         switched = self._no_think_arguments
@@ -91,24 +85,24 @@ class ServedModel:
             token_ids, shown = self._render(messages, {**arguments, **switched}), ""
         else:
             token_ids, shown = [*token_ids, *self._start_ids, *close.ids], close.shown
-        return Prompt(token_ids, self._plan(ask, token_ids, close), close, shown)
+        return Prompt(token_ids, self._plan(ask, limits, token_ids, close), close, shown)
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, limits: Limits) -> Capabilities:
         return Capabilities(
             thinks=self.form is not None,
             format=self.form.name if self.form else None,
-            default_budget=self.limits.default,
-            budget_ceiling=self.limits.ceiling,
+            default_budget=limits.default,
+            budget_ceiling=limits.ceiling,
             trained_budgets=list(self.contract.trained_budgets) if self.contract else [],
             close_text=self.form.close_text if self.form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,
         )
 
-    def _plan(self, ask: Ask, token_ids: list[int], close: Close | None) -> Plan:
+    def _plan(self, ask: Ask, limits: Limits, token_ids: list[int], close: Close | None) -> Plan:
         return resolve(
             ask,
-            self.limits,
+            limits,
             prompt_tokens=len(token_ids),
             close_tokens=len(self._start_ids) + len(close.ids) if close else 0,
             thinks=self.compiled is not None,

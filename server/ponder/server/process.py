@@ -30,36 +30,42 @@ class StartupError(Exception):
     """Something the operator can mend; the message says how."""
 
 
+_OPERATOR_ERRORS = (
+    StartupError,
+    FileNotFoundError,
+    ContractError,
+    TokenizerError,
+    InvalidCloseText,
+)
+
+
 def run(settings: Settings) -> int:
     """Serve until SIGTERM, SIGINT or the engine's death; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         listener = _bind(settings.host, settings.port)
         files = ModelFiles.find(settings.model)
-        chosen = vllm.prepare(files.directory)
-        if chosen:
-            print(f"ponder: settings for this CPU: {' '.join(chosen)}", flush=True)
-        return asyncio.run(_serve(settings, files, chosen, listener))
-    except (
-        StartupError,
-        FileNotFoundError,
-        ContractError,
-        TokenizerError,
-        InvalidCloseText,
-    ) as error:
+        model = ServedModel.load(files, settings)
+        options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
+        print(f"ponder: starting vLLM with {' '.join(options)}", flush=True)
+        options += settings.engine_options
+        return asyncio.run(_serve(settings, files, model, options, listener))
+    except _OPERATOR_ERRORS as error:
         print(f"ponder: {error}", file=sys.stderr)
         return 1
 
 
 async def _serve(
-    settings: Settings, files: ModelFiles, chosen: list[str], listener: socket.socket
+    settings: Settings,
+    files: ModelFiles,
+    model: ServedModel,
+    options: list[str],
+    listener: socket.socket,
 ) -> int:
-    engine = vllm.VLLMEngine.start(files.name, [*chosen, *settings.engine_options])
+    engine = vllm.VLLMEngine.start(files.name, options)
     try:
-        model = ServedModel.load(files, settings, engine.max_model_len)
         service = Service(settings, model, engine)
-        server = Server(service, listener)
-        await server.serve(sockets=[listener])
+        await Server(service, listener).serve(sockets=[listener])
         return 1 if service.dead else 0
     finally:
         engine.shutdown()

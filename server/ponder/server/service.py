@@ -16,6 +16,7 @@ from ponder.server.completion import Completion, StreamedReply, WholeReply
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
+from ponder.thought.budget import Limits
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
@@ -28,6 +29,11 @@ class Service:
         self.settings = settings
         self.model = model
         self.engine = engine
+        self.limits = Limits(
+            max_model_len=engine.max_model_len,
+            default=settings.default_budget,
+            ceiling=settings.budget_ceiling,
+        )
         self.metrics = Metrics(model.name, running=lambda: self.running)
         self.running = 0
         self.draining = False
@@ -61,7 +67,7 @@ class Service:
                 f"the model {request.model!r} is not served here: ask for {self.model.name!r}",
                 param="model",
             )
-        return Completion(request, self.model, self.engine)
+        return Completion(request, self.model, self.engine, self.limits)
 
     async def whole(self, completion: Completion) -> ChatCompletion:
         """Run a completion and return it whole."""

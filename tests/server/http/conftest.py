@@ -73,7 +73,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         **settings: object,
     ) -> Running:
         config = Settings(**settings)  # type: ignore[arg-type]
-        model = ServedModel.load(files, config, max_model_len)
+        model = ServedModel.load(files, config)
         if not thinks:
             model = dataclasses.replace(model, form=None, compiled=None)
         script = script or (say if len(texts) < 2 else reason)(
