@@ -88,11 +88,12 @@ def resolve(
 
     Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
     reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
-    that does not think) and `InvalidBudget` (a minimum above the maximum).
+    that does not think) and `InvalidBudget` (a minimum above the maximum). An effort is no number
+    that a user insists on: it is clamped. The reserve is at least one token.
     """
     allowance, allowance_source = _allowance(ask, limits, prompt_tokens)
     reserve = _reserve(ask, allowance, allowance_source)
-    explicit = ask.budget is not None and ask.budget != UNLIMITED
+    number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
     if not thinks:
         if ask.budget is not None and ask.budget != 0:
@@ -103,25 +104,24 @@ def resolve(
         return Plan(
             requested=ask.budget,
             budget=0,
-            source="request" if ask.budget == 0 else "default",
+            source=ask.source if ask.budget == 0 else "default",
             allowance=allowance,
             reserve=reserve,
             max_answer=ask.max_answer_tokens,
         )
-    if explicit and ask.min_answer_tokens is not None and ask.max_completion_tokens is not None:
-        assert ask.budget is not None
-        needed = ask.budget + (close_tokens if ask.budget else 0) + ask.min_answer_tokens
+    if number and ask.min_answer_tokens is not None and ask.max_completion_tokens is not None:
+        needed = number + close_tokens + ask.min_answer_tokens
         if needed > ask.max_completion_tokens:
             raise BudgetLeavesNoAnswer(
-                f"thinking_token_budget {ask.budget} + {close_tokens} closing tokens + "
+                f"thinking_token_budget {number} + {close_tokens} closing tokens + "
                 f"min_answer_tokens {ask.min_answer_tokens} need {needed} tokens, but "
                 f"max_completion_tokens is {ask.max_completion_tokens}: raise it to {needed} or "
                 f"lower the budget",
                 "max_completion_tokens",
             )
-    if explicit and ask.min_thinking_tokens > (ask.budget or 0):
+    if number is not None and ask.min_thinking_tokens > number:
         raise InvalidBudget(
-            f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {ask.budget}: "
+            f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {number}: "
             f"lower it or raise the budget",
             "min_thinking_tokens",
         )
@@ -160,7 +160,7 @@ def _reserve(ask: Ask, allowance: int, source: str) -> int:
     if ask.min_answer_tokens is None:
         return default_reserve(allowance)
     if ask.min_answer_tokens <= allowance:
-        return ask.min_answer_tokens
+        return max(1, ask.min_answer_tokens)
     if source == "context":
         raise ContextLengthExceeded(
             f"min_answer_tokens {ask.min_answer_tokens} does not fit in the {allowance} tokens "

@@ -59,7 +59,7 @@ class Contract:
             return None
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # malformed JSON, or bytes that are no UTF-8
             raise ContractError(
                 f"{path} is not JSON: {error}; export the checkpoint again"
             ) from error
@@ -86,12 +86,15 @@ class Contract:
         unknown = sorted(set(raw) - {f.name for f in fields(cls)})
         if unknown:
             raise ContractError(f"{path} has unknown fields: {', '.join(unknown)}")
-        for name in ("trained_budgets", "budget_curve"):
-            raw[name] = tuple(raw.get(name, ()))
         try:
+            for name in ("trained_budgets", "budget_curve"):
+                raw[name] = tuple(raw.get(name, ()))
             contract = cls(**raw)
         except TypeError as error:
             raise ContractError(f"{path} is incomplete: {error}") from error
+        for name in ("think_start", "think_end", "close_text", "answer_prefix"):
+            if not isinstance(getattr(contract, name), str):
+                raise ContractError(f"{path}: {name} must be a string")
         if contract.opened_by not in ("template", "model"):
             raise ContractError(f'{path}: opened_by must be "template" or "model"')
         return contract

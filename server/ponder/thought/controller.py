@@ -16,31 +16,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ponder.engine.base import Engine, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.format import Close, CompiledFormat
-from ponder.thought.outcome import EndCause, FinishReason, Outcome, ThoughtDelta
+from ponder.thought.outcome import EndCause, Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
-from ponder.thought.segment import Segment, gather, segment_seed
+from ponder.thought.segment import AnswerRules, Segment, gather, segment_seed
 
 __all__ = ["AnswerRules", "Emit", "EndCause", "Outcome", "Thought", "ThoughtDelta", "gather"]
 
 Emit = Callable[[ThoughtDelta | AnswerDelta], None]
 
 _LENGTH_SOURCES = ("max_completion_tokens", "context")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerRules:
-    """Sampling rules that hold for the answer and never for the thought."""
-
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    min_tokens: int = 0
 
 
 class Thought:
@@ -116,9 +107,11 @@ class Thought:
         verdict, read = Verdict.MORE, 0
         while verdict is Verdict.MORE and segment.finish is None:
             await self._read(segment)
-            while verdict is Verdict.MORE and read < len(segment.sampled) - segment.at_eos:
-                verdict = reader.feed(segment.sampled[read])
+            for token_id in segment.sampled[read : len(segment.sampled) - segment.at_eos]:
+                verdict = reader.feed(token_id)
                 read += 1
+                if verdict is not Verdict.MORE:
+                    break
             if text := reader.take_text():
                 emit(ThoughtDelta(text))
         self.outcome.thought_ended_at = time.perf_counter()
@@ -195,7 +188,9 @@ class Thought:
     async def _answer(self, segment: Segment | None, emit: Emit) -> None:
         """Read the answer; one retry if it comes out empty."""
         if segment is None:
-            segment = self._request(self._answer_sampling(self._rules.min_tokens))
+            segment = self._request(
+                self._answer_sampling(self._rules.min_tokens - self._answered())
+            )
         await self._read_answer(segment, emit)
         if self._empty(segment):
             await self._retry(segment, emit)
@@ -205,7 +200,7 @@ class Thought:
         """Go on after the blank, with EOS masked for one token."""
         outcome = self.outcome
         if segment.finish == "stop":
-            segment.sampled.pop()
+            segment.truncate(len(segment.sampled) - 1)
             outcome.answer_tokens -= 1
             outcome.retry_tokens += 1
         if self._left() > 0:
@@ -268,7 +263,7 @@ class Thought:
         return replace(
             self._sampling,
             max_tokens=left,
-            min_tokens=max(0, min(min_tokens - self._answered(), left)),
+            min_tokens=max(0, min(min_tokens, left)),
             stop_token_ids=self._rules.stop_token_ids,
         )
 

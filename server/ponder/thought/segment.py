@@ -12,6 +12,15 @@ _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far
 _SEED_MASK = (1 << 63) - 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRules:
+    """Sampling rules that hold for the answer and never for the thought."""
+
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+
+
 @dataclass(slots=True)
 class Segment:
     """An engine request being read: what it sampled so far and how it ended."""
