@@ -82,8 +82,8 @@ class HFTokenizer:
         ours, theirs = self.decode(ids), self._backend.decode(ids, skip_special_tokens=False)
         if ours.strip() != theirs.strip():
             raise TokenizerError(
-                "this tokenizer is neither byte-level BPE nor SentencePiece with byte fallback: "
-                f"its tokens decode to {theirs!r}, their bytes to {ours!r}"
+                f"the bytes of this tokenizer's tokens read {ours!r}, but it decodes them to "
+                f"{theirs!r}: its decoder does more than join bytes, which Ponder cannot follow"
             )
 
 
@@ -96,7 +96,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _byte_table(backend: Any) -> dict[int, bytes]:
     spec = json.loads(backend.to_str())
-    to_bytes = _byte_level if "ByteLevel" in json.dumps(spec["decoder"]) else _byte_fallback
+    decoder = json.dumps(spec["decoder"])
+    if "ByteLevel" in decoder:
+        to_bytes = _byte_level
+    elif "ByteFallback" in decoder:
+        to_bytes = _byte_fallback
+    else:
+        raise TokenizerError(
+            "this tokenizer is neither byte-level BPE nor SentencePiece with byte fallback: "
+            "serve a model that has one of them"
+        )
     added = {token["id"]: token for token in spec["added_tokens"]}
     table = {}
     for text, token_id in backend.get_vocab(with_added_tokens=True).items():

@@ -1,0 +1,82 @@
+"""Every dialect of a budget becomes one ask, or one clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.protocol.budget import read_ask
+from ponder.protocol.errors import ApiError
+from ponder.protocol.request import ChatCompletionRequest
+from ponder.thought.budget import EFFORT_TOKENS
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+NUMBERS = {
+    "thinking_token_budget": lambda value: {"thinking_token_budget": value},
+    "budget": lambda value: {"budget": value},
+    "thinking_budget": lambda value: {"thinking_budget": value},
+    "thinking.budget_tokens": lambda value: {"thinking": {"budget_tokens": value}},
+    "reasoning.max_tokens": lambda value: {"reasoning": {"max_tokens": value}},
+    "nvext.max_thinking_tokens": lambda value: {"nvext": {"max_thinking_tokens": value}},
+}
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def request(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"messages": HELLO, **fields})
+
+
+@given(name=st.sampled_from(sorted(NUMBERS)), value=anything)
+def test_a_value_is_a_budget_or_a_named_error(name: str, value: object) -> None:
+    is_budget = isinstance(value, int) and not isinstance(value, bool) and value >= -1
+    try:
+        ask = read_ask(request(**NUMBERS[name](value)))
+    except ApiError as error:
+        assert not is_budget and value is not None
+        assert (error.status, error.code, error.param) == (400, "invalid_budget", name)
+    else:
+        assert ask.budget == value
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(NUMBERS)), min_size=2, max_size=4, unique=True),
+    values=st.lists(st.integers(-1, 50), min_size=4, max_size=4),
+)
+def test_numbers_agree_or_conflict(names: list[str], values: list[int]) -> None:
+    fields: dict[str, Any] = {}
+    for name, value in zip(names, values, strict=False):
+        fields.update(NUMBERS[name](value))
+    used = set(values[: len(names)])
+    if len(used) == 1:
+        assert read_ask(request(**fields)).budget == used.pop()
+    else:
+        with pytest.raises(ApiError) as caught:
+            read_ask(request(**fields))
+        assert caught.value.code == "conflicting_budgets"
+
+
+@pytest.mark.parametrize("effort", EFFORT_TOKENS)
+def test_efforts_are_tokens_and_a_number_wins(effort: str) -> None:
+    ask = read_ask(request(reasoning_effort=effort))
+    assert (ask.budget, ask.source) == (EFFORT_TOKENS[effort], "effort")
+    assert read_ask(request(reasoning={"effort": effort})) == ask
+    beside = read_ask(request(reasoning_effort=effort, budget=7))
+    assert (beside.budget, beside.source) == (7, "request")
+
+
+def test_an_unknown_effort_lists_the_known_ones() -> None:
+    with pytest.raises(ApiError, match="minimal, low, medium"):
+        read_ask(request(reasoning_effort="enormous"))
+
+
+def test_silence_is_no_budget() -> None:
+    assert read_ask(request()).budget is None
