@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Literal
 
 from ponder.engine.base import (
@@ -50,11 +51,13 @@ class ByteVocabulary:
 class ScriptedEngine:
     """Plays a script under the engine's own rules: `max_tokens`, stop ids, EOS, `min_tokens`.
 
-    As strict as a real engine: it refuses a request that asks for no token, does not fit in
-    `max_model_len` or repeats the id of a running one.
     A stop token that `min_tokens` masks becomes `masked_token`. A script that ends without EOS
     goes on with `masked_token` for ever, as models do. `chunk_sizes` is cycled; `delay` seconds
     pass before each chunk. Exceptions raised by the script are the engine's faults.
+
+    As strict as a real engine, it refuses a request that asks for no token, does not fit in
+    `max_model_len` or repeats the id of a running one. `requests` and `outputs` are parallel:
+    what was asked, and every token sampled for it.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class ScriptedEngine:
         self._dead = False
         self.max_model_len = max_model_len
         self.requests: list[tuple[list[int], Sampling]] = []
-        self.sampled = 0
+        self.outputs: list[list[int]] = []
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
@@ -94,30 +97,34 @@ class ScriptedEngine:
             raise EngineError(f"request {request_id!r} is already running")
         number = len(self.requests)
         self.requests.append((list(prompt), sampling))
+        self.outputs.append([])
         self._running.add(request_id)
+        play = self._play(self._script(prompt, number), sampling, self.outputs[number])
         try:
-            async for chunk in self._play(self._script(prompt, number), sampling):
-                yield chunk
+            async with aclosing(play):
+                async for chunk in play:
+                    yield chunk
         finally:
             self._running.discard(request_id)
 
-    async def _play(self, script: Iterator[int], sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    async def _play(
+        self, script: Iterator[int], sampling: Sampling, output: list[int]
+    ) -> AsyncGenerator[Chunk, None]:
         stops = set(sampling.stop_token_ids)
         if not sampling.ignore_eos:
             stops |= self._vocabulary.eos_token_ids
-        count, turn = 0, 0
+        turn = 0
         batch: list[int] = []
         finish: Literal["stop", "length"] | None = None
         while finish is None:
             token_id = next(script, self._masked_token)
-            if token_id in stops and count < sampling.min_tokens:
+            if token_id in stops and len(output) < sampling.min_tokens:
                 token_id = self._masked_token
             batch.append(token_id)
-            count += 1
-            self.sampled += 1
+            output.append(token_id)
             if token_id in stops:
                 finish = "stop"
-            elif count >= sampling.max_tokens:
+            elif len(output) >= sampling.max_tokens:
                 finish = "length"
             if finish or len(batch) >= self._chunk_sizes[turn % len(self._chunk_sizes)]:
                 await asyncio.sleep(self._delay)

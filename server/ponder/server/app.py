@@ -11,8 +11,10 @@ import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from ponder.engine.base import EngineError
 from ponder.protocol.errors import (
     ApiError,
     ErrorResponse,
@@ -24,6 +26,7 @@ from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
+from ponder.thought.errors import ThoughtError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,9 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_operations)
     app.include_router(_v1)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _error)
+    # What is handled as a bare Exception is logged and raised again: the planned ones are named.
+    for planned in (ApiError, ThoughtError, EngineError, ValidationError, Exception):
+        app.add_exception_handler(planned, _error)
     if service.settings.cors_origin:
         app.add_middleware(
             CORSMiddleware,
