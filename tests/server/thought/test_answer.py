@@ -1,0 +1,135 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.engine.base import TokenLogprob
+from ponder.thought.answer import AnswerWriter
+from server.thought.helpers import SINGLE
+
+
+def write(
+    data: bytes | str, stop: Sequence[str] = (), *, every: int = 1
+) -> tuple[str, AnswerWriter]:
+    """Everything shown when text is taken after `every` tokens."""
+    writer, shown = AnswerWriter(SINGLE, stop), ""
+    for index, byte in enumerate(data.encode() if isinstance(data, str) else data):
+        writer.feed(byte)
+        if index % every == 0 and (delta := writer.take()) is not None:
+            shown += delta.text
+    last = writer.take(last=True)
+    return shown + (last.text if last else ""), writer
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "shown", "stopped"),
+    [
+        ("42", (), "42", False),
+        ("\n\n 42 ", (), "42 ", False),
+        ("abENDcd", ("END",), "ab", True),
+        ("abENd", ("END",), "abENd", False),
+        ("abEEND", ("END",), "abE", True),
+        ("END", ("END",), "", True),
+        ("abc", ("bc", "b"), "a", True),
+        ("abcd", ("bcd", "c"), "ab", True),
+        ("a\n\nb", ("\n\n",), "a", True),
+        ("\n\nab", ("\n\n",), "ab", False),  # the separator is not the answer's
+        ("a€b", ("€",), "a", True),
+    ],
+)
+def test_what_is_shown(text: str, stop: Sequence[str], shown: str, stopped: bool) -> None:
+    for every in (1, 3, 100):
+        written, writer = write(text, stop, every=every)
+        assert (written, writer.stopped) == (shown, stopped)
+
+
+def test_after_the_stop_nothing_counts() -> None:
+    writer = AnswerWriter(SINGLE, ("b",))
+    for byte in b"abc":
+        writer.feed(byte)
+    writer.feed_text("d")
+    delta = writer.take(last=True)
+    assert delta is not None
+    assert delta.text == "a"
+    assert writer.take(last=True) is None
+
+
+@pytest.mark.parametrize(("text", "blank"), [("", True), (" \n\t", True), (" a", False)])
+def test_blank(text: str, blank: bool) -> None:
+    assert write(text)[1].blank is blank
+
+
+def test_a_prefix_is_shown_but_only_sampled_text_is_an_answer() -> None:
+    writer = AnswerWriter(SINGLE)
+    writer.feed_text("\nThe answer: ")
+    assert writer.blank
+    writer.feed_text("4", sampled=True)
+    assert not writer.blank
+    delta = writer.take()
+    assert delta is not None
+    assert delta.text == "The answer: 4"
+
+
+def test_text_that_may_become_a_stop_string_is_held_back() -> None:
+    writer = AnswerWriter(SINGLE, ("END",))
+    shown = []
+    for byte in b"aENxEN":
+        writer.feed(byte)
+        delta = writer.take()
+        shown.append(delta.text if delta else None)
+    assert shown == ["a", None, None, "ENx", None, None]
+    last = writer.take(last=True)
+    assert last is not None
+    assert last.text == "EN"
+
+
+def entries(data: bytes, stop: Sequence[str] = ()) -> list[tuple[str, bytes]]:
+    """Every delta's text and the tokens whose log probabilities came with it."""
+    writer, deltas = AnswerWriter(SINGLE, stop), []
+    taken = []
+    for byte in data:
+        writer.feed(byte, TokenLogprob(byte, -1.0))
+        taken.append(writer.take())
+    taken.append(writer.take(last=True))
+    for delta in taken:
+        if delta is not None:
+            deltas.append((delta.text, bytes(entry.token_id for entry in delta.logprobs)))
+    return deltas
+
+
+@pytest.mark.parametrize(
+    ("data", "stop", "deltas"),
+    [
+        (b"ab", (), [("a", b"a"), ("b", b"b")]),
+        (b"\n a", (), [("a", b"\n a")]),
+        ("€".encode(), (), [("€", "€".encode())]),
+        (b"aENDb", ("END",), [("a", b"a")]),
+        (b"aENb", ("END",), [("a", b"a"), ("ENb", b"ENb")]),
+        (b"a\xe2", (), [("a", b"a"), ("", b"\xe2")]),  # half a character was sampled all the same
+    ],
+)
+def test_log_probabilities_come_with_their_text(
+    data: bytes, stop: Sequence[str], deltas: list[tuple[str, bytes]]
+) -> None:
+    assert entries(data, stop) == deltas
+
+
+@given(data=st.binary(max_size=30), every=st.integers(1, 9))
+def test_without_a_stop_everything_is_shown_once(data: bytes, every: int) -> None:
+    written, _ = write(data, every=every)
+    whole = data.decode(errors="replace").lstrip()
+    # Bytes that end in the middle of a character are never shown.
+    assert written == whole or written + "\ufffd" == whole
+
+
+@given(
+    data=st.text(alphabet="ab\n€", max_size=20),
+    stop=st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=3),
+    every=st.integers(1, 9),
+)
+def test_no_stop_string_is_ever_shown(data: str, stop: list[str], every: int) -> None:
+    written, writer = write(data, stop, every=every)
+    assert data.lstrip().startswith(written)
+    assert not any(text in written for text in stop)
+    assert writer.stopped == any(text in data.lstrip() for text in stop)

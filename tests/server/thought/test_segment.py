@@ -1,0 +1,43 @@
+import asyncio
+
+import pytest
+
+from ponder.engine.base import Sampling
+from ponder.engine.scripted import ScriptedEngine, say
+from ponder.thought.segment import Segment, gather, segment_seed
+from server.thought.helpers import EOS, SINGLE
+
+
+@pytest.mark.parametrize(
+    ("budget", "most", "size"),
+    [(64, 1, 1), (64, 8, 8), (21, 8, 7), (30, 8, 6), (11, 8, 8), (11, 16, 11), (5, 16, 16)],
+)
+def test_gather(budget: int, most: int, size: int) -> None:
+    assert gather(budget, most) == size
+
+
+def test_the_first_segment_keeps_the_users_seed() -> None:
+    assert segment_seed(None, 3) is None
+    assert segment_seed(-5, 0) == -5
+    seeds = {segment_seed(seed, number) for seed in range(50) for number in range(3)}
+    assert len(seeds) == 150
+
+
+def test_a_segment_records_what_it_reads() -> None:
+    async def scenario() -> None:
+        engine = ScriptedEngine(say("abc", vocabulary=SINGLE), SINGLE, chunk_sizes=(3,))
+        stream = engine.generate([1], Sampling(max_tokens=9, logprobs=0), "r")
+        segment = Segment(stream, SINGLE.eos_token_ids)
+        assert segment.logprob(0) is None
+        await segment.read()
+        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc"], None, False)
+        await segment.read()
+        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc", EOS], "stop", True)
+        entry = segment.logprob(1)
+        assert entry is not None
+        assert entry.token_id == ord("b")
+        segment.truncate(2, "length")
+        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"ab"], "length", False)
+        await stream.aclose()
+
+    asyncio.run(scenario())
