@@ -175,12 +175,12 @@ def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> 
     assert "ponder_empty_answers_total 1.0" in metrics
 
 
-def failing(after: int) -> object:
+def failing(after: int, error: type[Exception] = EngineError) -> object:
     """A script that fails after some tokens."""
 
     def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
         yield from [ord("a")] * after
-        raise EngineError("the scripted engine failed")
+        raise error("the scripted engine failed")
 
     return script
 
@@ -193,6 +193,18 @@ def test_an_engine_that_fails_a_request_is_a_bad_gateway(serve: Serve) -> None:
     assert caught.value.body["code"] == "engine_error"  # type: ignore[index]
     with pytest.raises(openai.InternalServerError):
         serve(script=failing(0)).ask(stream=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_planned_for_is_logged_and_hides_its_details(
+    serve: Serve, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    running = serve(script=failing(0, ZeroDivisionError))
+    with pytest.raises(openai.InternalServerError) as caught:
+        running.ask(stream=stream)
+    assert caught.value.body["code"] == "internal_error"
+    assert "scripted" not in caught.value.body["message"]
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_failure_in_mid_stream_is_the_last_event(serve: Serve) -> None:

@@ -1,0 +1,33 @@
+# Every target sets up what it needs: `make serve` on a fresh machine is all there is to do.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?=
+ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
+	@$(PYTHON) deploy/bootstrap.py engine
+	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+test: ## install what is lacking and run all tests
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m pytest
+
+check: ## ruff, mypy, import rules and the architecture tests
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/architecture
+
+bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m tests.bench --out docs/benchmark.json
