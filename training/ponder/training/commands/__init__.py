@@ -1,0 +1,1 @@
+"""What `ponder train` and `ponder eval` do; the command line parses, these run."""

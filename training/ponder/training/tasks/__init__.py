@@ -1,0 +1,1 @@
+"""Verifiable problems: what they are, where they come from, how an answer is judged."""

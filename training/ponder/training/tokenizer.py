@@ -1,0 +1,55 @@
+"""The tiny tokenizer: byte-level BPE of a few hundred entries, one token per digit.
+
+The full byte alphabet makes any Unicode text a round trip. A digit may carry the space before it
+(`" 8"`), which marks where a number begins and never merges two digits: arithmetic is learnt on
+single digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+THINK_START = "<think>"
+THINK_END = "</think>"
+SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, THINK_START, THINK_END)
+
+_PIECES = r" ?[0-9]| ?[A-Za-z]+|\n+| ?[^\sA-Za-z0-9]+|\s"
+_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> Any:
+    """A `PreTrainedTokenizerFast` of at most `vocabulary` entries, its chat template included.
+
+    `positions` is the longest sequence of the model it belongs to, in tokens.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken(t, normalized=False, special=True) for t in SPECIAL_TOKENS],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        model_max_length=positions,
+        clean_up_tokenization_spaces=False,
+        chat_template=_TEMPLATE.read_text(encoding="utf-8"),
+    )
