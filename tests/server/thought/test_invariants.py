@@ -1,0 +1,266 @@
+"""The promises of the controller, on models that do anything at any moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ponder.engine.base import Sampling
+from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.budget import Plan
+from ponder.thought.controller import AnswerRules, ThoughtDelta
+from ponder.thought.text import TextDecoder
+from server.thought.helpers import EOS, PROMPT, SINGLE, SPELT, Life, compiled, live, tokens
+from server.thought.oracle import Expected, answer_text, expect
+
+examples = settings(max_examples=100, deadline=None)
+
+STOP_TOKEN = ord("Z")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that says anything, and a request that asks for anything."""
+
+    says: list[list[int]]
+    vocabulary: ByteVocabulary
+    opened_by: Literal["template", "model"]
+    plan: Plan
+    rules: AnswerRules
+    sampling: Sampling
+    chunk_sizes: tuple[int, ...]
+
+    def live(self, chunk_sizes: tuple[int, ...] = (1,)) -> Life:
+        return live(
+            script=tokens(*self.says),
+            vocabulary=self.vocabulary,
+            opened_by=self.opened_by,
+            plan=self.plan,
+            rules=self.rules,
+            sampling=self.sampling,
+            chunk_sizes=chunk_sizes,
+        )
+
+    @property
+    def close(self) -> list[int]:
+        return list(compiled(self.vocabulary).close.ids)
+
+    @property
+    def plain(self) -> bool:
+        """The engine masks nothing: what the model says is what is sampled."""
+        return not (self.sampling.ignore_eos or self.plan.min_thinking)
+
+    def expected(self) -> Expected | None:
+        endless = (*self.says[0], *b"x" * self.plan.allowance)
+        sampled = list(islice(endless, self.plan.allowance))
+        return expect(sampled, self.vocabulary, self.opened_by, self.plan)
+
+
+TEXTS = ("so ", "3.14", "wait. ", "\n", "é", "漢。", "🙂", "END", "Z", " ", "<", "</thi", "<tool_c")
+MARKERS = ("</think>", "<think>", "<tool_call>")
+
+
+def sayings(vocabulary: ByteVocabulary) -> st.SearchStrategy[list[int]]:
+    """Texts, markers, stray bytes and EOS in any order."""
+    parts = st.one_of(
+        st.sampled_from(TEXTS).map(lambda text: list(text.encode())),
+        st.sampled_from(TEXTS).map(lambda text: list(text.encode())),
+        st.sampled_from(MARKERS).map(vocabulary.encode),
+        st.binary(min_size=1, max_size=3).map(list),
+        st.just([EOS]),
+    )
+    return st.lists(parts, max_size=14).map(lambda said: [t for part in said for t in part])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    vocabulary = draw(st.sampled_from([SINGLE, SPELT]))
+    opened_by = draw(st.sampled_from(["template", "model"]))
+    budget, reserve = draw(st.integers(1, 40)), draw(st.integers(1, 8))
+    close = len(compiled(vocabulary).close.ids)
+    says = draw(st.lists(sayings(vocabulary), min_size=1, max_size=3))
+    if opened_by == "model" and draw(st.booleans()):
+        blanks = draw(st.sampled_from([b"", b"\n", b"  \n"]))
+        says[0] = [*blanks, *vocabulary.encode("<think>"), *says[0]]
+    masks = vocabulary is SINGLE and draw(st.integers(0, 5)) == 0
+    return Case(
+        says=says,
+        vocabulary=vocabulary,
+        opened_by=opened_by,
+        plan=Plan(
+            requested=budget,
+            budget=budget,
+            source=draw(st.sampled_from(["request", "context"])),
+            allowance=budget + close + reserve + draw(st.sampled_from([0, 0, 1, 9, 60])),
+            reserve=reserve,
+            grace=draw(st.sampled_from([0, budget // 3, budget])),
+            min_thinking=draw(st.integers(1, budget)) if masks else 0,
+            max_answer=draw(st.sampled_from([None, None, 1, 5])),
+        ),
+        rules=AnswerRules(
+            stop=draw(st.sampled_from([(), (), ("\n",), ("END", "t. ")])),
+            stop_token_ids=draw(st.sampled_from([(), (), (STOP_TOKEN,)])),
+            min_tokens=draw(st.sampled_from([0, 0, 0, 3])),
+        ),
+        sampling=Sampling(
+            max_tokens=1,
+            presence_penalty=draw(st.sampled_from([0.0, 0.0, 0.5])),
+            ignore_eos=draw(st.integers(0, 7)) == 0,
+        ),
+        chunk_sizes=tuple(draw(st.lists(st.integers(1, 30), min_size=1, max_size=3))),
+    )
+
+
+def decode(ids: list[int], vocabulary: ByteVocabulary) -> tuple[str, bool]:
+    """Text, and whether it ends in the middle of a character."""
+    decoder = TextDecoder(vocabulary)
+    return "".join(decoder.feed(token_id) for token_id in ids), decoder.pending
+
+
+@examples
+@given(cases())
+def test_the_thought_is_what_the_oracle_says(case: Case) -> None:
+    assume(case.plain)
+    expected, life = case.expected(), case.live(case.chunk_sizes)
+    if expected is None:
+        assert (life.reasoning, life.outcome.thinking_tokens) == ("", 0)
+        return
+    assert life.outcome.thinking_tokens == len(expected.thinking) <= case.plan.budget
+    assert life.reasoning == expected.text
+    assert life.outcome.answer_forced == (expected.marker is None)
+    assert (life.outcome.end_cause == "natural") == expected.natural
+    if expected.marker is None:
+        opening = case.says[0][: expected.overhead]
+        assert life.prompts[1] == [*PROMPT, *opening, *expected.thinking, *case.close]
+
+
+@examples
+@given(cases())
+def test_the_answer_is_what_was_sampled_behind_the_thought(case: Case) -> None:
+    assume(case.plain)
+    expected, life = case.expected(), case.live()
+    assume(expected is not None)
+    assert expected is not None
+    outputs = [list(output) for output in life.engine.outputs]
+    stops = (EOS, *case.rules.stop_token_ids)
+    ids: list[int] = []
+    text = "\n\n"
+    if expected.marker is not None:
+        ids = outputs[0][expected.read :]
+        text = "" if expected.marker == "</think>" else expected.marker
+        if ids and ids[-1] == EOS:
+            ids.pop()
+    for output in outputs[1:]:
+        ids += output[:-1] if output[-1] in stops else output
+    shown = answer_text(text + decode(ids, case.vocabulary)[0], case.rules.stop)
+    assert life.content == ("" if life.failure else shown)
+
+
+@examples
+@given(cases())
+def test_no_thought_exceeds_its_budget_and_no_completion_its_allowance(case: Case) -> None:
+    outcome = case.live(case.chunk_sizes).outcome
+    assert outcome.thinking_tokens <= case.plan.budget
+    assert outcome.completion_tokens <= case.plan.allowance
+    if outcome.end_cause == "natural" and not outcome.answer_forced:
+        assert outcome.forced_tokens == 0
+    else:
+        assert outcome.forced_tokens == len(case.close)
+
+
+@examples
+@given(cases())
+def test_no_answer_is_empty_unless_the_user_or_an_error_says_so(case: Case) -> None:
+    life = case.live(case.chunk_sizes)
+    if life.failure is not None:
+        assert life.content == ""
+        return
+    if not life.content.strip():
+        last = life.engine.outputs[-1]
+        text, _ = decode(last, case.vocabulary)
+        stopped = any(stop in text for stop in case.rules.stop)
+        assert stopped or not set(last).isdisjoint(case.rules.stop_token_ids)
+
+
+@examples
+@given(cases())
+def test_a_forced_close_follows_whole_characters_and_no_marker(case: Case) -> None:
+    life = case.live(case.chunk_sizes)
+    assume(life.outcome.answer_forced)
+    before = life.prompts[1][len(PROMPT) : -len(case.close)]
+    text, half = decode(before, case.vocabulary)
+    assert not half
+    assert "</think>" not in text
+    assert "<tool_call>" not in text
+    assert life.prompts[1][-len(case.close) :] == case.close
+
+
+@examples
+@given(cases())
+def test_the_parts_are_what_the_engine_was_asked_and_sampled(case: Case) -> None:
+    """With chunks of one token nothing is sampled in vain but what a cut drops."""
+    life = case.live()
+    outcome, outputs = life.outcome, life.engine.outputs
+    appended = len(life.prompts[-1]) - len(PROMPT)
+    dropped = 0  # EOS that a request ended with, and that the next one does not go on from
+    for number, output in enumerate(outputs[:-1]):
+        past_budget = number == 0 and outcome.answer_forced and outcome.end_cause != "natural"
+        dropped += output[-1] == EOS and not case.sampling.ignore_eos and not past_budget
+    consumed = appended + len(outputs[-1]) + dropped
+    if case.opened_by == "model" and not outcome.thinking_tokens and not outcome.forced_tokens:
+        assert (
+            outcome.completion_tokens <= consumed
+        )  # an answer's rules may cut its undecided start
+    else:
+        assert outcome.completion_tokens == consumed
+    assert outcome.retry_tokens <= 1
+    for prompt, sampling in life.engine.requests:
+        assert len(prompt) - len(PROMPT) + sampling.max_tokens <= case.plan.allowance
+
+
+@examples
+@given(cases())
+def test_the_size_of_chunks_changes_nothing(case: Case) -> None:
+    one, many = case.live(), case.live(case.chunk_sizes)
+    for life in (one, many):
+        for name in ("first_token_at", "thought_ended_at", "first_answer_at"):
+            setattr(life.outcome, name, None)
+    assert one.outcome == many.outcome
+    assert (one.reasoning, one.content) == (many.reasoning, many.content)
+    assert one.engine.requests == many.engine.requests
+    assert (one.failure is None) == (many.failure is None)
+
+
+@examples
+@given(cases())
+def test_the_thought_is_shown_before_the_answer(case: Case) -> None:
+    kinds = [type(delta) for delta in case.live(case.chunk_sizes).deltas]
+    assert kinds == sorted(kinds, key=[ThoughtDelta, AnswerDelta].index)
+
+
+@examples
+@given(cases())
+def test_little_is_sampled_in_vain(case: Case) -> None:
+    life = case.live(case.chunk_sizes)
+    sampled = sum(map(len, life.engine.outputs))
+    kept = life.outcome.completion_tokens - life.outcome.forced_tokens
+    undecided = len("<tool_call>") + 4  # a marker or a character that a cut had to wait for
+    gathered = (max(case.chunk_sizes) - 1) * len(life.engine.outputs)
+    assert sampled - kept <= gathered + undecided
+
+
+@examples
+@given(cases())
+def test_a_marker_in_the_answer_starts_no_budget(case: Case) -> None:
+    again = [*case.vocabulary.encode("</think>a<think>"), *b"b" * 200]
+    case = replace(case, says=[[*b"so", *again]], opened_by="template")
+    assume(case.plan.budget > 2 and not case.plan.grace and case.plain)
+    life = case.live(case.chunk_sizes)
+    assert life.outcome.thinking_tokens == 2
+    assert life.outcome.end_cause == "natural"
+    assert not life.outcome.answer_forced
