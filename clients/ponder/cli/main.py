@@ -1,0 +1,101 @@
+"""`ponder`: finds the command, reads its options, runs it.
+
+Commands are named here and imported when chosen: `ponder --help` is instant, and the base install
+works without what `serve` and `train` need.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """`module` has a pydantic class `Options` and `run(options) -> int`, the exit status."""
+
+    module: str
+    help: str
+    install: str = "ponder"
+
+
+SERVER = "'ponder[cpu]', or 'ponder[gpu]' where there is an NVIDIA GPU"
+COMMANDS = {
+    "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
+    "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
+    "train": Command(
+        "ponder.training.commands.train", "train a checkpoint from a recipe", "'ponder[train]'"
+    ),
+    "eval": Command(
+        "ponder.training.commands.evaluate", "accuracy and tokens per budget", "'ponder[train]'"
+    ),
+}
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `ponder ARGV…` and returns its exit status: 2 for a mistake in the arguments."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help"):
+        print(_help())
+        return 0
+    if first == "--version":
+        print(f"ponder {metadata.version('ponder')}")
+        return 0
+    if first not in COMMANDS:
+        close = difflib.get_close_matches(first, COMMANDS, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "see ponder --help"
+        _complain("ponder", f"{first} is not a command: {remedy}")
+        return 2
+    return _run(f"ponder {first}", COMMANDS[first], words[1:])
+
+
+def _run(prog: str, command: Command, argv: Sequence[str]) -> int:
+    from ponder.cli.arguments import UsageError, parse  # pydantic takes a quarter of a second
+
+    try:
+        module = import_module(command.module)
+        return int(module.run(parse(module.Options, argv, prog=prog)))
+    except UsageError as error:
+        for problem in error.problems:
+            _complain(prog, problem)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "ponder":
+            raise
+        _complain(prog, f"needs {error.name}, which is missing: pip install {command.install}")
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough; Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as stop:  # --help, printed by argparse
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {it.help}" for name, it in COMMANDS.items())
+    return f"""\
+usage: ponder COMMAND [options]
+
+Serve reasoning models that think only as long as a question deserves, and train them.
+
+commands:
+{commands}
+
+ponder COMMAND --help lists a command's options; ponder --version prints the version."""
+
+
+def _complain(prog: str, problem: str) -> None:
+    print(f"{prog}: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

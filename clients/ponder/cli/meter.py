@@ -1,0 +1,88 @@
+"""The meter of a budget: an estimate while the thought streams, the exact numbers at its end."""
+
+from __future__ import annotations
+
+from ponder.protocol.response import Capabilities, PonderReport
+
+UNLIMITED = -1
+FIRST_CHARACTERS_PER_TOKEN = 4.0
+
+_CUT_AT = {
+    "request": "the budget",
+    "effort": "the effort's budget",
+    "default": "the server's default budget",
+    "ceiling": "the server's ceiling",
+    "max_completion_tokens": "max_completion_tokens",
+    "context": "the end of the context",
+}
+
+
+class Meter:
+    """What a running thought has used of its budget.
+
+    A stream says how long the text is, not how many tokens it took, so `used` is an estimate
+    until the report comes. Every report makes the next estimate better.
+    """
+
+    def __init__(self) -> None:
+        self._characters_per_token = FIRST_CHARACTERS_PER_TOKEN
+        self._characters = 0
+        self._deltas = 0
+        self.budget: int | None = None
+
+    def start(self, budget: int | None) -> None:
+        """`budget` in tokens, None where there is no limit or nobody knows it."""
+        self.budget = budget
+        self._characters = self._deltas = 0
+
+    def add(self, thought: str) -> None:
+        self._characters += len(thought)
+        self._deltas += 1
+
+    @property
+    def used(self) -> int:
+        """About how many tokens. A delta holds at least one; a budget is never exceeded."""
+        guess = max(self._deltas, round(self._characters / self._characters_per_token))
+        return guess if self.budget is None else min(guess, self.budget)
+
+    def finish(self, report: PonderReport) -> None:
+        if report.thinking_tokens and self._characters:
+            self._characters_per_token = self._characters / report.thinking_tokens
+
+
+def known_budget(asked: int | None, model: Capabilities) -> int | None:
+    """The budget as far as it can be known before the answer; None for no limit."""
+    if not model.thinks:
+        return 0
+    budget = model.default_budget if asked is None else asked
+    limits = [budget, UNLIMITED if model.budget_ceiling is None else model.budget_ceiling]
+    return min((limit for limit in limits if limit != UNLIMITED), default=None)
+
+
+def summary(report: PonderReport, finish_reason: str | None) -> str:
+    """One line: what the thought took of its budget, why it ended, what the answer took."""
+    answer = f"answer {_tokens(report.answer_tokens)}"
+    if finish_reason == "length":
+        answer += ", cut at its limit"
+    return " · ".join([*_thought(report), answer])
+
+
+def _thought(report: PonderReport) -> list[str]:
+    if report.end_cause == "disabled" or report.budget_effective == 0:
+        return ["no thought"]
+    used, budget = report.thinking_tokens, report.budget_effective
+    if report.end_cause != "natural":
+        return [f"thought {used}/{_tokens(budget)}", f"cut at {_cut_at(report)}"]
+    if report.budget_source in ("context", "max_completion_tokens"):
+        return [f"thought {_tokens(used)}", "ended by itself"]
+    left = budget - used
+    ended = "ended by itself" + (f", {left} to spare" if left else "")
+    return [f"thought {used}/{_tokens(budget)}", ended]
+
+
+def _cut_at(report: PonderReport) -> str:
+    return _CUT_AT.get(report.budget_source, report.budget_source)
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token" if count == 1 else f"{count} tokens"

@@ -1,0 +1,217 @@
+"""`Ponder` and `AsyncPonder`: the same client twice, side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from ponder.client.errors import PonderAPIError, error_of_response, transport_errors
+from ponder.client.request import ChatOptions, Messages, chat_body
+from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.protocol.response import ChatCompletion, ModelList
+
+CHAT = "/v1/chat/completions"
+MODELS = "/v1/models"
+DEFAULT_TIMEOUT = 600.0
+CONNECT_TIMEOUT = 5.0
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _root(base_url: str) -> str:
+    """OpenAI's clients are given the URL with /v1, so both are taken."""
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
+def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
+    return {
+        "base_url": base_url,
+        "headers": {"authorization": f"Bearer {api_key}"} if api_key else {},
+        "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+    }
+
+
+def _read(kind: type[Body], response: httpx.Response) -> Body:
+    if not response.is_success:
+        raise error_of_response(response)
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        message = f"{response.url} did not answer with a {kind.__name__}: is it a Ponder server?"
+        raise PonderAPIError(response.status_code, "invalid_response", message) from error
+
+
+def _first(models: ModelList) -> str:
+    if not models.data:
+        raise PonderAPIError(200, "invalid_response", "the server lists no model: name one")
+    return models.data[0].id
+
+
+class Ponder:
+    """A Ponder server. Close it, or use it in a `with`.
+
+    `timeout` is in seconds: how long the server may stay silent. Every method raises
+    `PonderAPIError`, and nothing else, when it gets no answer.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        api_key: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.base_url = _root(base_url)
+        self._http = httpx.Client(**_settings(self.base_url, api_key, timeout), transport=transport)
+        self._model: str | None = None
+
+    def models(self) -> ModelList:
+        """What the server serves, and what each model can be asked for."""
+        with transport_errors(self.base_url):
+            response = self._http.get(MODELS)
+        return _read(ModelList, response)
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: Literal[False] = False,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: Literal[True],
+        **options: Unpack[ChatOptions],
+    ) -> ChatStream: ...
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: bool = False,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion | ChatStream:
+        """Ask; a plain string is one user message.
+
+        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, None the
+        server's default. `model` defaults to the first the server lists.
+        """
+        name = model or self._first_model()
+        body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
+        with transport_errors(self.base_url):
+            request = self._http.build_request("POST", CHAT, json=body)
+            response = self._http.send(request, stream=stream)
+            if not response.is_success:
+                response.read()
+        if stream and response.is_success:
+            return ChatStream(response, self.base_url)
+        return _read(ChatCompletion, response)
+
+    def _first_model(self) -> str:
+        if self._model is None:
+            self._model = _first(self.models())
+        return self._model
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncPonder:
+    """As `Ponder`, with `await`: `async for chunk in await client.chat(…, stream=True)`."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        api_key: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = _root(base_url)
+        self._http = httpx.AsyncClient(
+            **_settings(self.base_url, api_key, timeout), transport=transport
+        )
+        self._model: str | None = None
+
+    async def models(self) -> ModelList:
+        """What the server serves, and what each model can be asked for."""
+        with transport_errors(self.base_url):
+            response = await self._http.get(MODELS)
+        return _read(ModelList, response)
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: Literal[False] = False,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: Literal[True],
+        **options: Unpack[ChatOptions],
+    ) -> AsyncChatStream: ...
+
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        budget: int | None = None,
+        model: str | None = None,
+        stream: bool = False,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion | AsyncChatStream:
+        """As `Ponder.chat`."""
+        name = model or await self._first_model()
+        body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
+        with transport_errors(self.base_url):
+            request = self._http.build_request("POST", CHAT, json=body)
+            response = await self._http.send(request, stream=stream)
+            if not response.is_success:
+                await response.aread()
+        if stream and response.is_success:
+            return AsyncChatStream(response, self.base_url)
+        return _read(ChatCompletion, response)
+
+    async def _first_model(self) -> str:
+        if self._model is None:
+            self._model = _first(await self.models())
+        return self._model
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,66 @@
+"""The one exception of the client, and everything that becomes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+
+class PonderAPIError(Exception):
+    """A request that got no answer.
+
+    `status` is the HTTP status: None where no response came (`code` is then `unreachable`,
+    `timeout` or `connection_error`), 200 where the failure came after streaming had begun.
+    `code`, `message` and `param` are the server's; `message` names the remedy.
+    """
+
+    def __init__(
+        self, status: int | None, code: str, message: str, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+def error_of_body(status: int, error: Any) -> PonderAPIError:
+    """From the value of `error` in an OpenAI-shaped body."""
+    if not isinstance(error, dict):
+        return PonderAPIError(status, "http_error", str(error))
+    code, param = error.get("code"), error.get("param")
+    return PonderAPIError(
+        status,
+        "http_error" if code is None else str(code),
+        str(error.get("message") or error),
+        None if param is None else str(param),
+    )
+
+
+def error_of_response(response: httpx.Response) -> PonderAPIError:
+    """From a response whose body has been read. A proxy's page has no error in OpenAI's shape."""
+    try:
+        return error_of_body(response.status_code, json.loads(response.content)["error"])
+    except (ValueError, KeyError, TypeError):
+        said = f"HTTP {response.status_code} {response.reason_phrase}: {response.text[:200]}"
+        return PonderAPIError(response.status_code, "http_error", said.strip(" :"))
+
+
+@contextmanager
+def transport_errors(base_url: str) -> Iterator[None]:
+    """Turns httpx's exceptions into `PonderAPIError`."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        message = f"no server answers at {base_url}: {error or type(error).__name__}"
+        raise PonderAPIError(None, "unreachable", message) from error
+    except httpx.TimeoutException as error:
+        message = f"{base_url} did not answer in time: raise the client's timeout"
+        raise PonderAPIError(None, "timeout", message) from error
+    except httpx.RequestError as error:
+        message = f"the connection to {base_url} failed: {error or type(error).__name__}"
+        raise PonderAPIError(None, "connection_error", message) from error

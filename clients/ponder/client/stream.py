@@ -1,0 +1,114 @@
+"""Streamed answers: server-sent events in, chunks out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
+
+import httpx
+
+from ponder.client.errors import PonderAPIError, error_of_body, transport_errors
+from ponder.protocol.response import ChatCompletionChunk
+
+
+class EventReader:
+    """Bytes of an event stream in, in pieces of any size; chunks out."""
+
+    def __init__(self, status: int = 200) -> None:
+        self._status = status
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._done = False
+
+    def feed(self, piece: bytes) -> Iterator[ChatCompletionChunk]:
+        """The chunks that `piece` completes. Raises `PonderAPIError` on an error event."""
+        # Lines end at \n alone: str.splitlines, and so httpx's iter_lines, would also break
+        # them at U+2028 and its like, which JSON may hold as they are.
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            text = line.removesuffix(b"\r")
+            if text.startswith(b"data:"):
+                self._data.append(text[5:])
+            elif not text and self._data:
+                event = b"\n".join(self._data)
+                self._data = []
+                yield from self._read(event)
+
+    def finish(self) -> None:
+        """Call at the end of the stream. Raises `PonderAPIError` if the answer is not whole."""
+        if not self._done:
+            message = "the stream ended before the answer did: the server or the connection failed"
+            raise PonderAPIError(self._status, "stream_ended", message)
+
+    def _read(self, event: bytes) -> Iterator[ChatCompletionChunk]:
+        if event.strip() == b"[DONE]":
+            self._done = True
+            return
+        try:
+            payload = json.loads(event)
+            if "error" not in payload:
+                yield ChatCompletionChunk.model_validate(payload)
+                return
+        except (ValueError, TypeError) as error:
+            message = f"the server sent an event that is no chunk of an answer: {event[:200]!r}"
+            raise PonderAPIError(self._status, "invalid_response", message) from error
+        raise error_of_body(self._status, payload["error"])
+
+
+class ChatStream:
+    """The chunks of one answer. Leaving the loop or the `with` early stops the engine.
+
+    Iterating raises `PonderAPIError` when the server reports a failure or the stream is cut.
+    """
+
+    def __init__(self, response: httpx.Response, base_url: str) -> None:
+        self._response = response
+        self._base_url = base_url
+
+    def __iter__(self) -> Iterator[ChatCompletionChunk]:
+        reader = EventReader(self._response.status_code)
+        try:
+            with transport_errors(self._base_url):
+                for piece in self._response.iter_bytes():
+                    yield from reader.feed(piece)
+        finally:
+            self.close()
+        reader.finish()
+
+    def close(self) -> None:
+        self._response.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncChatStream:
+    """As `ChatStream`, for `async for` and `async with`."""
+
+    def __init__(self, response: httpx.Response, base_url: str) -> None:
+        self._response = response
+        self._base_url = base_url
+
+    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
+        reader = EventReader(self._response.status_code)
+        try:
+            with transport_errors(self._base_url):
+                async for piece in self._response.aiter_bytes():
+                    for chunk in reader.feed(piece):
+                        yield chunk
+        finally:
+            await self.close()
+        reader.finish()
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
