@@ -181,7 +181,8 @@ class Thought:
             return whole
         markers = (form.end, form.tool_call)
         stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
-        return replace(whole, min_tokens=plan.min_thinking, stop_token_ids=stops)
+        masked = plan.min_thinking and plan.min_thinking + (form.opened_by == "model")
+        return replace(whole, min_tokens=masked, stop_token_ids=stops)
 
     # -- answer ----------------------------------------------------------------------------
 
@@ -236,7 +237,6 @@ class Thought:
         last = len(segment.sampled) - (segment.finish == "stop")  # the stop token is no text
         for index in range(start, len(segment.sampled)):
             if writer.stopped:
-                segment.truncate(index)
                 return
             outcome.answer_tokens += 1
             if index < last:

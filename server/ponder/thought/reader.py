@@ -104,7 +104,6 @@ class ThoughtReader:
         room for one more token, so that the EOS itself lies within the budget.
         """
         verdict = self._confirm(len(self._held_text()))
-        self._held.clear()
         return verdict is Verdict.MORE and len(self.thinking) < self._limit
 
     # -- opening ---------------------------------------------------------------------------

@@ -58,6 +58,12 @@ def test_a_tool_call_ends_a_thought_and_begins_the_answer() -> None:
     assert not life.outcome.answer_forced
 
 
+def test_a_tool_call_alone_is_an_answer() -> None:
+    life = live("I look.<tool_call>", plan=plan(20))
+    assert life.content == "<tool_call>"
+    assert len(life.prompts) == 1
+
+
 def test_eos_inside_the_thought_closes_it_and_asks_for_the_answer() -> None:
     life = live("I stop", "42", plan=plan(20))
     assert (life.reasoning, life.content) == ("I stop", "42")
@@ -309,11 +315,12 @@ def test_a_stop_string_means_nothing_in_the_thought() -> None:
     ],
 )
 @pytest.mark.parametrize(("most", "content"), [(1, "4"), (2, "42"), (4, "4242")])
+@pytest.mark.parametrize("chunk", [1, 5, 50])
 def test_max_answer_tokens_counts_what_follows_the_thought(
-    texts: tuple[str, ...], most: int, content: str
+    texts: tuple[str, ...], most: int, content: str, chunk: int
 ) -> None:
     opened_by: Literal["template", "model"] = "model" if texts[0][0] == "\n" else "template"
-    life = live(*texts, plan=plan(5, max_answer=most), opened_by=opened_by)
+    life = live(*texts, plan=plan(5, max_answer=most), opened_by=opened_by, chunk_sizes=(chunk,))
     assert (life.content, life.outcome.finish_reason) == (content, "length")
 
 
@@ -365,6 +372,10 @@ def test_min_thinking_tokens_mask_the_end_marker() -> None:
     life = live("ab</think>cd</think>", "42", plan=plan(20, min_thinking=4))
     assert life.reasoning == "abxcd"
     assert life.samplings[0].min_tokens == 4
+    opened = live(
+        "<think>ab</think>cd</think>", "42", plan=plan(20, min_thinking=3), opened_by="model"
+    )
+    assert opened.reasoning == "abxcd"  # the opening marker is not a token of the thought
 
 
 def test_two_requests_when_the_model_opens_no_thought() -> None:
