@@ -63,13 +63,15 @@ class ExampleWriter:
         self._end_id: int = tokenizer.convert_tokens_to_ids(TURN_END)
 
     def write(self, rng: Random, terse: bool) -> Example:
-        """One example; `terse` asks for mostly short thoughts (the early part of training)."""
+        """One example; `terse` asks for whole and mostly short thoughts, which hold the most
+        arithmetic per token: the early part of training.
+        """
         worked = self._draw(rng)
         prompt_ids = self._prompt_ids(worked, rng)
         thought = self._thought(worked, rng, terse)
         hint_ids = self._encode(thought.hint)
         kept = len(thought.ids)
-        cut = rng.random() < self._mix.cut
+        cut = not terse and rng.random() < self._mix.cut
         if cut:
             kept = 0 if rng.random() < self._mix.cut_at_zero else rng.randint(0, kept)
         answer = worked.problem.answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,9 @@ def export(directory: Path, model: Any, tokenizer: Any, recipe: SftRecipe) -> Co
     import torch
 
     directory.mkdir(parents=True, exist_ok=True)
-    rounded = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
-    configured = model.config.dtype
-    model.config.dtype = torch.bfloat16
-    model.config.use_cache = True
-    model.save_pretrained(directory, state_dict=rounded)
-    model.config.dtype = configured
+    rounded = deepcopy(model).to(torch.bfloat16)
+    rounded.config.use_cache = True
+    rounded.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     contract = Contract(
         think_start=THINK_START,

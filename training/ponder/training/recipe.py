@@ -57,7 +57,7 @@ class TraceMix(_Section):
 
 
 class Optimisation(_Section):
-    """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a tenth."""
+    """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a fiftieth."""
 
     steps: int = Field(ge=1, le=1_000_000)
     tokens_per_step: int = Field(ge=256, le=1_000_000, description="padding included")

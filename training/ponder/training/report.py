@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -89,7 +89,7 @@ def _by_budget(samples: Sequence[Sample]) -> Table:
     return table
 
 
-def _crossed(name: str, labels: dict[Sample, int] | dict[Sample, str]) -> Table:
+def _crossed(name: str, labels: Mapping[Sample, int | str]) -> Table:
     """Rows of `name`, columns of budgets; a cell is accuracy ± half its interval · tokens."""
     cells = summarise(labels, lambda s: (labels[s], s.budget))
     table = Table(name, title=f"per {name}: accuracy ± half of the 95 % interval · thinking tokens")

@@ -24,7 +24,7 @@ from .model import build_model
 from .recipe import SftRecipe
 from .tokenizer import train_tokenizer
 
-_FINAL_LR_SHARE = 0.1
+_FINAL_LR_SHARE = 0.02
 _VALIDATION_BATCHES = 8
 
 
@@ -66,7 +66,7 @@ def train_sft(recipe: SftRecipe, progress: bool = True) -> SftResult:
     with tqdm(total=plan.steps, desc=recipe.name, unit="step", disable=not progress) as bar:
         for step, batch in enumerate(stream, start=1):
             loss = batch_loss(result.model, batch)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(result.model.parameters(), plan.clip_norm)
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
@@ -123,7 +123,7 @@ def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[torch.
 
 
 def lr_schedule(warmup: int, steps: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: linear up, then a cosine down to a tenth."""
+    """Factor on the learning rate by step: linear up, then a cosine down to a fiftieth."""
 
     def factor(step: int) -> float:
         if step < warmup:

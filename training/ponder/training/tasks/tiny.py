@@ -15,12 +15,14 @@ from random import Random
 from .base import Problem
 from .verify import same_number
 
-# Terms of a sum: small enough that a few minutes on a CPU teach their arithmetic.
-_SMALLEST, _GREATEST = 3, 49
+# A sum starts in one range and goes on in the other: answers vary widely, and each step is small
+# enough that a few minutes on a CPU teach its arithmetic.
+_FIRST_TERM = (10, 99)
+_LATER_TERM = (3, 29)
 
 DIFFICULTIES = (1, 2, 3, 4, 5, 6, 7)
 # A `root` problem of difficulty d is searched below ROOT_BOUNDS[d - 1].
-ROOT_BOUNDS = (12, 16, 24, 32, 48, 64, 96)
+ROOT_BOUNDS = (12, 16, 20, 24, 32, 48, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,10 @@ class TinyTask:
 Terms = tuple[int, ...]  # signed: the first is positive, every running total is >= 0
 
 
-def _draw_terms(rng: Random, count: int) -> Terms:
-    terms = [rng.randint(_SMALLEST, _GREATEST)]
+def _draw_terms(rng: Random, count: int, first: tuple[int, int] = _FIRST_TERM) -> Terms:
+    terms = [rng.randint(*first)]
     while len(terms) < count:
-        term = rng.randint(_SMALLEST, _GREATEST)
+        term = rng.randint(*_LATER_TERM)
         take = rng.random() < 0.45 and sum(terms) >= term
         terms.append(-term if take else term)
     return tuple(terms)
@@ -146,7 +148,7 @@ def _word(rng: Random, difficulty: int) -> Worked:
 def _equation(rng: Random, difficulty: int) -> Worked:
     factor, x = rng.randint(2, 9), rng.randint(2, 30 if difficulty % 2 == 0 else 20)
     product = factor * x
-    constants = _draw_terms(rng, 1 + (difficulty - 1) // 2)
+    constants = _draw_terms(rng, 1 + (difficulty - 1) // 2, _LATER_TERM)
     if rng.random() < 0.4 and product >= constants[0]:
         constants = (-constants[0], *(abs(c) for c in constants[1:]))
     terms = (product, *constants)

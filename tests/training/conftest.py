@@ -1,0 +1,53 @@
+"""A recipe and a tokenizer small enough for tests."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from ponder.training.examples import tokenizer_corpus
+from ponder.training.recipe import SftRecipe
+from ponder.training.tokenizer import train_tokenizer
+
+
+@pytest.fixture
+def recipe() -> SftRecipe:
+    return SftRecipe.model_validate(
+        {
+            "name": "test",
+            "seed": 5,
+            "model": {
+                "vocabulary": 400,
+                "hidden": 16,
+                "layers": 1,
+                "heads": 2,
+                "kv_heads": 1,
+                "head_dim": 8,
+                "intermediate": 32,
+                "positions": 512,
+            },
+            "traces": {
+                "budgets": [40, 80, 160, 200],
+                "hinted": 0.5,
+                "minimal": 0.05,
+                "cut": 0.35,
+                "cut_at_zero": 0.25,
+                "longest": 320,
+                "terse_until": 0.4,
+            },
+            "optimisation": {
+                "steps": 3,
+                "tokens_per_step": 1024,
+                "muon_lr": 0.01,
+                "adamw_lr": 0.004,
+                "warmup_steps": 1,
+                "clip_norm": 1.0,
+                "validate_every": 3,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return train_tokenizer(tokenizer_corpus(Random(0), 500), 640, 512)
