@@ -1,136 +1,268 @@
 """Set up `.venv` for `make`: check the machine, install what is missing, say each step.
 
-    python3 deploy/bootstrap.py EXTRA...        e.g. `serve`'s `engine`, `test`'s `engine dev`
+    python3 deploy/bootstrap.py EXTRA...        `make serve`: engine; `make test`: engine dev
 
-The extra `engine` becomes `cpu`, or `gpu` where an NVIDIA GPU is found. A second run with nothing
-to do takes a fraction of a second: a stamp in `.venv`, written last, names what was installed.
+The extra `engine` becomes `gpu` where an NVIDIA GPU is found, else `cpu`; BUILD=cpu or BUILD=gpu
+in the environment decides otherwise. A stamp in `.venv`, written last, says what is installed, so
+that a second run takes a blink. Standard library only, and written so that Python 3.8 can still
+run it, to be told what is missing.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
+import selectors
 import shutil
 import subprocess
 import sys
+import time
+from collections import deque
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-STAMP = VENV / "ponder-setup"
 PYTHON = VENV / "bin" / "python"
-TORCH = "torch==2.13.0"
+STAMP = VENV / "ponder-ready.json"
+# There while an install runs. A killed installer leaves half a package that looks whole, so a run
+# that finds this file starts over; the downloads are cached, so that costs little.
+UNFINISHED = VENV / "ponder-unfinished"
+INPUTS = ("pyproject.toml", "constraints.txt", "deploy/overrides.txt", "deploy/bootstrap.py")
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 GIB = 1 << 30
 DISK_GIB = 4
+HEARTBEAT_S = 20
+# The lock is on this very file: no other place is sure to be there and to stay.
+LOCK = os.open(__file__, os.O_RDONLY)
+PROGRESS = ("Downloading", "Downloaded", "Building", "Built")
 
 
 class SetupError(Exception):
     """What is wrong and how to mend it."""
 
 
-def check_machine():
-    """Everything that is missing, each with its remedy, before anything is installed."""
-    missing = []
+def say(text):
+    print("setup: " + text, flush=True)
+
+
+def missing():
+    """What this machine lacks, each with its remedy."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        missing.append(
-            "Python 3.11 to 3.14, this is %s: make PYTHON=python3.12 …" % platform.python_version()
-        )
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        missing.append("Linux on x86-64, this is %s %s" % (platform.system(), platform.machine()))
-    try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
-    except ImportError:
-        missing.append("Python's venv module: apt-get install python3-venv")
+        names = [f"python3.{minor}" for minor in (13, 12, 11, 14)]
+        here = [name for name in names if shutil.which(name)]
+        remedy = f"add PYTHON={here[0]} to the command" if here else "install python3.12"
+        yield f"Python 3.11 to 3.14 (this is {platform.python_version()}): {remedy}"
+    machine = f"{platform.system()} {platform.machine()}"
+    if machine != "Linux x86_64":
+        yield f"Linux on x86-64 (this is {machine}): use such a machine or container"
+    elif not re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
+        yield "a processor with AVX2, which vLLM's CPU build calls: use a newer machine"
+    if not (find_spec("venv") and find_spec("ensurepip")):
+        yield "Python's venv module: apt-get install python3-venv"
     if shutil.which("lscpu") is None:
-        missing.append("lscpu, which vLLM calls: apt-get install util-linux")
+        yield "lscpu, which vLLM calls: apt-get install util-linux"
     free = shutil.disk_usage(str(ROOT)).free
     if not VENV.exists() and free < DISK_GIB * GIB:
-        missing.append("%d GiB of free disk, here are %.1f" % (DISK_GIB, free / GIB))
-    if missing:
-        raise SetupError("this machine lacks:\n  - " + "\n  - ".join(missing))
+        yield f"{DISK_GIB} GiB of free disk (here are {free / GIB:.1f}): free some"
 
 
 def has_gpu():
     """An NVIDIA GPU answers."""
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([tool, "-L"], stdout=subprocess.DEVNULL).returncode == 0
+    if tool is None:
+        return False
+    asked = subprocess.run([tool, "-L"], capture_output=True, check=False)
+    return asked.returncode == 0 and b"GPU" in asked.stdout
 
 
-def step(text, *command):
-    """Run one command, its output shown as it comes; a failure names the step."""
-    print("setup: " + text, flush=True)
-    done = subprocess.run([str(part) for part in command], cwd=str(ROOT))
-    if done.returncode:
+def choose_build(stamp):
+    """`cpu` or `gpu`: what BUILD says, else what is installed, else what the machine has."""
+    build = os.environ.get("BUILD") or stamp.get("build") or ("gpu" if has_gpu() else "cpu")
+    if build not in ("cpu", "gpu"):
+        raise SetupError(f"BUILD is cpu or gpu, not {build}")
+    return build
+
+
+def digest():
+    """Of all that decides what gets installed, and of the place: scripts in a venv name it."""
+    found = hashlib.sha256(str(ROOT).encode())
+    for name in INPUTS:
+        found.update((ROOT / name).read_bytes())
+    return found.hexdigest()
+
+
+def read_stamp():
+    """What the last finished set-up left; empty where there is none."""
+    try:
+        return dict(json.loads(STAMP.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def python_of_venv():
+    """`3.11`, as the venv says itself; None where there is none that works."""
+    config = VENV / "pyvenv.cfg"
+    if not PYTHON.exists() or not config.exists():
+        return None
+    version = re.search(r"^version *= *(\d+\.\d+)", config.read_text(), re.MULTILINE)
+    return version and version.group(1)
+
+
+def run(step, command, remedy):
+    """Run one step. Its downloads are shown as they start; a failure shows its last lines."""
+    say(step)
+    started = time.monotonic()
+    tail = deque(maxlen=15)
+    child = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=str(ROOT),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # The lock goes with it: should this process be killed, the next one waits for the child.
+        pass_fds=[LOCK],
+    )
+    with child, selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        rest = b""
+        while True:
+            if not selector.select(HEARTBEAT_S):
+                print(f"  … {time.monotonic() - started:.0f} s", flush=True)
+                continue
+            read = os.read(child.stdout.fileno(), 1 << 16)
+            *lines, rest = (rest + read).split(b"\n") if read else (rest, b"")
+            for line in (line.decode(errors="replace").strip() for line in lines):
+                tail.append(line)
+                if line.startswith(PROGRESS):
+                    print("  " + line, flush=True)
+            if not read:
+                break
+    if child.returncode:
+        shown = "\n".join("  | " + line for line in tail if line)
         raise SetupError(
-            "the step above failed (%s): mend what it says and run the same command again; "
-            "it goes on from there" % text
+            f"this step failed: {step}\n{shown}\n{remedy}, then run the same command again "
+            "(or delete .venv to start over)"
         )
 
 
-def cpu_torch_at_hand():
-    """Whether pip, as it is configured here, would install a CPU build of torch."""
-    command = [str(PYTHON), "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed"]
-    asked = subprocess.run(
-        [*command, "--quiet", "--report", "-", TORCH],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=str(ROOT),
-    )
-    if asked.returncode:
-        return False
-    found = json.loads(asked.stdout.decode())["install"][0]
-    return found["metadata"]["version"].endswith("+cpu")
+def discard_venv():
+    """Away in one move, so that being killed in the middle leaves nothing half there."""
+    old = VENV.with_name(".venv.old")
+    shutil.rmtree(str(old), ignore_errors=True)
+    VENV.rename(old)
+    shutil.rmtree(str(old), ignore_errors=True)
 
 
-def wanted(extras):
-    """What the stamp says when these extras are installed as the files now ask for."""
-    digest = hashlib.sha256(" ".join([*extras, sys.version]).encode())
-    for name in ("pyproject.toml", "constraints.txt", "deploy/bootstrap.py"):
-        digest.update((ROOT / name).read_bytes())
-    return digest.hexdigest()
-
-
-def install(extras):
-    """Create `.venv` and install the project with `extras`, CPU torch first."""
-    if not PYTHON.exists():
-        step("creating .venv", sys.executable, "-m", "venv", "--clear", VENV)
-    if not (VENV / "bin" / "uv").exists():
-        step("installing uv", PYTHON, "-m", "pip", "install", "--quiet", "uv")
-    uv = [VENV / "bin" / "uv", "pip", "install", "--python", PYTHON]
-    if "gpu" in extras:
-        print("setup: an NVIDIA GPU is here: installing vLLM's GPU build (an untested path)")
-        step("installing ponder[%s]" % ",".join(extras), *uv, "-e", ".[%s]" % ",".join(extras))
+def start_over_if_needed(stamp, build):
+    """Remove a venv that cannot be gone on from; one that was made elsewhere is not ours to."""
+    if not VENV.exists():
         return
-    if "cpu" in extras:
-        if cpu_torch_at_hand():
-            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--no-deps"]
-            step("installing %s (CPU build at hand)" % TORCH, *pip, TORCH)
+    if UNFINISHED.exists():
+        say("the last set-up was interrupted: starting over")
+    elif stamp.get("build", build) != build:
+        say(f".venv holds the {stamp['build']} build: starting over")
+    elif python_of_venv() == HERE:
+        return
+    elif stamp:
+        say(f".venv is not for Python {HERE}: starting over")
+    else:
+        raise SetupError(f".venv is not for Python {HERE} and not made by make: delete it")
+    discard_venv()
+
+
+def install_torch(uv):
+    """The CPU build: from where pip is told to look, else from PyTorch's own index.
+
+    The `+cpu` matters: any other torch brings gigabytes of CUDA. uv does not read pip's settings.
+    """
+    pins = (ROOT / "constraints.txt").read_text()
+    pin = re.search(r"^torch==\S+", pins, re.MULTILINE).group(0)
+    pip = [PYTHON, "-m", "pip", "install", "--no-deps", "--no-compile", pin + "+cpu"]
+    try:
+        run(f"installing {pin} (CPU build)", pip, "")
+    except SetupError:
+        step = "pip has no CPU build of torch at hand: asking PyTorch's own index"
+        run(step, [*uv, "--no-deps", "--torch-backend=cpu", pin], "Check the network")
+
+
+def install(extras, build):
+    """Create `.venv` where there is none, and install the project with its extras."""
+    pins = ["--constraint", "constraints.txt"]
+    if not VENV.exists():
+        VENV.mkdir()
+        UNFINISHED.touch()
+        remedy = "Mend what it says"
+        run("creating .venv", [sys.executable, "-m", "venv", VENV], remedy)
+    UNFINISHED.touch()
+    if STAMP.exists():
+        STAMP.unlink()
+    try:
+        remedy = "Check the network and pip's settings"
+        run("installing uv", [PYTHON, "-m", "pip", "install", *pins, "uv"], remedy)
+        uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON]
+        project = ["--editable", f".[{','.join(sorted(extras))}]"]
+        if build == "gpu":
+            # vLLM's GPU build pins its own versions, which are not those of constraints.txt.
+            say("taking vLLM's GPU build: an UNTESTED path (BUILD=cpu takes the other)")
+            how = ["--torch-backend=auto"]
+            remedy = "Mend what it says, or take the CPU build with BUILD=cpu"
         else:
-            step("installing %s (CPU build)" % TORCH, *uv, "--torch-backend=cpu", TORCH)
-    pinned = [*uv, "--constraints", "constraints.txt", "--overrides", "deploy/overrides.txt"]
-    name = ".[%s]" % ",".join(extras)
-    step("installing ponder[%s]" % ",".join(extras), *pinned, "-e", name)
+            install_torch(uv)
+            how = [*pins, "--overrides", "deploy/overrides.txt"]
+            remedy = "Check the network and the disk (behind a mirror, set UV_DEFAULT_INDEX)"
+        run("installing vLLM, Ponder and what they need", [*uv, *how, *project], remedy)
+    except SetupError:
+        # The installer ended by itself: what it wrote is whole, and can be gone on from.
+        UNFINISHED.unlink()
+        raise
+
+
+def set_up(arguments):
+    """Bring `.venv` to what is asked for; nothing to do is the common case."""
+    for alone in (False, True):
+        stamp = read_stamp()
+        build = choose_build(stamp)
+        extras = {build if name == "engine" else name for name in arguments}
+        ready = {"build": build, "digest": digest(), "python": HERE}
+        have = set(stamp.get("extras", ()))
+        if extras <= have and {**stamp, **ready} == stamp and python_of_venv() == ready["python"]:
+            return
+        if not alone:
+            take_lock()
+    lacks = list(missing())
+    if lacks:
+        raise SetupError("this machine lacks\n" + "\n".join("  - " + what for what in lacks))
+    start_over_if_needed(stamp, build)
+    extras |= have - {"cpu", "gpu"}
+    install(extras, build)
+    half = STAMP.with_suffix(".new")
+    half.write_text(json.dumps({**ready, "extras": sorted(extras)}))
+    UNFINISHED.unlink()
+    half.replace(STAMP)
+    say("done")
+
+
+def take_lock():
+    """One set-up at a time in this checkout; held until the process and its children end."""
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another set-up of .venv")
+        fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 
 def main(arguments):
-    extras = [("gpu" if has_gpu() else "cpu") if a == "engine" else a for a in arguments]
-    stamp = wanted(extras)
-    stamps = STAMP.read_text().split() if STAMP.exists() else []
-    if stamp in stamps:
-        return 0
     try:
-        check_machine()
-        install(extras)
+        set_up(arguments)
     except SetupError as error:
-        print("setup: " + str(error), file=sys.stderr)
+        print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; the same command goes on from here", file=sys.stderr)
+        print("\nsetup: interrupted; run the same command again", file=sys.stderr)
         return 130
-    half = STAMP.with_suffix(".new")
-    half.write_text("\n".join([*stamps[-3:], stamp]))
-    os.replace(str(half), str(STAMP))
     return 0
 
 
