@@ -110,7 +110,8 @@ def _parser(options: type[BaseModel], prog: str) -> _Parser:
         else:
             if many:
                 settings["action"] = "extend" if "type" in settings else "append"
-            parser.add_argument(_flag(name), dest=name, **settings)
+            key = field.alias or name
+            parser.add_argument(_flag(key), dest=key, **settings)
     return parser
 
 
@@ -159,8 +160,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
     default = field.default
-    if field.is_required() and not _is_positional(field):
-        text += " (required)"
+    if field.is_required():
+        text += "" if _is_positional(field) else " (required)"
     elif default not in (None, "", [], ()) and not isinstance(default, bool | type(...)):
         if "(default" not in text and field.default_factory is None:
             shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
@@ -182,7 +183,8 @@ def _unknown(word: str, options: type[BaseModel], prog: str) -> str:
     if not word.startswith("-"):
         return f"unexpected argument {shlex.quote(word)}: put quotes around a text with spaces"
     flag = word.partition("=")[0]
-    flags = [_flag(name) for name in options.model_fields if name != PASSED_ON]
+    fields = options.model_fields.items()
+    flags = [_flag(field.alias or name) for name, field in fields if name != PASSED_ON]
     close = difflib.get_close_matches(flag, flags, n=1)
     if close:
         return f"{flag} is not an option: did you mean {close[0]}?"
@@ -195,7 +197,8 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
     """From `Input should be greater than or equal to 0` to `--port must be …, not -4`."""
     message = problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][0]) if problem["loc"] else ""
-    field = options.model_fields.get(name)
+    by_key = {field.alias or key: field for key, field in options.model_fields.items()}
+    field = by_key.get(name)
     if field is None:
         return message
     label = _metavar(name, field) if _is_positional(field) else _flag(name)

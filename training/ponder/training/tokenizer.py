@@ -7,6 +7,7 @@ single digits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> An
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(_with_visible_markers(tokenizer.to_str())),
         eos_token=TURN_END,
         pad_token=END_OF_TEXT,
         model_max_length=positions,
         clean_up_tokenization_spaces=False,
         chat_template=_TEMPLATE.read_text(encoding="utf-8"),
     )
+
+
+def _with_visible_markers(spec: str) -> str:
+    """The think markers are text, as in Qwen3: decoders that skip special tokens must keep them."""
+    tokenizer = json.loads(spec)
+    for token in tokenizer["added_tokens"]:
+        token["special"] = token["content"] not in (THINK_START, THINK_END)
+    return json.dumps(tokenizer)
