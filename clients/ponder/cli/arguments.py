@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic.networks import AnyUrl
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsError
 
 PASSED_ON = "engine_options"
@@ -159,16 +159,20 @@ def _metavar(name: str, field: FieldInfo) -> str:
 
 def _help(field: FieldInfo) -> str:
     text = field.description or ""
-    default = field.default
     if field.is_required():
         text += "" if _is_positional(field) else " (required)"
-    elif default not in (None, "", [], ()) and not isinstance(default, bool | type(...)):
-        if "(default" not in text and field.default_factory is None:
-            shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
-            text += f" (default: {shown})"
-    elif default is True:
-        text += " (default: yes)"
+    elif "(default" not in text and (default := _default(field.default)):
+        text += f" (default: {default})"
     return text.replace("%", "%%")
+
+
+def _default(value: Any) -> str:
+    """As the user would type it; empty for what says nothing."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return "" if value is None or value is PydanticUndefined else str(value)
 
 
 def _env_prefix(options: type[BaseModel]) -> str:

@@ -97,6 +97,13 @@ class PonderOptions(Strict):
     grace_tokens: Tokens | None = None
     close_text: str | None = None
 
+    @model_validator(mode="after")
+    def _reserve_fits(self) -> PonderOptions:
+        least, most = self.min_answer_tokens, self.max_answer_tokens
+        if least is not None and most is not None and least > most:
+            raise ValueError("min_answer_tokens is above max_answer_tokens: lower it")
+        return self
+
 
 class ChatCompletionRequest(Strict):
     """The body. Budgets are typed `Any` here and read by `ponder.protocol.budget`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -85,7 +85,9 @@ class ServedModel:
             token_ids, shown = self._render(messages, {**arguments, **switched}), ""
         else:
             token_ids, shown = [*token_ids, *self._start_ids, *close.ids], close.shown
-        return Prompt(token_ids, self._plan(ask, limits, token_ids, close), close, shown)
+        # A closed thought stays closed, even where the closed prompt is the shorter one.
+        plan = replace(self._plan(ask, limits, token_ids, close), budget=0)
+        return Prompt(token_ids, plan, close, shown)
 
     def capabilities(self, limits: Limits) -> Capabilities:
         return Capabilities(

@@ -151,10 +151,10 @@ class Close:
 
     @classmethod
     def of(cls, text: str, end: Marker, answer_prefix: str, vocabulary: Vocabulary) -> Close:
-        """Raises `InvalidCloseText` unless `text` holds the end marker exactly once."""
+        """Raises `InvalidCloseText` unless text and prefix hold the end marker exactly once."""
         ids = vocabulary.encode(text)
         as_token = end.token_id is None or ids.count(end.token_id) == 1
-        if text.count(end.text) != 1 or not as_token:
+        if (text + answer_prefix).count(end.text) != 1 or end.text not in text or not as_token:
             raise InvalidCloseText(
                 f"close_text must contain the end marker {end.text!r} exactly once", "close_text"
             )
