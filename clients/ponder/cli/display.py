@@ -160,6 +160,6 @@ def _meter_line(meter: Meter, style: str) -> Text:
     filled = round(_BAR_WIDTH * meter.used / meter.budget)
     return Text.assemble(
         ("━" * filled, "cyan"),
-        ("━" * (_BAR_WIDTH - filled), "dim"),
+        ("┄" * (_BAR_WIDTH - filled), "dim"),
         (f" thinking ≈ {meter.used}/{meter.budget} tokens", "cyan"),
     )
