@@ -1,0 +1,1 @@
+"""Ponder against vLLM's own OpenAI server, on the same model, in turn: `python -m tests.bench`."""
