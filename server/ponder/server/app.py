@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
 from ponder.protocol.errors import (
@@ -60,7 +61,8 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _authorised(request: Request) -> None:
+async def _authorised(request: Request) -> None:
+    # A coroutine, because FastAPI sends plain functions through its thread pool.
     _service(request).authorise(request.headers.get("authorization"))
 
 
@@ -117,7 +119,10 @@ async def models(request: Request) -> ModelList:
 async def chat_completions(request: Request) -> Response:
     """Think within a budget, then answer."""
     service = _service(request)
-    body = await _body(request, service.settings.max_body_bytes)
+    try:
+        body = await _body(request, service.settings.max_body_bytes)
+    except ClientDisconnect:
+        return Response(status_code=499)
     completion = service.complete(ChatCompletionRequest.model_validate_json(body))
     if completion.request.stream:
         return EventStream(

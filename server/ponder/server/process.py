@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+import uvloop
 
 from ponder.engine import vllm
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
@@ -49,7 +51,8 @@ def run(settings: Settings) -> int:
         options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
         print(f"ponder: starting vLLM with {' '.join(options)}", flush=True)
         options += settings.engine_options
-        return asyncio.run(_serve(settings, files, model, options, listener))
+        status: int = uvloop.run(_serve(settings, files, model, options, listener))
+        return status
     except _OPERATOR_ERRORS as error:
         print(f"ponder: {error}", file=sys.stderr)
         return 1
@@ -90,6 +93,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._watch = asyncio.create_task(self._leave_when_dead())
+        # A full collection over all that vLLM imports stops the loop for half a second.
+        gc.collect()
+        gc.freeze()
         print(greeting(self._service, self._listener), flush=True)
 
     @contextlib.contextmanager
