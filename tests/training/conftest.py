@@ -7,24 +7,25 @@ import pytest
 
 from ponder.training.examples import tokenizer_corpus
 from ponder.training.recipe import SftRecipe
+from ponder.training.sft import SftResult, train_sft
 from ponder.training.tokenizer import train_tokenizer
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> SftRecipe:
     return SftRecipe.model_validate(
         {
             "name": "test",
             "seed": 5,
             "model": {
-                "vocabulary": 400,
+                "vocabulary": 640,
                 "hidden": 16,
                 "layers": 1,
                 "heads": 2,
                 "kv_heads": 1,
                 "head_dim": 8,
                 "intermediate": 32,
-                "positions": 512,
+                "positions": 1024,
             },
             "traces": {
                 "budgets": [40, 80, 160, 200],
@@ -51,3 +52,9 @@ def recipe() -> SftRecipe:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return train_tokenizer(tokenizer_corpus(Random(0), 500), 640, 512)
+
+
+@pytest.fixture(scope="session")
+def trained(recipe: SftRecipe) -> SftResult:
+    """Three steps of training: the weights are noise, everything around them is real."""
+    return train_sft(recipe, progress=False)

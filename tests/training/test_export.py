@@ -5,23 +5,24 @@ import torch
 from ponder.thought.contract import Contract
 from ponder.training.export import export
 from ponder.training.recipe import SftRecipe, recipe_sha256
-from ponder.training.sft import train_sft
+from ponder.training.sft import SftResult
 
 
-def test_an_export_loads_as_it_was_trained(recipe: SftRecipe, tmp_path: Path) -> None:
+def test_an_export_loads_as_it_was_trained(
+    recipe: SftRecipe, trained: SftResult, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    result = train_sft(recipe, progress=False)
-    written = export(tmp_path, result.model, result.tokenizer, recipe)
-    assert result.model.dtype == torch.float32
+    written = export(tmp_path, trained.model, trained.tokenizer, recipe)
+    assert trained.model.dtype == torch.float32
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert model.dtype == torch.bfloat16
-    for name, value in result.model.state_dict().items():
+    for name, value in trained.model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value.to(torch.bfloat16)), name
-    assert tokenizer.get_vocab() == result.tokenizer.get_vocab()
-    assert tokenizer.chat_template == result.tokenizer.chat_template
+    assert tokenizer.get_vocab() == trained.tokenizer.get_vocab()
+    assert tokenizer.chat_template == trained.tokenizer.chat_template
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert model.generation_config.eos_token_id == model.config.eos_token_id == end
 

@@ -3,11 +3,11 @@ import torch
 
 from ponder.training.examples import Example
 from ponder.training.recipe import SftRecipe
-from ponder.training.sft import batch_loss, collate, lr_schedule, train_sft
+from ponder.training.sft import SftResult, batch_loss, collate, lr_schedule, train_sft
 
 
-def test_a_run_is_a_function_of_its_recipe(recipe: SftRecipe) -> None:
-    one, two = train_sft(recipe, progress=False), train_sft(recipe, progress=False)
+def test_a_run_is_a_function_of_its_recipe(recipe: SftRecipe, trained: SftResult) -> None:
+    one, two = trained, train_sft(recipe, progress=False)
     assert one.losses == two.losses
     assert len(one.losses) == 3
     assert [step for step, _ in one.validation] == [3]
@@ -19,13 +19,12 @@ def test_a_run_is_a_function_of_its_recipe(recipe: SftRecipe) -> None:
     assert other.losses != one.losses
 
 
-def test_padding_changes_no_loss(recipe: SftRecipe) -> None:
-    model = train_sft(recipe, progress=False).model
+def test_padding_changes_no_loss(trained: SftResult) -> None:
     short = Example([5, 6, 7, 8], [False, False, True, True])
     long = Example([9, 10, 11, 12, 13, 14, 15], [False] * 7)
     with torch.no_grad():
-        assert batch_loss(model, [short]).item() == pytest.approx(
-            batch_loss(model, [short, long]).item(), abs=1e-5
+        assert batch_loss(trained.model, [short]).item() == pytest.approx(
+            batch_loss(trained.model, [short, long]).item(), abs=1e-5
         )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import httpx
+
 from ponder.engine import vllm
 from ponder.engine.base import Engine, Sampling
 from ponder.engine.tokenizer import HFTokenizer
@@ -120,12 +122,11 @@ class LocalResponder:
 class HttpResponder:
     """A Ponder server, asked over HTTP."""
 
-    def __init__(self, url: str) -> None:
-        import httpx
-
-        self._url = url
-        # A server may take its time for a full batch; `ponder eval` asks no more than it runs.
-        self._http = httpx.AsyncClient(base_url=url.rstrip("/"), timeout=_HTTP_TIMEOUT_S)
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self._url, timeout=_HTTP_TIMEOUT_S, transport=transport
+        )
         self._model: str | None = None
 
     async def answer(self, question: str, budget: int, seed: int) -> Reply:
@@ -152,8 +153,6 @@ class HttpResponder:
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
         """The JSON of a reply; `no_answer_produced` is one too, any other failure is an error."""
-        import httpx
-
         try:
             response = await self._http.request(method, path, json=body)
             content = response.json()
