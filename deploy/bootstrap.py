@@ -236,7 +236,7 @@ def set_up(arguments):
     if lacks:
         raise SetupError("this machine lacks\n" + "\n".join("  - " + what for what in lacks))
     start_over_if_needed(stamp, build)
-    extras |= have - {"cpu", "gpu"}
+    extras |= {build if name in ("cpu", "gpu") else name for name in have}
     install(extras, build)
     half = STAMP.with_suffix(".new")
     half.write_text(json.dumps({**ready, "extras": sorted(extras)}))

@@ -1,0 +1,102 @@
+"""The arrows between the rooms hold, and what holds them would notice."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {
+    "thought": "server/ponder/thought",
+    "engine": "server/ponder/engine",
+    "protocol": "server/ponder/protocol",
+    "server": "server/ponder/server",
+    "training": "training/ponder/training",
+    "client": "clients/ponder/client",
+    "cli": "clients/ponder/cli",
+}
+FORBIDDEN = [
+    ("thought", "pydantic"),
+    ("thought", "ponder.engine.scripted"),
+    ("engine", "ponder.thought.budget"),
+    ("engine", "vllm"),
+    ("protocol", "ponder.server.app"),
+    ("protocol", "ponder.engine.tokenizer"),
+    ("server", "ponder.training.sft"),
+    ("server", "ponder.client.client"),
+    ("server", "torch"),
+    ("training", "ponder.server.app"),
+    ("training", "ponder.protocol.request"),
+    ("training", "fastapi"),
+    ("client", "ponder.server.app"),
+    ("client", "ponder.cli.main"),
+    ("cli", "ponder.engine.scripted"),
+    ("cli", "torch"),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What import-linter says of a copy of the house with a stranger in every room."""
+    copy = tmp_path_factory.mktemp("house")
+    for folder in ("server", "training", "clients"):
+        only_sources = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.json")
+        shutil.copytree(ROOT / folder, copy / folder, ignore=only_sources)
+    for room, place in ROOMS.items():
+        lines = [f"import {module}\n" for source, module in FORBIDDEN if source == room]
+        (copy / place / "stranger.py").write_text("".join(lines))
+    linter = Path(sys.executable).with_name("lint-imports")
+    path = os.pathsep.join(str(copy / folder) for folder in ("server", "training", "clients"))
+    done = subprocess.run(
+        [linter, "--no-cache", "--no-logo", "--config", ROOT / "pyproject.toml"],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("room", "module"), FORBIDDEN)
+def test_a_forbidden_import_is_noticed(report: str, room: str, module: str) -> None:
+    assert f"ponder.{room}.stranger -> {module} (l." in report
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The full name of every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module or ""
+
+
+def strangers(folder: Path, allowed: tuple[str, ...]) -> list[str]:
+    """What the files of a folder import beside the standard library and `allowed`."""
+    return sorted(
+        f"{file.name}: {module}"
+        for file in folder.rglob("*.py")
+        for module in imported(file)
+        if module.partition(".")[0] not in sys.stdlib_module_names
+        and not any(f"{module}.".startswith(f"{name}.") for name in allowed)
+    )
+
+
+def test_the_thought_needs_the_standard_library_only() -> None:
+    """import-linter can only forbid by name; this forbids everything that is not named."""
+    thought = ROOT / ROOMS["thought"]
+    assert strangers(thought, ("ponder.thought", "ponder.engine.base")) == []
+
+
+def test_algorithms_need_torch_only() -> None:
+    algorithms = ROOT / ROOMS["training"] / "algorithms"
+    assert strangers(algorithms, ("torch", "ponder.training.algorithms")) == []
