@@ -9,8 +9,9 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from .evaluation import Cell, Sample, summarise
 
@@ -74,9 +75,15 @@ def machine() -> dict[str, Any]:
 
 
 def _by_budget(samples: Sequence[Sample]) -> Table:
-    table = Table("budget", title="per budget")
-    for name in ("accuracy", "95 % interval", "thinking tokens", "ended by itself", "answers"):
-        table.add_column(name, justify="right")
+    table = Table(
+        Column("budget", no_wrap=True),
+        title="per budget",
+        box=SIMPLE,
+        title_justify="left",
+        pad_edge=False,
+    )
+    for name in ("accuracy", "95 % interval", "thinking tokens", "natural end", "answers"):
+        table.add_column(name, justify="right", no_wrap=True)
     for budget, cell in summarise(samples, lambda s: s.budget).items():
         table.add_row(
             budget_name(budget),
@@ -90,12 +97,15 @@ def _by_budget(samples: Sequence[Sample]) -> Table:
 
 
 def _crossed(name: str, labels: Mapping[Sample, int | str]) -> Table:
-    """Rows of `name`, columns of budgets; a cell is accuracy ± half its interval · tokens."""
+    """Rows of `name`, columns of budgets; a cell is accuracy ± half its interval, then tokens."""
     cells = summarise(labels, lambda s: (labels[s], s.budget))
-    table = Table(name, title=f"per {name}: accuracy ± half of the 95 % interval · thinking tokens")
+    title = f"per {name}: accuracy ± half its 95 % interval, tokens below"
+    table = Table(
+        Column(name, no_wrap=True), title=title, box=SIMPLE, title_justify="left", pad_edge=False
+    )
     budgets = list(dict.fromkeys(sample.budget for sample in labels))
     for budget in budgets:
-        table.add_column(budget_name(budget), justify="right")
+        table.add_column(budget_name(budget), justify="right", no_wrap=True)
     for label in sorted(set(labels.values()), key=str):
         table.add_row(str(label), *(_short(cells[label, budget]) for budget in budgets))
     return table
@@ -103,4 +113,4 @@ def _crossed(name: str, labels: Mapping[Sample, int | str]) -> Table:
 
 def _short(cell: Cell) -> str:
     half = (cell.accuracy.high - cell.accuracy.low) / 2
-    return f"{100 * cell.accuracy.mean:.0f} ± {100 * half:.0f} · {cell.tokens.mean:.0f}"
+    return f"{100 * cell.accuracy.mean:.0f}±{100 * half:.0f}\n{cell.tokens.mean:.0f}"
