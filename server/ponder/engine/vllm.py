@@ -50,7 +50,11 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     context_bytes = token_bytes * int(config.get("max_position_embeddings", 4096))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     cache = min(max(32 * context_bytes, 64 * MIB), memory // 4)
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    environment = {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings on CPUs are about triton and tcmalloc
+    }
     options = ["--block-size", "32", "--kv-cache-memory-bytes", str(cache), "--enforce-eager"]
     if threads == 1:
         options += ["--distributed-executor-backend", _IN_PROCESS]

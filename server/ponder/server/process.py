@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from ponder.thought.contract import ContractError
 from ponder.thought.errors import InvalidCloseText
 
 logger = logging.getLogger(__name__)
+_THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 
 
@@ -49,7 +51,8 @@ def run(settings: Settings) -> int:
         files = ModelFiles.find(settings.model)
         model = ServedModel.load(files, settings)
         options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
-        print(f"ponder: starting vLLM with {' '.join(options)}", flush=True)
+        threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
+        print(f"ponder: starting vLLM: {' '.join([*threads, *options])}", flush=True)
         options += settings.engine_options
         status: int = uvloop.run(_serve(settings, files, model, options, listener))
         return status
