@@ -38,6 +38,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path) -> None:
             text = "\n".join(lines)
         assert "data: [DONE]" in text
         assert running.process.wait(60) == 0, running.log.read_text()
+        assert "died" not in running.log.read_text()
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz")
     finally:

@@ -101,6 +101,10 @@ class Server(uvicorn.Server):
         gc.freeze()
         print(greeting(self._service, self._listener), flush=True)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._watch.cancel()  # from here on the engine may go
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
