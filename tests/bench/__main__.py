@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,15 +34,17 @@ def main() -> int:
     if not points:
         print(f"no point's name contains {options.only!r}: {', '.join(p.name for p in POINTS)}")
         return 2
+    rounds: list[Round] = []
     try:
-        rounds = _rounds(options, points)
+        for found in _rounds(options, points):
+            rounds.append(found)
+            _write(options, rounds)  # an interrupted run keeps its finished rounds
     except BenchError as error:
         print(f"benchmark stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print("\n" + table(rounds))
-    _write(options, rounds)
+    print(f"\n{table(rounds)}\n\nevery figure: {options.out}")
     return 0
 
 
@@ -68,9 +71,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _rounds(options: argparse.Namespace, points: list[Point]) -> list[Round]:
+def _rounds(options: argparse.Namespace, points: list[Point]) -> Iterator[Round]:
     workload = Workload(_end_id(options.model), options.temperature, options.end_bias)
-    rounds: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="ponder-bench-") as folder:
         for number in range(options.rounds):
             order = SERVERS if number % 2 == 0 else SERVERS[::-1]
@@ -83,8 +85,7 @@ def _rounds(options: argparse.Namespace, points: list[Point]) -> list[Round]:
                         found[name] = uvloop.run(_side(server, workload, points, options))
                     except BenchError as error:
                         raise BenchError(f"{error}\n{name}'s log:\n{log_tail(log)}") from error
-            rounds.append(found)
-    return rounds
+            yield found
 
 
 async def _side(
@@ -153,7 +154,8 @@ def _write(options: argparse.Namespace, rounds: list[Round]) -> None:
         "machine": machine.describe(),
         "settings": {
             "model": options.model.name,
-            "rounds": options.rounds,
+            "rounds": len(rounds),
+            "warmup": options.warmup,
             "seconds": options.seconds,
             "temperature": options.temperature,
             "end_bias": options.end_bias,
@@ -173,7 +175,6 @@ def _write(options: argparse.Namespace, rounds: list[Round]) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"\nevery figure: {options.out}")
 
 
 if __name__ == "__main__":

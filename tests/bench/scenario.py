@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ANSWER_TOKENS = 64
-PLAIN_TOKENS = 128
+PLAIN_TOKENS = 256
 """Tokens of a request without a budget: thought, end marker and answer together."""
 MODEL_NAME = "bench"
 _QUESTIONS = 4096

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 from ponder.cli.arguments import UsageError, parse
@@ -40,6 +40,13 @@ class Work(BaseModel):
     seed: int | None = Field(None, description="seed")
     report: Path | None = Field(None, alias="json", description="where to write the numbers")
     secret: SecretStr | None = Field(None, min_length=3, description="a secret")
+
+    @field_validator("out")
+    @classmethod
+    def _relative(cls, out: Path | None) -> Path | None:
+        if out is not None and out.is_absolute():
+            raise ValueError("an absolute path, which moves badly, is not taken: give a name")
+        return out
 
     @model_validator(mode="after")
     def _agree(self) -> Work:
@@ -150,6 +157,11 @@ def test_a_mistake_is_a_sentence(argv: tuple[str, ...], sentence: str) -> None:
         (("x", "--mode", "odd"), "--mode must be 'fast' or 'slow', not odd"),
         (("x", "--budgets", "0,x"), "--budgets must be a valid integer, not x"),
         (("x", "--xylophone"), "--xylophone is not an option: see thing do --help"),
+        (("x", "--rate", "-1"), "--rate must be greater than or equal to 0, not -1"),
+        (
+            ("x", "--out", "/a"),
+            "--out: an absolute path, which moves badly, is not taken: give a name",
+        ),
         (("x", "--", "y"), "nothing can follow -- here: leave it out"),
         (("x", "--mode", "slow", "--rate", "2"), "slow work has a rate of at most 1: lower --rate"),
     ],

@@ -167,9 +167,9 @@ def _help(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
-    """As the user would type it; empty for what says nothing."""
+    """Empty for what says nothing. Only numbers can be typed with commas between them."""
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+        return (", " if any(isinstance(item, str) for item in value) else ",").join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else ""
     return "" if value is None or value is PydanticUndefined else str(value)
@@ -210,10 +210,10 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
         return f"{label} is required: {field.description}"
     if name not in given and _reads_env(options):
         label = f"{_env_prefix(options)}{name}".upper()
-    said = re.sub(r"^(Input|String|Value|List) should ", "must ", message).partition(", ")[0]
-    if said == message:
+    found = re.match(r"(?:Input|String|Value|List) should ([^,]+)", message)
+    if found is None:
         return f"{label}: {message}"
-    return "".join([f"{label} {said}", *_not(problem["input"], field)])
+    return "".join([f"{label} must {found[1]}", *_not(problem["input"], field)])
 
 
 def _not(value: Any, field: FieldInfo) -> Iterator[str]:
