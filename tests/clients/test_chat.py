@@ -249,6 +249,7 @@ def test_ctrl_c_stops_the_answer_then_leaves(server: ScriptedServer, terminal: T
         "It is",
         "three",
     ]
+    time.sleep(0.3)  # readline forgets a signal that comes before it starts to wait
     terminal.interrupt()
     assert terminal.leaves_with() == 0
     assert "Traceback" not in terminal.raw
