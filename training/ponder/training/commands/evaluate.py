@@ -42,6 +42,11 @@ class Options(BaseModel):
         default=None, alias="json", description="write all numbers to this file"
     )
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _comma_separated(cls, names: list[str]) -> list[str]:
+        return [name for part in names for name in part.split(",")]
+
     @field_validator("tasks")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:

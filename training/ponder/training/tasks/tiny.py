@@ -18,7 +18,7 @@ from .verify import same_number
 # A sum starts in one range and goes on in the other: answers vary widely, and each step is small
 # enough that a few minutes on a CPU teach its arithmetic.
 _FIRST_TERM = (10, 99)
-_LATER_TERM = (3, 49)
+_LATER_TERM = (3, 29)
 
 DIFFICULTIES = (1, 2, 3, 4, 5, 6, 7)
 # A `root` problem of difficulty d is searched below ROOT_BOUNDS[d - 1].
@@ -226,19 +226,15 @@ def _root(rng: Random, difficulty: int) -> Worked:
         square = middle * middle
         fits = square <= n
         low, high = (middle, high) if fits else (low, middle)
-        # The area stands beside the square: comparing neighbours is easy to learn.
-        verdict = "enough" if fits else "less"
-        steps.append(Step(f"{middle} * {middle} = {square}, {n} is {verdict}, {low} to {high}"))
+        word = "fits" if fits else "too big"
+        steps.append(Step(f"{middle} * {middle} = {square} {word}, {low} to {high}"))
     answer = str(root)
     steps[-1] = Step(steps[-1].text, answer)
     return Worked(
         Problem(f"root:{n}", "root", difficulty, asked.format(n), answer),
         f"n * n at most {n}, 0 to {ROOT_BOUNDS[difficulty - 1]}",
         tuple(steps),
-        tuple(
-            f"{r} * {r} = {r * r}, {n} is {verdict}"
-            for r, verdict in ((root, "enough"), (root + 1, "less"))
-        ),
+        tuple(f"{r} * {r} = {r * r} {w}" for r, w in ((root, "fits"), (root + 1, "too big"))),
     )
 
 
