@@ -85,7 +85,7 @@ def test_64_at_once_each_within_its_own_budget(server: ServerProcess) -> None:
             return await asyncio.gather(
                 *(
                     client.chat.completions.create(
-                        **fields(budget, f"What is {index} + 45 - 17 + 26 + 9?")
+                        **fields(budget, f"What is {index} + 45 - 17 + 26 + 9?", seed=index)
                     )
                     for index, budget in enumerate(budgets)
                 )

@@ -24,9 +24,6 @@ from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 
 _HTTP_TIMEOUT_S = 600.0
-# vLLM 0.32's CPU build dies of a seeded request whose prompt it takes in pieces ("CPU Generator
-# does not use offset"); every request of an evaluation is seeded.
-_SEEDED_ON_CPU = ("--no-enable-chunked-prefill",)
 
 
 class ResponderError(Exception):
@@ -79,8 +76,7 @@ class LocalResponder:
             )
         tokenizer = HFTokenizer(directory)
         form = CompiledFormat.of(ThoughtFormat.of_contract(contract), contract.opened_by, tokenizer)
-        options = [*vllm.prepare(directory), *(_SEEDED_ON_CPU if vllm.on_cpu() else ())]
-        engine = vllm.VLLMEngine.start(str(directory), options)
+        engine = vllm.VLLMEngine.start(str(directory), vllm.prepare(directory))
         return cls(engine, tokenizer, form, Limits(max_model_len=engine.max_model_len))
 
     async def answer(self, question: str, budget: int, seed: int) -> Reply:
