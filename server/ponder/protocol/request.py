@@ -170,6 +170,14 @@ class ChatCompletionRequest(Strict):
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
+        limit = self.completion_limit
+        if limit is not None and self.min_tokens > limit:
+            raise ValueError(
+                f"min_tokens {self.min_tokens} is above max_completion_tokens {limit}: lower it"
+            )
+        switch = (self.chat_template_kwargs or {}).get("enable_thinking")
+        if switch is not None and not isinstance(switch, bool):
+            raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
         if any(not stop for stop in self.stops):
             raise ValueError("stop must not hold an empty string: it would stop everything")
         return self

@@ -106,6 +106,8 @@ def test_what_cannot_be_honoured_is_refused(
         {"top_logprobs": 3},
         {"max_tokens": 5, "max_completion_tokens": 6},
         {"stop": [""]},
+        {"min_tokens": 9, "max_completion_tokens": 8},
+        {"chat_template_kwargs": {"enable_thinking": "no"}},
         {"ponder": {"min_answer_tokens": 9, "max_answer_tokens": 8}},
         {"stream_options": {"include_usage": True}},
     ],
