@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from .algorithms import brpo, dapo, grpo, hbpo, htpo
@@ -19,8 +19,24 @@ from .algorithms.kernel import Denominator, Objective, Rows, clipped_objective
 from .algorithms.outcomes import Advantages, AnytimeOutcomes, Outcomes
 
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Longest = Annotated[
+    int, Field(ge=8, le=1_000_000, description="tokens of the longest response (L_max)")
+]
 Share = Annotated[float, Field(ge=0, le=1)]
-Budgets = Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=64)]
+ClipHigh = Annotated[float, Field(gt=0, le=10, description="the ratio counts up to 1 + clip_high")]
+DualClip = Annotated[
+    float | None,
+    Field(gt=1, le=1000, description="largest ratio that counts where A < 0; null for none"),
+]
+
+
+def _rising(budgets: tuple[int, ...]) -> tuple[int, ...]:
+    if any(low >= high for low, high in pairwise(budgets)):
+        raise ValueError(f"{budgets} must rise strictly: sort them, each once")
+    return budgets
+
+
+Budgets = Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=64), AfterValidator(_rising)]
 
 
 class _Clipped(BaseModel):
@@ -30,10 +46,8 @@ class _Clipped(BaseModel):
 
     group_size: int = Field(16, ge=2, le=1024, description="rollouts per prompt (G)")
     clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio counts down to 1 - clip_low")
-    clip_high: float = Field(0.28, gt=0, le=10, description="the ratio counts up to 1 + clip_high")
-    dual_clip: float | None = Field(
-        3.0, gt=1, le=1000, description="largest ratio that counts where A < 0; null for none"
-    )
+    clip_high: ClipHigh = 0.28
+    dual_clip: DualClip = 3.0
 
     @model_validator(mode="after")
     def _clips_nest(self) -> Self:
@@ -48,7 +62,7 @@ class _Clipped(BaseModel):
 class _Whole(_Clipped):
     """Responses rolled out whole, none longer than `longest`."""
 
-    longest: Tokens = Field(4096, ge=8, description="tokens of the longest response (L_max)")
+    longest: Longest = 4096
 
 
 class _Unhinted(_Clipped):
@@ -83,10 +97,8 @@ class _SampledOnce(_Clipped):
 class _DynamicallySampled(_Whole, _Unhinted):
     """What DAPO adds and HTPO keeps."""
 
-    longest: Tokens = Field(20480, ge=8, description="tokens of the longest response (L_max)")
-    dual_clip: float | None = Field(
-        10.0, gt=1, le=1000, description="largest ratio that counts where A < 0; null for none"
-    )
+    longest: Longest = 20480
+    dual_clip: DualClip = 10.0
     dynamic_sampling: bool = Field(
         True, description="replace groups that are all correct or all wrong by others"
     )
@@ -104,10 +116,7 @@ class _DynamicallySampled(_Whole, _Unhinted):
     @model_validator(mode="after")
     def _buffer_fits(self) -> Self:
         if self.overlong_buffer > self.longest:
-            raise ValueError(
-                f"overlong_buffer must be at most longest = {self.longest}: lower it, or set "
-                "overlong_factor to 0"
-            )
+            raise ValueError(f"overlong_buffer must be at most longest = {self.longest}: lower it")
         return self
 
 
@@ -172,7 +181,6 @@ class HbpoConfig(_Whole, _SampledOnce):
 
     @model_validator(mode="after")
     def _plan_holds(self) -> Self:
-        _check_rising(self.budgets)
         if self.budgets[-1] >= self.longest:
             raise ValueError(
                 f"budgets must stay below longest = {self.longest}: lower {self.budgets[-1]}, or "
@@ -198,10 +206,8 @@ class BrpoConfig(_Unhinted, _SampledOnce):
 
     method: Literal["brpo"] = "brpo"
     group_size: int = Field(8, ge=2, le=1024, description="thoughts per prompt (G)")
-    clip_high: float = Field(0.2, gt=0, le=10, description="the ratio counts up to 1 + clip_high")
-    dual_clip: float | None = Field(
-        None, gt=1, le=1000, description="largest ratio that counts where A < 0; null for none"
-    )
+    clip_high: ClipHigh = 0.2
+    dual_clip: DualClip = None
     budgets: Budgets = Field(
         (2000, 4000, 6000, 8000), description="tokens at which thoughts are cut, rising"
     )
@@ -227,8 +233,7 @@ class BrpoConfig(_Unhinted, _SampledOnce):
         return self.budgets[-1]
 
     @model_validator(mode="after")
-    def _plan_holds(self) -> Self:
-        _check_rising(self.budgets)
+    def _summaries_compare(self) -> Self:
         if self.summaries == 1 and self.summary_advantage == "decoupled":
             raise ValueError(
                 "summaries must be at least 2, as one is its own mean: raise it, or set "
@@ -238,7 +243,10 @@ class BrpoConfig(_Unhinted, _SampledOnce):
 
 
 class HtpoConfig(_DynamicallySampled):
-    """HTPO: DAPO with an objective for each of eight groups of tokens."""
+    """HTPO: DAPO with an objective for each of eight groups of tokens.
+
+    It differs from DAPO beyond the clip, so it needs several updates per rollout, 4 in the paper.
+    """
 
     method: Literal["htpo"] = "htpo"
     sign: htpo.Sign = Field(
@@ -299,8 +307,3 @@ METHODS: dict[str, Method[Any, Any]] = {
     "brpo": BRPO,
     "htpo": HTPO,
 }
-
-
-def _check_rising(budgets: tuple[int, ...]) -> None:
-    if any(low >= high for low, high in pairwise(budgets)):
-        raise ValueError(f"budgets {budgets} must rise strictly: sort them, each once")

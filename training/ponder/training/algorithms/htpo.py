@@ -81,7 +81,7 @@ def objective(rows: Rows, config: Hierarchy) -> Objective:
     A < 0), and 1/r in it is capped at `ratio_cap`: the published code does neither. Raises
     ValueError where `rows` lack entropies, group accuracy or correctness.
     """
-    entropies_BT = _required(rows)[0].detach()
+    entropies_BT, _, _ = _required(rows)
     groups_BT = token_groups(rows, config)
     ratio_BT = ratios(rows)
     advantages_BT = rows.advantages_BT
@@ -99,7 +99,8 @@ def objective(rows: Rows, config: Hierarchy) -> Objective:
     weight_BT = torch.where(fall_BT, boost_BT, 1 + config.clip_high)
     weight_BT = torch.where(recover_BT, 1 - config.clip_low, weight_BT)
     sign = 1 if config.sign == "figure" else -1
-    q_BT = (rows.log_probs_BT - rows.log_probs_BT.detach()).exp()
+    log_probs_BT = torch.where(counted_BT, rows.log_probs_BT, 0)
+    q_BT = (log_probs_BT - log_probs_BT.detach()).exp()
     branch_BT = rise_BT | fall_BT | recover_BT
     per_token_BT = torch.where(
         branch_BT, sign * weight_BT * q_BT * advantages_BT, surrogate.objective_BT

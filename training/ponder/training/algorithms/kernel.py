@@ -18,9 +18,9 @@ class Rows:
 
     `mask_BT` (bool, or float weights) says which tokens count in the loss; what the other places
     hold does not matter. Log-probabilities are natural and of the sampled tokens, under the
-    current policy (with gradient) and under the one that sampled. `entropies_BT` (nats, of the
-    current policy), `group_accuracy_B` (share of a prompt's rollouts that are correct) and
-    `correct_B` (bool) are for the methods that look at them.
+    current policy (with gradient) and under the one that sampled. Some methods look at
+    `entropies_BT` (nats, of the current policy at the sampling temperature), `group_accuracy_B`
+    (share of a prompt's rollouts that are correct) and `correct_B` (bool).
     """
 
     log_probs_BT: Tensor
