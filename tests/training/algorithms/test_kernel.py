@@ -33,7 +33,7 @@ def rows(ratios: list[float], advantages: list[float]) -> Rows:
 
 
 def gradient(rows: Rows, config: GrpoConfig | BrpoConfig) -> list[float]:
-    clipped_objective(rows, config).per_token_BT.sum().backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(clipped_objective(rows, config).per_token_BT.sum())
     assert rows.log_probs_BT.grad is not None
     return rows.log_probs_BT.grad[0].tolist()
 
@@ -81,7 +81,7 @@ def test_the_surrogate_is_the_formula(tokens: list[tuple[float, float]]) -> None
 
 @given(st.lists(token, min_size=1, max_size=20))
 def test_clipped_tokens_are_those_without_gradient(tokens: list[tuple[float, float]]) -> None:
-    tokens = [(r, a) for r, a in tokens if a]
+    tokens = [(r, a) for r, a in tokens if abs(a) > 1e-6]
     several = rows([r for r, _ in tokens], [a for _, a in tokens])
     stats = clipped_objective(several, CONFIG).stats
     held = stats["clipped_low"] + stats["clipped_high"] + stats["dual_clipped"]
@@ -121,7 +121,7 @@ def test_micro_batches_add_up() -> None:
         aggregate(per_token_BT[:, i : i + 3], mask_1T[:, i : i + 3], total) for i in range(0, 12, 3)
     ]
     kept = [v for v, m in zip(per_token_BT[0].tolist(), mask_1T[0].tolist(), strict=True) if m]
-    assert sum(parts).item() == pytest.approx(sum(kept) / len(kept))  # type: ignore[union-attr]
+    assert sum(parts).item() == pytest.approx(sum(kept) / len(kept))
 
 
 def test_denominators() -> None:

@@ -212,7 +212,7 @@ class BrpoConfig(_Unhinted, _SampledOnce):
         (2000, 4000, 6000, 8000), description="tokens at which thoughts are cut, rising"
     )
     prior: brpo.Prior = Field(
-        "linear", description="weight of the budgets: base (the last one), uniform, linear"
+        "uniform", description="weight of the budgets: base (the last one), uniform, linear"
     )
     decay: float = Field(0.5, gt=0, le=1, description="weight of earlier rewards in V1 (λ)")
     variance_reduction: brpo.VarianceReduction = Field(
