@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -14,6 +15,7 @@ PREFIX = "reasoning-gym:"
 
 # Some data sets make or choose all their problems at once, so that there has to be an end.
 _SIZE = 10_000
+_TRIES = 20
 
 _NO_ANSWER = "it has no reference answer that its scorer takes for right"
 _HASHED = "its problems depend on Python's hash seed, so that no run could be repeated"
@@ -45,21 +47,29 @@ class GymTask:
     difficulties: tuple[int, ...]
 
     @classmethod
-    def find(cls, dataset: str) -> Self:
-        """The task of a data set's name; `ValueError` says which exist, or why one is left out."""
+    def find(cls, dataset: str, levels: Container[int] = range(1000)) -> Self:
+        """The task of a data set's name, with those of its difficulties that are in `levels`.
+
+        `ValueError` says which data sets or difficulties exist, or why one is left out.
+        """
         if dataset in LEFT_OUT:
             raise ValueError(f"reasoning-gym's {dataset} is left out: {LEFT_OUT[dataset]}")
         if dataset not in datasets():
             raise ValueError(
                 f"reasoning-gym has no data set {dataset!r}: name one of {', '.join(datasets())}"
             )
-        levels = (n for n in range(_levels(dataset)) if _settings(dataset, n) is not None)
-        return cls(PREFIX + dataset, tuple(levels) or (0,))
+        known = [n for n in range(_levels(dataset)) if _settings(dataset, n) is not None] or [0]
+        chosen = tuple(level for level in known if level in levels)
+        if not chosen:
+            raise ValueError(
+                f"reasoning-gym's {dataset} has the levels {', '.join(map(str, known))}"
+            )
+        return cls(PREFIX + dataset, chosen)
 
     def sample(self, rng: Random, difficulty: int) -> Problem:
         if difficulty not in self.difficulties:
             raise ValueError(f"{self.name} has difficulties {self.difficulties}, not {difficulty}")
-        entry = load(self.name, difficulty)[rng.randrange(_SIZE)]
+        entry = self._entry(rng, difficulty)
         return Problem(
             id=f"{self.name}:{content_digest(entry['question'])}",
             family=self.name,
@@ -73,6 +83,19 @@ class GymTask:
     def verify(self, problem: Problem, text: str) -> bool:
         return verify(problem, text)
 
+    def _entry(self, rng: Random, difficulty: int) -> Any:
+        """A problem as reasoning-gym has it: some indices of some data sets give none."""
+        dataset = load(self.name, difficulty)
+        for _ in range(_TRIES):
+            try:
+                return dataset[rng.randrange(_SIZE)]
+            except Exception as error:  # noqa: BLE001  each data set has its own way to give up
+                reason = error
+        raise ValueError(
+            f"{self.name} makes no problem at difficulty {difficulty} ({reason!r}): choose others "
+            "with ?levels="
+        ) from reason
+
 
 def datasets() -> list[str]:
     """The names that `GymTask.find` takes, sorted."""
@@ -81,7 +104,7 @@ def datasets() -> list[str]:
     return sorted(set(DATASETS) - set(LEFT_OUT))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def load(name: str, difficulty: int) -> Any:
     """The data set behind a task's name: `[index]` makes a problem, `score_answer` judges one.
 

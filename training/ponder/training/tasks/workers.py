@@ -24,10 +24,12 @@ from .base import Problem
 from .verifiers import VERIFIERS, Verifier
 
 Failure = Literal["time", "memory", "error", "death"]
-Reply = tuple[bool, Failure | None, str]  # correct; why it could not be judged, in detail
+# Correct; why it could not be judged ("loading": what the verifier needs is not there); details.
+Reply = tuple[bool, Failure | Literal["loading"] | None, str]
 
 # What a verifier needs is loaded outside the time limit of an answer, but not for ever.
 _LOADING_LIMIT_S = 120.0
+_DETAIL = 500  # characters
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +66,10 @@ class VerifierPool:
         self._idle: list[_Worker] = []
 
     def judge(self, items: Iterable[tuple[Problem, str]]) -> list[Verdict]:
-        """A verdict per problem and text after the thought, in their order."""
+        """A verdict per problem and text after the thought, in their order.
+
+        `RuntimeError` where workers cannot start or cannot load what a verifier needs.
+        """
         verdicts: dict[int, Verdict] = {}
         jobs: list[tuple[int, Problem, bytes]] = []
         for index, (problem, text) in enumerate(items):
@@ -88,23 +93,27 @@ class VerifierPool:
 
     def _judge_apart(self, jobs: list[tuple[int, Problem, bytes]]) -> Iterator[tuple[int, Verdict]]:
         waiting = deque(jobs)
-        busy: dict[Connection, tuple[_Worker, int, Problem]] = {}
+        busy: dict[Connection, tuple[_Worker, tuple[int, Problem, bytes]]] = {}
         patience_s = _LOADING_LIMIT_S + self._time_limit_s
         try:
             while waiting or busy:
                 while waiting and len(busy) < self._workers:
-                    index, problem, job = waiting.popleft()
-                    worker = self._hand_over(job)
-                    busy[worker.connection] = worker, index, problem
+                    job = waiting.popleft()
+                    worker = self._hand_over(job[-1])
+                    busy[worker.connection] = worker, job
                 ready = wait(list(busy), patience_s)
                 # Nobody answers: a verifier switched the alarm off that should have ended it.
-                for connection in ready or list(busy):
-                    assert isinstance(connection, Connection)
-                    worker, index, problem = busy.pop(connection)
+                for connection in [c for c in busy if c in ready] or list(busy):
+                    worker, job = busy.pop(connection)
                     reply = worker.reply() if ready else worker.overdue()
-                    yield index, self._settle(worker, problem, reply)
+                    if reply[1] == "loading" and worker.used:
+                        worker.kill()  # what it loaded before may fill its memory: try a new one
+                        waiting.append(job)
+                    else:
+                        index, problem, _ = job
+                        yield index, self._settle(worker, problem, reply)
         finally:
-            for worker, *_ in busy.values():
+            for worker, _ in busy.values():
                 worker.kill()
 
     def _hand_over(self, job: bytes) -> _Worker:
@@ -124,9 +133,15 @@ class VerifierPool:
     def _settle(self, worker: _Worker, problem: Problem, reply: Reply) -> Verdict:
         correct, failure, detail = reply
         if failure in (None, "error"):
+            worker.used = True
             self._idle.append(worker)
         else:
             worker.kill()
+        if failure == "loading":
+            raise RuntimeError(
+                f"the verifier {problem.verifier} cannot be loaded ({detail}): install "
+                f"ponder[train], or raise the {self._memory_limit_mb} MB of memory_limit_mb"
+            )
         if failure is not None:
             self.failures[failure] += 1
             if self.failures[failure] == 1:
@@ -145,6 +160,7 @@ class _Worker:
     """A process that judges one answer at a time. It ends when its connection does."""
 
     def __init__(self, time_limit_s: float, memory_limit_mb: int) -> None:
+        self.used = False
         self.connection, there = Pipe()
         self._limits = f"{time_limit_s:g} s", f"{memory_limit_mb} MB"
         with there:
@@ -163,13 +179,15 @@ class _Worker:
                 process_group=0,
             )  # fmt: skip
         try:
-            self.connection.recv_bytes()  # its greeting
+            greeted = self.connection.poll(_LOADING_LIMIT_S) and self.connection.recv_bytes()
         except (EOFError, OSError):
+            greeted = False
+        if not greeted:
             self.kill()
             raise RuntimeError(
-                f"a verifier's worker did not start within {memory_limit_mb} MB; its own error "
-                "stands above: mend that, or raise memory_limit_mb"
-            ) from None
+                f"a verifier's worker did not start within {memory_limit_mb} MB: mend the error "
+                "that it printed, or raise memory_limit_mb"
+            )
 
     def reply(self) -> Reply:
         try:
@@ -217,11 +235,14 @@ def _judge(job: bytes, time_limit_s: float) -> Reply:
         verifier, problem, text = pickle.loads(job)
         if verifier.prepare is not None:
             verifier.prepare(problem)
-        signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+    except Exception as error:  # noqa: BLE001  whatever it is, it is told where it can be mended
+        return False, "loading", repr(error)[:_DETAIL]
+    signal.setitimer(signal.ITIMER_REAL, time_limit_s)
+    try:
         return bool(verifier.check(problem, text)), None, ""
     except MemoryError:
         return False, "memory", ""
     except Exception as error:  # noqa: BLE001  whatever a verifier raises, the run goes on
-        return False, "error", repr(error)[:500]
+        return False, "error", repr(error)[:_DETAIL]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
