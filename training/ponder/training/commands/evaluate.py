@@ -12,13 +12,12 @@ from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder.training.tasks.base import Problem, Task, held_out
+from ponder.training.tasks.sources import SOURCES, find_tasks
 from ponder.training.tasks.tiny import TINY_TASKS
 
 if TYPE_CHECKING:
     from ponder.training.evaluation import Sample
     from ponder.training.responders import Responder
-
-_TASKS: dict[str, Task] = {task.name: task for task in TINY_TASKS}
 
 
 class Options(BaseModel):
@@ -28,7 +27,7 @@ class Options(BaseModel):
         description="directory of a checkpoint, or URL of a Ponder server"
     )
     tasks: list[str] = Field(
-        default=list(_TASKS), min_length=1, description=f"of {', '.join(_TASKS)}"
+        default=[task.name for task in TINY_TASKS], min_length=1, description=SOURCES
     )
     budgets: list[Annotated[int, Field(ge=-1)]] = Field(
         default=[0, 16, 32, 64, 128, 256, -1],
@@ -47,14 +46,6 @@ class Options(BaseModel):
     def _comma_separated(cls, names: list[str]) -> list[str]:
         return [name for part in names for name in part.split(",")]
 
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, names: list[str]) -> list[str]:
-        unknown = [name for name in names if name not in _TASKS]
-        if unknown:
-            raise ValueError(f"no task {', '.join(unknown)}: choose of {', '.join(_TASKS)}")
-        return names
-
 
 def run(options: Options) -> int:
     """Evaluate and print; 0 when done, 1 when nobody answers, 2 for settings that cannot hold."""
@@ -65,8 +56,8 @@ def run(options: Options) -> int:
     from ponder.training.report import as_json, print_report
     from ponder.training.responders import ResponderError
 
-    tasks = tuple(_TASKS[name] for name in options.tasks)
     try:
+        tasks = find_tasks(options.tasks)
         problems = held_out(tasks, options.n, "test", options.seed)
     except ValueError as error:
         print(f"ponder eval: {error}", file=sys.stderr)
