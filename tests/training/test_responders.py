@@ -12,7 +12,7 @@ from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.budget import Limits
 from ponder.thought.contract import Contract
 from ponder.thought.format import CompiledFormat, ThoughtFormat
-from ponder.training.export import export
+from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe
 from ponder.training.responders import HttpResponder, LocalResponder, Reply, ResponderError
 from ponder.training.sft import SftResult
@@ -22,7 +22,7 @@ THOUGHT = "We need 3 + 4.\nFirst 3 + 4 = 7.\nSo it is 7."
 
 @pytest.fixture
 def checkpoint(recipe: SftRecipe, trained: SftResult, tmp_path: Path) -> Path:
-    export(tmp_path, trained.model, trained.tokenizer, recipe)
+    export(tmp_path, trained.model, trained.tokenizer, cold_start_contract(recipe))
     return tmp_path
 
 
