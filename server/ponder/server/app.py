@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
+from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.errors import (
     ApiError,
     ErrorResponse,
@@ -123,7 +124,8 @@ async def chat_completions(request: Request) -> Response:
         body = await _body(request, service.settings.max_body_bytes)
     except ClientDisconnect:
         return Response(status_code=499)
-    completion = service.complete(ChatCompletionRequest.model_validate_json(body))
+    asked = ChatCompletionRequest.model_validate_json(body)
+    completion = service.complete(asked, request.headers.get(CONVERSATION_HEADER))
     if completion.request.stream:
         return EventStream(
             lambda put: service.streamed(completion, put),

@@ -28,6 +28,7 @@ from ponder.server.model import ServedModel
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Limits
 from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
+from ponder.thought.holdout import Assignment
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
@@ -42,13 +43,19 @@ class Completion:
     """
 
     def __init__(
-        self, request: ChatCompletionRequest, model: ServedModel, engine: Engine, limits: Limits
+        self,
+        request: ChatCompletionRequest,
+        model: ServedModel,
+        engine: Engine,
+        limits: Limits,
+        assignment: Assignment,
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.started_at = time.perf_counter()
         self.request = request
         self.model = model
+        self.assignment = assignment
         self.prompt = model.prompt(request, read_ask(request), limits)
         self._engine = engine
         self._sampling = _sampling(request, model)
@@ -90,6 +97,7 @@ class Completion:
             retry_tokens=outcome.retry_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
+            arm=self.assignment.arm,
         )
 
     def usage(self) -> Usage:

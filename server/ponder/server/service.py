@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from ponder.engine.base import Engine, EngineDeadError
+from ponder.protocol.conversation import read_conversation
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion
@@ -16,7 +19,8 @@ from ponder.server.completion import Completion, StreamedReply, WholeReply
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
-from ponder.thought.budget import Limits
+from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.holdout import Holdout
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
@@ -33,6 +37,10 @@ class Service:
             max_model_len=engine.max_model_len,
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
+        )
+        key = settings.holdout_key
+        self.holdout = Holdout(
+            settings.holdout, key.get_secret_value().encode() if key else secrets.token_bytes(32)
         )
         self.metrics = Metrics(model.name, running=lambda: self.running)
         self.running = 0
@@ -58,8 +66,14 @@ class Service:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    def complete(self, request: ChatCompletionRequest) -> Completion:
-        """Plan a request. Raises everything the request itself is at fault for."""
+    def complete(
+        self, request: ChatCompletionRequest, conversation: str | None = None
+    ) -> Completion:
+        """Plan a request. Raises everything the request itself is at fault for.
+
+        `conversation` is what a header says of it. A held-out conversation keeps the ceilings and
+        what the client asks for, and goes without what the operator does to save.
+        """
         if request.model is not None and request.model != self.model.name:
             raise ApiError(
                 404,
@@ -67,7 +81,12 @@ class Service:
                 f"the model {request.model!r} is not served here: ask for {self.model.name!r}",
                 param="model",
             )
-        return Completion(request, self.model, self.engine, self.limits)
+        name = read_conversation(request, conversation) or f"request:{secrets.token_hex(16)}"
+        assignment = self.holdout.assign(name)
+        limits = self.limits
+        if assignment.arm == "holdout" and request.ponder.holdout != "never":
+            limits = replace(limits, default=UNLIMITED)
+        return Completion(request, self.model, self.engine, limits, assignment)
 
     async def whole(self, completion: Completion) -> ChatCompletion:
         """Run a completion and return it whole."""

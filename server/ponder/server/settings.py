@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
     )
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of conversations served without the default budget, to compare with"
+    )
+    holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None, description="secret that draws the held-out conversations; the same on every replica"
+    )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
     )
@@ -63,3 +69,12 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         """`PONDER_API_KEY=one,two`"""
         return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _holdout_has_its_key(self) -> Settings:
+        if self.holdout and self.holdout_key is None:
+            raise ValueError(
+                "--holdout needs a secret to draw conversations with: set PONDER_HOLDOUT_KEY to "
+                "the same 16 or more characters on every replica, as from `openssl rand -hex 16`"
+            )
+        return self

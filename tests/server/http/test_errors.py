@@ -84,6 +84,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"guided_json": {}}, "guided_json"),
         ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
         ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
+        ({"ponder": {"holdout": "always"}}, "ponder.holdout"),
+        ({"ponder": {"scope": ""}}, "ponder.scope"),
         ({"temperature": 3}, "temperature"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"messages": []}, "messages"),
