@@ -7,7 +7,6 @@ import logging
 import time
 from importlib.metadata import version
 
-import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -26,6 +25,7 @@ from ponder.protocol.errors import (
 )
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
+from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
@@ -89,7 +89,7 @@ async def readyz(request: Request) -> PlainTextResponse:
 @_operations.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Ponder's metrics, and the engine's beside them."""
-    body = _service(request).metrics.render() + prometheus_client.generate_latest()
+    body = await _service(request).exposition()
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -142,6 +142,31 @@ async def chat_completions(request: Request) -> Response:
         headers["x-ponder-budget"] = str(report.budget_effective)
         headers["x-ponder-end-cause"] = report.end_cause
     return Response(reply.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
+async def savings(request: Request) -> SavingsReport:
+    """What the saving policy saved, measured on the conversations that go without it."""
+    return await _service(request).savings()
+
+
+@_v1.post(
+    "/ponder/{response_id}/feedback",
+    response_model=Feedback,
+    responses={404: {"model": ErrorResponse}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}},
+        }
+    },
+    tags=["savings"],
+)
+async def feedback(request: Request, response_id: str) -> Feedback:
+    """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    return await service.rate(response_id, FeedbackRequest.model_validate_json(body).score)
 
 
 @_v1.post("/{endpoint}", include_in_schema=False)

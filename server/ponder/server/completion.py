@@ -64,6 +64,7 @@ class Completion:
             stop_token_ids=tuple(request.stop_token_ids),
             min_tokens=request.min_tokens,
         )
+        self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 
     async def run(self, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]) -> None:
@@ -72,6 +73,7 @@ class Completion:
         One failing choice fails the request and aborts the others.
         """
         thoughts = [self._thought(index) for index in range(self.request.n)]
+        self._thoughts = thoughts
         if len(thoughts) == 1:
             self.outcomes = [await thoughts[0].run(lambda delta: emit(0, delta))]
             return
@@ -84,6 +86,11 @@ class Completion:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         self.outcomes = [task.result() for task in tasks]
+
+    @property
+    def spent_tokens(self) -> int:
+        """Completion tokens until now, also of choices that failed or were left."""
+        return sum(thought.spent_tokens for thought in self._thoughts)
 
     def report(self, index: int) -> PonderReport:
         plan, outcome = self.prompt.plan, self.outcomes[index]

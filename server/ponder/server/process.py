@@ -19,7 +19,9 @@ import uvloop
 from ponder.engine import vllm
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.server.app import create_app
+from ponder.server.ledger import StateError
 from ponder.server.model import ServedModel
+from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings
 from ponder.thought.contract import ContractError
@@ -40,6 +42,7 @@ _OPERATOR_ERRORS = (
     ContractError,
     TokenizerError,
     InvalidCloseText,
+    StateError,
 )
 
 
@@ -68,13 +71,14 @@ async def _serve(
     options: list[str],
     listener: socket.socket,
 ) -> int:
-    engine = vllm.VLLMEngine.start(files.name, options)
-    try:
-        service = Service(settings, model, engine)
-        await Server(service, listener).serve(sockets=[listener])
-        return 1 if service.dead else 0
-    finally:
-        engine.shutdown()
+    with contextlib.closing(open_ledger(settings, model.name)) as ledger:
+        engine = vllm.VLLMEngine.start(files.name, options)
+        try:
+            service = Service(settings, model, engine, ledger)
+            await Server(service, listener).serve(sockets=[listener])
+            return 1 if service.dead else 0
+        finally:
+            engine.shutdown()
 
 
 class Server(uvicorn.Server):

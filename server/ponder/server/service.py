@@ -15,12 +15,18 @@ from ponder.protocol.conversation import read_conversation
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion
+from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion, StreamedReply, WholeReply
+from ponder.server.ledger import FEEDBACK_DAYS, Ledger, StateError
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
+from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
+from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
-from ponder.thought.holdout import Holdout
+from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.holdout import ARMS
+from ponder.thought.outcome import ThoughtDelta
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
@@ -29,7 +35,9 @@ HEALTH_CHECK_SECONDS = 1.0
 class Service:
     """State of one server process. `draining` and `dead` are one-way."""
 
-    def __init__(self, settings: Settings, model: ServedModel, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, model: ServedModel, engine: Engine, ledger: Ledger
+    ) -> None:
         self.settings = settings
         self.model = model
         self.engine = engine
@@ -38,11 +46,14 @@ class Service:
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
-        key = settings.holdout_key
-        self.holdout = Holdout(
-            settings.holdout, key.get_secret_value().encode() if key else secrets.token_bytes(32)
+        self.ledger = ledger
+        self.holdout = holdout(settings)
+        self.metrics = Metrics(
+            model.name,
+            ARMS if settings.holdout else ARMS[:1],
+            running=lambda: self.running,
+            savings=SavingsCollector(self.ledger, settings.holdout),
         )
-        self.metrics = Metrics(model.name, running=lambda: self.running)
         self.running = 0
         self.draining = False
         self.dead = False
@@ -91,18 +102,57 @@ class Service:
     async def whole(self, completion: Completion) -> ChatCompletion:
         """Run a completion and return it whole."""
         reply = WholeReply(completion)
-        async with self._place(completion.request.n):
-            await completion.run(reply.emit)
-        self.metrics.completed(completion)
+        await self._run(completion, reply.emit)
         return reply.response()
 
     async def streamed(self, completion: Completion, put: Callable[[bytes], None]) -> None:
         """Run a completion and put its events as they come."""
         reply = StreamedReply(completion)
-        async with self._place(completion.request.n):
-            await completion.run(lambda index, delta: put(reply.event(index, delta)))
-        self.metrics.completed(completion)
+        await self._run(completion, lambda index, delta: put(reply.event(index, delta)))
         put(reply.closing())
+
+    async def exposition(self) -> bytes:
+        """All metrics; where the state cannot be read, the savings are as they last were."""
+        try:
+            await self.ledger.refresh()
+        except StateError as error:
+            logger.error("%s", error)
+        return self.metrics.render()
+
+    async def savings(self) -> SavingsReport:
+        """Raises `StateError`."""
+        return await report(self.ledger, self.settings.holdout)
+
+    async def rate(self, response: str, score: float) -> Feedback:
+        """Take a client's word for how good a response was. Raises `StateError`."""
+        if not await self.ledger.rate(response, score):
+            raise ApiError(
+                404,
+                "response_not_found",
+                f"no response {response!r} is known here: send the `id` of a response that is "
+                f"complete and at most {FEEDBACK_DAYS:g} days old",
+                param="id",
+            )
+        return Feedback(id=response, score=score)
+
+    async def _run(
+        self, completion: Completion, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]
+    ) -> None:
+        """Run a completion and charge it with what it spent, however it ends.
+
+        Those that fail or are left count too: an arm that loses more of them must not look cheap.
+        """
+        empty = False
+        async with self._place(completion.request.n):
+            try:
+                await completion.run(emit)
+            except NoAnswerProduced:
+                empty = True
+                self.metrics.empty(completion.assignment.arm)
+                raise
+            finally:
+                self.ledger.record(charge(completion, empty))
+        self.metrics.completed(completion)
 
     @asynccontextmanager
     async def _place(self, choices: int) -> AsyncIterator[None]:

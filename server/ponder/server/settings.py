@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,12 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
+
+
+def _state_home() -> Path:
+    """Where the XDG Base Directory Specification wants state to be."""
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".local" / "state") / "ponder"
 
 
 class Settings(BaseSettings):
@@ -40,6 +47,11 @@ class Settings(BaseSettings):
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"
+    )
+    state: Path = Field(
+        default_factory=lambda: _state_home() / "state.sqlite3",
+        description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
+        "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
     )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"

@@ -17,6 +17,7 @@ from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app
 from ponder.server.model import ServedModel
+from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
 
@@ -72,7 +73,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         max_model_len: int = 4096,
         **settings: object,
     ) -> Running:
-        config = Settings(**settings)  # type: ignore[arg-type]
+        config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
         model = ServedModel.load(files, config)
         if not thinks:
             model = dataclasses.replace(model, form=None, compiled=None)
@@ -86,7 +87,8 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             chunk_sizes=chunk_sizes,
             delay=delay,
         )
-        service = Service(config, model, engine)
+        ledger = open_ledger(config, model.name)
+        service = Service(config, model, engine, ledger)
         server = uvicorn.Server(
             uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
         )
@@ -99,6 +101,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         def stop() -> None:
             server.should_exit = True
             thread.join(10)
+            ledger.close()
 
         stops.append(stop)
         return Running(service, engine, f"http://127.0.0.1:{port}")
