@@ -64,6 +64,9 @@ class Metrics:
             ["model", "end_cause", "arm"],
         )
         self._errors = counter("errors_total", "Requests that ended in an error", ["code"])
+        self._unjudged = counter(
+            "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
+        )
         self._prompt = counter("prompt_tokens_total", "Prompt tokens, once per request")
         self._thinking = counter("thinking_tokens_total", "Tokens of thoughts")
         self._answer = counter("answer_tokens_total", "Tokens of answers")
@@ -118,6 +121,10 @@ class Metrics:
     def empty(self, arm: Arm) -> None:
         """Count a request whose answer stayed empty."""
         self._empty.labels(arm).inc()
+
+    def unjudged(self, reason: str) -> None:
+        """Count an answer that the verifier failed on."""
+        self._unjudged.labels(reason).inc()
 
     def render(self) -> bytes:
         registries = (self._counters, self._distributions, REGISTRY)

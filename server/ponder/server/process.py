@@ -24,6 +24,7 @@ from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings
+from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import ContractError
 from ponder.thought.errors import InvalidCloseText
 
@@ -43,6 +44,7 @@ _OPERATOR_ERRORS = (
     TokenizerError,
     InvalidCloseText,
     StateError,
+    VerifierError,
 )
 
 
@@ -71,10 +73,14 @@ async def _serve(
     options: list[str],
     listener: socket.socket,
 ) -> int:
-    with contextlib.closing(open_ledger(settings, model.name)) as ledger:
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model.name)))
+        verifier = None
+        if settings.verifier is not None:
+            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
         engine = vllm.VLLMEngine.start(files.name, options)
         try:
-            service = Service(settings, model, engine, ledger)
+            service = Service(settings, model, engine, ledger, verifier=verifier)
             await Server(service, listener).serve(sockets=[listener])
             return 1 if service.dead else 0
         finally:

@@ -17,11 +17,12 @@ from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion, StreamedReply, WholeReply
-from ponder.server.ledger import FEEDBACK_DAYS, Ledger, StateError
+from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
+from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.errors import NoAnswerProduced
@@ -36,7 +37,13 @@ class Service:
     """State of one server process. `draining` and `dead` are one-way."""
 
     def __init__(
-        self, settings: Settings, model: ServedModel, engine: Engine, ledger: Ledger
+        self,
+        settings: Settings,
+        model: ServedModel,
+        engine: Engine,
+        ledger: Ledger,
+        *,
+        verifier: Verifier | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -54,6 +61,8 @@ class Service:
             running=lambda: self.running,
             savings=SavingsCollector(self.ledger, settings.holdout),
         )
+        self._verifier = verifier
+        self._judged: set[asyncio.Task[None]] = set()
         self.running = 0
         self.draining = False
         self.dead = False
@@ -143,9 +152,16 @@ class Service:
         Those that fail or are left count too: an arm that loses more of them must not look cheap.
         """
         empty = False
+        answers: list[list[str]] = [[] for _ in range(completion.request.n)]
+
+        def heard(index: int, delta: ThoughtDelta | AnswerDelta) -> None:
+            if isinstance(delta, AnswerDelta):
+                answers[index].append(delta.text)
+            emit(index, delta)
+
         async with self._place(completion.request.n):
             try:
-                await completion.run(emit)
+                await completion.run(heard if self._verifier else emit)
             except NoAnswerProduced:
                 empty = True
                 self.metrics.empty(completion.assignment.arm)
@@ -153,6 +169,23 @@ class Service:
             finally:
                 self.ledger.record(charge(completion, empty))
         self.metrics.completed(completion)
+        if self._verifier is not None:
+            for answer in answers:
+                task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
+                self._judged.add(task)
+                task.add_done_callback(self._judged.discard)
+
+    async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
+        """Record a score; one that does not come is counted, and is no low one."""
+        turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
+        try:
+            score = await verifier.score(turns, answer)
+        except VerifierFailure as failure:
+            logger.warning("%s", failure)
+            self.metrics.unjudged(failure.reason)
+            return
+        if score is not None:
+            self.ledger.record(Entry(completion.assignment, {"verifier": (1.0, score)}))
 
     @asynccontextmanager
     async def _place(self, choices: int) -> AsyncIterator[None]:

@@ -53,6 +53,11 @@ class Settings(BaseSettings):
         description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
         "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
     )
+    verifier: str | None = Field(
+        None,
+        description="package.module:function of (messages, answer) that scores answers from 0 to 1 "
+        "or gives None; runs in a process of its own",
+    )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
     )

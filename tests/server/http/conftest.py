@@ -20,6 +20,7 @@ from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.server.verifier import Verifier
 
 THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
 
@@ -88,7 +89,8 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             delay=delay,
         )
         ledger = open_ledger(config, model.name)
-        service = Service(config, model, engine, ledger)
+        verifier = Verifier(config.verifier) if config.verifier else None
+        service = Service(config, model, engine, ledger, verifier=verifier)
         server = uvicorn.Server(
             uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
         )
@@ -101,6 +103,8 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         def stop() -> None:
             server.should_exit = True
             thread.join(10)
+            if verifier is not None:
+                verifier.close()
             ledger.close()
 
         stops.append(stop)
