@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
-from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.errors import (
     ApiError,
     ErrorResponse,
@@ -124,8 +123,7 @@ async def chat_completions(request: Request) -> Response:
         body = await _body(request, service.settings.max_body_bytes)
     except ClientDisconnect:
         return Response(status_code=499)
-    asked = ChatCompletionRequest.model_validate_json(body)
-    completion = service.complete(asked, request.headers.get(CONVERSATION_HEADER))
+    completion = service.complete(ChatCompletionRequest.model_validate_json(body), request.headers)
     if completion.request.stream:
         return EventStream(
             lambda put: service.streamed(completion, put),
@@ -136,7 +134,7 @@ async def chat_completions(request: Request) -> Response:
         reply = await run_for_client(request.receive, service.whole(completion))
     except ClientGone:
         return Response(status_code=499)
-    headers = {"x-request-id": completion.id}
+    headers = {"x-request-id": completion.id, **completion.trace}
     if len(reply.choices) == 1:
         report = reply.choices[0].ponder
         headers["x-ponder-budget"] = str(report.budget_effective)

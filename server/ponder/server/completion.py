@@ -64,6 +64,7 @@ class Completion:
             stop_token_ids=tuple(request.stop_token_ids),
             min_tokens=request.min_tokens,
         )
+        self.trace: dict[str, str] = {}  # headers: the client's, then those of our span
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 

@@ -6,11 +6,13 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from ponder.engine.base import Engine, EngineDeadError
+from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.conversation import read_conversation
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
@@ -18,10 +20,12 @@ from ponder.protocol.response import ChatCompletion
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion, StreamedReply, WholeReply
 from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
+from ponder.server.logs import request_id
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
+from ponder.server.traces import PROPAGATED, Traces
 from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
@@ -44,6 +48,7 @@ class Service:
         ledger: Ledger,
         *,
         verifier: Verifier | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -62,6 +67,7 @@ class Service:
             savings=SavingsCollector(self.ledger, settings.holdout),
         )
         self._verifier = verifier
+        self._traces = traces
         self._judged: set[asyncio.Task[None]] = set()
         self.running = 0
         self.draining = False
@@ -86,13 +92,11 @@ class Service:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    def complete(
-        self, request: ChatCompletionRequest, conversation: str | None = None
-    ) -> Completion:
+    def complete(self, request: ChatCompletionRequest, headers: Mapping[str, str]) -> Completion:
         """Plan a request. Raises everything the request itself is at fault for.
 
-        `conversation` is what a header says of it. A held-out conversation keeps the ceilings and
-        what the client asks for, and goes without what the operator does to save.
+        The headers may name its conversation and its trace. A held-out conversation keeps the
+        ceilings and what the client asks for, and goes without what the operator does to save.
         """
         if request.model is not None and request.model != self.model.name:
             raise ApiError(
@@ -101,12 +105,17 @@ class Service:
                 f"the model {request.model!r} is not served here: ask for {self.model.name!r}",
                 param="model",
             )
-        name = read_conversation(request, conversation) or f"request:{secrets.token_hex(16)}"
+        said = read_conversation(request, headers.get(CONVERSATION_HEADER))
+        name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
         limits = self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             limits = replace(limits, default=UNLIMITED)
-        return Completion(request, self.model, self.engine, limits, assignment)
+        completion = Completion(request, self.model, self.engine, limits, assignment)
+        request_id.set(completion.id)
+        if self._traces is not None:
+            completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
+        return completion
 
     async def whole(self, completion: Completion) -> ChatCompletion:
         """Run a completion and return it whole."""
@@ -151,7 +160,6 @@ class Service:
 
         Those that fail or are left count too: an arm that loses more of them must not look cheap.
         """
-        empty = False
         answers: list[list[str]] = [[] for _ in range(completion.request.n)]
 
         def heard(index: int, delta: ThoughtDelta | AnswerDelta) -> None:
@@ -162,18 +170,34 @@ class Service:
         async with self._place(completion.request.n):
             try:
                 await completion.run(heard if self._verifier else emit)
-            except NoAnswerProduced:
-                empty = True
-                self.metrics.empty(completion.assignment.arm)
+            except BaseException as error:
+                self._account(completion, error)
                 raise
-            finally:
-                self.ledger.record(charge(completion, empty))
+            self._account(completion, None)
         self.metrics.completed(completion)
         if self._verifier is not None:
             for answer in answers:
                 task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
                 self._judged.add(task)
                 task.add_done_callback(self._judged.discard)
+
+    def _account(self, completion: Completion, error: BaseException | None) -> None:
+        empty = isinstance(error, NoAnswerProduced)
+        if empty:
+            self.metrics.empty(completion.assignment.arm)
+        self.ledger.record(charge(completion, empty))
+        if self._traces is not None:
+            completion.trace = self._traces.record(completion, completion.trace, error)
+        fields = {
+            "arm": completion.assignment.arm,
+            "budget": completion.prompt.plan.budget,
+            "end_causes": [outcome.end_cause for outcome in completion.outcomes],
+            "thinking_tokens": sum(outcome.thinking_tokens for outcome in completion.outcomes),
+            "completion_tokens": completion.spent_tokens,
+            "seconds": round(time.perf_counter() - completion.started_at, 6),
+            "error": error and type(error).__name__,
+        }
+        logger.info("request ended", extra={"fields": fields})
 
     async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
         """Record a score; one that does not come is counted, and is no low one."""

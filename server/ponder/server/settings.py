@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     )
     drain_timeout: Annotated[int, Field(ge=0)] = Field(
         30, description="seconds that running requests get to finish after SIGTERM"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json writes a line for every request too, without what was said"
+    )
+    traces: bool = Field(
+        False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
     )
     cors_origin: list[str] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
