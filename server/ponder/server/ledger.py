@@ -166,8 +166,10 @@ class Ledger:
         now = time.time()
         try:
             with _transaction(self._database):
+                changes: dict[Key, Moments] = {}
                 for entry in batch:
-                    self._add(entry, self.experiment, now)
+                    self._add(entry, self.experiment, now, changes)
+                self._total(changes, self.experiment)
                 self._prune(now)
         except sqlite3.Error:
             self.failures += 1
@@ -195,10 +197,13 @@ class Ledger:
             self._database.execute("UPDATE responses SET score = ? WHERE id = ?", (score, response))
             change = (1.0, score) if earlier is None else (0.0, score - earlier)
             entry = Entry(Assignment(conversation, arm), {"feedback": change})
-            self._add(entry, experiment, time.time())
+            changes: dict[Key, Moments] = {}
+            self._add(entry, experiment, time.time(), changes)
+            self._total(changes, experiment)
         return True
 
-    def _add(self, entry: Entry, experiment: str, now: float) -> None:
+    def _add(self, entry: Entry, experiment: str, now: float, changes: dict[Key, Moments]) -> None:
+        """Charge the conversation; what that adds to the totals is added to `changes`."""
         execute = self._database.execute
         conversation, arm = entry.assignment.conversation, entry.assignment.arm
         if entry.response is not None:
@@ -216,7 +221,11 @@ class Ledger:
             after = (before[0] + count, before[1] + total)
             execute("REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?)", (*place, *after, now))
             change = Moments.of(*after) - Moments.of(*before)
-            execute(
+            changes[arm, measure] = changes.get((arm, measure), Moments()) + change
+
+    def _total(self, changes: Mapping[Key, Moments], experiment: str) -> None:
+        for (arm, measure), change in changes.items():
+            self._database.execute(
                 "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (experiment, arm, measure) DO UPDATE SET "
                 "conversations = conversations + excluded.conversations, "
