@@ -28,7 +28,8 @@ class Contract:
     `close_text` holds the end marker exactly once; `answer_prefix` follows it and is shown as
     part of the answer. `budget_hint` is a template with `{budget}`, put after the opening marker
     (soft), beside the cap (hard). `budget_curve` has one entry per task and budget:
-    `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`.
+    `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`. `family` names the
+    row of `ponder.thought.format` whose template arguments and tool marker hold for it.
     """
 
     think_start: str
@@ -45,6 +46,7 @@ class Contract:
     budget_hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
     budget_curve: tuple[dict[str, Any], ...] = field(default=())
+    family: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
