@@ -7,7 +7,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench
+.PHONY: help serve test check bench bench-train
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,3 +31,7 @@ check: ## ruff, mypy, import rules and the architecture tests
 bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
+
+bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m tests.bench.training --out docs/benchmark-train.json
