@@ -149,7 +149,7 @@ def table(rounds: Sequence[Round]) -> str:
     rows += [
         "",
         f"Two processes: their parameters {'agree' if agree else 'DIFFER'}; "
-        f"{furthest:.1e} from one process's at most.",
+        f"after one step {furthest:.1e} from one process's at most.",
     ]
     return "\n".join(rows)
 

@@ -34,21 +34,28 @@ Figures = dict[str, float]
 
 GROUP = 8
 MICRO_BATCHES = 4
+LEARNING_RATE = 1e-4
 NEVER = frozenset({-1})  # a stop token that no model samples
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Seconds of every step but the first, which allocates."""
+    """Seconds of every step but the first, which allocates; the parameters after that one.
+
+    Later steps sample with parameters that differ by rounding, so they need not agree.
+    """
 
     def __init__(self) -> None:
         self.steps: list[float] = []
+        self.first = torch.empty(0)
         self._began = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._began = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, *_: Any, model: Any, **__: Any) -> None:
         self.steps.append(time.perf_counter() - self._began)
+        if len(self.steps) == 1:
+            self.first = torch.cat([p.detach().flatten() for p in model.parameters()])
 
     @property
     def seconds(self) -> float:
@@ -78,7 +85,7 @@ def recipe(options: argparse.Namespace) -> PolicyRecipe:
                 "steps": options.steps,
                 "updates": 1,
                 "micro_batches": MICRO_BATCHES,
-                "learning_rate": 1e-6,
+                "learning_rate": LEARNING_RATE,
             },
             "validation": {"every": 1_000_000, "problems": 2},
             "checkpoints": {"every": 1_000_000},
@@ -91,6 +98,10 @@ def ours(options: argparse.Namespace) -> Figures:
     run = rl.Run(recipe(options), options.folder / "ours", judge, resume=False)
     trainer: BudgetTrainer = run._trainer
     run._reader.tokenizer.eos_token_ids = NEVER
+    # Nothing ends by itself: half of a response is read as its thought, half as its answer.
+    vars(run._reader).update(
+        thinking_tokens=lambda sampled: len(sampled) // 2, ended=lambda sampled: True
+    )
     clock = Clock()
     trainer.add_callback(clock)
     run.train(progress=False)
@@ -101,7 +112,12 @@ def ours(options: argparse.Namespace) -> Figures:
         sums = trainer.accelerator.gather(state.double().sum()[None])
         agree = float(bool((sums == sums[0]).all()))
     if trainer.accelerator.is_main_process:
-        torch.save(state, options.folder / f"parameters-{trainer.accelerator.num_processes}.pt")
+        torch.save(
+            clock.first, options.folder / f"parameters-{trainer.accelerator.num_processes}.pt"
+        )
+    norms = [h["grad_norm"] for h in trainer.state.log_history if "grad_norm" in h]
+    if not any(norms):
+        raise SystemExit("the steps had no gradient: nothing was compared")
     return {"seconds": clock.seconds, "processes_agree": agree}
 
 
@@ -126,7 +142,7 @@ def stock(options: argparse.Namespace) -> Figures:
         args=GRPOConfig(
             output_dir=str(options.folder / "stock"),
             max_steps=options.steps,
-            learning_rate=1e-6,
+            learning_rate=LEARNING_RATE,
             per_device_train_batch_size=rows // MICRO_BATCHES,
             gradient_accumulation_steps=MICRO_BATCHES,
             steps_per_generation=MICRO_BATCHES,
