@@ -131,7 +131,10 @@ class VLLMEngine:
             raise EngineDeadError("the vLLM engine died; see its log above") from error
 
     def shutdown(self) -> None:
+        """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
+        # Its destructor fails once the interpreter has taken its module apart: not until then.
+        del self._llm
 
 
 def prepare(model: Path) -> list[str]:
