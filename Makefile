@@ -18,6 +18,7 @@ serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(PYTHON) deploy/programs.py promtool nginx || true
 	@$(BIN)/python -m pytest
 
 check: ## ruff, mypy, import rules and the architecture tests
