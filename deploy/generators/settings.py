@@ -34,6 +34,8 @@ def typed(schema: dict[str, Any]) -> str:
 
 
 def default(schema: dict[str, Any]) -> str:
+    if "default" not in schema:
+        return "by the machine"
     value = schema["default"]
     if value is None or value == []:
         return "none"
@@ -50,6 +52,6 @@ def row(name: str, schema: dict[str, Any]) -> str:
 
 
 def render() -> str:
-    """The page. Raises `KeyError` for a setting without a description or a default."""
+    """The page. Raises `KeyError` for a setting without a description."""
     properties = Settings.model_json_schema()["properties"]
     return HEAD + "".join(row(name, schema) for name, schema in properties.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def series(measure: str, arm: str, experiment: str, data: Arm, **labels: str) ->
 def holds(promtool: Callable[..., str], tmp_path: Path) -> Callable[..., None]:
     """Assert that recorded series have the expected values, to nine digits."""
 
-    def check(inputs: list[object], expected: dict[str, float]) -> None:
-        tests = [
+    def check(inputs: list[object], expected: dict[str, float], absent: Sequence[str] = ()) -> None:
+        tests: list[dict[str, object]] = [
             {
                 "expr": f"abs({name} / ({value!r}) - 1) < bool 1e-9" if value else f"{name} + 1",
                 "eval_time": "2m",
@@ -80,6 +80,7 @@ def holds(promtool: Callable[..., str], tmp_path: Path) -> Callable[..., None]:
             }
             for name, value in expected.items()
         ]
+        tests += [{"expr": f"ponder:savings:{name}", "eval_time": "2m"} for name in absent]
         case = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
         rules = str(DEPLOY / "prometheus" / "savings.yml")
         (tmp_path / "case.yml").write_text(yaml.safe_dump({"rule_files": [rules], "tests": [case]}))
@@ -119,7 +120,7 @@ def test_a_clustered_interval_of_difference_and_ratio(holds: Callable[..., None]
 
 
 def test_experiments_of_several_state_files_add_up(holds: Callable[..., None]) -> None:
-    one, other, holdout = drawn(3, 300, 40.0), drawn(4, 200, 60.0), drawn(5, 199, 100.0)
+    one, other, holdout = drawn(3, 300, 40.0), drawn(4, 200, 60.0), drawn(5, 200, 100.0)
     both = Arm([*one.conversations, *other.conversations])
     holds(
         [
@@ -131,7 +132,7 @@ def test_experiments_of_several_state_files_add_up(holds: Callable[..., None]) -
             'ponder:holdout:mean{arm="policy",measure="seconds"}': both.mean,
             'ponder:holdout:variance{arm="policy",measure="seconds"}': both.variance,
             'ponder:savings:difference{measure="seconds"}': both.mean - holdout.mean,
-            'ponder:savings:measured{measure="seconds"}': 0.0,
+            'ponder:savings:measured{measure="seconds"}': 1.0,
         },
     )
 
@@ -145,6 +146,20 @@ def test_signals_of_quality_are_kept_apart(holds: Callable[..., None]) -> None:
         name = f'ponder:savings:difference{{measure="quality",signal="{signal}"}}'
         expected[name] = policy.mean - holdout.mean
     holds(inputs, expected)
+
+
+def test_without_enough_conversations_nothing_is_said(holds: Callable[..., None]) -> None:
+    policy, holdout = drawn(7, 900, 40.0), drawn(8, 199, 100.0)
+    inputs = [*series("tokens", "policy", "e", policy), *series("tokens", "holdout", "e", holdout)]
+    tokens = 'measure="tokens"'
+    holds(
+        inputs,
+        {
+            f"ponder:savings:measured{{{tokens}}}": 0.0,
+            f'ponder:holdout:mean{{arm="holdout",{tokens}}}': holdout.mean,
+        },
+        absent=["difference", "difference_lower", "difference_upper", "ratio", "ratio_upper"],
+    )
 
 
 def test_one_arm_alone_is_never_measured(holds: Callable[..., None]) -> None:
