@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import programs
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +33,7 @@ def installed(tool: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def promtool() -> Callable[..., str]:
-    """Run promtool; where Prometheus is not to be had, the test is skipped and says the remedy."""
-    try:
-        program = programs.find("promtool")
-    except programs.NotFound as missing:
-        pytest.skip(str(missing))
-    return lambda *arguments, **more: run(program, *arguments, **more)
+def promtool(program: Callable[[str], Path]) -> Callable[..., str]:
+    """Run promtool with arguments."""
+    found = program("promtool")
+    return lambda *arguments, **more: run(found, *arguments, **more)
