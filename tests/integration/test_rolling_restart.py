@@ -69,8 +69,8 @@ class Load:
             "messages": [{"role": "user", "content": f"What is {number} + 17 - 5?"}],
             "stream": True,
             "stream_options": {"include_usage": True},
-            "thinking_token_budget": 100,
-            "max_completion_tokens": 200,
+            "thinking_token_budget": 60,
+            "max_completion_tokens": 120,
             "ignore_eos": True,
         }
         started = monotonic()
