@@ -28,6 +28,8 @@ def typed(schema: dict[str, Any]) -> str:
         return " or ".join(typed(part) for part in schema["anyOf"] if part["type"] != "null")
     if schema["type"] == "array":
         return f"list of {typed(schema['items'])}s"
+    if "enum" in schema:
+        return " or ".join(f"`{choice}`" for choice in schema["enum"])
     name = "secret" if schema.get("format") == "password" else schema["type"]
     limits = [f"{sign} {schema[bound]:g}" for bound, sign in BOUNDS.items() if bound in schema]
     return " ".join([name, ", ".join(limits)]).rstrip()
@@ -35,7 +37,7 @@ def typed(schema: dict[str, Any]) -> str:
 
 def default(schema: dict[str, Any]) -> str:
     if "default" not in schema:
-        return "by the machine"
+        return "computed"
     value = schema["default"]
     if value is None or value == []:
         return "none"

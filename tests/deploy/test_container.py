@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,20 @@ def test_the_image_gets_all_that_it_copies() -> None:
         assert f"!{source}" in ignore
 
 
-@pytest.mark.parametrize("build", ["cpu", "gpu"])
-def test_each_variant_installs_an_extra_that_exists(build: str) -> None:
+def test_each_variant_installs_extras_that_exist() -> None:
     script = (DEPLOY / "container/install.sh").read_text()
-    assert f'".[{build}]"' in script
-    assert re.search(rf"^{build} = ", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    installed_extras = [found.split(",") for found in re.findall(r'"\.\[(.+?)\]"', script)]
+    assert [extras[0] for extras in installed_extras] == ["cpu", "gpu"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {name for extras in installed_extras for name in extras} <= set(
+        project["optional-dependencies"]
+    )
+
+
+def test_variables_are_settings() -> None:
+    known = {f"PONDER_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"PONDER_[A-Z_]+", DOCKERFILE.read_text())) <= known
+    assert set(composed("compose.yaml")["ponder"]["environment"]) <= known
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
