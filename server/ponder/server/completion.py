@@ -85,6 +85,7 @@ class Completion:
             budget_requested=plan.requested,
             budget_effective=plan.budget,
             budget_source=plan.source,
+            hint_budget=self.prompt.hint.budget if self.prompt.hint else None,
             thinking_tokens=outcome.thinking_tokens,
             forced_tokens=outcome.forced_tokens,
             answer_tokens=outcome.answer_tokens,

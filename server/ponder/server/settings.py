@@ -35,6 +35,11 @@ class Settings(BaseSettings):
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
     )
+    hint: bool = Field(
+        True,
+        description="tell a model trained on budgets of the one it has, where a request "
+        "does not say",
+    )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
     )

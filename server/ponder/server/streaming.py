@@ -139,7 +139,7 @@ def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
 def _go_on(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
     """The rest of a coroutine, for a task that has not seen what it waits for."""
     yield waits_for
-    yield from work  # type: ignore[misc]
+    yield from work
 
 
 class EventStream(Response):
