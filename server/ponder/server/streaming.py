@@ -88,7 +88,8 @@ class Outbox:
         """Wait until all is written, `last` at the end."""
         if self._blocked is not None:
             await self._blocked
-        await self._start()
+        if not self.started:
+            await self._start()
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     def end(self) -> None:
@@ -101,16 +102,16 @@ class Outbox:
             self._blocked.cancel()
 
     async def _write(self) -> None:
-        await self._start()
+        if not self.started:
+            await self._start()
         while self._parts:
             taken = b"".join(self._parts)
             self._parts.clear()
             await self._send({"type": "http.response.body", "body": taken, "more_body": True})
 
     async def _start(self) -> None:
-        if not self.started:
-            self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
 
     def _schedule(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._fill_silence)
