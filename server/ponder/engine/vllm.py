@@ -85,9 +85,12 @@ class VLLMEngine:
     @classmethod
     def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
         """Load `model` (a directory or hub name) with vLLM's own command-line options."""
+        from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return cls(AsyncLLM.from_engine_args(parse_options(model, options)))
+        llm = AsyncLLM.from_engine_args(parse_options(model, options))
+        enable_envs_cache()  # its statistics read the environment at every token
+        return cls(llm)
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
