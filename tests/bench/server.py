@@ -93,7 +93,7 @@ def running(server: str, model: Path, parser: str, log: Path) -> Iterator[Server
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(model),
+            env=environment(model) | {"PONDER_STATE": str(log.with_name("state.sqlite3"))},
             start_new_session=True,
         )
     family: list[psutil.Process] = []

@@ -40,11 +40,11 @@ class ServerProcess:
         raise AssertionError(f"not ready in {START_SECONDS} s:\n{self.log.read_text()}")
 
     def metric(self, name: str) -> float:
-        """The value of one series, as Prometheus would scrape it."""
+        """The sum over all series of a name, as Prometheus would scrape it."""
         text = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         assert found, f"{name} is not exported"
-        return float(found[1])
+        return sum(map(float, found))
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -54,7 +54,8 @@ class ServerProcess:
 
 def start_server(log: Path, *options: str) -> ServerProcess:
     """`ponder serve` on a free port, in a process group of its own."""
-    command = [sys.executable, "-m", "ponder.cli.main", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "ponder.cli.main", "serve", "--port", "0"]
+    command += ["--state", str(log.with_name("state.sqlite3")), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

@@ -3,7 +3,7 @@ from pathlib import Path
 import torch
 
 from ponder.thought.contract import Contract
-from ponder.training.export import export
+from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe, recipe_sha256
 from ponder.training.sft import SftResult
 
@@ -13,7 +13,7 @@ def test_an_export_loads_as_it_was_trained(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    written = export(tmp_path, trained.model, trained.tokenizer, recipe)
+    written = export(tmp_path, trained.model, trained.tokenizer, cold_start_contract(recipe))
     assert trained.model.dtype == torch.float32
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path)

@@ -14,7 +14,8 @@ class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
-    answer, the appended close as forced.
+    answer, the appended close as forced. `arm` is the one that the conversation was drawn into,
+    also where the request opted out of being held out.
     """
 
     budget_requested: int | None
@@ -28,7 +29,7 @@ class PonderReport(BaseModel):
     end_cause: EndCauseName
     answer_forced: bool
     confidence: float | None = None
-    arm: str = "policy"
+    arm: Literal["policy", "holdout"] = "policy"
 
 
 class TopLogprob(BaseModel):

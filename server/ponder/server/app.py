@@ -7,7 +7,6 @@ import logging
 import time
 from importlib.metadata import version
 
-import prometheus_client
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -25,6 +24,7 @@ from ponder.protocol.errors import (
 )
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
+from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
@@ -88,7 +88,7 @@ async def readyz(request: Request) -> PlainTextResponse:
 @_operations.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Ponder's metrics, and the engine's beside them."""
-    body = _service(request).metrics.render() + prometheus_client.generate_latest()
+    body = await _service(request).exposition()
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -123,7 +123,7 @@ async def chat_completions(request: Request) -> Response:
         body = await _body(request, service.settings.max_body_bytes)
     except ClientDisconnect:
         return Response(status_code=499)
-    completion = service.complete(ChatCompletionRequest.model_validate_json(body))
+    completion = service.complete(ChatCompletionRequest.model_validate_json(body), request.headers)
     if completion.request.stream:
         return EventStream(
             lambda put: service.streamed(completion, put),
@@ -134,12 +134,37 @@ async def chat_completions(request: Request) -> Response:
         reply = await run_for_client(request.receive, service.whole(completion))
     except ClientGone:
         return Response(status_code=499)
-    headers = {"x-request-id": completion.id}
+    headers = {"x-request-id": completion.id, **completion.trace}
     if len(reply.choices) == 1:
         report = reply.choices[0].ponder
         headers["x-ponder-budget"] = str(report.budget_effective)
         headers["x-ponder-end-cause"] = report.end_cause
     return Response(reply.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
+async def savings(request: Request) -> SavingsReport:
+    """What the saving policy saved, measured on the conversations that go without it."""
+    return await _service(request).savings()
+
+
+@_v1.post(
+    "/ponder/{response_id}/feedback",
+    response_model=Feedback,
+    responses={404: {"model": ErrorResponse}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}},
+        }
+    },
+    tags=["savings"],
+)
+async def feedback(request: Request, response_id: str) -> Feedback:
+    """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    return await service.rate(response_id, FeedbackRequest.model_validate_json(body).score)
 
 
 @_v1.post("/{endpoint}", include_in_schema=False)

@@ -28,6 +28,7 @@ from ponder.server.model import ServedModel
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Limits
 from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
+from ponder.thought.holdout import Assignment
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
@@ -42,13 +43,19 @@ class Completion:
     """
 
     def __init__(
-        self, request: ChatCompletionRequest, model: ServedModel, engine: Engine, limits: Limits
+        self,
+        request: ChatCompletionRequest,
+        model: ServedModel,
+        engine: Engine,
+        limits: Limits,
+        assignment: Assignment,
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.started_at = time.perf_counter()
         self.request = request
         self.model = model
+        self.assignment = assignment
         self.prompt = model.prompt(request, read_ask(request), limits)
         self._engine = engine
         self._sampling = _sampling(request, model)
@@ -57,6 +64,8 @@ class Completion:
             stop_token_ids=tuple(request.stop_token_ids),
             min_tokens=request.min_tokens,
         )
+        self.trace: dict[str, str] = {}  # headers: the client's, then those of our span
+        self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 
     async def run(self, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]) -> None:
@@ -65,6 +74,7 @@ class Completion:
         One failing choice fails the request and aborts the others.
         """
         thoughts = [self._thought(index) for index in range(self.request.n)]
+        self._thoughts = thoughts
         if len(thoughts) == 1:
             self.outcomes = [await thoughts[0].run(lambda delta: emit(0, delta))]
             return
@@ -78,6 +88,11 @@ class Completion:
             raise failures.exceptions[0] from failures
         self.outcomes = [task.result() for task in tasks]
 
+    @property
+    def spent_tokens(self) -> int:
+        """Completion tokens until now, also of choices that failed or were left."""
+        return sum(thought.spent_tokens for thought in self._thoughts)
+
     def report(self, index: int) -> PonderReport:
         plan, outcome = self.prompt.plan, self.outcomes[index]
         return PonderReport(
@@ -90,6 +105,7 @@ class Completion:
             retry_tokens=outcome.retry_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
+            arm=self.assignment.arm,
         )
 
     def usage(self) -> Usage:

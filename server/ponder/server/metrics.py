@@ -1,4 +1,8 @@
-"""Prometheus metrics about thoughts. vLLM's own count requests to the engine instead."""
+"""Prometheus metrics about thoughts. vLLM's own count requests to the engine instead.
+
+Labels are bounded: the one model that is served, the arms, the causes and the codes that this code
+names; never what a client sent. A process exports its own; several are several scrape targets.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,21 @@ import logging
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.registry import Collector
 
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.controller import Outcome
+from ponder.thought.holdout import Arm
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +38,25 @@ class Metrics:
 
     Counters and distributions have a registry each: `ponder_thinking_tokens_total` and the
     histogram `ponder_thinking_tokens` are two names in Prometheus' text format, but the client
-    library strips `_total` and would see one.
+    library strips `_total` and would see one. For the same reason no series tell when they were
+    created. `savings` is exported beside them, and so is the default registry, which is vLLM's.
     """
 
-    def __init__(self, model: str, running: Callable[[], int]) -> None:
+    def __init__(
+        self, model: str, arms: Sequence[Arm], running: Callable[[], int], savings: Collector
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
         self._distributions = CollectorRegistry()
         self._model = model
 
-        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        def counter(name: str, text: str, labels: Sequence[str] = ("arm",)) -> Counter:
             return Counter(f"ponder_{name}", text, labels, registry=self._counters)
 
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
-            return Histogram(f"ponder_{name}", text, buckets=buckets, registry=self._distributions)
+            return Histogram(
+                f"ponder_{name}", text, ["arm"], buckets=buckets, registry=self._distributions
+            )
 
         self._requests = counter(
             "requests_total",
@@ -44,6 +64,9 @@ class Metrics:
             ["model", "end_cause", "arm"],
         )
         self._errors = counter("errors_total", "Requests that ended in an error", ["code"])
+        self._unjudged = counter(
+            "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
+        )
         self._prompt = counter("prompt_tokens_total", "Prompt tokens, once per request")
         self._thinking = counter("thinking_tokens_total", "Tokens of thoughts")
         self._answer = counter("answer_tokens_total", "Tokens of answers")
@@ -51,7 +74,7 @@ class Metrics:
         self._retry = counter("retry_tokens_total", "Sampled tokens that a retry discarded")
         self._probe = counter("probe_tokens_total", "Tokens sampled to probe a thought")
         self._truncations = counter(
-            "truncations_total", "Thoughts that were closed for the model", ["cause"]
+            "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
         )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
         self._violations = counter(
@@ -80,52 +103,70 @@ class Metrics:
         gauge.set_function(running)
         info = Gauge("ponder_build_info", "Always 1", ["version"], registry=self._distributions)
         info.labels(version("ponder")).set(1)
-        for cause in ("natural", "budget", "length", "disabled"):
-            self._requests.labels(model, cause, "policy")
-        for cause in ("budget", "length"):
-            self._truncations.labels(cause)
+        self._distributions.register(savings)
+        for arm in arms:
+            self._exist(arm)
 
     def completed(self, completion: Completion) -> None:
         """Count a finished request."""
-        self._prompt.inc(len(completion.prompt.token_ids))
+        arm = completion.assignment.arm
+        self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
         for outcome in completion.outcomes:
-            self._choice(outcome, completion.prompt.plan, completion.started_at)
+            self._choice(outcome, completion.prompt.plan, completion.started_at, arm)
 
     def failed(self, code: str) -> None:
         """Count a request that was answered with an error."""
         self._errors.labels(code).inc()
-        if code == "no_answer_produced":
-            self._empty.inc()
+
+    def empty(self, arm: Arm) -> None:
+        """Count a request whose answer stayed empty."""
+        self._empty.labels(arm).inc()
+
+    def unjudged(self, reason: str) -> None:
+        """Count an answer that the verifier failed on."""
+        self._unjudged.labels(reason).inc()
 
     def render(self) -> bytes:
-        return generate_latest(self._counters) + generate_latest(self._distributions)
+        registries = (self._counters, self._distributions, REGISTRY)
+        return b"".join(generate_latest(registry) for registry in registries)
 
-    def _choice(self, outcome: Outcome, plan: Plan, started_at: float) -> None:
-        self._requests.labels(self._model, outcome.end_cause, "policy").inc()
-        self._thinking.inc(outcome.thinking_tokens)
-        self._answer.inc(outcome.answer_tokens)
-        self._forced.inc(outcome.forced_tokens)
-        self._retry.inc(outcome.retry_tokens)
-        self._thought_length.observe(outcome.thinking_tokens)
-        self._answer_length.observe(outcome.answer_tokens)
-        self._budget.observe(plan.budget)
+    def _exist(self, arm: Arm) -> None:
+        """Export zeros before the first request, without which a first increase is not seen."""
+        for cause in ("natural", "budget", "length", "disabled"):
+            self._requests.labels(self._model, cause, arm)
+        for cause in ("budget", "length"):
+            self._truncations.labels(cause, arm)
+        tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
+        for counter in (*tokens, self._probe, self._empty, self._violations):
+            counter.labels(arm)
+
+    def _choice(self, outcome: Outcome, plan: Plan, started_at: float, arm: Arm) -> None:
+        self._requests.labels(self._model, outcome.end_cause, arm).inc()
+        self._thinking.labels(arm).inc(outcome.thinking_tokens)
+        self._answer.labels(arm).inc(outcome.answer_tokens)
+        self._forced.labels(arm).inc(outcome.forced_tokens)
+        self._retry.labels(arm).inc(outcome.retry_tokens)
+        self._thought_length.labels(arm).observe(outcome.thinking_tokens)
+        self._answer_length.labels(arm).observe(outcome.answer_tokens)
+        self._budget.labels(arm).observe(plan.budget)
         if plan.budget:
-            self._used.observe(outcome.thinking_tokens / plan.budget)
+            self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
-            self._truncations.labels(outcome.end_cause).inc()
+            self._truncations.labels(outcome.end_cause, arm).inc()
         if outcome.thinking_tokens > plan.budget:
-            self._violations.inc()
+            self._violations.labels(arm).inc()
             logger.error(
                 "a thought of %d tokens exceeded its budget of %d",
                 outcome.thinking_tokens,
                 plan.budget,
             )
-        self._times(outcome, started_at)
+        self._times(outcome, started_at, arm)
 
-    def _times(self, outcome: Outcome, started_at: float) -> None:
+    def _times(self, outcome: Outcome, started_at: float, arm: Arm) -> None:
         if outcome.first_token_at is not None:
-            self._first_token.observe(outcome.first_token_at - started_at)
+            self._first_token.labels(arm).observe(outcome.first_token_at - started_at)
             if outcome.thought_ended_at is not None:
-                self._thinking_time.observe(outcome.thought_ended_at - outcome.first_token_at)
+                thinking = outcome.thought_ended_at - outcome.first_token_at
+                self._thinking_time.labels(arm).observe(thinking)
         if outcome.first_answer_at is not None:
-            self._first_answer.observe(outcome.first_answer_at - started_at)
+            self._first_answer.labels(arm).observe(outcome.first_answer_at - started_at)

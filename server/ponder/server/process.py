@@ -18,10 +18,15 @@ import uvloop
 
 from ponder.engine import vllm
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
+from ponder.server import logs
 from ponder.server.app import create_app
+from ponder.server.ledger import StateError
 from ponder.server.model import ServedModel
+from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings
+from ponder.server.traces import Traces, TracesError
+from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import ContractError
 from ponder.thought.errors import InvalidCloseText
 
@@ -40,12 +45,15 @@ _OPERATOR_ERRORS = (
     ContractError,
     TokenizerError,
     InvalidCloseText,
+    StateError,
+    VerifierError,
+    TracesError,
 )
 
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM, SIGINT or the engine's death; returns the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logs.configure(settings.log_format)
     try:
         listener = _bind(settings.host, settings.port)
         files = ModelFiles.find(settings.model)
@@ -68,13 +76,20 @@ async def _serve(
     options: list[str],
     listener: socket.socket,
 ) -> int:
-    engine = vllm.VLLMEngine.start(files.name, options)
-    try:
-        service = Service(settings, model, engine)
-        await Server(service, listener).serve(sockets=[listener])
-        return 1 if service.dead else 0
-    finally:
-        engine.shutdown()
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model.name)))
+        verifier = traces = None
+        if settings.verifier is not None:
+            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
+        if settings.traces:
+            traces = stack.enter_context(contextlib.closing(Traces()))
+        engine = vllm.VLLMEngine.start(files.name, options)
+        try:
+            service = Service(settings, model, engine, ledger, verifier=verifier, traces=traces)
+            await Server(service, listener).serve(sockets=[listener])
+            return 1 if service.dead else 0
+        finally:
+            engine.shutdown()
 
 
 class Server(uvicorn.Server):

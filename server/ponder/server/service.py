@@ -5,18 +5,33 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from ponder.engine.base import Engine, EngineDeadError
+from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
+from ponder.protocol.conversation import read_conversation
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion
+from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion, StreamedReply, WholeReply
+from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
+from ponder.server.logs import request_id
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
+from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
-from ponder.thought.budget import Limits
+from ponder.server.traces import PROPAGATED, Traces
+from ponder.server.verifier import Verifier, VerifierFailure
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.holdout import ARMS
+from ponder.thought.outcome import ThoughtDelta
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
@@ -25,7 +40,16 @@ HEALTH_CHECK_SECONDS = 1.0
 class Service:
     """State of one server process. `draining` and `dead` are one-way."""
 
-    def __init__(self, settings: Settings, model: ServedModel, engine: Engine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: ServedModel,
+        engine: Engine,
+        ledger: Ledger,
+        *,
+        verifier: Verifier | None = None,
+        traces: Traces | None = None,
+    ) -> None:
         self.settings = settings
         self.model = model
         self.engine = engine
@@ -34,7 +58,17 @@ class Service:
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
-        self.metrics = Metrics(model.name, running=lambda: self.running)
+        self.ledger = ledger
+        self.holdout = holdout(settings)
+        self.metrics = Metrics(
+            model.name,
+            ARMS if settings.holdout else ARMS[:1],
+            running=lambda: self.running,
+            savings=SavingsCollector(self.ledger, settings.holdout),
+        )
+        self._verifier = verifier
+        self._traces = traces
+        self._judged: set[asyncio.Task[None]] = set()
         self.running = 0
         self.draining = False
         self.dead = False
@@ -58,8 +92,12 @@ class Service:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    def complete(self, request: ChatCompletionRequest) -> Completion:
-        """Plan a request. Raises everything the request itself is at fault for."""
+    def complete(self, request: ChatCompletionRequest, headers: Mapping[str, str]) -> Completion:
+        """Plan a request. Raises everything the request itself is at fault for.
+
+        The headers may name its conversation and its trace. A held-out conversation keeps the
+        ceilings and what the client asks for, and goes without what the operator does to save.
+        """
         if request.model is not None and request.model != self.model.name:
             raise ApiError(
                 404,
@@ -67,23 +105,111 @@ class Service:
                 f"the model {request.model!r} is not served here: ask for {self.model.name!r}",
                 param="model",
             )
-        return Completion(request, self.model, self.engine, self.limits)
+        said = read_conversation(request, headers.get(CONVERSATION_HEADER))
+        name = said or f"request:{secrets.token_hex(16)}"
+        assignment = self.holdout.assign(name)
+        limits = self.limits
+        if assignment.arm == "holdout" and request.ponder.holdout != "never":
+            limits = replace(limits, default=UNLIMITED)
+        completion = Completion(request, self.model, self.engine, limits, assignment)
+        request_id.set(completion.id)
+        if self._traces is not None:
+            completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
+        return completion
 
     async def whole(self, completion: Completion) -> ChatCompletion:
         """Run a completion and return it whole."""
         reply = WholeReply(completion)
-        async with self._place(completion.request.n):
-            await completion.run(reply.emit)
-        self.metrics.completed(completion)
+        await self._run(completion, reply.emit)
         return reply.response()
 
     async def streamed(self, completion: Completion, put: Callable[[bytes], None]) -> None:
         """Run a completion and put its events as they come."""
         reply = StreamedReply(completion)
-        async with self._place(completion.request.n):
-            await completion.run(lambda index, delta: put(reply.event(index, delta)))
-        self.metrics.completed(completion)
+        await self._run(completion, lambda index, delta: put(reply.event(index, delta)))
         put(reply.closing())
+
+    async def exposition(self) -> bytes:
+        """All metrics; where the state cannot be read, the savings are as they last were."""
+        try:
+            await self.ledger.refresh()
+        except StateError as error:
+            logger.error("%s", error)
+        return self.metrics.render()
+
+    async def savings(self) -> SavingsReport:
+        """Raises `StateError`."""
+        return await report(self.ledger, self.settings.holdout)
+
+    async def rate(self, response: str, score: float) -> Feedback:
+        """Take a client's word for how good a response was. Raises `StateError`."""
+        if not await self.ledger.rate(response, score):
+            raise ApiError(
+                404,
+                "response_not_found",
+                f"no response {response!r} is known here: send the `id` of a response that is "
+                f"complete and at most {FEEDBACK_DAYS:g} days old",
+                param="id",
+            )
+        return Feedback(id=response, score=score)
+
+    async def _run(
+        self, completion: Completion, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]
+    ) -> None:
+        """Run a completion and charge it with what it spent, however it ends.
+
+        Those that fail or are left count too: an arm that loses more of them must not look cheap.
+        """
+        answers: list[list[str]] = [[] for _ in range(completion.request.n)]
+
+        def heard(index: int, delta: ThoughtDelta | AnswerDelta) -> None:
+            if isinstance(delta, AnswerDelta):
+                answers[index].append(delta.text)
+            emit(index, delta)
+
+        async with self._place(completion.request.n):
+            try:
+                await completion.run(heard if self._verifier else emit)
+            except BaseException as error:
+                self._account(completion, error)
+                raise
+            self._account(completion, None)
+        self.metrics.completed(completion)
+        if self._verifier is not None:
+            for answer in answers:
+                task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
+                self._judged.add(task)
+                task.add_done_callback(self._judged.discard)
+
+    def _account(self, completion: Completion, error: BaseException | None) -> None:
+        empty = isinstance(error, NoAnswerProduced)
+        if empty:
+            self.metrics.empty(completion.assignment.arm)
+        self.ledger.record(charge(completion, empty))
+        if self._traces is not None:
+            completion.trace = self._traces.record(completion, completion.trace, error)
+        fields = {
+            "arm": completion.assignment.arm,
+            "budget": completion.prompt.plan.budget,
+            "end_causes": [outcome.end_cause for outcome in completion.outcomes],
+            "thinking_tokens": sum(outcome.thinking_tokens for outcome in completion.outcomes),
+            "completion_tokens": completion.spent_tokens,
+            "seconds": round(time.perf_counter() - completion.started_at, 6),
+            "error": error and type(error).__name__,
+        }
+        logger.info("request ended", extra={"fields": fields})
+
+    async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
+        """Record a score; one that does not come is counted, and is no low one."""
+        turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
+        try:
+            score = await verifier.score(turns, answer)
+        except VerifierFailure as failure:
+            logger.warning("%s", failure)
+            self.metrics.unjudged(failure.reason)
+            return
+        if score is not None:
+            self.ledger.record(Entry(completion.assignment, {"verifier": (1.0, score)}))
 
     @asynccontextmanager
     async def _place(self, choices: int) -> AsyncIterator[None]:

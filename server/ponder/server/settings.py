@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
+
+
+def _state_home() -> Path:
+    """Where the XDG Base Directory Specification wants state to be."""
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".local" / "state") / "ponder"
 
 
 class Settings(BaseSettings):
@@ -35,6 +42,22 @@ class Settings(BaseSettings):
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
     )
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of conversations served without the default budget, to compare with"
+    )
+    holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None, description="secret that draws the held-out conversations; the same on every replica"
+    )
+    state: Path = Field(
+        default_factory=lambda: _state_home() / "state.sqlite3",
+        description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
+        "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
+    )
+    verifier: str | None = Field(
+        None,
+        description="package.module:function of (messages, answer) that scores answers from 0 to 1 "
+        "or gives None; runs in a process of its own",
+    )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
     )
@@ -53,6 +76,12 @@ class Settings(BaseSettings):
     drain_timeout: Annotated[int, Field(ge=0)] = Field(
         30, description="seconds that running requests get to finish after SIGTERM"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="json writes a line for every request too, without what was said"
+    )
+    traces: bool = Field(
+        False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
+    )
     cors_origin: list[str] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
@@ -63,3 +92,12 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         """`PONDER_API_KEY=one,two`"""
         return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _holdout_has_its_key(self) -> Settings:
+        if self.holdout and self.holdout_key is None:
+            raise ValueError(
+                "--holdout needs a secret to draw conversations with: set PONDER_HOLDOUT_KEY to "
+                "the same 16 or more characters on every replica, as from `openssl rand -hex 16`"
+            )
+        return self

@@ -76,6 +76,14 @@ class Thought:
         self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
         self.outcome = Outcome()
 
+    @property
+    def spent_tokens(self) -> int:
+        """Completion tokens; of a thought that has not come to its end, all that were read."""
+        if self.outcome.ended_at is not None:
+            return self.outcome.completion_tokens
+        read = sum(len(segment.sampled) for segment in self._segments)
+        return read + self.outcome.forced_tokens + self.outcome.retry_tokens
+
     async def run(self, emit: Emit) -> Outcome:
         """Live the life. Raises `NoAnswerProduced`, `EngineError`."""
         try:
@@ -85,6 +93,7 @@ class Thought:
             else:
                 self.outcome.end_cause = "disabled"
             await self._answer(segment, emit)
+            self.outcome.ended_at = time.perf_counter()
             return self.outcome
         finally:
             for segment in self._segments:

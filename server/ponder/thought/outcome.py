@@ -36,6 +36,7 @@ class Outcome:
     first_token_at: float | None = None
     thought_ended_at: float | None = None
     first_answer_at: float | None = None
+    ended_at: float | None = None
 
     @property
     def completion_tokens(self) -> int:

@@ -11,14 +11,18 @@ from typing import Any
 import openai
 import pytest
 import uvicorn
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from ponder.engine.base import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app
 from ponder.server.model import ServedModel
+from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.server.traces import Traces
+from ponder.server.verifier import Verifier
 
 THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
 
@@ -70,9 +74,10 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         chunk_sizes: tuple[int, ...] = (1,),
         delay: float = 0.0,
         max_model_len: int = 4096,
+        exporter: SpanExporter | None = None,
         **settings: object,
     ) -> Running:
-        config = Settings(**settings)  # type: ignore[arg-type]
+        config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
         model = ServedModel.load(files, config)
         if not thinks:
             model = dataclasses.replace(model, form=None, compiled=None)
@@ -86,7 +91,10 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             chunk_sizes=chunk_sizes,
             delay=delay,
         )
-        service = Service(config, model, engine)
+        ledger = open_ledger(config, model.name)
+        verifier = Verifier(config.verifier) if config.verifier else None
+        traces = Traces(exporter) if exporter else None
+        service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)
         server = uvicorn.Server(
             uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
         )
@@ -99,6 +107,10 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         def stop() -> None:
             server.should_exit = True
             thread.join(10)
+            for optional in (verifier, traces):
+                if optional is not None:
+                    optional.close()
+            ledger.close()
 
         stops.append(stop)
         return Running(service, engine, f"http://127.0.0.1:{port}")

@@ -210,7 +210,8 @@ def test_metrics_say_what_the_responses_said(serve: Serve) -> None:
     text = httpx.get(f"{running.url}/metrics").text
 
     def value(name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        label = "" if "{" in name else '{arm="policy"}'
+        found = re.search(rf"^{re.escape(name + label)} (\S+)$", text, re.MULTILINE)
         assert found, name
         return float(found[1])
 
@@ -225,7 +226,7 @@ def test_metrics_say_what_the_responses_said(serve: Serve) -> None:
     assert completion == sum(usage.completion_tokens for usage in usages)
     budget = 'ponder_requests_total{arm="policy",end_cause="budget",model="tiny"}'
     assert value(budget) == 3
-    assert value('ponder_truncations_total{cause="budget"}') == 3
+    assert value('ponder_truncations_total{arm="policy",cause="budget"}') == 3
     assert value("ponder_budget_violations_total") == 0
     assert value("ponder_empty_answers_total") == 0
 

@@ -84,6 +84,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"guided_json": {}}, "guided_json"),
         ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
         ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
+        ({"ponder": {"holdout": "always"}}, "ponder.holdout"),
+        ({"ponder": {"scope": ""}}, "ponder.scope"),
         ({"temperature": 3}, "temperature"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"messages": []}, "messages"),
@@ -175,7 +177,7 @@ def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> 
     assert caught.value.body["code"] == "no_answer_produced"  # type: ignore[index]
     assert caught.value.response.headers["x-should-retry"] == "false"
     metrics = httpx.get(f"{running.url}/metrics").text
-    assert "ponder_empty_answers_total 1.0" in metrics
+    assert 'ponder_empty_answers_total{arm="policy"} 1.0' in metrics
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:

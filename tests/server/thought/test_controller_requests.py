@@ -161,3 +161,4 @@ def test_times_are_in_order_and_the_cache_is_that_of_the_first_request() -> None
     assert outcome.thought_ended_at is not None
     assert outcome.first_answer_at is not None
     assert outcome.first_token_at < outcome.thought_ended_at < outcome.first_answer_at
+    assert outcome.ended_at is not None and outcome.first_answer_at <= outcome.ended_at

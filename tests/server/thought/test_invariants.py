@@ -231,7 +231,7 @@ def test_the_parts_are_what_the_engine_was_asked_and_sampled(case: Case) -> None
 def test_the_size_of_chunks_changes_nothing(case: Case) -> None:
     one, many = case.live(), case.live(case.chunk_sizes)
     for life in (one, many):
-        for name in ("first_token_at", "thought_ended_at", "first_answer_at"):
+        for name in ("first_token_at", "thought_ended_at", "first_answer_at", "ended_at"):
             setattr(life.outcome, name, None)
     assert one.outcome == many.outcome
     assert (one.reasoning, one.content) == (many.reasoning, many.content)

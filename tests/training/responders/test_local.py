@@ -11,7 +11,7 @@ from ponder.engine import vllm
 from ponder.engine.scripted import ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.contract import Contract
-from ponder.training.export import export
+from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe
 from ponder.training.responders.base import Ask, Hint, Reply, ResponderError, hint_text
 from ponder.training.responders.local import LocalResponder
@@ -23,7 +23,7 @@ THOUGHT = "We need 3 + 4.\nFirst 3 + 4 = 7.\nSo it is 7."
 
 @pytest.fixture
 def checkpoint(recipe: SftRecipe, trained: SftResult, tmp_path: Path) -> Path:
-    export(tmp_path, trained.model, trained.tokenizer, recipe)
+    export(tmp_path, trained.model, trained.tokenizer, cold_start_contract(recipe))
     return tmp_path
 
 

@@ -63,3 +63,21 @@ def test_a_family_that_runs_dry_is_an_error() -> None:
     roots = (TINY_TASKS[-1],)
     with pytest.raises(ValueError, match="ask for fewer"):
         held_out(roots, 5000, "test", seed=0)
+
+
+def test_a_split_that_a_family_never_reaches_is_an_error() -> None:
+    class Same:
+        """One problem, for ever; it lies in `train`."""
+
+        name = "sum"
+        difficulties = (1,)
+
+        def sample(self, rng: Random, difficulty: int) -> Problem:
+            return problem("sum:3+4")
+
+        def verify(self, problem: Problem, text: str) -> bool:
+            return False
+
+    assert draw(Same(), Random(0), 1, "train").id == "sum:3+4"
+    with pytest.raises(ValueError, match="no test problem of difficulty 1"):
+        draw(Same(), Random(0), 1, "test")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.training.tasks.verify import final_number, same_number
+from ponder.training.tasks.verify import final_answer, final_number, same_number, same_text
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,32 @@ def test_a_stated_number_is_read_whatever_stands_before(number: int, before: str
 
 def test_a_text_without_a_number_is_wrong() -> None:
     assert not same_number("3", "three")
+
+
+@pytest.mark.parametrize("text", ["red", "", "7"])
+def test_a_reference_without_a_number_is_matched_by_nothing(text: str) -> None:
+    assert not same_number("blue", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("blue", "blue"),
+        ("  blue\n", "blue"),
+        ("The answer is blue.", "blue"),
+        ("The answer is red. No: the answer is 3.5.", "3.5"),
+        ("Answer: blue whale", "blue whale"),
+        ("It is <answer> blue. </answer>, the answer is red", "blue."),
+        ("<answer>red</answer><answer>blue\nwhale</answer>", "blue\nwhale"),
+        ("Blue is it.", "Blue is it."),
+        ("", ""),
+    ],
+)
+def test_final_answer(text: str, answer: str) -> None:
+    assert final_answer(text) == answer
+
+
+def test_texts_are_compared_letter_by_letter() -> None:
+    assert same_text(" blue", "The answer is blue.")
+    assert not same_text("blue", "The answer is Blue.")
+    assert not same_text("blue", "blue or red")

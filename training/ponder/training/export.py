@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,38 @@ from .tokenizer import THINK_END, THINK_START
 from .traces import CLOSE_TEXT, HINT
 
 
-def export(directory: Path, model: Any, tokenizer: Any, recipe: SftRecipe) -> Contract:
+def export(
+    directory: Path, model: Any, tokenizer: Any, contract: Contract, state: Any = None
+) -> Contract:
     """Write weights (safetensors, bfloat16), tokenizer, chat template and `ponder.json`.
 
-    The model in memory is left as it was. Existing files of the same names are replaced.
+    `state` replaces the weights of `model`, which is left as it was. Existing files of the same
+    names are replaced. Returns the contract with the hash of the tokenizer as it was written.
     """
     import torch
 
     directory.mkdir(parents=True, exist_ok=True)
-    rounded = deepcopy(model).to(torch.bfloat16)
-    rounded.config.use_cache = True
-    rounded.save_pretrained(directory)
+    weights = model.state_dict() if state is None else state
+    rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    model.save_pretrained(directory, state_dict=rounded)
+    # It has written what the model in memory is; the weights beside it are rounded, for serving.
+    config = deepcopy(model.config)
+    config.dtype, config.use_cache = torch.bfloat16, True
+    config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    contract = Contract(
+    contract = replace(contract, tokenizer_sha256=tokenizer_sha256(directory))
+    contract.save(directory)
+    return contract
+
+
+def cold_start_contract(recipe: SftRecipe) -> Contract:
+    """The contract of a model trained from scratch on written thoughts."""
+    return Contract(
         think_start=THINK_START,
         think_end=THINK_END,
         close_text=CLOSE_TEXT,
         opened_by="template",
-        tokenizer_sha256=tokenizer_sha256(directory),
+        tokenizer_sha256="",
         method="sft",
         recipe=recipe.name,
         recipe_sha256=recipe_sha256(recipe),
@@ -38,5 +53,3 @@ def export(directory: Path, model: Any, tokenizer: Any, recipe: SftRecipe) -> Co
         budget_hint=HINT,
         trained_budgets=recipe.traces.budgets,
     )
-    contract.save(directory)
-    return contract

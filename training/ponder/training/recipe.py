@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .methods import MethodConfig
 
 SHIPPED = Path(__file__).with_name("recipes")
 
@@ -78,6 +80,93 @@ class SftRecipe(_Section):
     optimisation: Optimisation
 
 
+class Rollouts(_Section):
+    """What is sampled for a step."""
+
+    prompts: int = Field(ge=1, le=65536, description="problems per step")
+    temperature: float = Field(1.0, gt=0, le=10)
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="who samples; vllm is colocated and needs a GPU"
+    )
+    verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
+
+
+class PolicyOptimisation(_Section):
+    """AdamW with linear warm-up, then a constant learning rate; counts are optimizer updates."""
+
+    steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
+    updates: int = Field(ge=1, le=64, description="optimizer updates per step")
+    micro_batches: int = Field(
+        1, ge=1, le=4096, description="passes each update is split into; more save memory"
+    )
+    learning_rate: float = Field(gt=0, le=1)
+    warmup_updates: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    gradient_checkpointing: bool = False
+
+
+class Validation(_Section):
+    """How the run is watched: natural thinking on problems that training never sees."""
+
+    every: int = Field(ge=1, description="steps between validations")
+    problems: int = Field(ge=1, le=100_000)
+    samples: int = Field(1, ge=1, le=1024, description="responses per problem")
+
+
+class Checkpoints(_Section):
+    """States that a killed run can resume from."""
+
+    every: int = Field(ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
+
+
+class Lora(_Section):
+    """Train low-rank adapters (PEFT) instead of all weights; the export merges them."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: int = Field(32, ge=1, le=4096)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class PolicyRecipe(_Section):
+    """Reinforcement learning from a checkpoint, by the method that `method` names."""
+
+    name: str = Field(min_length=1)
+    seed: int = Field(ge=0)
+    base: str = Field(
+        min_length=1, description="directory of a checkpoint with ponder.json, or a hub name"
+    )
+    tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
+    method: MethodConfig
+    rollouts: Rollouts
+    optimisation: PolicyOptimisation
+    validation: Validation
+    checkpoints: Checkpoints
+    lora: Lora | None = None
+    report_to: tuple[str, ...] = Field((), description="trackers besides metrics.jsonl: wandb, …")
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        prompts, updates = self.rollouts.prompts, self.optimisation.updates
+        if prompts % updates:
+            raise ValueError(
+                f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates = "
+                f"{updates}: every update learns from whole groups"
+            )
+        rows = prompts // updates * self.method.group_size
+        if self.optimisation.micro_batches > rows:
+            raise ValueError(
+                f"optimisation.micro_batches = {self.optimisation.micro_batches} must be at most "
+                f"the {rows} rows of an update"
+            )
+        return self
+
+
+Recipe = SftRecipe | PolicyRecipe
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with Ponder, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -96,7 +185,7 @@ def find_recipe(name_or_path: str) -> Path:
     )
 
 
-def load_recipe(path: Path) -> SftRecipe:
+def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe; `RecipeError` names every field that is wrong."""
     import yaml
 
@@ -104,8 +193,9 @@ def load_recipe(path: Path) -> SftRecipe:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
+    kind = PolicyRecipe if isinstance(raw, dict) and "method" in raw else SftRecipe
     try:
-        return SftRecipe.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
@@ -114,6 +204,6 @@ def load_recipe(path: Path) -> SftRecipe:
         raise RecipeError(f"{path}: {wrong}") from error
 
 
-def recipe_sha256(recipe: SftRecipe) -> str:
+def recipe_sha256(recipe: Recipe) -> str:
     """Hash of what the recipe says, whatever its YAML looks like."""
     return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()

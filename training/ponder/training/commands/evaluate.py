@@ -15,12 +15,11 @@ from pydantic_settings import CliPositionalArg
 from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
 from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
 from ponder.training.tasks.base import Problem, Task, held_out
+from ponder.training.tasks.sources import SOURCES, find_tasks
 from ponder.training.tasks.tiny import TINY_TASKS
 
 if TYPE_CHECKING:
     from ponder.training.evaluation import Sample
-
-_TASKS: dict[str, Task] = {task.name: task for task in TINY_TASKS}
 
 
 def _key_of_environment() -> SecretStr | None:
@@ -42,7 +41,7 @@ class Options(BaseModel):
         default=["truncated"], min_length=1, description=f"of {', '.join(MODES)}"
     )
     tasks: list[str] = Field(
-        default=list(_TASKS), min_length=1, description=f"of {', '.join(_TASKS)}"
+        default=[task.name for task in TINY_TASKS], min_length=1, description=SOURCES
     )
     budgets: list[Annotated[int, Field(ge=-1)]] = Field(
         default=[0, 16, 32, 64, 128, 256, -1],
@@ -74,14 +73,6 @@ class Options(BaseModel):
     def _comma_separated(cls, names: list[str]) -> list[str]:
         return [name for part in names for name in part.split(",")]
 
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, names: list[str]) -> list[str]:
-        unknown = [name for name in names if name not in _TASKS]
-        if unknown:
-            raise ValueError(f"no task {', '.join(unknown)}: choose of {', '.join(_TASKS)}")
-        return names
-
     @field_validator("modes", mode="before")
     @classmethod
     def _known_modes(cls, names: list[str]) -> list[str]:
@@ -110,8 +101,8 @@ def run(options: Options) -> int:
     if options.plots is not None:
         from ponder.training.plots import plot_evaluation  # missing matplotlib is said first
 
-    tasks = tuple(_TASKS[name] for name in options.tasks)
     try:
+        tasks = find_tasks(options.tasks)
         problems = held_out(tasks, options.n, "test", options.seed)
     except ValueError as error:
         print(f"ponder eval: {error}", file=sys.stderr)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
-from ponder.training.recipe import RecipeError, find_recipe, load_recipe
+if TYPE_CHECKING:
+    from ponder.training.recipe import PolicyRecipe, SftRecipe
 
 
 class Options(BaseModel):
@@ -21,33 +23,69 @@ class Options(BaseModel):
     out: Path | None = Field(
         default=None, description="directory of the checkpoint (default: ./NAME of the recipe)"
     )
+    base: str | None = Field(
+        default=None, description="replaces the recipe's base checkpoint (not for a cold start)"
+    )
     seed: int | None = Field(default=None, ge=0, description="replaces the recipe's seed")
     threads: int = Field(default=2, ge=1, description="CPU threads")
+    resume: bool = Field(default=False, description="continue from the last complete checkpoint")
+    dry_run: bool = Field(default=False, description="print the plan and the memory it needs")
 
 
 def run(options: Options) -> int:
-    """Train and export; 0 when the checkpoint is written, 2 when the recipe does not hold."""
-    try:
-        recipe = load_recipe(find_recipe(options.recipe))
-    except RecipeError as error:
-        print(f"ponder train: {error}", file=sys.stderr)
-        return 2
-    if options.seed is not None:
-        recipe = recipe.model_copy(update={"seed": options.seed})
+    """Train and export; 0 when the checkpoint is written, 1 when the run diverged, 2 when the
+    recipe does not hold.
+    """
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
+
+    try:
+        recipe = load_recipe(find_recipe(options.recipe))
+        if options.seed is not None:
+            recipe = recipe.model_copy(update={"seed": options.seed})
+        if isinstance(recipe, SftRecipe):
+            return _cold_start(recipe, options)
+        if options.base is not None:
+            recipe = recipe.model_copy(update={"base": options.base})
+        return _policy(recipe, options)
+    except RecipeError as error:
+        print(f"ponder train: {error}", file=sys.stderr)
+        return 2
+
+
+def _cold_start(recipe: SftRecipe, options: Options) -> int:
     import torch
 
-    from ponder.training.export import export
+    from ponder.training.export import cold_start_contract, export
     from ponder.training.sft import train_sft
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
     result = train_sft(recipe)
-    export(directory, result.model, result.tokenizer, recipe)
+    export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
     print(
         f"{directory}: {result.tokens:,} tokens in {result.seconds:.0f} s, "
         f"loss {result.losses[-1]:.3f}"
     )
+    return 0
+
+
+def _policy(recipe: PolicyRecipe, options: Options) -> int:
+    import torch
+
+    from ponder.training.engines.trl import Diverged
+    from ponder.training.rl import Run
+    from ponder.training.tasks.workers import VerifierPool
+
+    torch.set_num_threads(options.threads)
+    directory = options.out or Path(recipe.name)
+    try:
+        with VerifierPool(recipe.rollouts.verifiers) as pool:
+            Run(recipe, directory, pool.judge, options.resume).train()
+    except Diverged as error:
+        print(f"ponder train: {error} (--resume)", file=sys.stderr)
+        return 1
+    print(f"{directory}: {recipe.method.method}, {recipe.optimisation.steps} steps")
     return 0

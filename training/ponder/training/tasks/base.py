@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "validation", "test"]
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 10
+
+# A split of 10 % is missed by this many draws of an endless family once in 10^46 times.
+_DRAWS = 1000
+_REPEATS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,8 @@ class Problem:
     """One question with a checkable answer.
 
     `id` is `family:content`. The content is what the problem *is* (its numbers and operators),
-    not how it is phrased: two phrasings of one problem share it.
+    not how it is phrased: two phrasings of one problem share it. `verifier` names the judge of its
+    answers (`verifiers.VERIFIERS`), `evidence` is what that judge needs beside `answer`.
     """
 
     id: str
@@ -26,6 +33,8 @@ class Problem:
     difficulty: int
     question: str
     answer: str
+    verifier: str = "number"
+    evidence: Any = field(default=None, compare=False, repr=False)
 
 
 class Task(Protocol):
@@ -47,13 +56,25 @@ class Task(Protocol):
     def verify(self, problem: Problem, text: str) -> bool: ...
 
 
+@runtime_checkable
+class FiniteTask(Task, Protocol):
+    """A task whose problems can be listed: they are drawn from the list, not by rejection."""
+
+    def problems(self, difficulty: int, split: Split) -> Sequence[Problem]: ...
+
+
+def content_digest(text: str) -> str:
+    """A short name for a content that is a text: 64 bits of its hash, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def split_of(problem: Problem) -> Split:
     """The split a problem belongs to: a stable hash of its content, 80/10/10.
 
     The family is left out of the hash on purpose: a word problem that boils down to `37+48-15` lies
     on the same side as the bare sum, so a held-out problem is held out in every dress.
     """
-    content = problem.id.split(":", 1)[-1]
+    content = problem.id.removeprefix(f"{problem.family}:")
     digest = hashlib.sha256(content.encode()).digest()
     percent = int.from_bytes(digest[:8], "big") % 100
     if percent < TEST_PERCENT:
@@ -64,32 +85,34 @@ def split_of(problem: Problem) -> Split:
 
 
 def draw(task: Task, rng: Random, difficulty: int, split: Split) -> Problem:
-    """A problem of `task` that lies in `split`, by rejection."""
-    while True:
-        problem = task.sample(rng, difficulty)
-        if split_of(problem) == split:
-            return problem
+    """A problem of `task` that lies in `split`; `ValueError` where there is none."""
+    if isinstance(task, FiniteTask):
+        if listed := task.problems(difficulty, split):
+            return rng.choice(listed)
+    else:
+        for _ in range(_DRAWS):
+            problem = task.sample(rng, difficulty)
+            if split_of(problem) == split:
+                return problem
+    raise ValueError(f"{task.name} has no {split} problem of difficulty {difficulty}: leave it out")
 
 
-def held_out(tasks: tuple[Task, ...], n: int, split: Split, seed: int) -> list[Problem]:
+def held_out(tasks: Sequence[Task], n: int, split: Split, seed: int) -> list[Problem]:
     """`n` different problems of `split`, spread evenly over the tasks and their difficulties.
 
-    A small family may run out of fresh problems: after 200 repeats in a row its turn passes to the
-    next one. Raises `ValueError` where the tasks together hold fewer than `n`.
+    A small family may run out of fresh problems: a finite one when all are taken, an endless one
+    after 200 repeats in a row; its turn then passes to the next one. Raises `ValueError` where the
+    tasks together hold fewer than `n`.
     """
     rng = Random(seed)
-    open_cells = [(task, level) for task in tasks for level in task.difficulties]
+    open_cells = [_stream(task, rng, level, split) for task in tasks for level in task.difficulties]
     rng.shuffle(open_cells)
     found: dict[str, Problem] = {}
     while len(found) < n:
         if not open_cells:
             raise ValueError(f"only {len(found)} different {split} problems exist; ask for fewer")
         for cell in tuple(open_cells):
-            task, level = cell
-            fresh = next(
-                (p for _ in range(200) if (p := draw(task, rng, level, split)).id not in found),
-                None,
-            )
+            fresh = next((p for p in islice(cell, _REPEATS) if p.id not in found), None)
             if fresh is None:
                 open_cells.remove(cell)
             else:
@@ -97,3 +120,13 @@ def held_out(tasks: tuple[Task, ...], n: int, split: Split, seed: int) -> list[P
             if len(found) == n:
                 break
     return list(found.values())
+
+
+def _stream(task: Task, rng: Random, difficulty: int, split: Split) -> Iterator[Problem]:
+    """Problems in random order: a finite task's each once, an endless one's for ever."""
+    if isinstance(task, FiniteTask):
+        listed = task.problems(difficulty, split)
+        yield from rng.sample(listed, len(listed))
+        return
+    while True:
+        yield draw(task, rng, difficulty, split)

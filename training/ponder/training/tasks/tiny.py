@@ -15,12 +15,12 @@ from random import Random
 from .base import Problem
 from .verify import same_number
 
-# A sum starts in one range and goes on in the other: answers vary widely, and each step is small
-# enough that a few minutes on a CPU teach its arithmetic.
-_FIRST_TERM = (10, 99)
-_LATER_TERM = (3, 29)
-
 DIFFICULTIES = (1, 2, 3, 4, 5, 6, 7)
+# A chain of difficulty d has d terms after its first, up to TERM_BOUNDS[d - 1]: answers vary
+# widely, and a few minutes on a CPU teach the easy chains well and the hard ones in part.
+_FIRST_TERM = (10, 99)
+_SMALLEST_TERM = 3
+TERM_BOUNDS = (29, 29, 39, 49, 49, 59, 69)
 # A `root` problem of difficulty d is searched below ROOT_BOUNDS[d - 1].
 ROOT_BOUNDS = (12, 16, 20, 24, 32, 48, 64)
 
@@ -66,10 +66,14 @@ class TinyTask:
 Terms = tuple[int, ...]  # signed: the first is positive, every running total is >= 0
 
 
-def _draw_terms(rng: Random, count: int, first: tuple[int, int] = _FIRST_TERM) -> Terms:
-    terms = [rng.randint(*first)]
+def _later_term(rng: Random, difficulty: int) -> int:
+    return rng.randint(_SMALLEST_TERM, TERM_BOUNDS[difficulty - 1])
+
+
+def _draw_terms(rng: Random, difficulty: int, count: int, first: int | None = None) -> Terms:
+    terms = [rng.randint(*_FIRST_TERM) if first is None else first]
     while len(terms) < count:
-        term = rng.randint(*_LATER_TERM)
+        term = _later_term(rng, difficulty)
         take = rng.random() < 0.45 and sum(terms) >= term
         terms.append(-term if take else term)
     return tuple(terms)
@@ -106,7 +110,7 @@ def _chain(family: str, difficulty: int, question: str, terms: Terms) -> Worked:
 
 
 def _sum(rng: Random, difficulty: int) -> Worked:
-    terms = _draw_terms(rng, difficulty + 1)
+    terms = _draw_terms(rng, difficulty, difficulty + 1)
     asked = rng.choice(
         (
             "What is {}?",
@@ -127,7 +131,7 @@ _FEWER = ("gives away {}", "loses {}", "sells {}")
 
 
 def _word(rng: Random, difficulty: int) -> Worked:
-    terms = _draw_terms(rng, difficulty + 1)
+    terms = _draw_terms(rng, difficulty, difficulty + 1)
     if rng.random() < 0.3:
         told = [f"A bus starts with {terms[0]} people."]
         told += [f"Then {abs(t)} get {'off' if t < 0 else 'on'}." for t in terms[1:]]
@@ -148,7 +152,8 @@ def _word(rng: Random, difficulty: int) -> Worked:
 def _equation(rng: Random, difficulty: int) -> Worked:
     factor, x = rng.randint(2, 9), rng.randint(2, 30 if difficulty % 2 == 0 else 20)
     product = factor * x
-    constants = _draw_terms(rng, 1 + (difficulty - 1) // 2, _LATER_TERM)
+    first = _later_term(rng, difficulty)
+    constants = _draw_terms(rng, difficulty, 1 + (difficulty - 1) // 2, first)
     if rng.random() < 0.4 and product >= constants[0]:
         constants = (-constants[0], *(abs(c) for c in constants[1:]))
     terms = (product, *constants)
@@ -180,7 +185,7 @@ def _ask_equation(rng: Random, factor: int, constants: Terms, total: int, stated
 def _largest(rng: Random, difficulty: int) -> Worked:
     pairs: dict[int, str] = {}  # value -> expression; equal values would make the work ambiguous
     while len(pairs) < difficulty + 1:
-        terms = _draw_terms(rng, 2)
+        terms = _draw_terms(rng, difficulty, 2)
         pairs.setdefault(sum(terms), _expression(terms))
     answer = max(pairs)
     listed = ", ".join(pairs.values())
@@ -226,15 +231,19 @@ def _root(rng: Random, difficulty: int) -> Worked:
         square = middle * middle
         fits = square <= n
         low, high = (middle, high) if fits else (low, middle)
-        word = "fits" if fits else "too big"
-        steps.append(Step(f"{middle} * {middle} = {square} {word}, {low} to {high}"))
+        # The area stands beside the square: comparing neighbours is easy to learn.
+        verdict = "enough" if fits else "less"
+        steps.append(Step(f"{middle} * {middle} = {square}, {n} is {verdict}, {low} to {high}"))
     answer = str(root)
     steps[-1] = Step(steps[-1].text, answer)
     return Worked(
         Problem(f"root:{n}", "root", difficulty, asked.format(n), answer),
         f"n * n at most {n}, 0 to {ROOT_BOUNDS[difficulty - 1]}",
         tuple(steps),
-        tuple(f"{r} * {r} = {r * r} {w}" for r, w in ((root, "fits"), (root + 1, "too big"))),
+        tuple(
+            f"{r} * {r} = {r * r}, {n} is {verdict}"
+            for r, verdict in ((root, "enough"), (root + 1, "less"))
+        ),
     )
 
 

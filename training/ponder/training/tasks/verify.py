@@ -1,4 +1,4 @@
-"""Exact match on the final number of an answer."""
+"""What an answer says, and whether it is the reference: numbers and texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 
 # Digits may be grouped by commas ("1,250"); a minus counts only where no digit stands before it.
 _NUMBER = re.compile(r"(?<![\d.])-?\d+(?:,\d{3})*(?:\.\d+)?")
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_STATED = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
 
 
 def final_number(text: str) -> str | None:
@@ -23,5 +26,24 @@ def final_number(text: str) -> str | None:
 
 
 def same_number(answer: str, text: str) -> bool:
-    """Whether the last number in `text` is exactly `answer`."""
-    return final_number(text) == final_number(answer)
+    """Whether the last number in `text` is exactly the last one in `answer`, which holds one."""
+    number = final_number(answer)
+    return number is not None and final_number(text) == number
+
+
+def final_answer(text: str) -> str:
+    """The answer that `text` commits to, without the words around it.
+
+    Inside the last `<answer>` tags; else what follows the last "answer is" or "answer:", without
+    a full stop at the end; else the whole text.
+    """
+    if tagged := _TAGGED.findall(text):
+        return str(tagged[-1]).strip()
+    *before, stated = _STATED.split(text)
+    stated = stated.strip()
+    return stated.removesuffix(".") if before else stated
+
+
+def same_text(answer: str, text: str) -> bool:
+    """Whether `text` commits to `answer`, letter by letter."""
+    return final_answer(text) == answer.strip()

@@ -1,0 +1,16 @@
+"""What a request says of the conversation that it belongs to."""
+
+from __future__ import annotations
+
+from ponder.protocol.request import ChatCompletionRequest
+
+HEADER = "x-ponder-conversation"
+
+
+def read_conversation(request: ChatCompletionRequest, header: str | None) -> str | None:
+    """The header, else `user`, else `ponder.scope`; None where the request stands alone.
+
+    Prefixed with where it was said, so that a user and a scope of one name are two.
+    """
+    said = (("header", header), ("user", request.user), ("scope", request.ponder.scope))
+    return next((f"{place}:{name}" for place, name in said if name), None)

@@ -1,0 +1,131 @@
+"""From settings to arms, from a completion to the ledger, and from its totals to what was saved."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
+from ponder.server.completion import Completion
+from ponder.server.ledger import Entry, Ledger
+from ponder.server.settings import Settings
+from ponder.thought.holdout import Holdout
+from ponder.thought.savings import Moments
+
+SIGNALS = ("feedback", "verifier", "forced", "empty")
+"""Measures of quality: of the first two more is better, of the others less."""
+
+_SUMS = (
+    ("squares", "Sum of squares, by conversation"),
+    ("products", "Sum of products of sum and count, by conversation"),
+    ("count_squares", "Sum of squared counts, by conversation"),
+    ("conversations", "Conversations"),
+)
+
+
+def holdout(settings: Settings) -> Holdout:
+    """Without a holdout the key only makes pseudonyms, and is forgotten with the process."""
+    key = settings.holdout_key
+    secret = key.get_secret_value().encode() if key else secrets.token_bytes(32)
+    return Holdout(settings.holdout, secret)
+
+
+def open_ledger(settings: Settings, model: str) -> Ledger:
+    """The ledger of the experiment that these settings make. Raises `StateError`."""
+    experiment = {
+        "model": model,
+        "default_budget": settings.default_budget,
+        "budget_ceiling": settings.budget_ceiling,
+        "holdout": settings.holdout,
+        "draw": holdout(settings).assign("").conversation if settings.holdout else None,
+    }
+    return Ledger(settings.state, json.dumps(experiment))
+
+
+def charge(completion: Completion, empty: bool) -> Entry:
+    """What a completion cost, and how it ended where it did: `empty` is without an answer."""
+    measures = {
+        "tokens": (1.0, float(completion.spent_tokens)),
+        "seconds": (1.0, time.perf_counter() - completion.started_at),
+    }
+    outcomes = completion.outcomes
+    if empty:
+        measures["empty"] = (1.0, 1.0)
+    if not outcomes:
+        return Entry(completion.assignment, measures)
+    forced = sum(outcome.answer_forced for outcome in outcomes)
+    measures |= {"empty": (1.0, 0.0), "forced": (float(len(outcomes)), float(forced))}
+    return Entry(completion.assignment, measures, completion.id)
+
+
+async def report(ledger: Ledger, share: float) -> SavingsReport:
+    """Of everything that was written until now. Raises `StateError`."""
+    totals = await ledger.refresh()
+
+    def measured(measure: str) -> MeasureReport:
+        policy, holdout = (totals.get((arm, measure), Moments()) for arm in ("policy", "holdout"))
+        return MeasureReport.of(policy, holdout, share)
+
+    tokens = measured("tokens")
+    return SavingsReport(
+        status=tokens.status,
+        more_requests_needed=tokens.more_needed,
+        holdout=share,
+        experiment=ledger.experiment,
+        since=ledger.started_at,
+        tokens=tokens,
+        seconds=measured("seconds"),
+        quality=QualityReport(**{signal: measured(signal) for signal in SIGNALS}),
+    )
+
+
+class SavingsCollector(Collector):
+    """`ponder_holdout_*`: six sums per arm and measure, from which PromQL can compute the report.
+
+    They are totals of the state file, not of the process: processes that share a file export the
+    same, under the same `experiment`.
+    """
+
+    def __init__(self, ledger: Ledger, share: float) -> None:
+        self._ledger = ledger
+        self._share = share
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ponder_holdout_share", "Share of conversations held out", self._share
+        )
+        yield CounterMetricFamily(
+            "ponder_state_failures", "Uses of the state file that failed", self._ledger.failures
+        )
+        yield from self._family("tokens", "Tokens of requests", ("tokens",))
+        yield from self._family("seconds", "Seconds of requests", ("seconds",))
+        yield from self._family("quality", "Quality of answers", SIGNALS, ["signal"])
+
+    def _family(
+        self, name: str, text: str, measures: tuple[str, ...], labels: list[str] | None = None
+    ) -> Iterator[Metric]:
+        name, labels = f"ponder_holdout_{name}", ["experiment", "arm", *(labels or [])]
+        sums = SummaryMetricFamily(name, text, labels=labels)
+        others = {
+            key: GaugeMetricFamily(f"{name}_{key}", f"{text}: {what}", labels=labels)
+            for key, what in _SUMS
+        }
+        for (arm, measure), moments in sorted(self._ledger.totals.items()):
+            if measure not in measures:
+                continue
+            values = [self._ledger.experiment, arm, *([measure] if len(labels) > 2 else [])]
+            sums.add_metric(values, round(moments.count), moments.total)
+            for key, family in others.items():
+                family.add_metric(values, getattr(moments, key))
+        yield sums
+        yield from others.values()

@@ -1,0 +1,138 @@
+"""OpenTelemetry traces: a span per request, and in it one per choice for think, close and answer.
+
+The spans are made when the request is over, out of the times that its outcomes hold, so that they
+cost nothing while tokens come. They carry counts and causes, never what was asked or said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ponder.server.completion import Completion
+from ponder.thought.controller import Outcome
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+PROPAGATED = ("traceparent", "tracestate")
+"""Headers of the W3C Trace Context recommendation."""
+
+
+class TracesError(Exception):
+    """Traces cannot be sent; the message says why."""
+
+
+class Traces:
+    """Sends spans in batches, by OTLP over HTTP to where the OTEL_* variables say.
+
+    Attributes follow OpenTelemetry's conventions for generative AI; ours begin with `ponder.`.
+    Raises `TracesError` where the extra is not installed.
+    """
+
+    def __init__(self, exporter: SpanExporter | None = None) -> None:
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ImportError as error:
+            raise TracesError(
+                f"--traces needs OpenTelemetry ({error}): pip install 'ponder[otel]'"
+            ) from error
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over this name.
+        resource = Resource({"service.name": "ponder"}).merge(Resource.create())
+        self._provider = TracerProvider(resource=resource)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("ponder.server")
+        self._propagator = TraceContextTextMapPropagator()
+        self._epoch = time.time_ns() - time.perf_counter_ns()
+
+    def record(
+        self, completion: Completion, trace: Mapping[str, str], error: BaseException | None
+    ) -> dict[str, str]:
+        """The spans of a request that is over; `trace` are the client's headers.
+
+        Returns the headers that name its span, for whoever comes next in the trace.
+        """
+        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+
+        request, prompt = completion.request, completion.prompt
+        span = self._tracer.start_span(
+            f"chat {completion.model.name}",
+            context=self._propagator.extract(trace),
+            kind=SpanKind.SERVER,
+            start_time=self._ns(completion.started_at),
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "ponder",
+                "gen_ai.request.model": request.model or completion.model.name,
+                "gen_ai.response.model": completion.model.name,
+                "gen_ai.response.id": completion.id,
+                "gen_ai.usage.input_tokens": len(prompt.token_ids),
+                "gen_ai.usage.output_tokens": completion.spent_tokens,
+                "ponder.arm": completion.assignment.arm,
+                "ponder.budget_effective": prompt.plan.budget,
+                "ponder.budget_source": prompt.plan.source,
+            },
+        )
+        if request.completion_limit is not None:
+            span.set_attribute("gen_ai.request.max_tokens", request.completion_limit)
+        if error is not None:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(StatusCode.ERROR)
+        outcomes = completion.outcomes
+        if outcomes:
+            span.set_attributes(
+                {
+                    "gen_ai.usage.reasoning.output_tokens": sum(
+                        outcome.thinking_tokens for outcome in outcomes
+                    ),
+                    "gen_ai.response.finish_reasons": [o.finish_reason for o in outcomes],
+                }
+            )
+        inside = set_span_in_context(span)
+        ended_at = time.perf_counter()
+        for index, outcome in enumerate(outcomes):
+            for name, start, end, tokens in _phases(outcome, completion.started_at, ended_at):
+                child = self._tracer.start_span(
+                    name,
+                    context=inside,
+                    start_time=self._ns(start),
+                    attributes={
+                        "ponder.choice": index,
+                        "ponder.tokens": tokens,
+                        "ponder.end_cause": outcome.end_cause,
+                    },
+                )
+                child.end(self._ns(end))
+        span.end(self._ns(ended_at))
+        named: dict[str, str] = {}
+        self._propagator.inject(named, inside)
+        return named
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+    def _ns(self, at: float) -> int:
+        """Nanoseconds since 1970 of a `time.perf_counter`."""
+        return self._epoch + int(at * 1e9)
+
+
+def _phases(
+    outcome: Outcome, started_at: float, ended_at: float
+) -> list[tuple[str, float, float, int]]:
+    """(name, start, end, tokens): the close lasts until the first text of the answer."""
+    ended_at = outcome.ended_at or ended_at
+    thought = outcome.thought_ended_at
+    if thought is None:
+        return [("answer", started_at, ended_at, outcome.answer_tokens)]
+    phases = [("think", started_at, thought, outcome.thinking_tokens)]
+    if outcome.answer_forced:
+        answering = outcome.first_answer_at or ended_at
+        phases.append(("close", thought, answering, outcome.forced_tokens))
+        thought = answering
+    return [*phases, ("answer", thought, ended_at, outcome.answer_tokens)]

@@ -1,0 +1,151 @@
+"""Traces and log lines of requests: complete, in the client's trace, without a word of text."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from ponder.server import logs
+from ponder.server.traces import Traces, TracesError
+
+from .conftest import Running, Serve
+
+ENDLESS = "thinking and thinking. " * 400
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+def spans(running: Running, exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+    traces = running.service._traces
+    assert traces is not None
+    traces._provider.force_flush()
+    return list(exporter.get_finished_spans())
+
+
+def by_name(found: list[ReadableSpan]) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in found}
+
+
+def test_a_request_is_a_span_with_its_phases(serve: Serve, exporter: InMemorySpanExporter) -> None:
+    running = serve(ENDLESS, "a private answer", exporter=exporter, delay=0.001)
+    body = {"messages": [{"role": "user", "content": "a private question"}], "budget": 7}
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers)
+    reply = answer.json()
+    found = by_name(spans(running, exporter))
+    assert set(found) == {"chat tiny", "think", "close", "answer"}
+    root = found["chat tiny"]
+    assert root.context is not None and root.parent is not None
+    assert f"{root.context.trace_id:032x}" == TRACE
+    assert f"{root.parent.span_id:016x}" == PARENT
+    assert answer.headers["traceparent"] == f"00-{TRACE}-{root.context.span_id:016x}-01"
+
+    usage, said = reply["usage"], dict(root.attributes or {})
+    assert said["gen_ai.response.id"] == reply["id"]
+    assert said["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
+    assert said["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
+    thinking = usage["completion_tokens_details"]["reasoning_tokens"]
+    assert said["gen_ai.usage.reasoning.output_tokens"] == thinking == 7
+    assert said["gen_ai.response.finish_reasons"] == ("stop",)
+
+    report = reply["choices"][0]["ponder"]
+    for name, part in (("think", "thinking"), ("close", "forced"), ("answer", "answer")):
+        child = found[name]
+        assert child.parent == root.context
+        assert (child.attributes or {})["ponder.tokens"] == report[f"{part}_tokens"]
+    times = [found[name] for name in ("think", "close", "answer")]
+    assert times[0].start_time == root.start_time
+    assert [s.end_time for s in times[:-1]] == [s.start_time for s in times[1:]]
+    assert all((s.start_time or 0) < (s.end_time or 0) for s in times)
+    assert (times[-1].end_time or 0) <= (root.end_time or 0)
+    assert "private" not in "".join(span.to_json() for span in found.values())
+
+
+def test_each_choice_has_its_phases_and_a_stream_is_traced(
+    serve: Serve, exporter: InMemorySpanExporter
+) -> None:
+    running = serve("a</think>b", exporter=exporter)
+    running.ask(stream=True, n=2)
+    found = [span.name for span in spans(running, exporter)]
+    assert sorted(found) == ["answer", "answer", "chat tiny", "think", "think"]
+
+
+def test_a_failure_is_on_its_span(serve: Serve, exporter: InMemorySpanExporter) -> None:
+    running = serve("thought</think>" + "\n" * 100, exporter=exporter)
+    with pytest.raises(openai.InternalServerError):
+        running.ask(ponder={"max_answer_tokens": 5})
+    (root,) = spans(running, exporter)
+    assert (root.attributes or {})["error.type"] == "NoAnswerProduced"
+    assert not root.status.is_ok
+
+
+def test_without_traces_no_header_comes_back(serve: Serve) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    url = f"{serve('a</think>b').url}/v1/chat/completions"
+    assert "traceparent" not in httpx.post(url, json=body, headers=headers).headers
+
+
+def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(TracesError, match=r"ponder\[otel\]"):
+        Traces()
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What the server writes with `--log-format json`."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(logs.JsonFormatter())
+    ours = logging.getLogger("ponder")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    yield written
+    ours.removeHandler(handler)
+    ours.setLevel(logging.NOTSET)
+
+
+def test_a_request_is_a_line_with_its_id(serve: Serve, lines: io.StringIO) -> None:
+    running = serve(ENDLESS, "a private answer")
+    replies = [running.ask("a private question", budget=budget) for budget in (3, 5)]
+    running.ask(stream=True, budget=0)
+    entries: list[dict[str, Any]] = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [entry["request_id"] for entry in entries[:2]] == [reply.id for reply in replies]
+    assert [entry["thinking_tokens"] for entry in entries] == [3, 5, 0]
+    assert [entry["end_causes"] for entry in entries] == [["budget"], ["budget"], ["disabled"]]
+    assert {(entry["level"], entry["arm"], entry["error"]) for entry in entries} == {
+        ("INFO", "policy", None)
+    }
+    assert "private" not in lines.getvalue()
+
+
+def test_a_failure_is_a_line_with_its_id_and_traceback(
+    serve: Serve, lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_prompt: object, _number: int) -> Iterator[int]:
+        raise RuntimeError("a defect")
+        yield 0
+
+    running = serve(script=fail)
+    with pytest.raises(openai.InternalServerError):
+        running.ask()
+    ended, failed = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert (ended["error"], failed["level"]) == ("RuntimeError", "ERROR")
+    assert ended["request_id"] == failed["request_id"]
+    assert "a defect" in failed["exception"]

@@ -1,0 +1,47 @@
+"""A random Qwen3 model small enough to run in milliseconds, and the bundled tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ponder.engine.tokenizer import HFTokenizer
+from ponder.thought.contract import Contract
+from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.training.rollout.plans import Reader
+
+TINY = Path(__file__).parents[3] / "server" / "ponder" / "models" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def reader() -> Reader:
+    tokenizer = HFTokenizer(TINY)
+    contract = Contract.load(TINY)
+    assert contract is not None
+    form = CompiledFormat.of(ThoughtFormat.of_contract(contract), contract.opened_by, tokenizer)
+    return Reader(tokenizer, form)
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=32,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+    )
+    made = Qwen3ForCausalLM(config).eval()
+    add_fused_lm_head(made, outputs=("log_probs", "entropy"))
+    return made

@@ -1,0 +1,65 @@
+"""The batch sampler: what it draws is the model's, and a row's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import torch
+
+from ponder.training.rollout.sampler import pick, sample, uniforms
+
+STOP = frozenset({31})
+
+
+def prompts(n: int) -> list[list[int]]:
+    rng = Random(0)
+    return [[rng.randrange(30) for _ in range(rng.randint(1, 9))] for _ in range(n)]
+
+
+def test_a_row_is_the_same_in_any_batch(model: Any) -> None:
+    asked = [p for p in prompts(5) for _ in range(3)]
+    noise = torch.cat([uniforms(f"prompt/{i}", 3, 40) for i in range(5)])
+    together = sample(model, asked, noise, stop_ids=STOP)
+    alone = [sample(model, [p], noise[i : i + 1], stop_ids=STOP)[0] for i, p in enumerate(asked)]
+    assert together == alone
+
+
+def test_rows_end_at_the_stop_token_or_the_limit(model: Any) -> None:
+    rows = sample(model, prompts(40), uniforms("x", 40, 60), stop_ids=STOP)
+    ended = [row for row in rows if row[-1] in STOP]
+    assert 0 < len(ended) < len(rows)  # both kinds were seen
+    assert all(len(row) == 60 for row in rows if row[-1] not in STOP)
+    assert not any(STOP & set(row[:-1]) for row in rows)
+
+
+def test_the_choice_is_what_a_whole_forward_pass_gives(model: Any) -> None:
+    """Prefix sharing, compaction and the cache change nothing: every token is re-derived."""
+    asked = prompts(6)
+    noise = uniforms("y", 6, 30)
+    for prompt, row, numbers in zip(
+        asked, sample(model, asked, noise, stop_ids=STOP), noise, strict=True
+    ):
+        logits = model(input_ids=torch.tensor([prompt + row])).logits[0, len(prompt) - 1 : -1]
+        assert pick(logits, numbers[: len(row)], 1.0).tolist() == row
+
+
+def test_tokens_come_as_often_as_their_probability() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    noise = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    drawn = Counter(pick(logits.repeat(2000, 1), noise, 1.0).tolist())
+    assert [drawn[i] for i in range(4)] == [1000, 600, 300, 100]
+
+
+def test_temperature_sharpens() -> None:
+    logits = torch.log(torch.tensor([[0.6, 0.4]]))
+    assert pick(logits, torch.tensor([0.65]), 1.0).item() == 1
+    assert pick(logits, torch.tensor([0.65]), 0.5).item() == 0  # 0.6² / (0.6² + 0.4²) = 0.69
+
+
+def test_uniforms_depend_on_key_and_row_alone() -> None:
+    many = uniforms("k", 4, 10)
+    assert torch.equal(uniforms("k", 2, 5), many[:2, :5])
+    assert not torch.equal(uniforms("l", 4, 10), many)
+    assert len(set(many.flatten().tolist())) == 40

@@ -1,0 +1,153 @@
+"""What all methods share: group statistics, the clipped surrogate, the sum over tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+# exp(±20) is outside every clip; larger ratios would overflow into NaN gradients.
+_LARGEST_LOG_RATIO = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The tokens of B completions, padded to T.
+
+    `mask_BT` (bool, or float weights) says which tokens count in the loss; what the other places
+    hold does not matter. Log-probabilities are natural and of the sampled tokens, under the
+    current policy (with gradient) and under the one that sampled. Some methods look at
+    `entropies_BT` (nats, of the current policy at the sampling temperature), `group_accuracy_B`
+    (share of a prompt's rollouts that are correct) and `correct_B` (bool).
+    """
+
+    log_probs_BT: Tensor
+    old_log_probs_BT: Tensor
+    advantages_BT: Tensor
+    mask_BT: Tensor
+    entropies_BT: Tensor | None = None
+    group_accuracy_B: Tensor | None = None
+    correct_B: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A per-token objective to maximise, 0 where the mask is, and sums for the logs.
+
+    `stats` are scalars without gradient that add up over micro-batches; `tokens` is what the
+    shares of the others are taken of.
+    """
+
+    per_token_BT: Tensor
+    stats: dict[str, Tensor]
+
+
+class Clipping(Protocol):
+    """Settings of the clipped surrogate: the ratio is held in [1 - clip_low, 1 + clip_high]."""
+
+    clip_low: float
+    clip_high: float
+    dual_clip: float | None
+
+
+class Surrogate(NamedTuple):
+    """The clipped objective, and which tokens each clip held (no gradient flows there)."""
+
+    objective_BT: Tensor
+    clipped_low_BT: Tensor
+    clipped_high_BT: Tensor
+    dual_clipped_BT: Tensor
+
+
+def clipped_surrogate(ratio_BT: Tensor, advantages_BT: Tensor, config: Clipping) -> Surrogate:
+    """min(rA, clip(r)A), and for A < 0 no less than `dual_clip`·A where that is set.
+
+    PPO (arXiv 1707.06347, eq. 7) with the two ends apart (DAPO, arXiv 2503.14476, §3.1) and the
+    dual clip (arXiv 1912.09729, eq. 6). A ratio exactly on an end is inside.
+    """
+    lowest, highest = 1 - config.clip_low, 1 + config.clip_high
+    low_BT = (advantages_BT < 0) & (ratio_BT < lowest)
+    high_BT = (advantages_BT > 0) & (ratio_BT > highest)
+    objective_BT = ratio_BT * advantages_BT
+    objective_BT = torch.where(low_BT, lowest * advantages_BT, objective_BT)
+    objective_BT = torch.where(high_BT, highest * advantages_BT, objective_BT)
+    if config.dual_clip is None:
+        return Surrogate(objective_BT, low_BT, high_BT, torch.zeros_like(low_BT))
+    dual_BT = (advantages_BT < 0) & (ratio_BT > config.dual_clip)
+    objective_BT = torch.where(dual_BT, config.dual_clip * advantages_BT, objective_BT)
+    return Surrogate(objective_BT, low_BT, high_BT, dual_BT)
+
+
+def ratios(rows: Rows) -> Tensor:
+    """π/π_old of every token (B, T), with gradient; 1 where the mask is 0."""
+    log_ratio_BT = rows.log_probs_BT - rows.old_log_probs_BT
+    log_ratio_BT = torch.where(rows.mask_BT > 0, log_ratio_BT, 0)
+    return log_ratio_BT.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
+
+
+def clipped_objective(rows: Rows, config: Clipping) -> Objective:
+    """The clipped surrogate of every token: the objective of all methods but HTPO."""
+    surrogate = clipped_surrogate(ratios(rows), rows.advantages_BT, config)
+    counted_BT = rows.mask_BT > 0
+    named = {
+        "clipped_low": surrogate.clipped_low_BT,
+        "clipped_high": surrogate.clipped_high_BT,
+        "dual_clipped": surrogate.dual_clipped_BT,
+    }
+    return Objective(
+        torch.where(counted_BT, surrogate.objective_BT, 0), count_tokens(counted_BT, named)
+    )
+
+
+def count_tokens(counted_BT: Tensor, named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """How many tokens count (`tokens`), and how many of them each of `named` holds."""
+    counts = {name: (members_BT & counted_BT).sum() for name, members_BT in named.items()}
+    return {"tokens": counted_BT.sum(), **counts}
+
+
+Denominator = Literal["token_mean", "constant"]
+
+
+def denominator(kind: Denominator, mask_BT: Tensor, rows: int, longest: int) -> Tensor:
+    """What a sum over tokens is divided by; one number for the whole batch, not a micro-batch.
+
+    `token_mean`: the tokens that count. `constant`: `rows` times the `longest` response, whatever
+    was written (Dr. GRPO, arXiv 2503.20783, §3.2).
+    """
+    if kind == "token_mean":
+        return mask_BT.sum()
+    return torch.tensor(rows * longest, device=mask_BT.device)
+
+
+def aggregate(per_token_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor) -> Tensor:
+    """Σ of what the mask lets through / `denominator`, a scalar; micro-batches add up."""
+    return torch.where(mask_BT > 0, per_token_BT * mask_BT, 0).sum() / denominator
+
+
+def by_group(values_B: Tensor, group_size: int) -> Tensor:
+    """(B,) as (Q, G); an error where the rows are not whole groups."""
+    if values_B.shape[0] % group_size:
+        raise ValueError(
+            f"{values_B.shape[0]} rows are not whole groups of {group_size}: "
+            "pass all rollouts of every prompt, next to each other"
+        )
+    return values_B.reshape(-1, group_size)
+
+
+def group_normalised(rewards_B: Tensor, group_size: int, epsilon: float = 1e-6) -> Tensor:
+    """(R - mean) / (std + ε) within each group, unbiased std; (B,).
+
+    In double precision: rounding noise among equal rewards, over ε, would pass for a signal.
+    """
+    rewards_QG = by_group(rewards_B.double(), group_size)
+    centred_QG = rewards_QG - rewards_QG.mean(1, keepdim=True)
+    normalised_QG = centred_QG / (rewards_QG.std(1, keepdim=True, correction=1) + epsilon)
+    return normalised_QG.flatten().to(rewards_B.dtype)
+
+
+def mean_among_equals(values_QN: Tensor, keys_QN: Tensor) -> Tensor:
+    """For each entry the mean of the entries in its row that have the same key; (Q, N)."""
+    equal_QNN = (keys_QN[:, :, None] == keys_QN[:, None, :]).to(values_QN.dtype)
+    return (equal_QNN @ values_QN[:, :, None]).squeeze(2) / equal_QNN.sum(2)

@@ -1,0 +1,1 @@
+"""Engines of training: who runs the optimizer."""

@@ -1,0 +1,306 @@
+"""A reinforcement-learning run: from a recipe and a checkpoint to a directory that can be served.
+
+OUT/               the last weights, servable, with ponder.json
+OUT/best/          the weights with the best validation accuracy, servable
+OUT/checkpoints/   states to resume from
+OUT/recipe.json    what was run
+OUT/metrics.jsonl  a line per step and per validation
+OUT/samples.jsonl  some rollouts of every validation step
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.thought.contract import Contract
+from ponder.thought.format import CompiledFormat, ThoughtFormat
+
+from .engines.trl import BudgetTrainer, GRPOConfig, checkpoints
+from .export import export
+from .methods import METHODS, BrpoConfig, HbpoConfig
+from .recipe import PolicyRecipe, RecipeError, recipe_sha256
+from .rollout.experience import Collector, Experience, Judge
+from .rollout.plans import Reader, plain
+from .tasks.base import Task, held_out
+from .tasks.sources import find_tasks
+from .watch import Progress
+
+_VALIDATION_SEED = 1
+
+
+class Run:
+    """One run of a recipe in a directory; `resume` continues from its last complete checkpoint.
+
+    Raises `RecipeError` for a base or a directory that does not fit, `Diverged` when the loss is
+    no longer finite.
+    """
+
+    def __init__(self, recipe: PolicyRecipe, out: Path, judge: Judge, resume: bool) -> None:
+        self._recipe = recipe
+        self._out = out
+        self._judge = judge
+        self._start = self._last_checkpoint(resume)
+        tasks = _tasks(recipe)
+        base, contract = _base(recipe)
+        self._vocabulary = HFTokenizer(base.directory)
+        form = ThoughtFormat.of_contract(contract)
+        self._reader = Reader(
+            self._vocabulary, CompiledFormat.of(form, contract.opened_by, self._vocabulary)
+        )
+        self._contract = _trained(contract, recipe, base)
+        self._collector = Collector(
+            recipe.method,
+            tasks,
+            self._reader,
+            judge,
+            prompts=recipe.rollouts.prompts,
+            updates=recipe.optimisation.updates,
+            seed=recipe.seed,
+        )
+        self._validation = [
+            self._collector.prompt(problem, f"validation/{problem.id}")
+            for problem in held_out(
+                tasks, recipe.validation.problems, "validation", _VALIDATION_SEED
+            )
+        ]
+        self._trainer = self._build(base)
+
+    def train(self, progress: bool = True) -> None:
+        """Run to the last step and export; metrics of steps that are repeated are dropped."""
+        recipe, trainer = self._recipe, self._trainer
+        main: bool = trainer.accelerator.is_main_process
+        done = int(self._start.name.rpartition("-")[2]) if self._start else 0
+        if main:
+            self._out.mkdir(parents=True, exist_ok=True)
+            (self._out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+        watch = Progress(
+            self._out,
+            name=recipe.name,
+            steps=recipe.optimisation.steps,
+            updates=recipe.optimisation.updates,
+            done=done // recipe.optimisation.updates,
+            main=main,
+            bar=progress,
+        )
+        self._watch = watch
+        trainer.add_callback(watch)
+        trainer.add_callback(_Validate(self, recipe))
+        if self._start is None:
+            self.validate(0)
+        trainer.train(resume_from_checkpoint=str(self._start) if self._start else None)
+        watch.close()
+        self._export(self._out)
+
+    def validate(self, step: int) -> None:
+        """Natural thinking on the validation problems; keeps the weights if none were better."""
+        accelerator, plan = self._trainer.accelerator, self._recipe.validation
+        mine = self._validation[accelerator.process_index :: accelerator.num_processes]
+        with self._trainer.sampler() as sampler:
+            longest = self._recipe.method.longest
+            responses = plain(mine, plan.samples, longest, sampler, self._reader)
+        verdicts = self._judge([(r.prompt.problem, r.answer) for r in responses])
+        correct = sum(v.correct and r.formatted for v, r in zip(verdicts, responses, strict=True))
+        sums = [float(correct), float(sum(r.thinking_tokens for r in responses)), len(responses)]
+        totals = accelerator.reduce(torch.tensor(sums, device=accelerator.device), "sum").tolist()
+        accuracy, thinking = totals[0] / totals[2], totals[1] / totals[2]
+        if self._watch.validated(step, accuracy, thinking):
+            self._export(self._out / "best")
+
+    def _observe(self, step: int, experience: Experience) -> None:
+        if step % self._recipe.validation.every == 0:
+            self._watch.sample(step, experience.shown)
+
+    def _last_checkpoint(self, resume: bool) -> Path | None:
+        found = checkpoints(self._out)
+        if not resume and found:
+            raise RecipeError(
+                f"{self._out} holds checkpoints of an earlier run: pass --resume to continue it, "
+                "or another --out"
+            )
+        if resume and not found:
+            return None
+        if resume:
+            earlier = json.loads((self._out / "recipe.json").read_text())
+            if earlier != json.loads(self._recipe.model_dump_json()):
+                changed = [
+                    k
+                    for k, v in json.loads(self._recipe.model_dump_json()).items()
+                    if earlier.get(k) != v
+                ]
+                raise RecipeError(
+                    f"{self._out} was started with another recipe ({', '.join(changed)} differ): "
+                    "resume it with the recipe.json beside its checkpoints, or choose another --out"
+                )
+            return found[-1]
+        return None
+
+    def _build(self, base: ModelFiles) -> BudgetTrainer:
+        recipe, plan, method = self._recipe, self._recipe.optimisation, self._recipe.method
+        model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(base.name)
+        micro = plan.updates * plan.micro_batches
+        world = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate
+        spec = METHODS[method.method]
+        args = GRPOConfig(
+            output_dir=str(self._out),
+            seed=recipe.seed,
+            max_steps=plan.steps * plan.updates,
+            learning_rate=plan.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=plan.warmup_updates,
+            weight_decay=plan.weight_decay,
+            max_grad_norm=plan.clip_norm,
+            # TRL's sizes only count micro-batches: rows come from the collector.
+            per_device_train_batch_size=2,
+            num_generations=2,
+            steps_per_generation=micro,
+            gradient_accumulation_steps=plan.micro_batches,
+            shuffle_dataset=False,
+            beta=0.0,
+            temperature=recipe.rollouts.temperature,
+            max_completion_length=method.longest,
+            use_vllm=recipe.rollouts.engine == "vllm",
+            vllm_mode="colocate",
+            vllm_importance_sampling_correction=False,
+            bf16=plan.precision == "bfloat16",
+            gradient_checkpointing=plan.gradient_checkpointing,
+            use_cpu=not torch.cuda.is_available(),
+            ddp_backend="gloo" if world > 1 and not torch.cuda.is_available() else None,
+            save_strategy="steps",
+            save_steps=recipe.checkpoints.every * plan.updates,
+            save_total_limit=recipe.checkpoints.keep,
+            logging_strategy="steps",
+            logging_steps=plan.updates,
+            report_to=list(recipe.report_to) or "none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        return BudgetTrainer(
+            model=model,
+            args=args,
+            processing_class=tokenizer,
+            reward_funcs=_unused_reward,
+            train_dataset=_steps(plan.steps * micro * world),
+            peft_config=_lora(recipe),
+            collector=self._collector,
+            objective=partial(_objective, spec.objective, method),
+            constant_tokens=method.longest if spec.denominator == "constant" else None,
+            observe=self._observe,
+        )
+
+    def _export(self, directory: Path) -> None:
+        accelerator = self._trainer.accelerator
+        state = accelerator.get_state_dict(self._trainer.model_wrapped)
+        if not accelerator.is_main_process:
+            return
+        model = accelerator.unwrap_model(self._trainer.model)
+        staged = directory.with_name(directory.name + ".partial")
+        shutil.rmtree(staged, ignore_errors=True)
+        if self._recipe.lora is not None:
+            model = _merged(model)
+            state = model.state_dict()
+        export(staged, model, self._trainer.processing_class, self._contract, state)
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in staged.iterdir():
+            path.replace(directory / path.name)
+        staged.rmdir()
+
+
+class _Validate(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Validates after every so many steps, and after the last."""
+
+    def __init__(self, run: Run, recipe: PolicyRecipe) -> None:
+        self._run = run
+        self._recipe = recipe
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step, rest = divmod(state.global_step, self._recipe.optimisation.updates)
+        last = step == self._recipe.optimisation.steps
+        if rest == 0 and (last or step % self._recipe.validation.every == 0):
+            self._run.validate(step)
+
+
+def _objective(function: Any, method: Any, rows: Any) -> Any:
+    return function(rows, method)
+
+
+def _unused_reward(**_: Any) -> list[float]:
+    raise AssertionError("rewards come from the collector")
+
+
+def _steps(rows: int) -> Any:
+    """A data set that only counts: TRL wants one prompt per two of its rows."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": [""] * rows})
+
+
+def _lora(recipe: PolicyRecipe) -> Any:
+    if recipe.lora is None:
+        return None
+    from peft import LoraConfig
+
+    modules = recipe.lora.target_modules
+    return LoraConfig(
+        r=recipe.lora.rank,
+        lora_alpha=recipe.lora.alpha,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _merged(model: Any) -> Any:
+    """A copy of a PEFT model with its adapters in the weights."""
+    from copy import deepcopy
+
+    return deepcopy(model).merge_and_unload()
+
+
+def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
+    try:
+        return find_tasks(recipe.tasks)
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
+
+
+def _base(recipe: PolicyRecipe) -> tuple[ModelFiles, Contract]:
+    try:
+        base = ModelFiles.find(recipe.base)
+    except FileNotFoundError as error:
+        raise RecipeError(f"base: {error}; `ponder train tiny-sft` makes tiny-sft") from error
+    contract = Contract.load(base.directory)
+    if contract is None:
+        raise RecipeError(
+            f"base: {recipe.base} has no ponder.json: write one with its markers and close text"
+        )
+    return base, contract
+
+
+def _trained(contract: Contract, recipe: PolicyRecipe, base: ModelFiles) -> Contract:
+    """The base's contract with what this recipe trains."""
+    method = recipe.method
+    hint, budgets = contract.budget_hint, contract.trained_budgets
+    if isinstance(method, HbpoConfig):
+        hint, budgets = method.hint, method.budgets
+    elif isinstance(method, BrpoConfig):
+        budgets = method.budgets
+    return replace(
+        contract,
+        method=method.method,
+        recipe=recipe.name,
+        recipe_sha256=recipe_sha256(recipe),
+        seed=recipe.seed,
+        base_model=base.label,
+        budget_hint=hint,
+        trained_budgets=budgets,
+    )

@@ -1,0 +1,1 @@
+"""From problems to rows of tokens: sampling, the plans of the methods, packing."""

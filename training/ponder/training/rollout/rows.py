@@ -1,0 +1,157 @@
+"""Rows of tokens to learn from, and the tensors made of them.
+
+A row is a prompt, the completion that followed it and, for thoughts that were summarised at
+several cuts, all of their summaries. A summary then lies behind the thought as a chunk that sees
+the tokens before its cut and itself: the tree mask. Its positions go on from the cut, so it is
+scored exactly as if it stood in a row of its own, at a fraction of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A summary: it sees the first `start` tokens of the row, then itself.
+
+    Its first `inserted` tokens carry no loss: the close text, or a copy of the thought's last
+    token, which is what the first summary token is predicted from.
+    """
+
+    start: int
+    ids: tuple[int, ...]
+    inserted: int
+    advantage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One prompt with its completion; `advantages` and `learnt` are parallel to the completion.
+
+    `correct` and `group_accuracy` are what token-level objectives (HTPO) ask of a row.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    advantages: tuple[float, ...]
+    learnt: tuple[bool, ...]
+    chunks: tuple[Chunk, ...] = ()
+    correct: bool = False
+    group_accuracy: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a forward pass over this row processes."""
+        chunks = sum(len(chunk.ids) for chunk in self.chunks)
+        return len(self.prompt) + len(self.completion) + chunks
+
+    @property
+    def learnt_tokens(self) -> int:
+        return sum(self.learnt) + sum(len(c.ids) - c.inserted for c in self.chunks)
+
+
+def unpack(row: Row) -> list[Row]:
+    """The same row without its tree: the thought, and a row per summary."""
+    whole = (*row.prompt, *row.completion)
+    return [
+        Row(row.prompt, row.completion, row.advantages, row.learnt),
+        *(
+            Row(
+                whole[: chunk.start],
+                chunk.ids,
+                (chunk.advantage,) * len(chunk.ids),
+                tuple(i >= chunk.inserted for i in range(len(chunk.ids))),
+            )
+            for chunk in row.chunks
+        ),
+    ]
+
+
+def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
+    """Tensors of a batch, padded on the right to the longest row (W tokens).
+
+    `input_ids`, `position_ids` (B, W); `attention_mask` (B, W), or (B, 1, W, W) booleans where a
+    row has chunks; `loss_mask`, `advantages` (B, W-1), aligned with the tokens 1 to W-1 that the
+    model predicts; `correct`, `group_accuracy` (B,).
+    """
+    size, width = len(rows), max(row.tokens for row in rows)
+    ids_BW = torch.full((size, width), pad_id, dtype=torch.long)
+    position_BW = torch.zeros(size, width, dtype=torch.long)
+    real_BW = torch.zeros(size, width, dtype=torch.long)
+    learnt_BW = torch.zeros(size, width)
+    advantage_BW = torch.zeros(size, width)
+    for i, row in enumerate(rows):
+        begin, end = len(row.prompt), len(row.prompt) + len(row.completion)
+        ids_BW[i, :end] = torch.tensor((*row.prompt, *row.completion))
+        position_BW[i, :end] = torch.arange(end)
+        learnt_BW[i, begin:end] = torch.tensor(row.learnt, dtype=torch.float)
+        advantage_BW[i, begin:end] = torch.tensor(row.advantages)
+        for chunk in row.chunks:
+            at, end = end, end + len(chunk.ids)
+            ids_BW[i, at:end] = torch.tensor(chunk.ids)
+            position_BW[i, at:end] = torch.arange(chunk.start, chunk.start + len(chunk.ids))
+            learnt_BW[i, at + chunk.inserted : end] = 1.0
+            advantage_BW[i, at:end] = chunk.advantage
+        real_BW[i, :end] = 1
+    packed = any(row.chunks for row in rows)
+    return {
+        "input_ids": ids_BW,
+        "position_ids": position_BW,
+        "attention_mask": _tree_mask(rows, width) if packed else real_BW,
+        "loss_mask": learnt_BW[:, 1:],
+        "advantages": advantage_BW[:, 1:],
+        "correct": torch.tensor([row.correct for row in rows]),
+        "group_accuracy": torch.tensor([row.group_accuracy for row in rows]),
+    }
+
+
+def _tree_mask(rows: Sequence[Row], width: int) -> torch.Tensor:
+    """(B, 1, W, W): true where the token of the second-last axis sees the token of the last."""
+    seen = torch.tril(torch.ones(width, width, dtype=torch.bool))
+    mask = seen.repeat(len(rows), 1, 1)
+    for i, row in enumerate(rows):
+        end = len(row.prompt) + len(row.completion)
+        for chunk in row.chunks:
+            at, end = end, end + len(chunk.ids)
+            mask[i, at:end, chunk.start : at] = False
+    return mask[:, None]
+
+
+def score(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies (B, W-1) of the tokens 1 to W-1; 0 where nothing is learnt.
+
+    `model` carries TRL's fused head (`trl.trainer.utils.add_fused_lm_head`), which never holds the
+    logits of a whole batch.
+    """
+    learnt_BW = torch.nn.functional.pad(batch["loss_mask"], (1, 0))
+    output = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=batch["position_ids"],
+        labels=batch["input_ids"].masked_fill(learnt_BW == 0, -100),
+        fused_lm_head=True,
+    )
+    return output.log_probs, output.entropy
+
+
+def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:
+    """`parts` batches of rows of similar length, with about equally many padded tokens each.
+
+    Sorted by length so that little is padded; every row is in exactly one batch. A batch may be
+    empty only where there are fewer rows than parts.
+    """
+    ordered = sorted(rows, key=lambda row: row.tokens)
+    cost = sum(row.tokens for row in ordered) / parts
+    made: list[list[Row]] = [[] for _ in range(parts)]
+    part = 0
+    for i, row in enumerate(ordered):
+        full = made[part] and (len(made[part]) + 1) * row.tokens > cost * 1.15
+        if (full or len(ordered) - i < parts - part) and part < parts - 1:
+            part += 1
+        made[part].append(row)
+    return made

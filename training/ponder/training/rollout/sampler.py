@@ -1,0 +1,163 @@
+"""Samples many continuations at once with a plain transformers model.
+
+Three things make it several times faster than `model.generate` on rollouts: copies of one prompt
+share its prefill, finished rows leave the batch, and the cache grows in blocks instead of by a
+copy per token.
+
+A row's randomness is its own: one uniform number per token, drawn from a key. So a sample does not
+depend on what shares its batch, on the process that draws it, or on where a run was resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+_BLOCK = 64
+# Rows are dropped from the batch once this share of it has finished.
+_COMPACT_AT = 0.25
+
+
+class _BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values (B, heads, T, head_dim) in a buffer that grows by blocks along T."""
+
+    _buffers: tuple[torch.Tensor, ...]
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if length == 0 or end > self._buffers[0].shape[-2]:
+            room = end + _BLOCK
+            self._buffers = tuple(
+                _grown(old if length else None, new, room)
+                for old, new in ((self.keys, key_states), (self.values, value_states))
+            )
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., length:end, :] = new
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep only `rows` of the batch; a row may appear several times."""
+        self._buffers = tuple(buffer.index_select(0, rows) for buffer in self._buffers)
+        length = self.get_seq_length()
+        self.keys, self.values = (buffer[..., :length, :] for buffer in self._buffers)
+
+
+def _grown(old: torch.Tensor | None, new: torch.Tensor, room: int) -> torch.Tensor:
+    buffer = new.new_zeros((*new.shape[:-2], room, new.shape[-1]))
+    if old is not None:
+        buffer[..., : old.shape[-2], :] = old
+    return buffer
+
+
+def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
+    """Numbers in [0, 1), shape (rows, tokens), that depend on `key` alone.
+
+    Row i is the same whatever `rows` is, and so are its first tokens whatever `tokens` is.
+    """
+    drawn = torch.empty(rows, tokens, dtype=torch.float64)
+    for row in range(rows):
+        digest = hashlib.sha256(f"{key}/{row}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        drawn[row] = torch.rand(tokens, generator=generator, dtype=torch.float64)
+    return drawn
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    noise_BT: torch.Tensor,
+    *,
+    stop_ids: frozenset[int],
+    temperature: float = 1.0,
+) -> list[list[int]]:
+    """Continue every prompt by at most T tokens, ending with the first of `stop_ids`.
+
+    `noise_BT` holds the uniform numbers that pick each row's tokens (see `uniforms`). Rows with
+    equal prompts are prefilled once. Returns the sampled token ids, the stop token included.
+    """
+    device = model.device
+    distinct = sorted(set(map(tuple, prompts)))
+    index = {prompt: i for i, prompt in enumerate(distinct)}
+    width = max(map(len, distinct))
+    ids_PT = torch.zeros(len(distinct), width, dtype=torch.long)
+    mask_PT = torch.zeros(len(distinct), width, dtype=torch.long)
+    for i, prompt in enumerate(distinct):
+        ids_PT[i, width - len(prompt) :] = torch.tensor(prompt)
+        mask_PT[i, width - len(prompt) :] = 1
+
+    cache = DynamicCache()
+    cache.layers = [_BlockLayer() for _ in range(model.config.num_hidden_layers)]
+    ids_PT, mask_PT = ids_PT.to(device), mask_PT.to(device)
+    position_PT = (mask_PT.cumsum(-1) - 1).clamp(min=0)
+    logits_PV = _forward(model, ids_PT, mask_PT, position_PT, cache)
+
+    rows = torch.tensor([index[tuple(prompt)] for prompt in prompts], device=device)
+    logits_BV, mask_BT, at_B = logits_PV[rows], mask_PT[rows], mask_PT.sum(-1)[rows]
+    for layer in cache.layers:
+        layer.select(rows)
+    noise_BT = noise_BT.to(device)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    sampled: list[list[int]] = [[] for _ in prompts]
+    active = torch.arange(len(prompts), device=device)  # row of the batch → row of the caller
+    done_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for step in range(noise_BT.shape[1]):
+        token_B = pick(logits_BV, noise_BT[active, step], temperature)
+        for row, token, over in zip(
+            active.tolist(), token_B.tolist(), done_B.tolist(), strict=True
+        ):
+            if not over:
+                sampled[row].append(token)
+        done_B |= torch.isin(token_B, stops)
+        if bool(done_B.all()):
+            break
+        if float(done_B.float().mean()) >= _COMPACT_AT:
+            keep = (~done_B).nonzero().squeeze(-1)
+            active, done_B, token_B = active[keep], done_B[keep], token_B[keep]
+            mask_BT, at_B = mask_BT[keep], at_B[keep]
+            for layer in cache.layers:
+                layer.select(keep)
+        if step + 1 < noise_BT.shape[1]:
+            mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(mask_BT), 1)), dim=1)
+            logits_BV = _forward(model, token_B[:, None], mask_BT, at_B[:, None], cache)
+            at_B = at_B + 1
+    return sampled
+
+
+def pick(logits_BV: torch.Tensor, noise_B: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The token at which each row's cumulative probability passes its uniform number."""
+    cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
+    target_B1 = noise_B[:, None] * cumulative_BV[:, -1:]
+    last = logits_BV.shape[-1] - 1
+    return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1).clamp(max=last)
+
+
+def _forward(
+    model: Any,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    position_BT: torch.Tensor,
+    cache: DynamicCache,
+) -> torch.Tensor:
+    """Logits (B, V) after the last token."""
+    logits: torch.Tensor = model(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        position_ids=position_BT,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    return logits[:, -1]

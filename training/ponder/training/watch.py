@@ -1,0 +1,90 @@
+"""What a run shows while it goes: a bar, metrics and samples as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Writes `metrics.jsonl` and `samples.jsonl`, and moves a bar with the time left.
+
+    Steps count rollouts, not optimizer updates. Lines of steps beyond `done` are dropped: a
+    resumed run repeats them. Nothing is written where this is not the main process.
+    """
+
+    def __init__(
+        self, out: Path, *, name: str, steps: int, updates: int, done: int, main: bool, bar: bool
+    ) -> None:
+        self._out = out
+        self._updates = updates
+        self._main = main
+        self._began = time.monotonic()
+        self._shown: dict[str, str] = {}
+        earlier = self._keep_until(done) if main else []
+        self._best = max(
+            ((e["accuracy"], -e["thinking_tokens"]) for e in earlier if e["kind"] == "validation"),
+            default=(-1.0, 0.0),
+        )
+        self._bar = tqdm(
+            total=steps, initial=done, desc=name, unit="step", disable=not (main and bar)
+        )
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if not logs or "sampled_tokens" not in logs:
+            return
+        step = state.global_step // self._updates
+        numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+        self._write(METRICS, {"kind": "step", "step": step, **numbers})
+        self._shown |= {
+            "reward": f"{logs['reward']:.3f}",
+            "accuracy": f"{logs['accuracy']:.1%}",
+            "thinking": f"{logs['thinking_tokens']:.0f}",
+        }
+        self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def validated(self, step: int, accuracy: float, thinking_tokens: float) -> bool:
+        """Record a validation; whether it is the best so far (ties: fewer tokens)."""
+        entry = {"step": step, "accuracy": accuracy, "thinking_tokens": thinking_tokens}
+        self._write(METRICS, {"kind": "validation", **entry})
+        self._shown["validation"] = f"{accuracy:.1%} at {thinking_tokens:.0f}"
+        score = (accuracy, -thinking_tokens)
+        better = score > self._best
+        self._best = max(score, self._best)
+        return better
+
+    def sample(self, step: int, shown: Sequence[Mapping[str, object]]) -> None:
+        for rollout in shown:
+            self._write(SAMPLES, {"step": step, **rollout})
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _write(self, name: str, entry: Mapping[str, object]) -> None:
+        if self._main:
+            line = {**entry, "seconds": round(time.monotonic() - self._began, 1)}
+            with (self._out / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _keep_until(self, done: int) -> list[dict[str, Any]]:
+        kept: list[dict[str, Any]] = []
+        for name in (METRICS, SAMPLES):
+            path = self._out / name
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            entries = [json.loads(line) for line in lines if line.endswith("}")]
+            entries = [entry for entry in entries if entry["step"] <= done and done]
+            path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
+            kept += entries if name == METRICS else []
+        return kept
