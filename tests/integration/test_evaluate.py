@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -110,11 +111,12 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path) -> None
             time.sleep(0.5)
         family = psutil.Process(process.pid).children(recursive=True)
         assert family
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the engine is told too
         assert process.wait(60) == 130, log.read_text()
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive
         assert "Traceback" not in log.read_text()
+        assert "ponder eval:" not in log.read_text()
     finally:
         if process.poll() is None:
-            psutil.Process(process.pid).kill()
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,10 +1,13 @@
 import asyncio
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ponder.engine import vllm
 from ponder.engine.scripted import ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.contract import Contract
@@ -149,3 +152,22 @@ def test_a_model_without_a_contract_is_sent_to_a_server(checkpoint: Path) -> Non
     (checkpoint / "ponder.json").unlink()
     with pytest.raises(ResponderError, match="ponder serve"):
         LocalResponder.on_vllm(checkpoint)
+
+
+def test_ctrl_c_ends_the_start_of_an_engine(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = []
+
+    def start(*_: object) -> None:
+        with suppress(KeyboardInterrupt):  # as vLLM does while it waits for its processes
+            signal.raise_signal(signal.SIGINT)
+        finished.append(True)
+
+    monkeypatch.setattr(vllm, "prepare", lambda _: [])
+    monkeypatch.setattr(vllm.VLLMEngine, "start", start)
+    responder = LocalResponder.on_vllm(checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(responder.answer([Ask(QUESTION, 1)], lambda _: None))
+    assert not finished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -23,6 +23,8 @@ from .summary import summarise
 # Okabe and Ito's palette, which colour-blind readers can tell apart (Wong, Nature Methods 8, 2011).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+Look = dict[str, Any]
+
 _STYLE: Any = {  # typed Any: matplotlib spells out every key it knows
     "axes.edgecolor": "#666666",
     "axes.grid": True,
@@ -165,7 +167,7 @@ def draw(
         for i, curve in enumerate(curves):
             shift = (i - (len(curves) - 1) / 2) * dodge
             x = [at + shift for at in curve.x]
-            look = {"color": _COLOURS[i % len(_COLOURS)], "zorder": 3 + len(curves) - i}
+            look: Look = {"color": _COLOURS[i % len(_COLOURS)], "zorder": 3 + len(curves) - i}
             _draw_interval(axes, x, curve.y, band, look)
             marker = _MARKERS[i % len(_MARKERS)]
             y = [estimate.mean for estimate in curve.y]
@@ -182,7 +184,7 @@ def draw(
 
 
 def _draw_interval(
-    axes: Axes, x: Sequence[float], y: Sequence[Estimate], band: bool, look: dict[str, Any]
+    axes: Axes, x: Sequence[float], y: Sequence[Estimate], band: bool, look: Look
 ) -> None:
     if band:
         axes.fill_between(x, [e.low for e in y], [e.high for e in y], alpha=0.15, lw=0, **look)

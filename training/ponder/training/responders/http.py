@@ -54,6 +54,7 @@ class HttpResponder:
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
+        self._hints = False
 
     async def subject(self) -> Subject:
         listed = await self._send("GET", "/models")
@@ -64,6 +65,7 @@ class HttpResponder:
         self._model = self._choose(list(cards))
         ponder = cards[self._model].get("ponder")
         self._is_ponder = ponder is not None
+        self._hints = bool(ponder and ponder.get("budget_hint"))
         return Subject(
             f"{self._model} at {self._url}",
             tuple(ponder["trained_budgets"]) if ponder else (),
@@ -107,6 +109,8 @@ class HttpResponder:
             body["max_tokens"] = self._max_tokens
         if self._is_ponder:
             body["thinking_token_budget"] = budget
+        if self._hints:
+            body["ponder"] = {"hint": False}  # a cut is measured on its own
         if ask.hint is not None or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Self
 
 from ponder.engine import vllm
@@ -59,7 +64,9 @@ class LocalResponder:
         """
 
         def start() -> Engine:
-            return vllm.VLLMEngine.start(str(directory), vllm.prepare(directory))
+            options = vllm.prepare(directory)
+            with _interruptible():
+                return vllm.VLLMEngine.start(str(directory), options)
 
         return cls(directory, start, max_tokens)
 
@@ -75,6 +82,7 @@ class LocalResponder:
         self, asks: Sequence[Ask], advance: Callable[[int], object]
     ) -> list[list[Reply]]:
         if self._engine is None:
+            await asyncio.sleep(0)  # a Ctrl-C so far is heard here, before the load begins
             self._engine = self._start()
         engine = self._engine
 
@@ -138,3 +146,28 @@ class LocalResponder:
         except NoAnswerProduced:
             outcome = thought.outcome  # a wrong answer, not a failed evaluation
         return Reply("".join(answer), outcome.thinking_tokens, outcome.end_cause)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what blocks the event loop.
+
+    asyncio's own handler only cancels the task, which takes effect when the loop runs again; a
+    KeyboardInterrupt would be swallowed by vLLM, which then waits for its engine for ever. Signals
+    reach the main thread alone: in any other there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        raise asyncio.CancelledError
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
