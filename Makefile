@@ -8,7 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench
+.PHONY: help serve demo test check bench train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,3 +38,10 @@ check: ## ruff, mypy, import rules and the architecture tests
 bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
+
+train-tiny: ## the cold start, then the runs of the reproduction that are still missing
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@test -f runs/tiny-sft/ponder.json || $(BIN)/ponder train tiny-sft --out runs/tiny-sft
+	@$(BIN)/ponder study --base runs/tiny-sft $(ARGS)
+
+results: train-tiny ## the reproduction: docs/results, resumed run by run (16 core-hours in all)

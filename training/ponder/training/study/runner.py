@@ -12,10 +12,12 @@ import multiprocessing
 import os
 import platform
 import signal
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -44,26 +46,22 @@ class Study:
 
     def rates(self) -> dict[str, float]:
         """The learning rate that tuning chose for each arm whose trials are all recorded."""
-        cold = self._record(f"{COLD_START}-{code_sha256()[:8]}")
+        cold = self._record(_cold_key())
         if cold is None:
             return {}
-        tokens = sum(cold["measured"]["natural"]["tokens"]) / len(
-            cold["measured"]["natural"]["tokens"]
-        )
-        trials: dict[str, list[tuple[float, float]]] = {}
+        tokens = fmean(cold["measured"]["natural"]["tokens"])
+        trials: dict[str, list[Record | None]] = defaultdict(list)
         for planned in self._tuning():
-            record = self._record(planned.key)
-            if record is None:
-                trials[planned.arm.name] = []
-                continue
-            last = record["validations"][-1]
-            score = last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens
-            rate = planned.recipe.optimisation.learning_rate
-            trials.setdefault(planned.arm.name, []).append((score, rate))
-        complete = {p.arm.name for p in self._tuning()} - {
-            p.arm.name for p in self._tuning() if self._record(p.key) is None
+            trials[planned.arm.name].append(self._record(planned.key))
+        return {
+            name: max(
+                (_score(record, tokens), record["recipe"]["optimisation"]["learning_rate"])
+                for record in records
+                if record is not None
+            )[1]
+            for name, records in trials.items()
+            if None not in records
         }
-        return {name: max(found)[1] for name, found in trials.items() if name in complete}
 
     def missing(self) -> list[Planned]:
         """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
@@ -72,16 +70,15 @@ class Study:
 
     def execute(self, jobs: int) -> None:
         """Run what is missing until nothing is; an interrupt leaves what is running resumable."""
-        if self._record(f"{COLD_START}-{code_sha256()[:8]}") is None:
+        if self._record(_cold_key()) is None:
             _measure_cold_start(self._base, self._results)
         total = len(self._tuning()) + sum(len(arm.seeds) for arm in ARMS)
         context = multiprocessing.get_context("spawn")
         with (
-            tqdm(total=total, desc="study", unit="run") as bar,
-            ProcessPoolExecutor(jobs, mp_context=context, initializer=_ignore_interrupt) as pool,
+            tqdm(total=total, initial=self._done(), desc="study", unit="run") as bar,
+            ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_at_once) as pool,
         ):
             while todo := self.missing():
-                bar.update(total - len(todo) - bar.n if self.rates() else 0)
                 # Tuning is over for all arms before the first scored run starts.
                 batch = [run for run in todo if run.kind == todo[0].kind]
                 futures = {
@@ -90,8 +87,13 @@ class Study:
                 }
                 for future in as_completed(futures):
                     future.result()
-                    bar.update()
                     bar.set_postfix_str(futures[future].label)
+                    bar.update(self._done() - bar.n)
+
+    def _done(self) -> int:
+        tuning = sum(self._record(run.key) is not None for run in self._tuning())
+        scored = scored_runs(str(self._base), self.rates())
+        return tuning + sum(self._record(run.key) is not None for run in scored)
 
     def _tuning(self) -> list[Planned]:
         return tuning_runs(str(self._base))
@@ -101,7 +103,18 @@ class Study:
         return json.loads(path.read_text()) if path.exists() else None
 
 
-def _ignore_interrupt() -> None:
+def _score(record: Record, tokens: float) -> float:
+    """Accuracy less the price of thinking, after the last step; `tokens` are the cold start's."""
+    last = record["validations"][-1]
+    return float(last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens)
+
+
+def _cold_key() -> str:
+    return f"{COLD_START}-{code_sha256()[:8]}"
+
+
+def _die_at_once() -> None:
+    """Ctrl-C reaches the workers too: a run is resumed from its checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -156,9 +169,8 @@ def _measure_cold_start(base: Path, results: Path) -> None:
     torch.set_num_threads(2)
     bench = Bench(base, base)
     problems = test_problems()
-    key = f"{COLD_START}-{code_sha256()[:8]}"
     record = {
-        "key": key,
+        "key": _cold_key(),
         "kind": COLD_START,
         "arm": COLD_START,
         "seed": 0,
@@ -172,7 +184,7 @@ def _measure_cold_start(base: Path, results: Path) -> None:
         "floors": bench.floors(),
         "measured": bench.everything(32).as_json(),
     }
-    _write(results / "runs" / f"{key}.json", record)
+    _write(results / "runs" / f"{_cold_key()}.json", record)
 
 
 def _identity(run: Planned) -> Record:
