@@ -123,6 +123,7 @@ _CODE: Sequence[str] = (
     "methods.py",
     "rl.py",
     "tasks/base.py",
+    "tasks/draws.py",
     "tasks/tiny.py",
     "tasks/verify.py",
 )

@@ -17,8 +17,8 @@ from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.contract import Contract
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 
+from ..rollout import sampler
 from ..rollout.plans import Prompt, Reader, Response, hinted, plain, truncated
-from ..rollout.sampler import sample
 from ..tasks.base import Problem, held_out
 from ..tasks.tiny import TINY_TASKS, TinyTask, Worked
 from ..traces import HINT, MINIMAL_HINT, write_thought
@@ -76,14 +76,14 @@ class Bench:
         compiled = CompiledFormat.of(
             ThoughtFormat.of_contract(contract), contract.opened_by, self._tokenizer
         )
-        self._reader = Reader(self._tokenizer, compiled)
-        self._model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
+        self.reader = Reader(self._tokenizer, compiled)
+        self.model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
         self._prompts = [self._prompt(problem) for problem in test_problems()]
 
     def natural(self, samples: int = NATURAL_SAMPLES) -> Answers:
         """No hint, free thinking: what the papers call natural mode."""
         return self._tally(
-            plain(self._prompts, samples, LONGEST, self._sample, self._reader), samples
+            plain(self._prompts, samples, LONGEST, self.sample, self.reader), samples
         )
 
     def everything(self, natural_samples: int = NATURAL_SAMPLES) -> Measured:
@@ -92,8 +92,8 @@ class Bench:
         thoughts = truncated(
             self._prompts,
             OTHER_SAMPLES,
-            self._sample,
-            self._reader,
+            self.sample,
+            self.reader,
             budgets=GRID,
             summaries=1,
             summary_tokens=SUMMARY_TOKENS,
@@ -120,7 +120,7 @@ class Bench:
 
     def _hinted(self, promise: tuple[int, tuple[int, ...]]) -> Answers:
         responses = hinted(
-            self._prompts, [promise] * OTHER_SAMPLES, LONGEST, self._sample, self._reader
+            self._prompts, [promise] * OTHER_SAMPLES, LONGEST, self.sample, self.reader
         )
         return self._tally(responses, OTHER_SAMPLES)
 
@@ -140,7 +140,7 @@ class Bench:
     def _encoded(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text))
 
-    def _sample(
+    def sample(
         self, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stops: frozenset[int]
     ) -> list[list[int]]:
         """In batches of prompts of similar length, which keeps memory and padding small."""
@@ -148,8 +148,8 @@ class Bench:
         sampled: list[list[int]] = [[] for _ in prompts]
         for start in range(0, len(order), _ROWS):
             rows = order[start : start + _ROWS]
-            written = sample(
-                self._model, [prompts[i] for i in rows], noise_BT[rows], stop_ids=stops
+            written = sampler.sample(
+                self.model, [prompts[i] for i in rows], noise_BT[rows], stop_ids=stops
             )
             for row, ids in zip(rows, written, strict=True):
                 sampled[row] = ids

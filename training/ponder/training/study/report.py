@@ -47,6 +47,7 @@ def write_report(results: Path) -> str:
             *_claims(made),
             *_arms(arms, cold, cold_record),
             *_hints(arms, cold),
+            *_variance(cold_record["gradient_variance"]),
             *_tuning(records),
         ]
     )
@@ -121,6 +122,14 @@ def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
         "Each cell: thinking tokens, accuracy.",
         "",
     ]
+
+
+def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    head = ("baseline", "trace of the covariance", "squared norm of the mean", "noise over signal")
+    rows = [
+        (name, *(f"{value:.3g}" for value in spread.values())) for name, spread in found.items()
+    ]
+    return ["## Variance of BRPO's gradient", "", *_table(head, rows), ""]
 
 
 def _tuning(records: Sequence[Record]) -> list[str]:

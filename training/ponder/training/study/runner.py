@@ -165,6 +165,7 @@ def _measure_cold_start(base: Path, results: Path) -> None:
     import torch
 
     from .measure import Bench, test_problems
+    from .variance import gradient_variance
 
     torch.set_num_threads(2)
     bench = Bench(base, base)
@@ -183,6 +184,7 @@ def _measure_cold_start(base: Path, results: Path) -> None:
         ],
         "floors": bench.floors(),
         "measured": bench.everything(32).as_json(),
+        "gradient_variance": gradient_variance(base),
     }
     _write(results / "runs" / f"{_cold_key()}.json", record)
 
