@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.errors import ApiError, invalid_request
@@ -14,9 +14,15 @@ from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan, resolve
 from ponder.thought.contract import Contract
-from ponder.thought.format import Close, CompiledFormat, Hint, ThoughtFormat, recognise
-
-_HELLO = [{"role": "user", "content": "Hello"}]
+from ponder.thought.format import (
+    HELLO,
+    Close,
+    CompiledFormat,
+    Hint,
+    ThoughtFormat,
+    opened_by,
+    recognise,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class ServedModel:
         )
         compiled, closes = None, {}
         if form is not None:
-            compiled = CompiledFormat.of(form, _opened_by(form, tokenizer), tokenizer)
+            compiled = CompiledFormat.of(form, opened_by(form, tokenizer.render), tokenizer)
             closes = {
                 text: Close.of(text, compiled.end, form.answer_prefix, tokenizer)
                 for text in settings.allowed_close_text
@@ -152,8 +158,8 @@ class ServedModel:
         """The template's own no-think switch, if turning it changes the prompt."""
         if self.form is None or self.form.no_think is None:
             return None
-        off = self.tokenizer.render(_HELLO, self.form.no_think)
-        return self.form.no_think if off != self.tokenizer.render(_HELLO, self.form.think) else None
+        off = self.tokenizer.render(HELLO, self.form.no_think)
+        return self.form.no_think if off != self.tokenizer.render(HELLO, self.form.think) else None
 
     def _render(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> list[int]:
         try:
@@ -188,14 +194,6 @@ class ServedModel:
                 "this model does not have: leave it out",
                 "ponder.min_thinking_tokens",
             )
-
-
-def _opened_by(form: ThoughtFormat, tokenizer: HFTokenizer) -> Literal["template", "model"]:
-    """The contract's word, else one rendering of a message of ours: never a user's prompt."""
-    if form.opened_by is not None:
-        return form.opened_by
-    rendered = tokenizer.render(_HELLO, form.think)
-    return "template" if rendered.rstrip().endswith(form.start) else "model"
 
 
 def _template_message(message: Message) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Contract:
     part of the answer. `budget_hint` is a template with `{budget}`, one of `trained_budgets`, put
     after the opening marker (soft), beside the cap (hard). `budget_curve` has one entry per task
     and budget: `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`.
+    `family` names the row of `ponder.thought.format` whose template arguments and tool marker hold
+    for it.
     """
 
     think_start: str
@@ -45,6 +47,7 @@ class Contract:
     budget_hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
     budget_curve: tuple[dict[str, Any], ...] = field(default=())
+    family: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @classmethod

@@ -6,13 +6,18 @@ never read from a user's prompt: markers that a user typed mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ponder.engine.base import Vocabulary
-from ponder.thought.contract import Contract
+from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
+
+# (messages, template arguments) → the prompt's text
+Render = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], str]
+
+HELLO = [{"role": "user", "content": "Hello"}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,15 @@ class ThoughtFormat:
 
     @classmethod
     def of_contract(cls, contract: Contract) -> ThoughtFormat:
-        return cls(
+        """Raises `ContractError` for a family that the table does not have."""
+        row = cls(name="")
+        if contract.family is not None:
+            known = {family.format.name: family.format for family in FAMILIES}
+            if contract.family not in known:
+                raise ContractError(f"family {contract.family!r} is none of {', '.join(known)}")
+            row = known[contract.family]
+        return replace(
+            row,
             name=f"contract ({contract.method})",
             start=contract.think_start,
             end=contract.think_end,
@@ -124,6 +137,14 @@ def recognise(chat_template: str) -> ThoughtFormat | None:
         if all(needle in chat_template for needle in family.needles):
             return family.format
     return None
+
+
+def opened_by(form: ThoughtFormat, render: Render) -> Literal["template", "model"]:
+    """The form's word, else one rendering of a message of ours: never a user's prompt."""
+    if form.opened_by is not None:
+        return form.opened_by
+    opened = render(HELLO, form.think).rstrip().endswith(form.start)
+    return "template" if opened else "model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ def export(
 
     directory.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict() if state is None else state
-    rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+    tied = model.all_tied_weights_keys  # copies once rounded: their originals are enough
+    rounded = {n: value.to(torch.bfloat16) for n, value in weights.items() if n not in tied}
     model.save_pretrained(directory, state_dict=rounded)
     # It has written what the model in memory is; the weights beside it are rounded, for serving.
     config = deepcopy(model.config)

@@ -89,6 +89,9 @@ class Rollouts(_Section):
         "transformers", description="who samples; vllm is colocated and needs a GPU"
     )
     verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
+    longest_prompt: int | None = Field(
+        None, ge=1, description="tokens; problems with longer prompts are left out"
+    )
 
 
 class PolicyOptimisation(_Section):
@@ -136,7 +139,14 @@ class PolicyRecipe(_Section):
     name: str = Field(min_length=1)
     seed: int = Field(ge=0)
     base: str = Field(
-        min_length=1, description="directory of a checkpoint with ponder.json, or a hub name"
+        min_length=1,
+        description="directory or hub name of a checkpoint with ponder.json, or of a known family",
+    )
+    close_text: str | None = Field(
+        None, description="closes a thought, the end marker in it; the base's unless given"
+    )
+    answer_prefix: str | None = Field(
+        None, description="begins the answer after a close; the base's unless given"
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
     method: MethodConfig

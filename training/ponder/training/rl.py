@@ -10,10 +10,9 @@ OUT/samples.jsonl  some rollouts of every validation step
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from ponder.engine.tokenizer import HFTokenizer, ModelFiles
-from ponder.thought.contract import Contract
-from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.engine.tokenizer import ModelFiles
 
+from .base import Base
 from .engines.trl import BudgetTrainer, GRPOConfig, checkpoints
 from .export import export
-from .methods import METHODS, BrpoConfig, HbpoConfig
-from .recipe import PolicyRecipe, RecipeError, recipe_sha256
+from .methods import METHODS
+from .recipe import PolicyRecipe, RecipeError
 from .rollout.experience import Collector, Experience, Judge
-from .rollout.plans import Reader, plain
+from .rollout.plans import Prompt, Reader, plain
 from .tasks.base import Task, held_out
 from .tasks.sources import find_tasks
-from .watch import Progress
+from .watch import Progress, quieten, write_whole
 
+RECIPE = "recipe.json"
 _VALIDATION_SEED = 1
 
 
@@ -50,39 +49,25 @@ class Run:
         self._out = out
         self._judge = judge
         self._start = self._last_checkpoint(resume)
+        world = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate
+        _check_shares(recipe, world)
         tasks = _tasks(recipe)
-        base, contract = _base(recipe)
-        self._vocabulary = HFTokenizer(base.directory)
-        form = ThoughtFormat.of_contract(contract)
-        self._reader = Reader(
-            self._vocabulary, CompiledFormat.of(form, contract.opened_by, self._vocabulary)
-        )
-        self._contract = _trained(contract, recipe, base)
-        self._collector = Collector(
-            recipe.method,
-            tasks,
-            self._reader,
-            judge,
-            prompts=recipe.rollouts.prompts,
-            updates=recipe.optimisation.updates,
-            seed=recipe.seed,
-        )
-        self._validation = [
-            self._collector.prompt(problem, f"validation/{problem.id}")
-            for problem in held_out(
-                tasks, recipe.validation.problems, "validation", _VALIDATION_SEED
-            )
-        ]
-        self._trainer = self._build(base)
+        base = Base.find(recipe)
+        self._contract = base.contract
+        self._reader, self._collector = _collector(recipe, base, tasks, judge)
+        self._validation = _validation(recipe, tasks, self._collector)
+        _check_positions(recipe, base, self._validation)
+        quieten()
+        self._trainer = self._build(base.files, world)
 
     def train(self, progress: bool = True) -> None:
         """Run to the last step and export; metrics of steps that are repeated are dropped."""
         recipe, trainer = self._recipe, self._trainer
         main: bool = trainer.accelerator.is_main_process
         done = int(self._start.name.rpartition("-")[2]) if self._start else 0
-        if main:
+        if main and self._start is None:
             self._out.mkdir(parents=True, exist_ok=True)
-            (self._out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+            write_whole(self._out / RECIPE, recipe.model_dump_json(indent=2) + "\n")
         watch = Progress(
             self._out,
             name=recipe.name,
@@ -127,29 +112,16 @@ class Run:
                 f"{self._out} holds checkpoints of an earlier run: pass --resume to continue it, "
                 "or another --out"
             )
-        if resume and not found:
+        if not found:
             return None
-        if resume:
-            earlier = json.loads((self._out / "recipe.json").read_text())
-            if earlier != json.loads(self._recipe.model_dump_json()):
-                changed = [
-                    k
-                    for k, v in json.loads(self._recipe.model_dump_json()).items()
-                    if earlier.get(k) != v
-                ]
-                raise RecipeError(
-                    f"{self._out} was started with another recipe ({', '.join(changed)} differ): "
-                    "resume it with the recipe.json beside its checkpoints, or choose another --out"
-                )
-            return found[-1]
-        return None
+        _check_same(self._recipe, self._out / RECIPE)
+        return found[-1]
 
-    def _build(self, base: ModelFiles) -> BudgetTrainer:
+    def _build(self, base: ModelFiles, world: int) -> BudgetTrainer:
         recipe, plan, method = self._recipe, self._recipe.optimisation, self._recipe.method
         model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(base.name)
         micro = plan.updates * plan.micro_batches
-        world = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate
         spec = METHODS[method.method]
         args = GRPOConfig(
             output_dir=str(self._out),
@@ -273,34 +245,72 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
         raise RecipeError(f"tasks: {error}") from error
 
 
-def _base(recipe: PolicyRecipe) -> tuple[ModelFiles, Contract]:
+def _collector(
+    recipe: PolicyRecipe, base: Base, tasks: Sequence[Task], judge: Judge
+) -> tuple[Reader, Collector]:
     try:
-        base = ModelFiles.find(recipe.base)
-    except FileNotFoundError as error:
-        raise RecipeError(f"base: {error}; `ponder train tiny-sft` makes tiny-sft") from error
-    contract = Contract.load(base.directory)
-    if contract is None:
-        raise RecipeError(
-            f"base: {recipe.base} has no ponder.json: write one with its markers and close text"
+        reader = Reader(base.tokenizer, base.compiled, base.form.think)
+        return reader, Collector(
+            recipe.method,
+            tasks,
+            reader,
+            judge,
+            prompts=recipe.rollouts.prompts,
+            updates=recipe.optimisation.updates,
+            seed=recipe.seed,
+            longest_prompt=recipe.rollouts.longest_prompt,
         )
-    return base, contract
+    except ValueError as error:
+        raise RecipeError(f"base: {error}") from error
 
 
-def _trained(contract: Contract, recipe: PolicyRecipe, base: ModelFiles) -> Contract:
-    """The base's contract with what this recipe trains."""
-    method = recipe.method
-    hint, budgets = contract.budget_hint, contract.trained_budgets
-    if isinstance(method, HbpoConfig):
-        hint, budgets = method.hint, method.budgets
-    elif isinstance(method, BrpoConfig):
-        budgets = method.budgets
-    return replace(
-        contract,
-        method=method.method,
-        recipe=recipe.name,
-        recipe_sha256=recipe_sha256(recipe),
-        seed=recipe.seed,
-        base_model=base.label,
-        budget_hint=hint,
-        trained_budgets=budgets,
-    )
+def _validation(recipe: PolicyRecipe, tasks: Sequence[Task], collector: Collector) -> list[Prompt]:
+    try:
+        problems = held_out(tasks, recipe.validation.problems, "validation", _VALIDATION_SEED)
+    except ValueError as error:
+        raise RecipeError(f"validation.problems: {error}") from error
+    return [collector.prompt(problem, f"validation/{problem.id}") for problem in problems]
+
+
+def _check_shares(recipe: PolicyRecipe, world: int) -> None:
+    """Every process must get whole groups of every update, and validation problems."""
+    prompts, plan = recipe.rollouts.prompts, recipe.optimisation
+    if prompts % (plan.updates * world):
+        raise RecipeError(
+            f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates x processes "
+            f"= {plan.updates} x {world}: every process learns from whole groups in every update"
+        )
+    rows = prompts // plan.updates // world * recipe.method.group_size
+    if plan.micro_batches > rows:
+        raise RecipeError(
+            f"optimisation.micro_batches = {plan.micro_batches} must be at most the {rows} rows "
+            f"that each of {world} processes has in an update"
+        )
+    if recipe.validation.problems < world:
+        raise RecipeError(f"validation.problems must be at least the {world} processes")
+
+
+def _check_positions(recipe: PolicyRecipe, base: Base, prompts: Sequence[Prompt]) -> None:
+    """The longest row must fit the model."""
+    positions = base.config.get("max_position_embeddings")
+    limit = recipe.rollouts.longest_prompt or max(len(prompt.ids) for prompt in prompts)
+    if positions is not None and limit + recipe.method.longest > positions:
+        raise RecipeError(
+            f"method: prompts of {limit} tokens and responses of {recipe.method.longest} do not "
+            f"fit the {positions} positions of {recipe.base}: lower longest, or the budgets"
+        )
+
+
+def _check_same(recipe: PolicyRecipe, path: Path) -> None:
+    """What is resumed must be what was started."""
+    try:
+        earlier = PolicyRecipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} of the run to resume cannot be read: {error}") from error
+    if changed := [
+        k for k in type(recipe).model_fields if getattr(earlier, k) != getattr(recipe, k)
+    ]:
+        raise RecipeError(
+            f"{path.parent} was started with another recipe ({', '.join(changed)} differ): resume "
+            f"it with the settings in {path.name}, or choose another --out"
+        )

@@ -15,6 +15,22 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 
 
+def quieten() -> None:
+    """Of all the bars, ours and those of downloads are shown."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    enable_progress_bars()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one go: whoever reads it, or is killed, finds the old one or the new."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Writes `metrics.jsonl` and `samples.jsonl`, and moves a bar with the time left.
 
@@ -82,9 +98,11 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         kept: list[dict[str, Any]] = []
         for name in (METRICS, SAMPLES):
             path = self._out / name
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            entries = [json.loads(line) for line in lines if line.endswith("}")]
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            # A killed run may have left half a line.
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            entries = [json.loads(line) for line in lines]
             entries = [entry for entry in entries if entry["step"] <= done and done]
-            path.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
+            write_whole(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
             kept += entries if name == METRICS else []
         return kept

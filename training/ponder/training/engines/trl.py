@@ -10,6 +10,7 @@ into micro-batches of similar length.
 
 from __future__ import annotations
 
+import math
 import shutil
 import warnings
 from collections import defaultdict
@@ -36,11 +37,17 @@ with warnings.catch_warnings():
 CHECKPOINTS = "checkpoints"
 _STAGING = "staging"
 
-__all__ = ["CHECKPOINTS", "BudgetTrainer", "Diverged", "GRPOConfig"]
+__all__ = ["CHECKPOINTS", "BudgetTrainer", "Diverged", "GRPOConfig", "checkpoints"]
 
 
 class Diverged(RuntimeError):
-    """The loss is NaN or infinite; the message names the step and the remedy."""
+    """The loss or its gradient is NaN or infinite; the message names the update and the remedy."""
+
+    def __init__(self, what: str, value: float, update: int) -> None:
+        super().__init__(
+            f"the {what} is {value} at update {update}: train again into another directory with a "
+            "smaller learning_rate or clip_norm; the last checkpoint is from before"
+        )
 
 
 class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -178,14 +185,18 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         )
         loss = -aggregate(objective.per_token_BT, mask_BT, inputs["denominator"])
         if not torch.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss.item()} at update {self.state.global_step + 1}: resume from "
-                "the last checkpoint with a smaller learning rate or clip_norm"
-            )
+            raise Diverged("loss", loss.item(), self.state.global_step + 1)
         sums = {**objective.stats, "entropy": (entropies_BT.detach() * mask_BT).sum()}
         for name, value in sums.items():
             self._stats[name] += float(value)
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm, known to be finite: the step that follows would spoil the weights."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            raise Diverged("gradient's norm", float(norm), self.state.global_step + 1)
+        return norm
 
     # -- metrics and checkpoints -----------------------------------------------------------
 
@@ -234,6 +245,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             final.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)
             staged.rename(final)
+            staged.parent.rmdir()
             for old in checkpoints(Path(self.args.output_dir))[: -self.args.save_total_limit]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()

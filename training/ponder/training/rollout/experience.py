@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from statistics import fmean
 
 import torch
 
 from ..algorithms.outcomes import Advantages, AnytimeOutcomes, Outcomes
 from ..methods import METHODS, BrpoConfig, HbpoConfig, MethodConfig
-from ..tasks.base import Problem, Task, draw
+from ..tasks.base import Problem, Task
+from ..tasks.draws import Source
 from ..tasks.workers import Verdict
 from .plans import Prompt, Reader, Response, Sampler, Truncated, hinted, plain, truncated
 from .rows import Chunk, Row
@@ -57,40 +56,46 @@ class Collector:
         prompts: int,
         updates: int,
         seed: int,
+        longest_prompt: int | None = None,
     ) -> None:
         if METHODS[config.method].rollout != "plain" and reader.form.opened_by != "template":
             raise ValueError(
                 f"{config.method} hints or cuts open thoughts, and this chat template leaves the "
                 "opening to the model: use one that ends with the start marker"
             )
+        if isinstance(config, BrpoConfig) and config.summary_tokens <= len(reader.form.close.ids):
+            raise ValueError(
+                f"closing a thought takes {len(reader.form.close.ids)} tokens: "
+                "raise method.summary_tokens"
+            )
         self._config = config
         self._method = METHODS[config.method]
-        self._tasks = tasks
         self._reader = reader
         self._judge = judge
         self._prompts = prompts
         self._updates = updates
         self._seed = seed
+        self._attempts = config.generation_batches if config.dynamic_sampling else 1
+        self._source = Source(tasks, seed, prompts, self._attempts - 1, self._fits(longest_prompt))
         self._hints: list[tuple[int, tuple[int, ...]]] = []
         if isinstance(config, HbpoConfig):
             encode = reader.tokenizer.encode
             texts = {b: config.hint.format(budget=b) for b in config.budgets}
             self._hints = [(b, tuple(encode(texts[b]))) for b in config.row_budgets]
-        self._attempts = config.generation_batches if config.dynamic_sampling else 1
 
     # -- prompts ---------------------------------------------------------------------------
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
-        tokenizer = self._reader.tokenizer
-        text = tokenizer.render([{"role": "user", "content": problem.question}], {})
-        return Prompt(problem, tuple(tokenizer.encode(text)), key)
+        return self._reader.prompt(problem, key)
+
+    def _fits(self, longest: int | None) -> Callable[[Problem], bool]:
+        """Whether a problem's prompt has at most `longest` tokens."""
+        return lambda problem: longest is None or len(self.prompt(problem, "").ids) <= longest
 
     def _drawn(self, step: int, attempt: int, number: int) -> Prompt:
         """Training problem `number` of a step; the same in whichever process asks."""
         key = f"{self._seed}/{step}/{attempt}/{number}"
-        rng = Random(hashlib.sha256(key.encode()).digest())
-        task = rng.choice(self._tasks)
-        return self.prompt(draw(task, rng, rng.choice(task.difficulties), "train"), key)
+        return self.prompt(self._source.problem(step, attempt, number, key), key)
 
     # -- a step ----------------------------------------------------------------------------
 
@@ -226,7 +231,7 @@ class Collector:
                     [rows[i] for i in members],
                     rewards=correct_BmA[start : start + size].float().mean((1, 2)).tolist(),
                     correct=final.tolist(),
-                    thinking=[thoughts[i].thinking_tokens for i in members],
+                    thinking=[min(thoughts[i].thinking_tokens, config.longest) for i in members],
                     sampled=[_sampled(thoughts[i]) for i in members],
                     truncated=[_closed_by_us(thoughts[i]) for i in members],
                     parts=_parts(advantages, start, start + size),

@@ -6,8 +6,9 @@ what is trained is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -84,7 +85,9 @@ class Truncated:
 class Reader:
     """Splits what a model wrote into thought and answer, and cuts thoughts at budgets."""
 
-    def __init__(self, tokenizer: HFTokenizer, form: CompiledFormat) -> None:
+    def __init__(
+        self, tokenizer: HFTokenizer, form: CompiledFormat, think: Mapping[str, Any] | None = None
+    ) -> None:
         if form.end.token_id is None:
             raise ValueError(
                 f"training needs an end marker of one token, and {form.end.text!r} is several: "
@@ -92,7 +95,12 @@ class Reader:
             )
         self.tokenizer = tokenizer
         self.form = form
+        self._think = think or {}  # template arguments that switch thinking on
         self.end_id = form.end.token_id
+
+    def prompt(self, problem: Problem, key: str) -> Prompt:
+        text = self.tokenizer.render([{"role": "user", "content": problem.question}], self._think)
+        return Prompt(problem, tuple(self.tokenizer.encode(text)), key)
 
     def thinking_tokens(self, sampled: Sequence[int]) -> int | None:
         """Tokens before the end marker; None where the thought never ended."""
@@ -105,11 +113,16 @@ class Reader:
         return self.tokenizer.decode(sampled)
 
     def cut(self, sampled: Sequence[int], budget: int) -> Cut | None:
-        """What `budget` leaves of a thought; None where the text ended inside the thought."""
+        """What `budget` leaves of a thought; None where the text ended inside the thought.
+
+        As the server cuts it, but for that end: there the server closes the thought and goes on.
+        """
         reader = ThoughtReader(self.form, self.tokenizer, budget=budget)
         for read, token_id in enumerate(sampled, 1):
             if token_id in self.tokenizer.eos_token_ids:
-                return None
+                if reader.settle():
+                    return None
+                break  # the budget was spent before
             verdict = reader.feed(token_id)
             if verdict is Verdict.ENDED:
                 return Cut(read, ())
@@ -179,7 +192,8 @@ def truncated(
 ) -> list[Truncated]:
     """`group` thoughts per prompt, each cut at every budget and answered `summaries` times there.
 
-    AnytimeReasoner (arXiv 2505.13438, §3.1). Thoughts run to one token past the largest budget:
+    AnytimeReasoner (arXiv 2505.13438, §3.1). What closes a thought counts as its summary's
+    tokens. Thoughts run to one token past the largest budget:
     if that is the end marker, the thought ended by itself.
     """
     asked = [prompt for prompt in prompts for _ in range(group)]
@@ -202,7 +216,10 @@ def truncated(
     )
     answers: dict[tuple[int, int], tuple[Summary, ...]] = {}
     for place in places:
-        sampled = [next(written) for _ in range(summaries)]
+        cut = cuts[place[0]][place[1]]
+        assert cut is not None
+        left = summary_tokens - len(cut.close)
+        sampled = [next(written)[:left] for _ in range(summaries)]
         answers[place] = tuple(
             Summary(tuple(ids), reader.ended(ids) and reader.end_id not in ids, reader.text(ids))
             for ids in sampled

@@ -1,0 +1,72 @@
+"""Reinforcement learning at its smallest: the bundled checkpoint, two steps of four problems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ponder.training.recipe import PolicyRecipe, load_recipe
+from ponder.training.rl import Run
+from ponder.training.tasks.workers import VerifierPool
+
+TINY = Path(__file__).parents[2] / "server" / "ponder" / "models" / "tiny"
+
+METHODS: dict[str, dict[str, Any]] = {
+    "grpo": {"longest": 160},
+    "dapo": {"longest": 160, "generation_batches": 2},
+    "hbpo": {"longest": 160, "budgets": [20, 40, 80, 100], "count_hint": False},
+    "length-penalty": {"longest": 160},
+    "brpo": {"budgets": [40, 80, 120, 160], "summaries": 2, "summary_tokens": 8},
+    "htpo": {"longest": 160, "generation_batches": 2},
+}
+
+
+def raw_recipe(method: str, **sections: Any) -> dict[str, Any]:
+    """A recipe as its YAML says it; sections are merged into the defaults here."""
+    raw: dict[str, Any] = {
+        "name": f"small-{method}",
+        "seed": 3,
+        "base": str(TINY),
+        "tasks": ["tiny"],
+        "method": {"method": method, "group_size": 4, **METHODS[method]},
+        "rollouts": {"prompts": 4},
+        "optimisation": {"steps": 2, "updates": 2, "micro_batches": 2, "learning_rate": 1e-4},
+        "validation": {"every": 2, "problems": 4},
+        "checkpoints": {"every": 1},
+    }
+    for name, change in sections.items():
+        merge = isinstance(raw.get(name), dict) and isinstance(change, dict)
+        raw[name] = {**raw[name], **change} if merge else change
+    return raw
+
+
+def write_recipe(path: Path, raw: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def recipe(path: Path, method: str, **sections: Any) -> PolicyRecipe:
+    loaded = load_recipe(write_recipe(path / "own.yaml", raw_recipe(method, **sections)))
+    assert isinstance(loaded, PolicyRecipe)
+    return loaded
+
+
+def train(own: PolicyRecipe, out: Path, resume: bool = False) -> Run:
+    with VerifierPool(1) as pool:
+        run = Run(own, out, pool.judge, resume)
+        run.train(progress=False)
+    return run
+
+
+def metrics(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without what a clock says."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    clock = ("seconds", "step_time")
+    return [
+        {name: value for name, value in line.items() if name not in clock}
+        for line in lines
+        if kind in (None, line["kind"])
+    ]

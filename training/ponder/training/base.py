@@ -1,0 +1,103 @@
+"""The checkpoint that a run starts from, and how it writes a thought."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.thought.contract import Contract, ContractError
+from ponder.thought.errors import InvalidCloseText
+from ponder.thought.format import CompiledFormat, ThoughtFormat, opened_by, recognise
+
+from .methods import BrpoConfig, HbpoConfig
+from .recipe import PolicyRecipe, RecipeError, recipe_sha256
+
+
+@dataclass(frozen=True)
+class Base:
+    """Files, tokenizer and form of a checkpoint; `contract` is the one its training will export.
+
+    A base without `ponder.json` is recognised by its chat template, as the server does it. The
+    recipe's close text and answer prefix replace the base's.
+    """
+
+    files: ModelFiles
+    tokenizer: HFTokenizer
+    form: ThoughtFormat
+    compiled: CompiledFormat
+    contract: Contract
+
+    @classmethod
+    def find(cls, recipe: PolicyRecipe) -> Base:
+        """Raises `RecipeError` that names the field; no weights are read."""
+        try:
+            files = ModelFiles.find(recipe.base)
+        except FileNotFoundError as error:
+            remedy = "; `ponder train tiny-sft` makes it" if recipe.base == "tiny-sft" else ""
+            raise RecipeError(f"base: {error}{remedy}") from error
+        try:
+            tokenizer = HFTokenizer(files.directory)
+            contract = Contract.load(files.directory) or _of_family(recipe.base, tokenizer)
+            if recipe.close_text is not None:
+                contract = replace(contract, close_text=recipe.close_text)
+            if recipe.answer_prefix is not None:
+                contract = replace(contract, answer_prefix=recipe.answer_prefix)
+            form = ThoughtFormat.of_contract(contract)
+            compiled = CompiledFormat.of(form, contract.opened_by, tokenizer)
+        except (ContractError, TokenizerError) as error:
+            raise RecipeError(f"base: {error}") from error
+        except InvalidCloseText as error:
+            raise RecipeError(f"close_text: {error}") from error
+        return cls(files, tokenizer, form, compiled, _trained(contract, recipe, files))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The model's config.json."""
+        raw: dict[str, Any] = json.loads(
+            (self.files.directory / "config.json").read_text(encoding="utf-8")
+        )
+        return raw
+
+
+def _of_family(name: str, tokenizer: HFTokenizer) -> Contract:
+    """What the table of families knows of a checkpoint without a contract."""
+    form = recognise(tokenizer.chat_template)
+    if form is None:
+        raise RecipeError(
+            f"base: {name} has no ponder.json, and its chat template is of no known family: write "
+            "one with its markers and close text"
+        )
+    return Contract(
+        think_start=form.start,
+        think_end=form.end,
+        close_text=form.close_text,
+        answer_prefix=form.answer_prefix,
+        opened_by=opened_by(form, tokenizer.render),
+        family=form.name,
+        tokenizer_sha256="",
+        method="",
+        recipe="",
+        seed=0,
+    )
+
+
+def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Contract:
+    """The base's contract with what this recipe trains."""
+    method = recipe.method
+    hint, budgets = contract.budget_hint, contract.trained_budgets
+    if isinstance(method, HbpoConfig):
+        hint, budgets = method.hint, method.budgets
+    elif isinstance(method, BrpoConfig):
+        budgets = method.budgets
+    return replace(
+        contract,
+        method=method.method,
+        recipe=recipe.name,
+        recipe_sha256=recipe_sha256(recipe),
+        seed=recipe.seed,
+        base_model=files.label,
+        budget_hint=hint,
+        trained_budgets=budgets,
+    )
