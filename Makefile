@@ -8,7 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench train-tiny results
+.PHONY: help serve demo test check bench bench-train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ check: ## ruff, mypy, import rules and the architecture tests
 bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
+
+bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m tests.bench.training --out docs/benchmark-train.json
 
 train-tiny: ## the cold start, then the runs of the reproduction that are still missing
 	@$(PYTHON) deploy/bootstrap.py engine dev

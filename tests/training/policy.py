@@ -24,7 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def raw_recipe(method: str, **sections: Any) -> dict[str, Any]:
+def raw_recipe(method: str, /, **sections: Any) -> dict[str, Any]:
     """A recipe as its YAML says it; sections are merged into the defaults here."""
     raw: dict[str, Any] = {
         "name": f"small-{method}",
@@ -48,7 +48,7 @@ def write_recipe(path: Path, raw: dict[str, Any]) -> Path:
     return path
 
 
-def recipe(path: Path, method: str, **sections: Any) -> PolicyRecipe:
+def recipe(path: Path, method: str, /, **sections: Any) -> PolicyRecipe:
     loaded = load_recipe(write_recipe(path / "own.yaml", raw_recipe(method, **sections)))
     assert isinstance(loaded, PolicyRecipe)
     return loaded

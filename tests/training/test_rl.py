@@ -24,6 +24,7 @@ from ponder.training.algorithms.kernel import Objective, Rows
 from ponder.training.commands.train import Options
 from ponder.training.commands.train import run as command
 from ponder.training.recipe import RecipeError, recipe_sha256
+from ponder.training.tasks.workers import Verdict
 from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
 
 MEASURED = {
@@ -92,6 +93,15 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
     budgets = METHODS[method].get("budgets", [40, 80, 160, 200])
     assert contract.trained_budgets == tuple(budgets)
     assert Contract.load(out / "best") == contract
+
+
+def test_a_step_without_a_signal_changes_nothing(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "dapo", optimisation={"steps": 1})
+    wrong = rl.Run(own, tmp_path / "out", lambda asked: [Verdict(False) for _ in asked], False)
+    wrong.train(progress=False)
+    assert furthest(weights(TINY), weights(tmp_path / "out")) == 0
+    (line,) = metrics(tmp_path / "out", "step")
+    assert (line["zero_variance_share"], line["loss"], line["grad_norm"]) == (1, 0, 0)
 
 
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
@@ -226,7 +236,6 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tasks": ["huge"]}, "tasks: no task 'huge'"),
         ({"rollouts": {"prompts": 5}}, "prompts = 5 must be a multiple of optimisation.updates"),
         ({"optimisation": {"micro_batches": 9}}, "micro_batches = 9 must be at most the 8 rows"),
-        ({"validation": {"every": 1, "problems": 90_000}}, "validation.problems: only"),
         ({"close_text": "no marker"}, "close_text: .*'</think>' exactly once"),
         ({"method": {"longest": 4090}}, "do not fit the 4096 positions"),
         ({"rollouts": {"longest_prompt": 2000}, "method": {"longest": 3000}}, "prompts of 2000"),
@@ -248,6 +257,15 @@ def test_bad_recipes_fail_before_a_model_loads(
     assert error.startswith("ponder train: ")
     assert re.search(named, error), error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_too_few_problems_to_validate_are_said(tmp_path: Path) -> None:
+    problems = tmp_path / "few.jsonl"
+    problems.write_text("".join(f'{{"prompt": "{i}?", "answer": "{i}"}}\n' for i in range(20)))
+    own = recipe(tmp_path, "grpo", tasks=[f"jsonl:{problems}"], validation={"problems": 20})
+    with pytest.raises(RecipeError, match=r"validation\.problems: only"):
+        train(own, tmp_path / "out")
 
 
 @pytest.mark.usefixtures("no_model")
@@ -302,6 +320,24 @@ with VerifierPool(1) as pool:
     run.train(progress=False)
 state = {name: value.clone() for name, value in run._trainer.model.state_dict().items()}
 save_file(state, out / f"rank{os.environ['RANK']}.safetensors")
+
+# FSDP2 on the same processes: each samples for as long as it takes, nobody waits for a forward.
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+from ponder.training.engines.trl import _gathered
+from ponder.training.rollout.sampler import sample, uniforms
+
+model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+asked, noise, never = [[5, 6, 7]], uniforms("key", 1, 20), frozenset({-1})
+whole = sample(model, asked, noise, stop_ids=never)
+for part in (*model.model.layers, model):
+    fully_shard(part, mesh=init_device_mesh("cpu", (2,)))
+length = 20 if os.environ["RANK"] == "0" else 7
+with _gathered(model):
+    assert sample(model, asked, noise[:, :length], stop_ids=never)[0] == whole[0][:length]
+assert all(len(p.to_local()) < len(p) for p in model.parameters() if len(p) > 1)
+model.train()(input_ids=torch.tensor(asked), labels=torch.tensor(asked)).loss.backward()
 torch.distributed.destroy_process_group()
 """
 

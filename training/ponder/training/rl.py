@@ -85,6 +85,7 @@ class Run:
         trainer.train(resume_from_checkpoint=str(self._start) if self._start else None)
         watch.close()
         self._export(self._out)
+        trainer.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:
         """Natural thinking on the validation problems; keeps the weights if none were better."""

@@ -38,6 +38,7 @@ def run(options: Options) -> int:
     """
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
 
     from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
 
@@ -46,9 +47,16 @@ def run(options: Options) -> int:
         if options.seed is not None:
             recipe = recipe.model_copy(update={"seed": options.seed})
         if isinstance(recipe, SftRecipe):
+            if options.dry_run:
+                raise RecipeError("--dry-run plans reinforcement learning: leave it out here")
             return _cold_start(recipe, options)
         if options.base is not None:
             recipe = recipe.model_copy(update={"base": options.base})
+        if options.dry_run:
+            from ponder.training.plan import describe
+
+            print(describe(recipe))
+            return 0
         return _policy(recipe, options)
     except RecipeError as error:
         print(f"ponder train: {error}", file=sys.stderr)
@@ -85,7 +93,7 @@ def _policy(recipe: PolicyRecipe, options: Options) -> int:
         with VerifierPool(recipe.rollouts.verifiers) as pool:
             Run(recipe, directory, pool.judge, options.resume).train()
     except Diverged as error:
-        print(f"ponder train: {error} (--resume)", file=sys.stderr)
+        print(f"ponder train: {error}", file=sys.stderr)
         return 1
     print(f"{directory}: {recipe.method.method}, {recipe.optimisation.steps} steps")
     return 0

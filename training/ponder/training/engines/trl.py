@@ -142,6 +142,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
                 gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             ) as model,
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            _gathered(model),
         ):
             training = model.training
             model.eval()
@@ -249,6 +250,26 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
             for old in checkpoints(Path(self.args.output_dir))[: -self.args.save_total_limit]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _gathered(model: Any) -> Iterator[None]:
+    """All of FSDP2's shards together while processes sample, each for as long as it takes.
+
+    A forward pass would gather them layer by layer, and wait for passes that others do not make.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -324,7 +324,10 @@ def _measure(groups: Sequence[Group]) -> dict[str, float]:
         "accuracy": over_rows("correct"),
         "thinking_tokens": over_rows("thinking"),
         "truncation_rate": over_rows("truncated"),
-        "zero_variance_share": fmean(len(set(group.rewards)) == 1 for group in groups),
+        # A length penalty may tell apart what dynamic sampling drops.
+        "zero_variance_share": fmean(
+            not group.telling or len(set(group.rewards)) == 1 for group in groups
+        ),
         "sampled_tokens": float(sum(sum(group.sampled) for group in groups)),
         "unjudged_answers": float(sum(group.unjudged for group in groups)),
         **{f"advantage_{n}": fmean(group.parts[n] for group in groups) for n in names},

@@ -1,0 +1,1 @@
+"""The trainer against stock TRL, and against itself without its shortcuts."""

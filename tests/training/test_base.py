@@ -1,0 +1,64 @@
+"""The checkpoint a run starts from: with its contract, or recognised by its template."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ponder.thought.contract import Contract, ContractError, tokenizer_sha256
+from ponder.thought.format import ThoughtFormat, recognise
+from ponder.training.base import Base
+from ponder.training.recipe import RecipeError
+from training.policy import TINY, recipe
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The bundled checkpoint without its contract, its template made one of Qwen3's family."""
+    bare = Path(shutil.copytree(TINY, tmp_path / "bare", ignore=lambda *_: ["ponder.json"]))
+    with (bare / "chat_template.jinja").open("a") as template:
+        template.write("{# </think> #}")
+    return bare
+
+
+def test_a_contract_is_kept_but_for_what_is_trained(tmp_path: Path) -> None:
+    base, held = Base.find(recipe(tmp_path, "hbpo")), Contract.load(TINY)
+    assert held is not None
+    assert (base.contract.close_text, base.contract.family) == (held.close_text, None)
+    assert base.contract.trained_budgets == (20, 40, 80, 100)
+    assert base.compiled.opened_by == "template"
+    assert base.config["model_type"] == "qwen3"
+
+
+def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
+    base = Base.find(recipe(tmp_path, "grpo", base=str(bare)))
+    family = recognise(base.tokenizer.chat_template)
+    assert family is not None
+    assert base.contract.family == family.name == "Qwen3"
+    assert (base.form.close_text, base.form.tool_call) == (family.close_text, family.tool_call)
+    assert base.form.think == family.think
+    assert base.contract.opened_by == "template"
+
+
+def test_what_is_exported_keeps_its_family(bare: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    contract = Base.find(recipe(tmp_path, "grpo", base=str(bare))).contract
+    replace(contract, tokenizer_sha256=tokenizer_sha256(bare)).save(bare)
+    loaded = Contract.load(bare)
+    assert loaded is not None
+    form = ThoughtFormat.of_contract(loaded)
+    assert (form.tool_call, form.no_think) == ("<tool_call>", {"enable_thinking": False})
+    with pytest.raises(ContractError, match="'Qwen9' is none of"):
+        ThoughtFormat.of_contract(replace(loaded, family="Qwen9"))
+
+
+def test_the_recipes_close_text_is_exported(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "brpo", close_text="…</think>", answer_prefix="\nAnswer: ")
+    base = Base.find(own)
+    assert (base.contract.close_text, base.contract.answer_prefix) == ("…</think>", "\nAnswer: ")
+    assert base.compiled.close.shown == "\nAnswer: "
+    with pytest.raises(RecipeError, match=r"close_text: .* exactly once"):
+        Base.find(own.model_copy(update={"close_text": "</think></think>"}))

@@ -1,0 +1,249 @@
+"""What a recipe would do and need, told without loading a model (`ponder train --dry-run`).
+
+Figures are upper bounds where they count tokens, and estimates where they count memory: the
+activations follow from the widths of a transformer block, not from a measurement.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ponder.engine.tokenizer import ModelFiles
+
+from .methods import METHODS, BrpoConfig, HbpoConfig
+from .recipe import PolicyRecipe, RecipeError
+
+GIB = 1 << 30
+# float32 weights, gradients and AdamW's two moments.
+_WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
+_PROMPTS_DRAWN = 64
+
+# Shapes that the publishers' config.json state, for machines that cannot reach the hub.
+_QWEN2_1_5B: dict[str, Any] = {
+    "model_type": "qwen2",
+    "vocab_size": 151936,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+_QWEN3_8B: dict[str, Any] = {
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 40960,
+}
+PUBLIC_SHAPES: dict[str, dict[str, Any]] = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _QWEN2_1_5B,
+    "agentica-org/DeepScaleR-1.5B-Preview": _QWEN2_1_5B,
+    "Qwen/Qwen3-8B": _QWEN3_8B,
+    "Qwen/Qwen3-8B-Base": {**_QWEN3_8B, "max_position_embeddings": 32768},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model by its sizes; `trained` parameters have gradients. `source` is who says so."""
+
+    source: str
+    parameters: int
+    trained: int
+    layers: int
+    hidden: int
+    intermediate: int
+    cache_width: int  # keys or values of a token and layer, all heads together
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of a step, at most, over all processes."""
+
+    prompt: int
+    row: int  # a row's longest pass: prompt, completion and chunks
+    rows: int
+    sampled: int
+    scored: int
+
+    @property
+    def trained(self) -> int:
+        return self.rows * self.row
+
+    @property
+    def forward(self) -> int:
+        """All work in tokens of a forward pass; a backward pass costs two."""
+        return self.sampled + self.scored + 3 * self.trained
+
+
+def shape(recipe: PolicyRecipe) -> Shape:
+    """The base's, from its config.json, or from the table where the hub is out of reach."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(ModelFiles.find(recipe.base).directory)
+        source = "its config.json"
+    except (FileNotFoundError, OSError) as error:
+        if recipe.base not in PUBLIC_SHAPES:
+            raise RecipeError(f"base: {error}") from error
+        config = AutoConfig.for_model(**PUBLIC_SHAPES[recipe.base])
+        source = "Ponder's table of public shapes, as the hub is out of reach"
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Shape(
+        source,
+        parameters,
+        parameters if recipe.lora is None else _adapters(recipe, model),
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_key_value_heads * head,
+    )
+
+
+def _adapters(recipe: PolicyRecipe, model: Any) -> int:
+    """Parameters of the low-rank matrices."""
+    import torch
+
+    assert recipe.lora is not None
+    targets = recipe.lora.target_modules
+    return sum(
+        recipe.lora.rank * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name != "lm_head"
+        and (targets == "all-linear" or name.rpartition(".")[2] in targets)
+    )
+
+
+def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
+    """What a step samples, scores and learns from, at most, with prompts of `prompt` tokens."""
+    method, plan = recipe.method, recipe.optimisation
+    rows = recipe.rollouts.prompts * method.group_size
+    if isinstance(method, BrpoConfig):
+        answers = len(method.budgets) * method.summaries * method.summary_tokens
+        row, sampled = method.longest + answers, method.longest + 1 + answers
+    else:
+        # A hint is short, and no tokenizer is asked how short: a word is two tokens at most.
+        hint = 2 * len(method.hint.split()) if isinstance(method, HbpoConfig) else 0
+        row, sampled = method.longest + hint, method.longest
+    batches = method.generation_batches if method.dynamic_sampling else 1
+    later = rows * (plan.updates - 1) // plan.updates
+    return Tokens(prompt, prompt + row, rows, rows * sampled * batches, later * (prompt + row))
+
+
+def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
+    """Bytes that one of `processes` needs for each purpose, nothing sharded."""
+    plan = recipe.optimisation
+    width = 2 if plan.precision == "bfloat16" else 4
+    mine = work.rows / processes
+    micro = mine / plan.updates / plan.micro_batches * work.row
+    # Inputs of the projections, keys, values, norms and residuals; the feed-forward's three.
+    block = 12 * model.hidden + 2 * model.cache_width + 3 * model.intermediate
+    kept = model.layers * block
+    if plan.gradient_checkpointing:
+        kept = model.layers * model.hidden + block
+    found = {
+        "weights": _WEIGHT * model.parameters,
+        "gradients": _GRADIENT * model.trained,
+        "AdamW": _ADAMW * model.trained,
+        "activations": width * micro * kept,
+    }
+    if recipe.rollouts.engine == "transformers":
+        cached = mine * (work.prompt + recipe.method.longest)
+        found["KV cache"] = 4 * 2 * model.layers * model.cache_width * cached
+    return {name: float(value) for name, value in found.items()}
+
+
+def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -> Iterator[str]:
+    """The plan as text."""
+    method, plan = recipe.method, recipe.optimisation
+    work = tokens(recipe, prompt)
+    spec = METHODS[method.method]
+    yield f"{recipe.name}: {method.method} ({spec.rollout} rollouts) on {recipe.base}"
+    part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
+    yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"
+    yield f"tasks       {', '.join(recipe.tasks)}"
+    yield (
+        f"steps       {plan.steps:,} of {recipe.rollouts.prompts} prompts x {method.group_size} = "
+        f"{work.rows:,} rows; {plan.updates} updates each, {plan.steps * plan.updates:,} in all"
+    )
+    batches = method.generation_batches if method.dynamic_sampling else 1
+    again = f", in {batches} batches" if batches > 1 else ""
+    yield f"a step      at most (prompts of {prompt:,} tokens: {prompt_source})"
+    yield f"  sampled   {work.sampled:,} tokens{again}"
+    yield f"  scored    {work.scored:,} tokens forward, for the updates after the first"
+    yield f"  learnt    {work.trained:,} tokens forward and backward"
+    flops = 2.0 * model.parameters * work.forward
+    yield (
+        f"  together  {work.forward:,} tokens forward (a backward token costs two), "
+        f"{flops:.1e} FLOP; {flops * plan.steps:.1e} the whole run"
+    )
+    state = _WEIGHT * model.parameters + _ADAMW * model.trained
+    saved = plan.steps // recipe.checkpoints.every
+    yield (
+        f"checkpoints {saved} of {_size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
+        f"kept; two exports of {_size(2 * model.parameters)}"
+    )
+    if recipe.rollouts.engine == "vllm":
+        yield "memory      a process, estimated, beside what vLLM takes for itself"
+    else:
+        yield "memory      a process, estimated"
+    for processes in (1, 2, 4, 8):
+        if recipe.rollouts.prompts % (plan.updates * processes):
+            continue
+        needed = memory(recipe, model, work, processes)
+        parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())
+        yield f"  {processes} process{'es' if processes > 1 else ''}: {parts}"
+        sharded = sum(needed[name] for name in ("weights", "gradients", "AdamW"))
+        whole = sum(needed.values())
+        spread = whole - sharded * (1 - 1 / processes)
+        both = f", {_size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
+        yield f"    together {_size(whole)}{both}"
+
+
+def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
+    """The longest prompt, and who says so: the recipe, or some that were drawn."""
+    if recipe.rollouts.longest_prompt is not None:
+        return recipe.rollouts.longest_prompt, "rollouts.longest_prompt"
+    from .base import Base
+    from .rollout.plans import Reader
+    from .tasks.draws import Source
+    from .tasks.sources import find_tasks
+
+    base = Base.find(recipe)
+    try:
+        source = Source(find_tasks(recipe.tasks), recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
+        reader = Reader(base.tokenizer, base.compiled, base.form.think)
+        drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
+    longest = max(len(reader.prompt(problem, "").ids) for problem in drawn)
+    return longest, f"the longest of {_PROMPTS_DRAWN} drawn"
+
+
+def describe(recipe: PolicyRecipe) -> str:
+    """The whole plan. Raises `RecipeError` where the recipe does not hold."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    prompt, source = prompt_tokens(recipe)
+    return "\n".join(lines(recipe, shape(recipe), prompt, source))
+
+
+def _size(value: float) -> str:
+    if value >= GIB / 10:
+        return f"{value / GIB:,.1f} GiB"
+    return f"{value / (1 << 20):,.1f} MiB"
