@@ -88,9 +88,10 @@ class VLLMEngine:
         from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        llm = AsyncLLM.from_engine_args(parse_options(model, options))
+        # Exceptions that vLLM's imports keep hold this frame: no local may be the AsyncLLM itself.
+        engine = cls(AsyncLLM.from_engine_args(parse_options(model, options)))
         enable_envs_cache()  # its statistics read the environment at every token
-        return cls(llm)
+        return engine
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
@@ -136,8 +137,7 @@ class VLLMEngine:
     def shutdown(self) -> None:
         """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
-        # Its destructor fails once the interpreter has taken its module apart: not until then.
-        del self._llm
+        del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
 
 
 def prepare(model: Path) -> list[str]:

@@ -112,15 +112,18 @@ def run(options: Options) -> int:
     except (ResponderError, ContractError, EngineError) as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 1
-    print_report(samples, Console())
+    # Written before anything is printed: a reader such as `head` may close the pipe.
     if options.json_file is not None:
         unsaid = {"json_file", "plots", "api_key"}
         settings = options.model_dump(mode="json", exclude=unsaid) | {"split": "test"}
         text = json.dumps(as_json(samples, settings, subject), indent=2)
         options.json_file.write_text(text + "\n", encoding="utf-8")
+    figures: list[Path] = []
     if options.plots is not None:
-        for file in plot_evaluation(samples, options.plots):
-            print(file)
+        figures = plot_evaluation(samples, options.plots)
+    print_report(samples, Console())
+    for file in figures:
+        print(file)
     return 0
 
 
