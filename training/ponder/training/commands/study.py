@@ -38,7 +38,6 @@ def run(options: Options) -> int:
         return 2
 
     from ponder.training.study.report import write_report
-
     from ponder.training.study.runner import Study
 
     study = Study(options.base, options.results, options.work)
