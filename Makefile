@@ -3,11 +3,12 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?=
+DURATION ?= 60
 ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check bench bench-train
+.PHONY: help serve demo test check bench bench-train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -16,8 +17,14 @@ serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
+demo: ## a minute of load with Prometheus, then what was saved (DURATION overrides)
+	@$(PYTHON) deploy/bootstrap.py engine
+	@$(PYTHON) deploy/programs.py prometheus
+	@exec $(BIN)/python deploy/demo.py --duration $(DURATION)
+
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(PYTHON) deploy/programs.py promtool nginx || true
 	@$(BIN)/python -m pytest
 
 check: ## ruff, mypy, import rules and the architecture tests
@@ -35,3 +42,10 @@ bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench.training --out docs/benchmark-train.json
+
+train-tiny: ## the cold start, then the runs of the reproduction that are still missing
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@test -f runs/tiny-sft/ponder.json || $(BIN)/ponder train tiny-sft --out runs/tiny-sft
+	@$(BIN)/ponder study --base runs/tiny-sft $(ARGS)
+
+results: train-tiny ## the reproduction: docs/results, resumed run by run (16 core-hours in all)

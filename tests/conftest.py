@@ -1,7 +1,48 @@
 """Shared by every test."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import programs
+import pytest
 from hypothesis import settings
 
 # Examples share the machine with real engines: a slow one says nothing.
 settings.register_profile("ponder", deadline=None)
 settings.load_profile("ponder")
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], Path]:
+    """A program that no Python package ships; without it the test is skipped, with the remedy."""
+
+    def find(name: str) -> Path:
+        try:
+            return programs.find(name)
+        except programs.NotFound as missing:
+            pytest.skip(str(missing))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def nginx(program: Callable[[str], Path]) -> Callable[[Path, str], list[str | Path]]:
+    """The command that runs nginx in the foreground on a site, with everything in one folder."""
+    found = program("nginx")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+    def command(folder: Path, site: str) -> list[str | Path]:
+        directives = [f"{kind}_temp_path {folder / kind};" for kind in kinds]
+        directives += ["access_log off;", "add_header x-upstream $upstream_addr always;", site]
+        user = "user root;" if os.geteuid() == 0 else ""
+        main = (
+            f"{user} daemon off; pid {folder / 'nginx.pid'}; events {{ worker_connections 4096; }}"
+        )
+        text = f"{main} http {{ {' '.join(directives)} }}"
+        (folder / "nginx.conf").write_text(text)
+        return [found, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "nginx.log"]
+
+    return command

@@ -78,7 +78,7 @@ class Workload:
         body["logit_bias"] = {str(self.end_id): -100}
         body["thinking_token_budget"] = point.budget + lengths.offset
         if server == "ponder":
-            body["ponder"] = {"grace_tokens": 0, "min_answer_tokens": ANSWER_TOKENS}
+            body["ponder"] = {"grace_tokens": 0, "min_answer_tokens": ANSWER_TOKENS, "hint": False}
         return body
 
     @staticmethod

@@ -103,6 +103,29 @@ def test_64_at_once_each_within_its_own_budget(server: ServerProcess) -> None:
     assert server.metric("ponder_empty_answers_total") == 0
 
 
+def test_a_hint_is_obeyed_in_front_of_the_cap(
+    client: openai.OpenAI, tokenizer: HFTokenizer
+) -> None:
+    """The bundled checkpoint was trained on hints: told 40 tokens it thinks less than unhinted."""
+
+    def thinking(hint: bool) -> list[int]:
+        request = fields(79, n=16, seed=3, temperature=1.0, ponder={"hint": hint})
+        reply = client.chat.completions.create(**request)
+        reports = [choice.ponder for choice in reply.choices]  # type: ignore[attr-defined]
+        assert {report["hint_budget"] for report in reports} == {40 if hint else None}
+        assert {report["budget_effective"] for report in reports} == {79}
+        assert reply.usage is not None
+        prompt_tokens.append(reply.usage.prompt_tokens)
+        return [report["thinking_tokens"] for report in reports]
+
+    prompt_tokens: list[int] = []
+    plain, hinted = thinking(False), thinking(True)
+    assert max(*plain, *hinted) <= 79
+    assert sum(hinted) < sum(plain)
+    said = tokenizer.encode("I will answer the question within 40 tokens\n")
+    assert prompt_tokens[1] - prompt_tokens[0] == len(said)
+
+
 def test_choices_share_the_prompt_and_think_alone(client: openai.OpenAI) -> None:
     question = "Please tell me the result of this sum: " + QUESTION
     reply = client.chat.completions.create(**fields(24, question, n=4, seed=5, temperature=1.0))

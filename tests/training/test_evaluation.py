@@ -1,102 +1,87 @@
 import asyncio
-import json
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
-from ponder.training.evaluation import Sample, evaluate, sample_seed, summarise
-from ponder.training.report import as_json, print_report
-from ponder.training.responders import Reply, ResponderError
-from ponder.training.tasks.base import Problem, held_out
+from ponder.training.evaluation import (
+    MODES,
+    Condition,
+    conditions_of,
+    distinct,
+    evaluate,
+    sample_seed,
+)
+from ponder.training.responders.base import ResponderError, Subject
 from ponder.training.tasks.tiny import TINY_TASKS
 
-PROBLEMS = held_out(TINY_TASKS, 35, "test", seed=0)
+from .measured import PROBLEMS, Oracle, measure
 
 
-class Oracle:
-    """Right when it may think; thinks ten tokens per difficulty."""
-
-    def __init__(self) -> None:
-        self.known = {p.question: p for p in PROBLEMS}
-        self.asked: list[tuple[str, int, int]] = []
-
-    async def answer(self, question: str, budget: int, seed: int) -> Reply:
-        self.asked.append((question, budget, seed))
-        problem = self.known[question]
-        if budget == 0:
-            return Reply("The answer is -1.", 0, "disabled")
-        return Reply(f"The answer is {problem.answer}.", 10 * problem.difficulty, "natural")
-
-    async def close(self) -> None:
-        return
+def test_conditions_are_the_modes_in_order_without_repeats() -> None:
+    subject = Subject("m", trained_budgets=(80, 40))
+    found = conditions_of(["truncated", "hinted", "natural"], [-1, 32, 8, 32], subject)
+    assert [condition.name for condition in found] == [
+        "natural",
+        "hint 40",
+        "hint 80",
+        "8",
+        "32",
+        "free",
+    ]
+    assert distinct(found) == 5  # natural and free are one thought
 
 
-class Broken(Oracle):
-    async def answer(self, question: str, budget: int, seed: int) -> Reply:
-        raise ResponderError("the server is gone")
+def test_a_mode_that_cannot_be_measured_says_what_is_lacking() -> None:
+    subject = Subject("m", lacks={"efficient": "a prefill", "hinted": "a prefill"})
+    with pytest.raises(
+        ResponderError, match=r"efficient.* lacks a prefill; possible are natural, truncated"
+    ):
+        conditions_of(["natural", "efficient"], [8], subject)
 
 
-def measured(oracle: Oracle, samples: int = 2) -> list[Sample]:
-    return asyncio.run(
+def test_every_problem_is_asked_in_every_mode_with_the_same_seeds() -> None:
+    oracle = Oracle()
+    assert len(measure(oracle)) == 35 * 2 * (1 + 1 + 2 + 4)
+    by_hint = {
+        hint: {(ask.question, ask.seed) for ask in oracle.asked if ask.hint == hint}
+        for hint in (None, "minimal", 40, 80)
+    }
+    assert len(by_hint[None]) == 70
+    assert all(asked == by_hint[None] for asked in by_hint.values())
+    assert {ask.budgets for ask in oracle.asked if ask.hint is None} == {(0, 20, 40, -1)}
+    assert {ask.budgets for ask in oracle.asked if ask.hint is not None} == {(-1,)}
+
+
+def test_a_sample_is_the_reply_to_its_own_condition() -> None:
+    samples = measure(Oracle())
+    assert {s.condition.mode for s in samples} == set(MODES)
+    for sample in samples:
+        needed = 10 * sample.problem.difficulty
+        if sample.condition.mode == "hinted":
+            needed += (sample.condition.budget or 0) // 10
+        cut = sample.condition.cut
+        whole = cut < 0 or needed <= cut
+        assert (sample.correct, sample.end_cause == "natural") == (whole, whole)
+        assert sample.thinking_tokens == (needed if whole else cut)
+
+
+def test_all_answers_are_counted() -> None:
+    counted: list[int] = []
+    conditions = [Condition("natural"), Condition("truncated", 8), Condition("truncated", -1)]
+    asyncio.run(
         evaluate(
-            oracle,
+            Oracle(),
             TINY_TASKS,
             PROBLEMS,
-            budgets=[0, -1],
-            samples=samples,
-            seed=4,
-            advance=lambda: None,
+            conditions=conditions,
+            samples=3,
+            seed=0,
+            advance=counted.append,
         )
     )
-
-
-def test_every_problem_is_asked_under_every_budget_with_the_same_seeds() -> None:
-    oracle = Oracle()
-    assert len(measured(oracle)) == 35 * 2 * 2
-    seeds = {b: {(q, s) for q, budget, s in oracle.asked if budget == b} for b in (0, -1)}
-    assert seeds[0] == seeds[-1]
-    assert len(seeds[0]) == 70
+    assert sum(counted) == len(PROBLEMS) * 3 * distinct(conditions)
 
 
 def test_seeds_fit_every_engine_and_differ() -> None:
     seeds = [sample_seed(0, problem, n) for problem in PROBLEMS for n in range(5)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**31 for seed in seeds)
-
-
-def test_cells_per_budget_and_difficulty() -> None:
-    samples = measured(Oracle())
-    cells = summarise(samples, lambda s: s.budget)
-    assert (cells[0].accuracy.mean, cells[-1].accuracy.mean) == (0.0, 1.0)
-    assert (cells[0].natural, cells[-1].natural) == (0.0, 1.0)
-    assert (cells[0].problems, cells[0].samples) == (35, 70)
-    by_level = summarise(samples, lambda s: (s.budget, s.problem.difficulty))
-    assert by_level[-1, 3].tokens.mean == 30.0
-
-
-def test_an_error_ends_the_evaluation_as_itself() -> None:
-    with pytest.raises(ResponderError, match="gone"):
-        measured(Broken())
-
-
-def test_the_report_shows_budgets_difficulties_and_families() -> None:
-    console = Console(file=StringIO(), width=120)
-    print_report(measured(Oracle()), console)
-    assert isinstance(console.file, StringIO)
-    text = console.file.getvalue()
-    assert "free" in text
-    assert "100.0%" in text
-    assert all(task.name in text for task in TINY_TASKS)
-
-
-def test_the_json_says_what_and_where() -> None:
-    problem = Problem("sum:1+1", "sum", 1, "?", "2")
-    samples = [Sample(problem, 16, True, 9, "natural")]
-    written = json.loads(json.dumps(as_json(samples, {"seed": 0})))
-    assert written["settings"] == {"seed": 0}
-    assert written["machine"]["versions"]["torch"]
-    (cell,) = written["budgets"]
-    assert (cell["budget"], cell["accuracy"]["mean"], cell["tokens"]["mean"]) == (16, 1.0, 9.0)
-    assert written["difficulties"][0]["difficulty"] == 1
-    assert written["tasks"][0]["task"] == "sum"

@@ -1,8 +1,19 @@
+from itertools import combinations
+from statistics import fmean
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.training.statistics import accuracy, mean, wilson
+from ponder.training.statistics import (
+    accuracy,
+    all_pass,
+    any_pass,
+    mean,
+    ratio,
+    share,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +51,7 @@ def test_samples_that_always_agree_count_once() -> None:
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=4), min_size=1, max_size=40))
 def test_an_accuracy_lies_in_its_interval(correct: list[list[bool]]) -> None:
     found = accuracy(correct)
-    assert 0 <= found.low <= found.mean + 1e-12
-    assert found.mean - 1e-12 <= found.high <= 1
+    assert 0 <= found.low <= found.mean <= found.high <= 1
 
 
 def test_mean_of_problems() -> None:
@@ -49,3 +59,28 @@ def test_mean_of_problems() -> None:
     assert found.mean == pytest.approx(4.0)
     assert found.high - found.mean == pytest.approx(1.95996 * (4 / 3) ** 0.5, abs=1e-4)
     assert mean([[5.0]]).low == 5.0
+
+
+@given(st.integers(1, 12), st.data())
+def test_pass_rates_are_those_of_all_draws(samples: int, data: st.DataObject) -> None:
+    correct = data.draw(st.integers(0, samples))
+    k = data.draw(st.integers(1, samples))
+    answers = [i < correct for i in range(samples)]
+    draws = list(combinations(answers, k))
+    assert any_pass(samples, correct, k) == pytest.approx(fmean(map(any, draws)))
+    assert all_pass(samples, correct, k) == pytest.approx(fmean(map(all, draws)))
+
+
+def test_ratio_of_paired_lengths() -> None:
+    below = [10.0, 20.0, 30.0, 40.0]
+    exact = ratio([2 * b for b in below], below)
+    assert (exact.low, exact.mean, exact.high) == (2.0, 2.0, 2.0)
+    found = ratio([25.0, 35.0, 65.0, 75.0], below)
+    # By hand: the residuals (a - 2 b) / 25 are 0.2, -0.2, 0.2, -0.2.
+    assert found.mean == 2.0
+    assert found.high - found.mean == pytest.approx(1.95996 * 0.2 / 3**0.5, abs=1e-4)
+    assert ratio([3.0], [2.0]).low == 1.5
+
+
+def test_shares_of_problems_count_as_accuracies_do() -> None:
+    assert share([0.5, 1.0, 0.0], 6) == accuracy([[True, False], [True, True], [False, False]])

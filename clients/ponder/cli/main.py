@@ -32,6 +32,9 @@ COMMANDS = {
     "eval": Command(
         "ponder.training.commands.evaluate", "accuracy and tokens per budget", "'ponder[train]'"
     ),
+    "study": Command(
+        "ponder.training.commands.study", "reproduce the papers' claims", "'ponder[train]'"
+    ),
 }
 
 INTERRUPTED = 130

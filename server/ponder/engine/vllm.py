@@ -85,9 +85,13 @@ class VLLMEngine:
     @classmethod
     def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
         """Load `model` (a directory or hub name) with vLLM's own command-line options."""
+        from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return cls(AsyncLLM.from_engine_args(parse_options(model, options)))
+        # Exceptions that vLLM's imports keep hold this frame: no local may be the AsyncLLM itself.
+        engine = cls(AsyncLLM.from_engine_args(parse_options(model, options)))
+        enable_envs_cache()  # its statistics read the environment at every token
+        return engine
 
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
@@ -131,7 +135,9 @@ class VLLMEngine:
             raise EngineDeadError("the vLLM engine died; see its log above") from error
 
     def shutdown(self) -> None:
+        """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
+        del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
 
 
 def prepare(model: Path) -> list[str]:

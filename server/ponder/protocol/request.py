@@ -88,8 +88,10 @@ class PonderOptions(Strict):
     """What Ponder adds. Tokens throughout.
 
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
-    end. Only an explicit `min_answer_tokens` is a hard reserve. `scope` names the conversation,
-    and `holdout` "never" keeps the saving policy even where the conversation is held out.
+    end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
+    trained on budgets of the one it has; its tokens count as prompt. `scope` names the
+    conversation, and `holdout` "never" keeps the saving policy even where the conversation is held
+    out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -97,6 +99,7 @@ class PonderOptions(Strict):
     max_answer_tokens: PositiveTokens | None = None
     grace_tokens: Tokens | None = None
     close_text: str | None = None
+    hint: StrictBool | None = None
     scope: Annotated[str, Field(min_length=1)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 

@@ -14,13 +14,15 @@ class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
-    answer, the appended close as forced. `arm` is the one that the conversation was drawn into,
-    also where the request opted out of being held out.
+    answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
+    of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
+    conversation was drawn into, also where the request opted out of being held out.
     """
 
     budget_requested: int | None
     budget_effective: int
     budget_source: str
+    hint_budget: int | None = None
     thinking_tokens: int
     forced_tokens: int
     answer_tokens: int
@@ -120,13 +122,17 @@ class ChatCompletionChunk(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What a model can be asked for. Tokens; `default_budget` is -1 for no limit."""
+    """What a model can be asked for. Tokens; `default_budget` is -1 for no limit.
+
+    `budget_hint` is the text that tells the model of one of `trained_budgets`.
+    """
 
     thinks: bool
     format: str | None
     default_budget: int
     budget_ceiling: int | None
     trained_budgets: list[int]
+    budget_hint: str | None = None
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]

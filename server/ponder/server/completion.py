@@ -34,6 +34,7 @@ _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
 # halves the work between engine and socket.
 _WHOLE_CHUNK_TOKENS = 16
+_to_json = json.JSONEncoder().encode
 
 
 class Completion:
@@ -99,6 +100,7 @@ class Completion:
             budget_requested=plan.requested,
             budget_effective=plan.budget,
             budget_source=plan.source,
+            hint_budget=self.prompt.hint.budget if self.prompt.hint else None,
             thinking_tokens=outcome.thinking_tokens,
             forced_tokens=outcome.forced_tokens,
             answer_tokens=outcome.answer_tokens,
@@ -214,9 +216,9 @@ class StreamedReply:
         if isinstance(delta, AnswerDelta):
             entries = _choice_logprobs(self._completion, delta.logprobs)
             logprobs = entries.model_dump_json() if entries else "null"
-            return self._event(index, f'{{"content": {json.dumps(delta.text)}}}', logprobs)
+            return self._event(index, f'{{"content": {_to_json(delta.text)}}}', logprobs)
         if self._shows_reasoning:
-            return self._event(index, f'{{"reasoning": {json.dumps(delta.text)}}}')
+            return self._event(index, f'{{"reasoning": {_to_json(delta.text)}}}')
         return b""
 
     def closing(self) -> bytes:

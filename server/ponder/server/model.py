@@ -12,12 +12,13 @@ from ponder.protocol.errors import ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest, Message
 from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits, Plan, resolve
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.format import (
     HELLO,
     Close,
     CompiledFormat,
+    Hint,
     ThoughtFormat,
     opened_by,
     recognise,
@@ -26,12 +27,16 @@ from ponder.thought.format import (
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where the model goes on from. `shown` is prompt text that belongs to the answer."""
+    """Where the model goes on from. `shown` is prompt text that belongs to the answer.
+
+    `hint` is what `token_ids` end with, in a thought that was told its budget.
+    """
 
     token_ids: list[int]
     plan: Plan
     close: Close | None
     shown: str = ""
+    hint: Hint | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class ServedModel:
     compiled: CompiledFormat | None
     contract: Contract | None = None
     closes: Mapping[str, Close] = field(default_factory=dict)
+    hints: bool = True
 
     @classmethod
     def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
@@ -72,18 +78,26 @@ class ServedModel:
             compiled=compiled,
             contract=contract,
             closes=closes,
+            hints=settings.hint,
         )
+
+    @property
+    def can_hint(self) -> bool:
+        """The model was trained on budget hints, and its template opens the thought."""
+        return self.compiled is not None and bool(self.compiled.hints)
 
     def prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
         """Render the chat and decide the thought's plan. Raises the errors of `resolve`."""
-        self._check_thinking_options(ask)
+        self._check_thinking_options(ask, request.ponder.hint)
         close = self._close(request.ponder.close_text)
         messages = [_template_message(message) for message in request.messages]
         arguments = dict(request.chat_template_kwargs or {})
         arguments.pop("enable_thinking", None)
         token_ids = self._render(messages, {**arguments, **(self.form.think if self.form else {})})
         plan = self._plan(ask, limits, token_ids, close)
-        if plan.budget or self.form is None or self.compiled is None or close is None:
+        if plan.budget:
+            return self._hinted(Prompt(token_ids, plan, close), request.ponder.hint, ask, limits)
+        if self.form is None or self.compiled is None or close is None:
             return Prompt(token_ids, plan, close)
         switched = self._no_think_arguments
         if switched is not None and request.ponder.close_text is None:
@@ -101,10 +115,27 @@ class ServedModel:
             default_budget=limits.default,
             budget_ceiling=limits.ceiling,
             trained_budgets=list(self.contract.trained_budgets) if self.contract else [],
+            budget_hint=self.form.hint if self.form and self.can_hint else None,
             close_text=self.form.close_text if self.form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,
         )
+
+    def _hinted(self, prompt: Prompt, wanted: bool | None, ask: Ask, limits: Limits) -> Prompt:
+        """The prompt that tells the model its budget, where one was asked for or is the default.
+
+        Where the context has no room for both the hint and what it says, there is no hint.
+        """
+        asked = limits.default if ask.budget is None else ask.budget
+        on = self.hints if wanted is None else wanted
+        hint = self.compiled.hint(prompt.plan.budget) if self.compiled and on else None
+        if hint is None or asked == UNLIMITED or len(hint.ids) > prompt.plan.budget:
+            return prompt
+        token_ids = [*prompt.token_ids, *hint.ids]
+        plan = self._plan(ask, limits, token_ids, prompt.close)
+        if plan.budget < hint.budget:
+            return prompt
+        return Prompt(token_ids, plan, prompt.close, hint=hint)
 
     def _plan(self, ask: Ask, limits: Limits, token_ids: list[int], close: Close | None) -> Plan:
         return resolve(
@@ -150,7 +181,13 @@ class ServedModel:
             )
         return self.closes[text]
 
-    def _check_thinking_options(self, ask: Ask) -> None:
+    def _check_thinking_options(self, ask: Ask, hint: bool | None) -> None:
+        if hint and not self.can_hint:
+            raise invalid_request(
+                "ponder.hint needs a model that was trained on budget hints, which this one was "
+                "not: leave it out",
+                "ponder.hint",
+            )
         if ask.min_thinking_tokens and self.compiled and self.compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "

@@ -46,6 +46,7 @@ def open_ledger(settings: Settings, model: str) -> Ledger:
         "model": model,
         "default_budget": settings.default_budget,
         "budget_ceiling": settings.budget_ceiling,
+        "hint": settings.hint,
         "holdout": settings.holdout,
         "draw": holdout(settings).assign("").conversation if settings.holdout else None,
     }

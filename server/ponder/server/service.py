@@ -52,6 +52,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
+        self._unhinted = replace(model, hints=False)
         self.engine = engine
         self.limits = Limits(
             max_model_len=engine.max_model_len,
@@ -108,10 +109,10 @@ class Service:
         said = read_conversation(request, headers.get(CONVERSATION_HEADER))
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
-        limits = self.limits
+        model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
-            limits = replace(limits, default=UNLIMITED)
-        completion = Completion(request, self.model, self.engine, limits, assignment)
+            model, limits = self._unhinted, replace(limits, default=UNLIMITED)
+        completion = Completion(request, model, self.engine, limits, assignment)
         request_id.set(completion.id)
         if self._traces is not None:
             completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
     )
+    hint: bool = Field(
+        True,
+        description="tell a model trained on budgets of the one it has, where a request "
+        "does not say",
+    )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of conversations served without the default budget, to compare with"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -62,38 +63,55 @@ async def _watched(receive: Receive, work: asyncio.Task[Any]) -> AsyncIterator[a
 class Outbox:
     """Bytes on their way to one client.
 
-    Whoever puts never waits: what a slow client has not taken is bounded by the request's
-    allowance, and all that gathered meanwhile leaves in one write.
+    Whoever puts never waits. A client that keeps up is written to at once, without waking a task
+    for it; what a slow one has not taken is bounded by the request's allowance, and all that
+    gathered meanwhile leaves in one write. `started` says that the response has begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, send: Send) -> None:
+        self.started = False
+        self._send = send
         self._parts: list[bytes] = []
-        self._ready = asyncio.Event()
-        self._closed = False
+        self._blocked: asyncio.Task[None] | None = None
         self._quiet = True
         self._timer = self._schedule()
 
     def put(self, part: bytes) -> None:
-        if part:
-            self._quiet = False
-            self._parts.append(part)
-            self._ready.set()
+        if not part:
+            return
+        self._quiet = False
+        self._parts.append(part)
+        if self._blocked is None or self._blocked.done():
+            self._blocked = _begin(self._write())
 
-    def close(self) -> None:
-        """Nothing more will be put."""
+    async def close(self, last: bytes) -> None:
+        """Wait until all is written, `last` at the end."""
+        if self._blocked is not None:
+            await self._blocked
+        if not self.started:
+            await self._start()
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    def end(self) -> None:
+        """Nothing more will be put: silence needs no filling."""
         self._timer.cancel()
-        self._closed = True
-        self._ready.set()
 
-    async def drain(self) -> AsyncIterator[bytes]:
-        """What was put, joined, as it comes; ends after `close`."""
-        while self._parts or not self._closed:
-            await self._ready.wait()
-            self._ready.clear()
-            if self._parts:
-                taken = b"".join(self._parts)
-                self._parts.clear()
-                yield taken
+    def abandon(self) -> None:
+        """Nobody waits for what is not written yet."""
+        if self._blocked is not None:
+            self._blocked.cancel()
+
+    async def _write(self) -> None:
+        if not self.started:
+            await self._start()
+        while self._parts:
+            taken = b"".join(self._parts)
+            self._parts.clear()
+            await self._send({"type": "http.response.body", "body": taken, "more_body": True})
+
+    async def _start(self) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
 
     def _schedule(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._fill_silence)
@@ -104,6 +122,25 @@ class Outbox:
             self.put(_KEEP_ALIVE)
         self._quiet = True
         self._timer = self._schedule()
+
+
+def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Run `work` up to where it waits, and a task for the rest of it; None if it never waits.
+
+    What `asyncio.Task(eager_start=True)` is from Python 3.12 on.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration:
+        return None
+    return asyncio.create_task(_go_on(work, waits_for))
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
+    """The rest of a coroutine, for a task that has not seen what it waits for."""
+    yield waits_for
+    yield from work
 
 
 class EventStream(Response):
@@ -126,21 +163,18 @@ class EventStream(Response):
         self._last_event = last_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outbox = Outbox()
+        outbox = Outbox(send)
         work = asyncio.create_task(self._produce(outbox.put))
-        work.add_done_callback(lambda _: outbox.close())
-        async with _watched(receive, work) as watch:
-            started = False
-            async for part in outbox.drain():
-                if not started:
-                    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                    started = True
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            if watch.done():
-                return
-            error = work.exception()
-            if error is not None and not started:
-                await self._respond(error)(scope, receive, send)
-                return
-            last = b"" if error is None else self._last_event(error)
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+        work.add_done_callback(lambda _: outbox.end())
+        try:
+            async with _watched(receive, work) as watch:
+                await asyncio.wait([work])
+                if watch.done():
+                    return
+                error = work.exception()
+                if error is not None and not outbox.started:
+                    await self._respond(error)(scope, receive, send)
+                else:
+                    await outbox.close(b"" if error is None else self._last_event(error))
+        finally:
+            outbox.abandon()

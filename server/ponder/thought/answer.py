@@ -63,12 +63,12 @@ class AnswerWriter:
     def take(self, *, last: bool = False) -> AnswerDelta | None:
         """What may be shown now; with `last`, everything that is left."""
         keep = 0
-        if not last and not self.stopped:
-            keep = max((overlap(self._held, stop) for stop in self._stop), default=0)
+        if self._stop and not last and not self.stopped:
+            keep = max(overlap(self._held, stop) for stop in self._stop)
         text = self._held[: len(self._held) - keep]
         self._held = self._held[len(text) :]
         self.shown += len(text)
-        logprobs = self._take_logprobs(last) if text or last else ()
+        logprobs = self._take_logprobs(last) if self._logprobs and (text or last) else ()
         return AnswerDelta(text, logprobs) if text or logprobs else None
 
     def _take_logprobs(self, last: bool) -> tuple[TokenLogprob, ...]:

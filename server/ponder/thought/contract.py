@@ -26,10 +26,11 @@ class Contract:
     """What a checkpoint promises to the server.
 
     `close_text` holds the end marker exactly once; `answer_prefix` follows it and is shown as
-    part of the answer. `budget_hint` is a template with `{budget}`, put after the opening marker
-    (soft), beside the cap (hard). `budget_curve` has one entry per task and budget:
-    `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`. `family` names the
-    row of `ponder.thought.format` whose template arguments and tool marker hold for it.
+    part of the answer. `budget_hint` is a template with `{budget}`, one of `trained_budgets`, put
+    after the opening marker (soft), beside the cap (hard). `budget_curve` has one entry per task
+    and budget: `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`.
+    `family` names the row of `ponder.thought.format` whose template arguments and tool marker hold
+    for it.
     """
 
     think_start: str
@@ -97,6 +98,13 @@ class Contract:
         for name in ("think_start", "think_end", "close_text", "answer_prefix"):
             if not isinstance(getattr(contract, name), str):
                 raise ContractError(f"{path}: {name} must be a string")
+        hint = contract.budget_hint
+        if hint is not None and (not isinstance(hint, str) or "{budget}" not in hint):
+            raise ContractError(f"{path}: budget_hint must be a string that holds {{budget}}")
+        if hint is not None and contract.think_end in hint:
+            raise ContractError(f"{path}: budget_hint must not hold the end marker")
+        if not all(isinstance(budget, int) and budget > 0 for budget in contract.trained_budgets):
+            raise ContractError(f"{path}: trained_budgets must be whole numbers above 0")
         if contract.opened_by not in ("template", "model"):
             raise ContractError(f'{path}: opened_by must be "template" or "model"')
         return contract

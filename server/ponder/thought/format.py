@@ -27,7 +27,8 @@ class ThoughtFormat:
     `opened_by` says whether the chat template ends with the start marker or the model samples it;
     None leaves the question to one rendering of the template at start-up. `think` and `no_think`
     are template arguments that switch thinking on and off, where the family has them. A sampled
-    `tool_call` marker ends a thought too.
+    `tool_call` marker ends a thought too. `hint` has a place for `{budget}`, which is one of
+    `trained_budgets`.
     """
 
     name: str
@@ -39,6 +40,8 @@ class ThoughtFormat:
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
     tool_call: str | None = None
+    hint: str | None = None
+    trained_budgets: tuple[int, ...] = ()
 
     @classmethod
     def of_contract(cls, contract: Contract) -> ThoughtFormat:
@@ -57,6 +60,8 @@ class ThoughtFormat:
             close_text=contract.close_text,
             answer_prefix=contract.answer_prefix,
             opened_by=contract.opened_by,
+            hint=contract.budget_hint,
+            trained_budgets=contract.trained_budgets,
         )
 
 
@@ -184,14 +189,31 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """A trained budget, and the text that tells the model of it, tokenised by itself.
+
+    It goes right after an opened thought's marker, as the last part of the prompt: its tokens are
+    no part of the thought, neither of its text nor of its count.
+    """
+
+    budget: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledFormat:
-    """A format in one vocabulary's token ids: what the controller works with."""
+    """A format in one vocabulary's token ids: what the controller works with.
+
+    `hints` are in ascending order of budgets. Only a thought that the template opens can be
+    hinted: elsewhere the prompt ends before the thought does begin.
+    """
 
     start: Marker
     end: Marker
     tool_call: Marker | None
     close: Close
     opened_by: Literal["template", "model"]
+    hints: tuple[Hint, ...] = ()
 
     @classmethod
     def of(
@@ -201,10 +223,24 @@ class CompiledFormat:
         vocabulary: Vocabulary,
     ) -> CompiledFormat:
         end = Marker.of(form.end, vocabulary)
+        hints = [
+            Hint(budget, tuple(vocabulary.encode(form.hint.replace("{budget}", str(budget)))))
+            for budget in sorted(form.trained_budgets)
+            if form.hint is not None and opened_by == "template"
+        ]
         return cls(
             start=Marker.of(form.start, vocabulary),
             end=end,
             tool_call=Marker.of(form.tool_call, vocabulary) if form.tool_call else None,
             close=Close.of(form.close_text, end, form.answer_prefix, vocabulary),
             opened_by=opened_by,
+            hints=tuple(hints),
+        )
+
+    def hint(self, budget: int) -> Hint | None:
+        """The largest trained budget within `budget` tokens; None below the smallest."""
+        return max(
+            (hint for hint in self.hints if hint.budget <= budget),
+            key=lambda hint: hint.budget,
+            default=None,
         )

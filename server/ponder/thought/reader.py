@@ -85,8 +85,10 @@ class ThoughtReader:
             self._partial = (ids, text)
             return self._wait()
         self._partial = ([], "")
-        self._held.append((ids, text))
-        return self._end_by_text()
+        if self._by_text or self._held:
+            self._held.append((ids, text))
+            return self._end_by_text()
+        return Verdict.MORE if self._count(ids, text) else Verdict.OVER
 
     def take_text(self) -> str:
         """Text of the thought since the last call."""

@@ -68,9 +68,7 @@ def gather(budget: int, most: int) -> int:
     """How many tokens, at most `most`, the engine may gather before it reports a thought.
 
     Engines report the first token and then every n-th: where n divides the budget, the report
-    that shows the cut comes exactly when it is due and nothing is generated past it.
+    that shows the cut comes exactly when it is due and nothing is generated past it. The best n
+    above `most` / 2 is the one that leaves least.
     """
-    for size in range(most, most // 2, -1):
-        if budget % size == 0:
-            return size
-    return most
+    return min(range(most, most // 2, -1), key=lambda size: -budget % size)

@@ -90,3 +90,11 @@ def test_a_holdout_without_a_key_is_refused() -> None:
 def test_shares_and_keys_have_bounds(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(**{"holdout_key": KEY, **fields})
+
+
+def test_a_held_out_conversation_is_hinted_only_where_it_asks(serve: Serve) -> None:
+    running = serve(ENDLESS, "ok", holdout=0.5, holdout_key=KEY, default_budget=80)
+    assert report(running, "policy")["hint_budget"] == 80
+    assert report(running, "holdout", budget=80)["hint_budget"] is None
+    asked = report(running, "holdout", budget=80, ponder={"hint": True})
+    assert asked["hint_budget"] == 80

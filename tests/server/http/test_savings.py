@@ -168,7 +168,8 @@ def test_state_survives_a_restart_and_is_shared(serve: Serve, tmp_path: Path) ->
     state = tmp_path / "deep" / "state.sqlite3"
     one, two = (serve(ENDLESS, "ok", **HOLDOUT, state=state) for _ in range(2))
     ids = [running.ask(user="me").id for running in (one, two, one)]
-    assert rate(two, ids[0], {"score": 1}).status_code == 200  # two rates what one answered
+    # Two rates what one answered, once one has written it.
+    wait_until(lambda: rate(two, ids[0], {"score": 1}).status_code == 200)
     # One conversation on two servers is one conversation.
     again = serve(ENDLESS, "ok", **HOLDOUT, state=state)
     reports = [savings(running) for running in (one, two, again)]

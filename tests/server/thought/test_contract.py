@@ -74,6 +74,9 @@ def test_a_missing_tokenizer_is_refused(checkpoint: Path, contract: Contract) ->
         ({"opened_by": "user"}, 'opened_by must be "template" or "model"'),
         ({"think_end": 5}, "think_end must be a string"),
         ({"trained_budgets": 5}, "incomplete"),
+        ({"trained_budgets": [0]}, "trained_budgets must be whole numbers above 0"),
+        ({"budget_hint": "Be quick."}, "budget_hint must be a string that holds {budget}"),
+        ({"budget_hint": "{budget}</think>"}, "budget_hint must not hold the end marker"),
     ],
 )
 def test_what_is_wrong_is_named(

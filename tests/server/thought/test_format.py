@@ -1,6 +1,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.errors import InvalidCloseText
@@ -8,6 +10,7 @@ from ponder.thought.format import (
     FAMILIES,
     Close,
     CompiledFormat,
+    Hint,
     Marker,
     ThoughtFormat,
     recognise,
@@ -82,3 +85,24 @@ def test_a_format_compiles_to_token_ids() -> None:
     assert compiled.tool_call == Marker("<tool_call>", SINGLE.TOOL_CALL)
     assert compiled.opened_by == "model"
     assert CompiledFormat.of(replace(FORM, tool_call=None), "model", SINGLE).tool_call is None
+
+
+def test_hints_need_a_template_that_opens_the_thought() -> None:
+    form = replace(FORM, hint="Within {budget}.", trained_budgets=(9, 5))
+    hints = (Hint(5, tuple(b"Within 5.")), Hint(9, tuple(b"Within 9.")))
+    assert CompiledFormat.of(form, "template", SINGLE).hints == hints
+    assert CompiledFormat.of(form, "model", SINGLE).hints == ()
+    assert CompiledFormat.of(FORM, "template", SINGLE).hint(100) is None
+
+
+@given(trained=st.sets(st.integers(1, 50), min_size=1), budget=st.integers(0, 60))
+def test_a_hint_never_exceeds_the_request(trained: set[int], budget: int) -> None:
+    form = replace(FORM, hint="{budget}", trained_budgets=tuple(trained))
+    hint = CompiledFormat.of(form, "template", SINGLE).hint(budget)
+    if hint is None:
+        assert budget < min(trained)
+    else:
+        assert hint.ids == tuple(str(hint.budget).encode())
+        assert hint.budget in trained
+        assert not any(hint.budget < other <= budget for other in trained)
+        assert hint.budget <= budget

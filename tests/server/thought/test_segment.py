@@ -10,7 +10,7 @@ from server.thought.helpers import EOS, SINGLE
 
 @pytest.mark.parametrize(
     ("budget", "most", "size"),
-    [(64, 1, 1), (64, 8, 8), (21, 8, 7), (30, 8, 6), (11, 8, 8), (11, 16, 11), (5, 16, 16)],
+    [(64, 1, 1), (64, 8, 8), (21, 8, 7), (30, 8, 6), (11, 8, 6), (11, 16, 11), (5, 16, 9)],
 )
 def test_gather(budget: int, most: int, size: int) -> None:
     assert gather(budget, most) == size

@@ -157,7 +157,7 @@ def test_one_thought_serves_every_budget(reader: Reader) -> None:
         reader,
         budgets=(2, 5, 9),
         summaries=2,
-        summary_tokens=3,
+        summary_tokens=8,
     )
     close = reader.form.close.ids
     assert found.cuts == (Cut(2, close), Cut(6, ()), Cut(6, ()))
@@ -166,7 +166,7 @@ def test_one_thought_serves_every_budget(reader: Reader) -> None:
         *[[1, *word * 2, *close]] * 2,
         *[[1, *thought]] * 4,
     ]
-    assert [shape.shape for shape in sampler.noise] == [(1, 10), (6, 3)]
+    assert [shape.shape for shape in sampler.noise] == [(1, 10), (6, 8)]
     assert sampler.stops == [
         reader.tokenizer.eos_token_ids | {end},
         reader.tokenizer.eos_token_ids,

@@ -1,47 +1,91 @@
-"""Measuring a reasoner: accuracy and thinking tokens per budget, on held-out problems.
+"""Measuring a reasoner: every problem asked under every condition, many times.
 
-Every problem is asked under every budget with the same seeds, so a small budget sees the beginning
-of the thought that a larger one sees whole: budgets are compared on the same thoughts.
+All conditions of a problem share its seeds, and the budgets at which thoughts are cut share the
+thoughts themselves: a small budget sees the beginning of what a larger one sees whole, so that
+conditions are compared on the same problems and budgets on the same thoughts.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import get_args
 
-from .responders import Responder
-from .statistics import Estimate, accuracy, mean
+from ponder.thought.budget import UNLIMITED
+
+from .responders.base import Ask, Hint, Mode, Reply, Responder, ResponderError, Subject
 from .tasks.base import Problem, Task
 
-Key = TypeVar("Key", bound=Hashable)
+MODES: tuple[Mode, ...] = get_args(Mode)
 
-_AT_ONCE = 64
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a problem is asked.
+
+    `natural` thinks freely; `efficient` is told to use minimal tokens; `hinted` is told `budget`
+    and not held to it; `truncated` is cut at `budget`, -1 for no cut.
+    """
+
+    mode: Mode
+    budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        if self.budget is None:
+            return self.mode
+        if self.mode == "hinted":
+            return f"hint {self.budget}"
+        return "free" if self.budget == UNLIMITED else str(self.budget)
+
+    @property
+    def hint(self) -> Hint:
+        if self.mode == "efficient":
+            return "minimal"
+        return self.budget if self.mode == "hinted" else None
+
+    @property
+    def cut(self) -> int:
+        """Where the thought is cut; -1 for nowhere."""
+        return UNLIMITED if self.mode != "truncated" or self.budget is None else self.budget
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to one problem under one budget."""
+    """One answer to one problem under one condition. `thinking_tokens` is None if unreported."""
 
     problem: Problem
-    budget: int
+    condition: Condition
     correct: bool
-    thinking_tokens: int
+    thinking_tokens: int | None
     end_cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What a group of samples says: accuracy (0 to 1) and thinking tokens with their intervals."""
+def conditions_of(
+    modes: Sequence[Mode], budgets: Sequence[int], subject: Subject
+) -> list[Condition]:
+    """The conditions to be measured, in the order of `MODES`, without repeats.
 
-    problems: int
-    samples: int
-    accuracy: Estimate
-    tokens: Estimate
-    natural: float  # share of thoughts that ended by themselves
+    Raises `ResponderError` for a mode that `subject` cannot be measured in.
+    """
+    found: list[Condition] = []
+    for mode in MODES:
+        if mode not in modes:
+            continue
+        if mode in subject.lacks:
+            possible = [other for other in MODES if other not in subject.lacks]
+            raise ResponderError(
+                f"the mode {mode} cannot be measured on {subject.model}: it lacks "
+                f"{subject.lacks[mode]}; possible are {', '.join(possible)}"
+            )
+        if mode == "truncated":
+            found += [Condition(mode, budget) for budget in sorted(set(budgets), key=_free_last)]
+        elif mode == "hinted":
+            found += [Condition(mode, budget) for budget in sorted(subject.trained_budgets)]
+        else:
+            found.append(Condition(mode))
+    return found
 
 
 async def evaluate(
@@ -49,68 +93,53 @@ async def evaluate(
     tasks: Sequence[Task],
     problems: Sequence[Problem],
     *,
-    budgets: Sequence[int],
+    conditions: Sequence[Condition],
     samples: int,
     seed: int,
-    advance: Callable[[], object],
+    advance: Callable[[int], object],
 ) -> list[Sample]:
-    """Ask every problem `samples` times under every budget; `advance` is called per answer.
+    """Ask every problem `samples` times under every condition.
 
-    The first error of an answer ends the evaluation, as itself and not as a group.
+    `advance` is called with the number of answers whenever some have come, `distinct(conditions)`
+    for each sample of a problem. Raises what the responder does.
     """
     judges = {task.name: task for task in tasks}
-    gate = asyncio.Semaphore(_AT_ONCE)
+    hints = dict.fromkeys(condition.hint for condition in conditions)
+    cuts = {hint: _cuts(conditions, hint) for hint in hints}
+    asked = [
+        (problem, Ask(problem.question, sample_seed(seed, problem, number), cuts[hint], hint))
+        for hint in hints
+        for problem in problems
+        for number in range(samples)
+    ]
+    replies = await responder.answer([ask for _, ask in asked], advance)
 
-    async def ask(problem: Problem, budget: int, number: int) -> Sample:
-        async with gate:
-            reply = await responder.answer(
-                problem.question, budget, sample_seed(seed, problem, number)
-            )
-        advance()
-        return Sample(
-            problem,
-            budget,
-            judges[problem.family].verify(problem, reply.text),
-            reply.thinking_tokens,
-            reply.end_cause,
-        )
+    def judged(problem: Problem, condition: Condition, reply: Reply) -> Sample:
+        correct = judges[problem.family].verify(problem, reply.text)
+        return Sample(problem, condition, correct, reply.thinking_tokens, reply.end_cause)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            asked = [
-                group.create_task(ask(problem, budget, number))
-                for budget in budgets
-                for problem in problems
-                for number in range(samples)
-            ]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-    return [task.result() for task in asked]
+    return [
+        judged(problem, condition, given[ask.budgets.index(condition.cut)])
+        for condition in conditions
+        for (problem, ask), given in zip(asked, replies, strict=True)
+        if ask.hint == condition.hint
+    ]
+
+
+def distinct(conditions: Sequence[Condition]) -> int:
+    """Answers per problem and sample: a natural thought and one cut at -1 are the same."""
+    return len({(condition.hint, condition.cut) for condition in conditions})
 
 
 def sample_seed(seed: int, problem: Problem, number: int) -> int:
-    """A seed of 31 bits for one sample of one problem, the same under every budget."""
+    """A seed of 31 bits for one sample of one problem, the same under every condition."""
     digest = hashlib.sha256(f"{seed}/{problem.id}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def summarise(samples: Iterable[Sample], key: Callable[[Sample], Key]) -> dict[Key, Cell]:
-    """A cell per value of `key`, in order of first appearance."""
-    groups: dict[Key, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[key(sample)].append(sample)
-    return {value: _cell(group) for value, group in groups.items()}
+def _cuts(conditions: Sequence[Condition], hint: Hint) -> tuple[int, ...]:
+    return tuple(sorted({c.cut for c in conditions if c.hint == hint}, key=_free_last))
 
 
-def _cell(samples: Sequence[Sample]) -> Cell:
-    by_problem: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_problem[sample.problem.id].append(sample)
-    groups = list(by_problem.values())
-    return Cell(
-        problems=len(groups),
-        samples=len(samples),
-        accuracy=accuracy([[s.correct for s in group] for group in groups]),
-        tokens=mean([[float(s.thinking_tokens) for s in group] for group in groups]),
-        natural=sum(s.end_cause == "natural" for s in samples) / len(samples),
-    )
+def _free_last(budget: int) -> tuple[bool, int]:
+    return budget == UNLIMITED, budget

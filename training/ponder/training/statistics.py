@@ -33,21 +33,25 @@ def wilson(share: float, n: float) -> Estimate:
     spread = Z_95 * Z_95 / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and 1 an end is the share itself, which rounding must not cross.
+    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def accuracy(correct: Sequence[Sequence[bool]]) -> Estimate:
-    """Mean accuracy over problems; `correct[i]` holds the samples of problem i.
+    """Mean accuracy over problems; `correct[i]` holds the samples of problem i."""
+    return share(list(map(fmean, correct)), sum(map(len, correct)))
+
+
+def share(shares: Sequence[float], samples: int) -> Estimate:
+    """Mean of the problems' own shares, each between 0 and 1, of `samples` samples altogether.
 
     Wilson's interval at the effective number of trials: that at which independent trials would
-    vary as much as the problems' own accuracies do; between the number of problems and of samples.
+    vary as much as the problems' shares do; between the number of problems and of samples.
     """
-    shares = [fmean(samples) for samples in correct]
-    share = fmean(shares)
-    total = sum(len(samples) for samples in correct)
+    centre = fmean(shares)
     between = variance(shares) / len(shares) if len(shares) > 1 else 0.0
-    effective = share * (1 - share) / between if between else len(shares)
-    return wilson(share, min(max(effective, len(shares)), total))
+    effective = centre * (1 - centre) / between if between else len(shares)
+    return wilson(centre, min(max(effective, len(shares)), samples))
 
 
 def mean(values: Sequence[Sequence[float]]) -> Estimate:
@@ -56,3 +60,29 @@ def mean(values: Sequence[Sequence[float]]) -> Estimate:
     centre = fmean(means)
     half = Z_95 * math.sqrt(variance(means) / len(means)) if len(means) > 1 else 0.0
     return Estimate(centre, centre - half, centre + half)
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
+    """mean(above) / mean(below), paired: each holds one value per problem, in the same order.
+
+    Normal interval by the delta method. `below` must not be 0 on average.
+    """
+    bottom = fmean(below)
+    found = fmean(above) / bottom
+    residuals = [(a - found * b) / bottom for a, b in zip(above, below, strict=True)]
+    n = len(residuals)
+    half = Z_95 * math.sqrt(variance(residuals) / n) if n > 1 else 0.0
+    return Estimate(found, found - half, found + half)
+
+
+def any_pass(samples: int, correct: int, k: int) -> float:
+    """Chance that `k` of `samples` answers, drawn without replacement, hold a correct one: pass@k.
+
+    The unbiased estimator of Chen et al. (arXiv 2107.03374, section 2.1).
+    """
+    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def all_pass(samples: int, correct: int, k: int) -> float:
+    """Chance that `k` of `samples` answers, drawn without replacement, are all correct."""
+    return math.comb(correct, k) / math.comb(samples, k)

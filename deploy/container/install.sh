@@ -1,0 +1,32 @@
+#!/bin/sh
+# Install Ponder with vLLM's BUILD (cpu or gpu) into a virtual environment at TARGET.
+set -eu
+build=$1 target=$2
+
+# Bytecode now: the root file system will be read-only.
+uv() {
+  "$target/bin/uv" pip install --no-cache --compile-bytecode --python "$target/bin/python" "$@"
+}
+
+set_up() {
+  python3 -m venv "$target"
+  "$target/bin/pip" install --no-cache-dir --constraint constraints.txt uv
+}
+
+case $build in
+cpu)
+  set_up
+  # The +cpu torch first: whatever else names torch would bring gigabytes of CUDA.
+  uv --no-deps --torch-backend=cpu "$(grep '^torch==' constraints.txt)"
+  uv --constraint constraints.txt --overrides deploy/overrides.txt ".[cpu,otel]"
+  ;;
+gpu)
+  set_up
+  # vLLM's GPU build pins its own versions, which are not those of constraints.txt.
+  uv ".[gpu,otel]"
+  ;;
+*)
+  echo "BUILD is cpu or gpu, not $build" >&2
+  exit 2
+  ;;
+esac

@@ -1,0 +1,59 @@
+"""The reference of all settings, out of the settings class."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ponder.server.settings import BUNDLED_MODEL, Settings
+
+HEAD = """# Settings
+
+What `ponder serve` can be told, as a flag or in the environment; a flag wins. Values are checked at
+the start, and an unknown flag is an error. A list is a repeated flag; in the environment it is JSON
+(`'["one", "two"]'`), and API keys are separated by commas.
+
+Written by `deploy/generate.py` out of the settings class.
+
+| flag | environment | type | default | meaning |
+|---|---|---|---|---|
+"""
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+FLAGS = {"model": "`MODEL`", "engine_options": "what follows `--`"}
+
+
+def typed(schema: dict[str, Any]) -> str:
+    """`integer ≥ 0`, `list of secrets`; a setting that can be left out says so by its default."""
+    if "anyOf" in schema:
+        return " or ".join(typed(part) for part in schema["anyOf"] if part["type"] != "null")
+    if schema["type"] == "array":
+        return f"list of {typed(schema['items'])}s"
+    if "enum" in schema:
+        return " or ".join(f"`{choice}`" for choice in schema["enum"])
+    name = "secret" if schema.get("format") == "password" else schema["type"]
+    limits = [f"{sign} {schema[bound]:g}" for bound, sign in BOUNDS.items() if bound in schema]
+    return " ".join([name, ", ".join(limits)]).rstrip()
+
+
+def default(schema: dict[str, Any]) -> str:
+    if "default" not in schema:
+        return "computed"
+    value = schema["default"]
+    if value is None or value == []:
+        return "none"
+    if value == BUNDLED_MODEL:
+        return "the bundled checkpoint"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def row(name: str, schema: dict[str, Any]) -> str:
+    flag = FLAGS.get(name) or f"`--{name.replace('_', '-')}`"
+    environment = f"`PONDER_{name.upper()}`"
+    cells = [flag, environment, typed(schema), default(schema), schema["description"]]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def render() -> str:
+    """The page. Raises `KeyError` for a setting without a description."""
+    properties = Settings.model_json_schema()["properties"]
+    return HEAD + "".join(row(name, schema) for name, schema in properties.items())

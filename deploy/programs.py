@@ -1,0 +1,82 @@
+"""Programs that no Python package ships: on PATH, else out of Debian's packages into `.tools`.
+
+    python3 deploy/programs.py promtool nginx        fetches what is lacking; needs no root
+
+Standard library only: it runs before `.venv` is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "nginx"}
+
+
+class NotFound(Exception):
+    """A program is not to be had here; the message says how to get it."""
+
+    def __init__(self, program: str, why: str = "neither on PATH nor in .tools") -> None:
+        remedy = f"apt-get install {PACKAGES[program]} on Debian, or put it on PATH"
+        super().__init__(f"{program} is missing ({why}): {remedy}")
+
+
+def find(program: str) -> Path:
+    """Where a program of `PACKAGES` is. Raises `NotFound`."""
+    unpacked = [str(TOOLS / "usr" / folder) for folder in ("bin", "sbin")]
+    places = [os.environ.get("PATH", ""), "/usr/sbin", *unpacked]
+    found = shutil.which(program, path=os.pathsep.join(places))
+    if found is None:
+        raise NotFound(program)
+    return Path(found)
+
+
+def fetch(program: str) -> None:
+    """Unpack the program's package, without what that depends on, into `.tools`."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise NotFound(program, "and this is no Debian, to fetch it from")
+    package = PACKAGES[program]
+    print(f"setup: unpacking Debian's package {package} into .tools", flush=True)
+    state = TOOLS / "apt"
+    for folder in ("lists/partial", "archives/partial"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    # Lists of its own: those of the machine may be empty, and only root may renew them.
+    apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}"]
+    apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::http::Timeout=15"]
+    try:
+        for step in (["update"], ["download", package]):
+            done = subprocess.run(
+                [*apt, *step], cwd=state, stderr=subprocess.PIPE, text=True, check=False
+            )
+            if done.returncode:
+                said = done.stderr.strip().splitlines() or ["it did not say why"]
+                raise NotFound(program, f"apt-get {step[0]}: {said[-1]}")
+        archive = next(state.glob(f"{package}_*.deb"))
+        subprocess.run(["dpkg", "-x", archive, TOOLS], check=True)
+    finally:
+        shutil.rmtree(state)
+    find(program)
+
+
+def main(programs: list[str]) -> int:
+    """0 where all are there in the end."""
+    status = 0
+    for program in programs:
+        try:
+            find(program)
+        except NotFound:
+            try:
+                fetch(program)
+            except NotFound as error:
+                print(f"setup: {error}", file=sys.stderr)
+                status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""What the documents name is there: files, sections, settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ponder.server.settings import Settings
+
+from .conftest import ROOT
+
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")])
+ELSEWHERE = {"build", "build-arg", "budgets", "tasks", "from-literal"}  # flags of other commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    lost = [x for x in links if "://" not in x and not (page.parent / x).exists()]
+    assert lost == []
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.parent.name == "howto"], ids=lambda page: page.name
+)
+def test_howtos_name_settings_that_exist(page: Path) -> None:
+    text = page.read_text()
+    flags = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][\w-]+)", text)}
+    assert flags - {name.replace("-", "_") for name in ELSEWHERE} <= set(Settings.model_fields)
+    variables = set(re.findall(r"PONDER_([A-Z_]*[A-Z])", text))
+    assert {name.lower() for name in variables} <= set(Settings.model_fields)

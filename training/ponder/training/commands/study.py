@@ -1,0 +1,51 @@
+"""`ponder study`: the reproduction of docs/protocol.md, resumed run by run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+
+class Options(BaseModel):
+    """Run what the reproduction still lacks, then write its results and plots."""
+
+    base: Path = Field(
+        default=Path("tiny-sft"),
+        description="directory of the cold start (`ponder train tiny-sft`)",
+    )
+    results: Path = Field(
+        default=Path("docs/results"), description="directory of the records, kept in the repository"
+    )
+    work: Path = Field(default=Path("runs/study"), description="directory of the runs themselves")
+    jobs: int = Field(default=2, ge=1, le=64, description="runs at a time, one thread each")
+    report_only: bool = Field(
+        default=False, description="start nothing: write the results of what is recorded"
+    )
+
+
+def run(options: Options) -> int:
+    """0 when all runs are recorded and reported, 2 where there is no cold start, 130 on Ctrl-C."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not (options.base / "ponder.json").exists():
+        print(
+            f"ponder study: {options.base} holds no checkpoint: run `ponder train tiny-sft` first, "
+            "or name it with --base",
+            file=sys.stderr,
+        )
+        return 2
+
+    from ponder.training.study.report import write_report
+    from ponder.training.study.runner import Study
+
+    study = Study(options.base, options.results, options.work)
+    try:
+        if not options.report_only:
+            study.execute(options.jobs)
+    except KeyboardInterrupt:
+        print("ponder study: stopped; the same command resumes", file=sys.stderr)
+        return 130
+    print(write_report(options.results))
+    return 0

@@ -1,0 +1,54 @@
+"""An engine that remembers what it sampled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from ponder.engine.base import Chunk, Engine, Sampling
+
+
+class ReplayEngine:
+    """Samples a request once on `engine` and plays it back to whoever makes it again.
+
+    The controller that lived a thought under a large budget finds, under a smaller one, the same
+    thought, cuts it by its own rules and pays for the answer alone; a thought that ended before
+    the smaller budget brings its own answer. A request that was aborted plays back as far as it
+    was read, which is as far as a smaller budget reads.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._records: list[tuple[list[int], Sampling, list[Chunk]]] = []
+
+    @property
+    def max_model_len(self) -> int:
+        return self._engine.max_model_len
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[Chunk, None]:
+        key = (list(prompt), replace(sampling, chunk_tokens=1))  # chunks do not change the tokens
+        for *known, record in self._records:
+            if tuple(known) == key:
+                for chunk in record:
+                    yield chunk
+                return
+        chunks: list[Chunk] = []
+        self._records.append((*key, chunks))
+        stream = self._engine.generate(prompt, sampling, request_id)
+        try:
+            async for chunk in stream:
+                chunks.append(chunk)
+                yield chunk
+        finally:
+            await stream.aclose()
+
+    def unfinished(self) -> int:
+        return self._engine.unfinished()
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()
+
+    def shutdown(self) -> None:
+        self._engine.shutdown()

@@ -1,0 +1,297 @@
+"""The claims of docs/protocol.md, computed from the records of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bootstrap import paired_bootstrap, simultaneous_lower
+from ..statistics import Estimate, any_pass
+from .measure import GRID
+
+Record = Mapping[str, Any]
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+TRAINED_BUDGETS = (80, 160, 240, 320)
+HARD_BELOW = 0.6
+UNINFORMATIVE_BELOW = 0.001
+_TOUCHED = ("q_rise", "q_fall", "q_recover", "masked_low", "masked_high")
+_REPLICATES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim: a value with its 95 % interval, against what the paper reports.
+
+    Shares and accuracies are in percent and points. `seeds` counts the runs of the arm that the
+    claim is about, `n` the test problems.
+    """
+
+    id: str
+    value: float
+    low: float
+    high: float | None
+    target: float
+    direction_holds: bool
+    magnitude_holds: bool
+    n: int
+    seeds: int
+    note: str = ""
+
+
+class Arm:
+    """The finished runs of an arm (or the cold start), as arrays (S seeds, P problems)."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = sorted(records, key=lambda record: record["seed"])
+
+    @property
+    def seeds(self) -> int:
+        return len(self.records)
+
+    def accuracy(self, mode: str = "natural") -> Floats:
+        answers = [self._answers(record, mode) for record in self.records]
+        return np.array([np.array(a["correct"], float) / a["samples"] for a in answers])
+
+    def tokens(self, mode: str = "natural") -> Floats:
+        return np.array([self._answers(r, mode)["tokens"] for r in self.records])
+
+    def anytime(self) -> Floats:
+        """Accuracy (budgets, S, P) at GRID."""
+        counts = [
+            np.array(r["measured"]["anytime"]) / r["measured"]["anytime_samples"]
+            for r in self.records
+        ]
+        return np.stack(counts, axis=1)
+
+    def passes(self, k: int) -> Floats:
+        """pass@k (S, P) in natural mode."""
+        return np.array(
+            [
+                [any_pass(natural["samples"], correct, k) for correct in natural["correct"]]
+                for natural in (self._answers(r, "natural") for r in self.records)
+            ]
+        )
+
+    def touched(self) -> float:
+        """Share of tokens in HTPO's q-branches and masks, over all steps."""
+        shares = [sum(s.get(n, 0.0) for n in _TOUCHED) for r in self.records for s in r["steps"]]
+        return float(np.mean(shares))
+
+    def _answers(self, record: Record, mode: str) -> Mapping[str, Any]:
+        measured = record["measured"]
+        found: Mapping[str, Any] = measured[mode] if mode in measured else measured["hinted"][mode]
+        return found
+
+
+def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> list[Claim]:
+    """Every claim whose arms have finished runs."""
+    made = []
+    for needed, make in _CLAIMS:
+        if all(name in arms for name in needed):
+            made += make(arms, cold, np.array(difficulty, dtype=float))
+    return made
+
+
+def pending(arms: Mapping[str, Arm]) -> list[str]:
+    """Arms that a claim still waits for."""
+    return sorted({name for needed, _ in _CLAIMS for name in needed if name not in arms})
+
+
+def _claim(
+    name: str, estimate: Estimate, target: float, arm: Arm, *, scale: float = 100, note: str = ""
+) -> Claim:
+    """The direction is the target's sign; a target of 0 asks for more than 0."""
+    value, low, high = (scale * x for x in (estimate.mean, estimate.low, estimate.high))
+    fewer = target < 0
+    return Claim(
+        name,
+        value,
+        low,
+        high,
+        target,
+        direction_holds=high < 0 if fewer else low > 0,
+        magnitude_holds=value <= target if fewer else value >= target,
+        n=arm.accuracy().shape[1],
+        seeds=arm.seeds,
+        note=note,
+    )
+
+
+def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    hbpo = arms["hbpo"]
+    return [
+        _claim(
+            "hbpo_tokens",
+            paired_bootstrap(hbpo.tokens(), cold.tokens(), compare="change"),
+            -60.6,
+            hbpo,
+        ),
+        _claim("hbpo_accuracy", paired_bootstrap(hbpo.accuracy(), cold.accuracy()), 3.14, hbpo),
+        _effort(hbpo, cold, difficulty),
+        _hint_obeyed(hbpo, cold),
+    ]
+
+
+def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    hbpo, grpo = arms["hbpo"], arms["grpo"]
+    tokens = paired_bootstrap(hbpo.tokens(), grpo.tokens(), compare="change")
+    accuracy = paired_bootstrap(hbpo.accuracy(), grpo.accuracy())
+    fewer = _claim("hbpo_vs_grpo_tokens", tokens, -1e-9, hbpo)
+    return [fewer, _no_loss("hbpo_vs_grpo_accuracy", accuracy, hbpo)]
+
+
+def _no_loss(name: str, estimate: Estimate, arm: Arm) -> Claim:
+    value, low, high = (100 * x for x in (estimate.mean, estimate.low, estimate.high))
+    n = arm.accuracy().shape[1]
+    return Claim(name, value, low, high, -1.0, low > -1, value >= -1, n, arm.seeds)
+
+
+def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    hbpo, penalty = arms["hbpo"], arms["length-penalty"]
+    tokens_KSP = _frontier(penalty, cold, "tokens")
+    correct_KSP = _frontier(penalty, cold, "correct")
+    accuracy_HP, tokens_HP = hbpo.accuracy(), hbpo.tokens()
+
+    def ahead(seeds_H: Indices, seeds_S: Indices, problems: Indices) -> float:
+        at = tokens_HP[np.ix_(seeds_H, problems)].mean()
+        x_K = tokens_KSP[:, seeds_S][:, :, problems].mean((1, 2))
+        y_K = correct_KSP[:, seeds_S][:, :, problems].mean((1, 2))
+        order = np.argsort(x_K)
+        frontier = np.interp(at, x_K[order], y_K[order])
+        return float(accuracy_HP[np.ix_(seeds_H, problems)].mean() - frontier)
+
+    shortest = tokens_KSP.mean((1, 2)).min()
+    note = "beyond the frontier's shortest point" if tokens_HP.mean() < shortest else ""
+    estimate = _bootstrap(ahead, hbpo.seeds, penalty.seeds, accuracy_HP.shape[1])
+    return [_claim("hbpo_vs_length_penalty", estimate, 0.0, hbpo, note=note)]
+
+
+def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
+    """(checkpoints, S, P): the cold start, then every saved checkpoint."""
+    natural = cold.accuracy() if what == "correct" else cold.tokens()
+    points = [np.repeat(natural, penalty.seeds, axis=0)]
+    for k in range(len(penalty.records[0]["frontier"])):
+        points.append(np.array([r["frontier"][k][what] for r in penalty.records], dtype=float))
+        if what == "correct":
+            points[-1] /= 16
+    return np.stack(points)
+
+
+def _budget_count(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    one, four = arms["hbpo-1-budget"], arms["hbpo"]
+    shared = Arm([r for r in four.records if r["seed"] in {o["seed"] for o in one.records}])
+    estimate = paired_bootstrap(shared.accuracy(), one.accuracy())
+    return [_claim("hbpo_budget_count", estimate, 0.0, one, note="seeds that both arms have")]
+
+
+def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
+    tokens_SP, before_P = hbpo.tokens(), cold.tokens()[0]
+
+    def gain(seeds: Indices, _: Indices, problems: Indices) -> float:
+        after = tokens_SP[np.ix_(seeds, problems)].mean(0)
+        level = difficulty[problems]
+        return spearman(after, level) - spearman(before_P[problems], level)
+
+    estimate = _bootstrap(gain, hbpo.seeds, 1, len(before_P))
+    before = spearman(before_P, difficulty)
+    after = spearman(tokens_SP.mean(0), difficulty)
+    note = f"{before:.3f} before, {after:.3f} after"
+    return _claim("effort_correlation", estimate, 0.0, hbpo, scale=1, note=note)
+
+
+def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
+    high_SP, low_SP = hbpo.tokens("200"), hbpo.tokens("40")
+    cold_high_P, cold_low_P = cold.tokens("200")[0], cold.tokens("40")[0]
+
+    def gain(seeds: Indices, _: Indices, problems: Indices) -> float:
+        after = high_SP[np.ix_(seeds, problems)].mean() / low_SP[np.ix_(seeds, problems)].mean()
+        return float(after / (cold_high_P[problems].mean() / cold_low_P[problems].mean()) - 1)
+
+    estimate = _bootstrap(gain, hbpo.seeds, 1, high_SP.shape[1])
+    before = cold_high_P.mean() / cold_low_P.mean()
+    note = f"hint 200 over hint 40: {before:.2f} before, {high_SP.mean() / low_SP.mean():.2f} after"
+    return _claim("hbpo_hint_obeyed", estimate, 0.0, hbpo, note=note)
+
+
+def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    brpo, grpo = arms["brpo"], arms["grpo"]
+    ours, theirs = brpo.anytime(), grpo.anytime()
+    at = [GRID.index(budget) for budget in TRAINED_BUDGETS]
+    bounds = simultaneous_lower(ours[at], theirs[at])
+    worst = 100 * min(bounds)
+    value = 100 * float((ours[at] - theirs[at]).mean((1, 2)).min())
+    n = ours.shape[2]
+    every = Claim(
+        "brpo_every_budget", value, worst, None, -1.0, worst >= -1, value >= -1, n, brpo.seeds,
+        "simultaneous lower bounds in points at "
+        + ", ".join(
+            f"{b}: {100 * x:.1f}" for b, x in zip(TRAINED_BUDGETS, bounds, strict=True)
+        ),
+    )  # fmt: skip
+    return [
+        _claim("brpo_anytime", paired_bootstrap(ours.mean(0), theirs.mean(0)), 3.0, brpo),
+        _claim("brpo_final", paired_bootstrap(ours[-1], theirs[-1]), 1.8, brpo),
+        every,
+    ]
+
+
+def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+    htpo, dapo = arms["htpo"], arms["dapo"]
+    hard = np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
+    ours, theirs = htpo.accuracy()[:, hard], dapo.accuracy()[:, hard]
+    touched = htpo.touched()
+    note = f"{len(hard)} hard problems; {touched:.2%} of tokens touched"
+    if touched < UNINFORMATIVE_BELOW:
+        note += ": uninformative"
+    widening = [arm.passes(16)[:, hard] - arm.passes(1)[:, hard] for arm in (htpo, dapo)]
+    return [
+        _claim("htpo_hard", paired_bootstrap(ours, theirs), 8.6, htpo, note=note),
+        _claim("htpo_margin", paired_bootstrap(*widening), 0.0, htpo, note=note),
+    ]
+
+
+_CLAIMS: tuple[
+    tuple[tuple[str, ...], Callable[[Mapping[str, Arm], Arm, Floats], list[Claim]]], ...
+] = (
+    (("hbpo",), _hbpo),
+    (("hbpo", "grpo"), _hbpo_grpo),
+    (("hbpo", "length-penalty"), _penalty),
+    (("hbpo", "hbpo-1-budget"), _budget_count),
+    (("brpo", "grpo"), _brpo),
+    (("htpo", "dapo"), _htpo),
+)
+
+
+def _bootstrap(
+    statistic: Callable[[Indices, Indices, Indices], float], seeds: int, others: int, problems: int
+) -> Estimate:
+    """Percentile interval of a statistic of resampled seeds (of two arms) and problems."""
+    rng = np.random.default_rng(0)
+    whole = statistic(np.arange(seeds), np.arange(others), np.arange(problems))
+    replicates = [
+        statistic(
+            rng.integers(0, seeds, max(1, seeds - 1)),
+            rng.integers(0, others, max(1, others - 1)),
+            rng.integers(0, problems, problems),
+        )
+        for _ in range(_REPLICATES)
+    ]
+    low, high = np.quantile(replicates, (0.025, 0.975))
+    return Estimate(whole, float(low), float(high))
+
+
+def spearman(x: Floats, y: Floats) -> float:
+    """Rank correlation; ties share their mean rank."""
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    ends: Floats = np.cumsum(count).astype(float)
+    return (ends - (count - 1) / 2)[place]

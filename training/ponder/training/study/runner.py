@@ -1,0 +1,238 @@
+"""Runs what the plan still lacks, several at a time, and keeps a record of each run.
+
+RESULTS/started.jsonl     a line per run that was ever started
+RESULTS/runs/KEY.json     the record of a finished run: recipe, curve, measurements
+WORK/KEY/                 the run itself, from which a killed one resumes
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import signal
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tqdm import tqdm
+
+from ..recipe import recipe_sha256
+from .arms import ARMS, PROTOCOL_VERSION, Planned, code_sha256, scored_runs, tuning_runs
+
+Record = dict[str, Any]
+
+_TOKEN_PRICE = 0.1  # accuracy that all of the cold start's thinking tokens are worth
+COLD_START = "cold-start"
+
+
+class Study:
+    """The study on one cold start; what is recorded under `results` is never run again."""
+
+    def __init__(self, base: Path, results: Path, work: Path) -> None:
+        self._base = base
+        self._results = results
+        self._work = work
+        (results / "runs").mkdir(parents=True, exist_ok=True)
+
+    def records(self) -> list[Record]:
+        """Every finished run, of this and of earlier versions of recipes and code."""
+        return [json.loads(path.read_text()) for path in sorted(self._results.glob("runs/*.json"))]
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate that tuning chose for each arm whose trials are all recorded."""
+        cold = self._record(_cold_key())
+        if cold is None:
+            return {}
+        tokens = fmean(cold["measured"]["natural"]["tokens"])
+        trials: dict[str, list[Record | None]] = defaultdict(list)
+        for planned in self._tuning():
+            trials[planned.arm.name].append(self._record(planned.key))
+        return {
+            name: max(
+                (_score(record, tokens), record["recipe"]["optimisation"]["learning_rate"])
+                for record in records
+                if record is not None
+            )[1]
+            for name, records in trials.items()
+            if None not in records
+        }
+
+    def missing(self) -> list[Planned]:
+        """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
+        planned = [*self._tuning(), *scored_runs(str(self._base), self.rates())]
+        return [run for run in planned if self._record(run.key) is None]
+
+    def execute(self, jobs: int) -> None:
+        """Run what is missing until nothing is; an interrupt leaves what is running resumable."""
+        if self._record(_cold_key()) is None:
+            _measure_cold_start(self._base, self._results)
+        total = len(self._tuning()) + sum(len(arm.seeds) for arm in ARMS)
+        context = multiprocessing.get_context("spawn")
+        with (
+            tqdm(total=total, initial=self._done(), desc="study", unit="run") as bar,
+            ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_at_once) as pool,
+        ):
+            while todo := self.missing():
+                # Tuning is over for all arms before the first scored run starts.
+                batch = [run for run in todo if run.kind == todo[0].kind]
+                futures = {
+                    pool.submit(execute, run, self._base, self._results, self._work): run
+                    for run in batch
+                }
+                for future in as_completed(futures):
+                    future.result()
+                    bar.set_postfix_str(futures[future].label)
+                    bar.update(self._done() - bar.n)
+
+    def _done(self) -> int:
+        tuning = sum(self._record(run.key) is not None for run in self._tuning())
+        scored = scored_runs(str(self._base), self.rates())
+        return tuning + sum(self._record(run.key) is not None for run in scored)
+
+    def _tuning(self) -> list[Planned]:
+        return tuning_runs(str(self._base))
+
+    def _record(self, key: str) -> Record | None:
+        path = self._results / "runs" / f"{key}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def _score(record: Record, tokens: float) -> float:
+    """Accuracy less the price of thinking, after the last step; `tokens` are the cold start's."""
+    last = record["validations"][-1]
+    return float(last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens)
+
+
+def _cold_key() -> str:
+    return f"{COLD_START}-{code_sha256()[:8]}"
+
+
+def _die_at_once() -> None:
+    """Ctrl-C reaches the workers too: a run is resumed from its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def execute(run: Planned, base: Path, results: Path, work: Path) -> None:
+    """Train (or resume), measure and record one run, on one thread."""
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+
+    from ..rl import Run
+    from ..tasks.workers import VerifierPool
+    from .measure import Bench
+
+    torch.set_num_threads(1)
+    out = work / run.key
+    if not out.exists():
+        _append(results / "started.jsonl", {**_identity(run), "started": _now()})
+    with VerifierPool() as pool:
+        Run(run.recipe, out, pool.judge, resume=True).train(progress=False)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    record: Record = {
+        **_identity(run),
+        "recipe": json.loads(run.recipe.model_dump_json()),
+        "machine": _machine(),
+        "finished": _now(),
+        "steps": [_rounded(line) for line in lines if line["kind"] == "step"],
+        "validations": [_rounded(line) for line in lines if line["kind"] == "validation"],
+    }
+    if run.kind != "tuning":
+        samples = 32 if run.recipe.method.method in ("dapo", "htpo") else 16
+        record["measured"] = Bench(out, base).everything(samples).as_json()
+    if run.arm.keep_checkpoints and run.kind != "tuning":
+        record["frontier"] = list(_frontier(out, base, run.recipe.optimisation.updates))
+    _write(results / "runs" / f"{run.key}.json", record)
+
+
+def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
+    """Natural mode at every saved checkpoint."""
+    from ..engines.trl import checkpoints
+    from .measure import Bench
+
+    for path in checkpoints(out):
+        step = int(path.name.rpartition("-")[2]) // updates
+        natural = Bench(path, base).natural()
+        yield {"step": step, "correct": natural.correct, "tokens": natural.tokens}
+
+
+def _measure_cold_start(base: Path, results: Path) -> None:
+    import torch
+
+    from .measure import Bench, test_problems
+    from .variance import gradient_variance
+
+    torch.set_num_threads(2)
+    bench = Bench(base, base)
+    problems = test_problems()
+    record = {
+        "key": _cold_key(),
+        "kind": COLD_START,
+        "arm": COLD_START,
+        "seed": 0,
+        "protocol": PROTOCOL_VERSION,
+        "code_sha256": code_sha256(),
+        "machine": _machine(),
+        "finished": _now(),
+        "problems": [
+            {"id": p.id, "family": p.family, "difficulty": p.difficulty} for p in problems
+        ],
+        "floors": bench.floors(),
+        "measured": bench.everything(32).as_json(),
+        "gradient_variance": gradient_variance(base),
+    }
+    _write(results / "runs" / f"{_cold_key()}.json", record)
+
+
+def _identity(run: Planned) -> Record:
+    return {
+        "key": run.key,
+        "kind": run.kind,
+        "arm": run.arm.name,
+        "seed": run.recipe.seed,
+        "protocol": PROTOCOL_VERSION,
+        "recipe_sha256": recipe_sha256(run.recipe),
+        "code_sha256": code_sha256(),
+    }
+
+
+def _rounded(line: Mapping[str, Any]) -> Record:
+    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in line.items()}
+
+
+def _machine() -> dict[str, object]:
+    import torch
+    import transformers
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _append(path: Path, entry: Mapping[str, object]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _write(path: Path, record: Mapping[str, object]) -> None:
+    staged = path.with_suffix(".partial")
+    staged.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    staged.rename(path)
+
+
+def finished(records: Sequence[Record], code: str) -> list[Record]:
+    """Scored records of one version of the code."""
+    return [r for r in records if r["code_sha256"] == code and r["kind"] in ("main", "ablation")]
