@@ -11,7 +11,6 @@ from ponder.training.algorithms.kernel import (
     Rows,
     aggregate,
     clipped_objective,
-    denominator,
     group_normalised,
     mean_among_equals,
 )
@@ -116,19 +115,12 @@ def test_micro_batches_add_up() -> None:
     whole = rows([rng.uniform(0.5, 4) for _ in range(12)], [rng.gauss(0, 1) for _ in range(12)])
     mask_1T = torch.tensor([[rng.random() < 0.7 for _ in range(12)]])
     per_token_BT = clipped_objective(replace(whole, mask_BT=mask_1T), CONFIG).per_token_BT
-    total = denominator("token_mean", mask_1T, rows=1, longest=12)
+    total = mask_1T.sum()
     parts = [
         aggregate(per_token_BT[:, i : i + 3], mask_1T[:, i : i + 3], total) for i in range(0, 12, 3)
     ]
     kept = [v for v, m in zip(per_token_BT[0].tolist(), mask_1T[0].tolist(), strict=True) if m]
     assert sum(parts).item() == pytest.approx(sum(kept) / len(kept))
-
-
-def test_denominators() -> None:
-    mask_BT = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    assert denominator("token_mean", mask_BT, rows=2, longest=50) == 3
-    assert denominator("constant", mask_BT, rows=2, longest=50) == 100
-    assert aggregate(torch.ones(2, 3), mask_BT, 2.0) == 1.5
 
 
 def test_aggregation_weighs_by_the_mask() -> None:

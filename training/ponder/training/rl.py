@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Run:
         base = Base.find(recipe)
         self._contract = base.contract
         self._reader, self._collector = _collector(recipe, base, tasks, judge)
-        self._validation = _validation(recipe, tasks, self._collector)
+        self._validation = _validation(recipe, tasks, self._reader)
         _check_positions(recipe, base, self._validation)
         quieten()
         self._trainer = self._build(base.files, world)
@@ -166,7 +165,7 @@ class Run:
             train_dataset=_steps(plan.steps * micro * world),
             peft_config=_lora(recipe),
             collector=self._collector,
-            objective=partial(_objective, spec.objective, method),
+            objective=lambda rows: spec.objective(rows, method),
             constant_tokens=method.longest if spec.denominator == "constant" else None,
             observe=self._observe,
         )
@@ -201,10 +200,6 @@ class _Validate(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
         last = step == self._recipe.optimisation.steps
         if rest == 0 and (last or step % self._recipe.validation.every == 0):
             self._run.validate(step)
-
-
-def _objective(function: Any, method: Any, rows: Any) -> Any:
-    return function(rows, method)
 
 
 def _unused_reward(**_: Any) -> list[float]:
@@ -265,12 +260,12 @@ def _collector(
         raise RecipeError(f"base: {error}") from error
 
 
-def _validation(recipe: PolicyRecipe, tasks: Sequence[Task], collector: Collector) -> list[Prompt]:
+def _validation(recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader) -> list[Prompt]:
     try:
         problems = held_out(tasks, recipe.validation.problems, "validation", _VALIDATION_SEED)
     except ValueError as error:
         raise RecipeError(f"validation.problems: {error}") from error
-    return [collector.prompt(problem, f"validation/{problem.id}") for problem in problems]
+    return [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
 
 
 def _check_shares(recipe: PolicyRecipe, world: int) -> None:

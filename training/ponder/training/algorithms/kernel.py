@@ -107,18 +107,9 @@ def count_tokens(counted_BT: Tensor, named: dict[str, Tensor]) -> dict[str, Tens
     return {"tokens": counted_BT.sum(), **counts}
 
 
+# What a sum over tokens is divided by: the tokens that count, or rows times the longest response
+# whatever was written (Dr. GRPO, arXiv 2503.20783, §3.2).
 Denominator = Literal["token_mean", "constant"]
-
-
-def denominator(kind: Denominator, mask_BT: Tensor, rows: int, longest: int) -> Tensor:
-    """What a sum over tokens is divided by; one number for the whole batch, not a micro-batch.
-
-    `token_mean`: the tokens that count. `constant`: `rows` times the `longest` response, whatever
-    was written (Dr. GRPO, arXiv 2503.20783, §3.2).
-    """
-    if kind == "token_mean":
-        return mask_BT.sum()
-    return torch.tensor(rows * longest, device=mask_BT.device)
 
 
 def aggregate(per_token_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor) -> Tensor:

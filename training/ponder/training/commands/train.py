@@ -47,8 +47,10 @@ def run(options: Options) -> int:
         if options.seed is not None:
             recipe = recipe.model_copy(update={"seed": options.seed})
         if isinstance(recipe, SftRecipe):
-            if options.dry_run:
-                raise RecipeError("--dry-run plans reinforcement learning: leave it out here")
+            for given in ("base", "resume", "dry_run"):
+                if getattr(options, given):
+                    flag = "--" + given.replace("_", "-")
+                    raise RecipeError(f"{flag} is for reinforcement learning: leave it out here")
             return _cold_start(recipe, options)
         if options.base is not None:
             recipe = recipe.model_copy(update={"base": options.base})

@@ -85,17 +85,16 @@ class Collector:
 
     # -- prompts ---------------------------------------------------------------------------
 
-    def prompt(self, problem: Problem, key: str) -> Prompt:
-        return self._reader.prompt(problem, key)
-
     def _fits(self, longest: int | None) -> Callable[[Problem], bool]:
         """Whether a problem's prompt has at most `longest` tokens."""
-        return lambda problem: longest is None or len(self.prompt(problem, "").ids) <= longest
+        return lambda problem: (
+            longest is None or len(self._reader.prompt(problem, "").ids) <= longest
+        )
 
     def _drawn(self, step: int, attempt: int, number: int) -> Prompt:
         """Training problem `number` of a step; the same in whichever process asks."""
         key = f"{self._seed}/{step}/{attempt}/{number}"
-        return self.prompt(self._source.problem(step, attempt, number, key), key)
+        return self._reader.prompt(self._source.problem(step, attempt, number, key), key)
 
     # -- a step ----------------------------------------------------------------------------
 

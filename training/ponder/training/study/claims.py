@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bootstrap import paired_bootstrap, simultaneous_lower
 from ..statistics import Estimate, any_pass
-from .measure import GRID
+from .measure import GRID, NATURAL_SAMPLES
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -179,7 +179,7 @@ def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
     for k in range(len(penalty.records[0]["frontier"])):
         points.append(np.array([r["frontier"][k][what] for r in penalty.records], dtype=float))
         if what == "correct":
-            points[-1] /= 16
+            points[-1] /= NATURAL_SAMPLES
     return np.stack(points)
 
 

@@ -18,7 +18,7 @@ from ponder.thought.contract import Contract
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 
 from ..rollout import sampler
-from ..rollout.plans import Prompt, Reader, Response, hinted, plain, truncated
+from ..rollout.plans import Reader, Response, hinted, plain, truncated
 from ..tasks.base import Problem, held_out
 from ..tasks.tiny import TINY_TASKS, TinyTask, Worked
 from ..traces import HINT, MINIMAL_HINT, write_thought
@@ -78,7 +78,7 @@ class Bench:
         )
         self.reader = Reader(self._tokenizer, compiled)
         self.model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
-        self._prompts = [self._prompt(problem) for problem in test_problems()]
+        self._prompts = [self.reader.prompt(p, f"test/{p.id}") for p in test_problems()]
 
     def natural(self, samples: int = NATURAL_SAMPLES) -> Answers:
         """No hint, free thinking: what the papers call natural mode."""
@@ -132,10 +132,6 @@ class Bench:
             [sum(right[i : i + samples]) for i in starts],
             [sum(r.thinking_tokens for r in responses[i : i + samples]) / samples for i in starts],
         )
-
-    def _prompt(self, problem: Problem) -> Prompt:
-        text = self._tokenizer.render([{"role": "user", "content": problem.question}], {})
-        return Prompt(problem, self._encoded(text), f"test/{problem.id}")
 
     def _encoded(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text))

@@ -14,7 +14,7 @@ from ..plots import Curve, draw
 from ..statistics import Estimate, mean, share
 from .arms import ARMS, PROTOCOL_VERSION, code_sha256
 from .claims import Arm, Claim, claims, pending
-from .measure import GRID
+from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .runner import COLD_START, finished
 
 Record = Mapping[str, Any]
@@ -196,7 +196,7 @@ def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Reco
     shown = {COLD_START: cold} | {name: arms[name] for name in _MAIN if name in arms}
     draw(
         [
-            Curve(name, [float(arm.tokens().mean())], [_accuracy(arm, arm.accuracy())])
+            Curve(name, [float(arm.tokens().mean())], [_accuracy(arm.accuracy(), NATURAL_SAMPLES)])
             for name, arm in shown.items()
         ],
         directory / "accuracy-tokens",
@@ -205,7 +205,7 @@ def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Reco
     )
     draw(
         [
-            Curve(name, list(GRID), [_accuracy(arm, at_SP) for at_SP in arm.anytime()])
+            Curve(name, list(GRID), [_accuracy(at_SP, OTHER_SAMPLES) for at_SP in arm.anytime()])
             for name, arm in shown.items()
         ],
         directory / "anytime",
@@ -237,9 +237,9 @@ def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Reco
             draw(curves, stem, x_label="step", y_label=label, band=True)
 
 
-def _accuracy(arm: Arm, values_SP: np.typing.NDArray[np.float64]) -> Estimate:
-    samples = arm.seeds * values_SP.shape[1] * 4
-    return share(values_SP.mean(0).tolist(), samples)
+def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimate:
+    """With its interval over problems; `samples` of each problem and seed."""
+    return share(values_SP.mean(0).tolist(), values_SP.size * samples)
 
 
 def _training_curve(name: str, arm: Arm, what: str) -> Curve:

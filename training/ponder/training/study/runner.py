@@ -40,10 +40,6 @@ class Study:
         self._work = work
         (results / "runs").mkdir(parents=True, exist_ok=True)
 
-    def records(self) -> list[Record]:
-        """Every finished run, of this and of earlier versions of recipes and code."""
-        return [json.loads(path.read_text()) for path in sorted(self._results.glob("runs/*.json"))]
-
     def rates(self) -> dict[str, float]:
         """The learning rate that tuning chose for each arm whose trials are all recorded."""
         cold = self._record(_cold_key())
@@ -66,7 +62,7 @@ class Study:
     def missing(self) -> list[Planned]:
         """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
         planned = [*self._tuning(), *scored_runs(str(self._base), self.rates())]
-        return [run for run in planned if self._record(run.key) is None]
+        return [run for run in planned if not self._path(run.key).exists()]
 
     def execute(self, jobs: int) -> None:
         """Run what is missing until nothing is; an interrupt leaves what is running resumable."""
@@ -91,16 +87,18 @@ class Study:
                     bar.update(self._done() - bar.n)
 
     def _done(self) -> int:
-        tuning = sum(self._record(run.key) is not None for run in self._tuning())
-        scored = scored_runs(str(self._base), self.rates())
-        return tuning + sum(self._record(run.key) is not None for run in scored)
+        planned = [*self._tuning(), *scored_runs(str(self._base), self.rates())]
+        return sum(self._path(run.key).exists() for run in planned)
 
     def _tuning(self) -> list[Planned]:
         return tuning_runs(str(self._base))
 
     def _record(self, key: str) -> Record | None:
-        path = self._results / "runs" / f"{key}.json"
+        path = self._path(key)
         return json.loads(path.read_text()) if path.exists() else None
+
+    def _path(self, key: str) -> Path:
+        return self._results / "runs" / f"{key}.json"
 
 
 def _score(record: Record, tokens: float) -> float:
