@@ -112,6 +112,12 @@ def test_the_papers_recipes_are_planned_without_the_hub(
     assert "beside what vLLM takes for itself" in said
 
 
-def test_a_cold_start_has_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(Options(recipe="tiny-sft", dry_run=True)) == 2
-    assert "--dry-run plans reinforcement learning" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [({"dry_run": True}, "--dry-run"), ({"base": "x"}, "--base"), ({"resume": True}, "--resume")],
+)
+def test_a_cold_start_takes_no_option_of_reinforcement_learning(
+    given: dict[str, Any], flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(Options(recipe="tiny-sft", **given)) == 2
+    assert f"{flag} is for reinforcement learning" in capsys.readouterr().err

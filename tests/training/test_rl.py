@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ponder.training import rl
 from ponder.training.algorithms.kernel import Objective, Rows
 from ponder.training.commands.train import Options
 from ponder.training.commands.train import run as command
+from ponder.training.methods import Method
 from ponder.training.recipe import RecipeError, recipe_sha256
 from ponder.training.tasks.workers import Verdict
 from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
@@ -180,21 +182,21 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert metrics(killed) == metrics(whole)
 
 
-def poisoned(good: int, gradient: bool) -> Any:
-    """The objective for `good` calls, then NaN: in the value, or in the gradient alone."""
+def poisoned(method: Method[Any, Any], good: int, gradient: bool) -> Method[Any, Any]:
+    """The method, its objective NaN after `good` calls: in the value, or in the gradient alone."""
     calls = 0
 
-    def objective(function: Any, method: Any, rows: Rows) -> Objective:
+    def objective(rows: Rows, config: Any) -> Objective:
         nonlocal calls
         calls += 1
-        found: Objective = function(rows, method)
+        found = method.objective(rows, config)
         if calls <= good:
             return found
         value = found.per_token_BT
         bad = value + torch.sqrt(value - value) if gradient else value * float("nan")
         return Objective(bad, found.stats)
 
-    return objective
+    return replace(method, objective=objective)
 
 
 @pytest.mark.parametrize(("gradient", "said"), [(False, "the loss is nan"), (True, "the gradient")])
@@ -206,7 +208,8 @@ def test_a_run_that_diverges_stops_before_it_spoils_the_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path, out = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo")), tmp_path / "out"
-    monkeypatch.setattr(rl, "_objective", poisoned(6, gradient))  # the second step's last update
+    # Six calls are good: the seventh is the second step's last update.
+    monkeypatch.setitem(rl.METHODS, "hbpo", poisoned(rl.METHODS["hbpo"], 6, gradient))
     assert command(Options(recipe=str(path), out=out, threads=1)) == 1
     error = capsys.readouterr().err
     assert said in error and "at update 4" in error and "smaller learning_rate" in error
