@@ -1,8 +1,8 @@
 """Samples many continuations at once with a plain transformers model.
 
-Three things make it several times faster than `model.generate` on rollouts: copies of one prompt
-share its prefill, finished rows leave the batch, and the cache grows in blocks instead of by a
-copy per token.
+Four things make it several times faster than `model.generate` on rollouts: copies of one prompt
+share its prefill, finished rows leave the batch, the cache grows in blocks instead of by a copy per
+token, and heads that share keys read them where they are.
 
 A row's randomness is its own: one uniform number per token, drawn from a key. So a sample does not
 depend on what shares its batch, on the process that draws it, or on where a run was resumed.
@@ -11,15 +11,20 @@ depend on what shares its batch, on the process that draws it, or on where a run
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 _BLOCK = 64
 # Rows are dropped from the batch once this share of it has finished.
 _COMPACT_AT = 0.25
+_ATTENTION = "ponder_grouped_sdpa"
 
 
 class _BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -61,6 +66,53 @@ def _grown(old: torch.Tensor | None, new: torch.Tensor, room: int) -> torch.Tens
     return buffer
 
 
+def _attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention; (B, 1, heads, head_dim) for one new token per row.
+
+    transformers copies the keys and values of the whole cache for every head that shares them. Here
+    the heads of a group are queries of one head instead.
+    """
+    rows, heads, tokens, size = query.shape
+    if tokens > 1:
+        given = (module, query, key, value, attention_mask)
+        attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            *given, scaling=scaling, **options
+        )
+        return attended
+    grouped = query.view(rows, key.shape[1], -1, size)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return output.reshape(rows, 1, heads, size), None
+
+
+AttentionInterface.register(_ATTENTION, _attend)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+@contextmanager
+def _attending(model: Any) -> Iterator[None]:
+    """`_attend` in place of transformers' own scaled dot-product attention."""
+    usual = model.config._attn_implementation
+    if usual != "sdpa":
+        yield
+        return
+    model.set_attn_implementation(_ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
+
+
 def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
     """Numbers in [0, 1), shape (rows, tokens), that depend on `key` alone.
 
@@ -88,6 +140,17 @@ def sample(
     `noise_BT` holds the uniform numbers that pick each row's tokens (see `uniforms`). Rows with
     equal prompts are prefilled once. Returns the sampled token ids, the stop token included.
     """
+    with _attending(model):
+        return _sample(model, prompts, noise_BT, stop_ids, temperature)
+
+
+def _sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    noise_BT: torch.Tensor,
+    stop_ids: frozenset[int],
+    temperature: float,
+) -> list[list[int]]:
     device = model.device
     distinct = sorted(set(map(tuple, prompts)))
     index = {prompt: i for i, prompt in enumerate(distinct)}
