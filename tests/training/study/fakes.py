@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ponder.training.study.arms import ARMS, Planned, code_sha256, scored_runs
+from ponder.training.study.arms import ARMS, Base, Planned, code_sha256, scored_runs
 from ponder.training.study.measure import GRID, HINTS
 
 PROBLEMS = 70
+BASE = Base(Path("base"), "0" * 64)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 LEVELS = [1 + i % 7 for i in range(PROBLEMS)]
 
@@ -47,7 +48,9 @@ def cold_start() -> Record:
         "kind": "cold-start",
         "arm": "cold-start",
         "seed": 0,
+        "base_sha256": BASE.sha256,
         "code_sha256": code_sha256(),
+        "finished": "2026-01-01T00:00:00+00:00",
         "machine": {"system": "x", "cores": 1, "torch": "0", "transformers": "0"},
         "problems": [
             {"id": str(i), "family": "sum", "difficulty": level} for i, level in enumerate(LEVELS)
@@ -65,9 +68,13 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "kind": run.kind,
         "arm": run.arm.name,
         "seed": seed,
+        "base_sha256": run.base.sha256,
         "code_sha256": code_sha256(),
         "recipe": json.loads(run.recipe.model_dump_json()),
-        "steps": [{"step": 1, "q_rise": 0.01, "masked_high": 0.02}],
+        "steps": [
+            {"step": s, "q_rise": 0.01, "masked_high": 0.02, "sampled_tokens": 100 * tokens}
+            for s in range(1, 81)
+        ],
         "validations": [
             {"step": s, "accuracy": accuracy, "thinking_tokens": tokens} for s in (0, 40, 80)
         ],
@@ -85,7 +92,7 @@ def scored(shorter: str = "hbpo") -> list[Record]:
     """Every scored run; the arms of `shorter` think half as long and are 10 points better."""
     return [
         record(run, 0.8, 75) if run.arm.name.startswith(shorter) else record(run, 0.7, 150)
-        for run in scored_runs("base", RATES)
+        for run in scored_runs(BASE, RATES)
     ]
 
 

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 from ponder.training.recipe import find_recipe
-from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+from ponder.training.study.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
 
+BASE = Base(Path("base"), "0" * 64)
+ANOTHER = replace(BASE, sha256="1" * 64)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 
 
 def test_every_main_arm_gets_the_same_trials() -> None:
-    trials = Counter(run.arm.name for run in tuning_runs("base"))
+    trials = Counter(run.arm.name for run in tuning_runs(BASE))
     assert set(trials) == {"grpo", "hbpo", "brpo", "length-penalty", "dapo", "htpo"}
     assert set(trials.values()) == {len(LEARNING_RATES)}
-    scored = {run.recipe.seed for run in scored_runs("base", RATES)}
-    assert not scored & {run.recipe.seed for run in tuning_runs("base")}
+    scored = {run.recipe.seed for run in scored_runs(BASE, RATES)}
+    assert not scored & {run.recipe.seed for run in tuning_runs(BASE)}
 
 
 def test_seeds_are_the_protocols() -> None:
-    seeds = Counter(run.arm.name for run in scored_runs("base", RATES) if run.kind == "main")
+    seeds = Counter(run.arm.name for run in scored_runs(BASE, RATES) if run.kind == "main")
     five, three = ("grpo", "hbpo", "brpo"), ("length-penalty", "dapo", "htpo")
     assert seeds == dict.fromkeys(five, 5) | dict.fromkeys(three, 3)
     assert all(
-        run.recipe.seed in (0,) for run in scored_runs("base", RATES) if run.kind == "ablation"
+        run.recipe.seed in (0,) for run in scored_runs(BASE, RATES) if run.kind == "ablation"
     )
 
 
 def test_arms_share_everything_but_their_method() -> None:
-    runs = [run.recipe for run in scored_runs("base", RATES)]
+    runs = [run.recipe for run in scored_runs(BASE, RATES)]
     assert len({(r.optimisation, r.rollouts, r.validation, r.tasks, r.base) for r in runs}) == 1
     assert runs[0].optimisation.updates >= 4
 
 
 def test_a_run_is_known_by_what_it_runs() -> None:
-    runs = [*tuning_runs("base"), *scored_runs("base", RATES)]
+    runs = [*tuning_runs(BASE), *scored_runs(BASE, RATES)]
     assert len({run.key for run in runs}) == len(runs)
-    other = scored_runs("another base", RATES)
+    other = scored_runs(ANOTHER, RATES)
     assert not {run.key for run in other} & {run.key for run in runs}
+    moved = replace(BASE, path=Path("elsewhere"))
+    assert {run.key for run in tuning_runs(moved)} == {run.key for run in tuning_runs(BASE)}
 
 
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
-    runs = scored_runs("base", {"hbpo": 3e-4})
+    runs = scored_runs(BASE, {"hbpo": 3e-4})
     assert {run.arm.name for run in runs} == {
         "hbpo", "hbpo-1-budget", "hbpo-2-budgets", "hbpo-6-budgets",
     }  # fmt: skip

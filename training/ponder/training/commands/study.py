@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from ponder.training.study.runner import Study
 
 
 class Options(BaseModel):
@@ -27,25 +31,39 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """0 when all runs are recorded and reported, 2 where there is no cold start, 130 on Ctrl-C."""
+    """0 when all runs are recorded and reported, 1 when one failed, 2 where there is no cold start,
+    130 on Ctrl-C.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if not (options.base / "ponder.json").exists():
-        print(
-            f"ponder study: {options.base} holds no checkpoint: run `ponder train tiny-sft` first, "
-            "or name it with --base",
-            file=sys.stderr,
-        )
-        return 2
 
     from ponder.training.study.report import write_report
     from ponder.training.study.runner import Study
 
-    study = Study(options.base, options.results, options.work)
+    if not options.report_only:
+        try:
+            study = Study(options.base, options.results, options.work)
+        except OSError as error:
+            print(
+                f"ponder study: {error}: run `ponder train tiny-sft` first, or name its directory "
+                "with --base",
+                file=sys.stderr,
+            )
+            return 2
+        if code := _execute(study, options.jobs):
+            return code
+    print(write_report(options.results))
+    return 0
+
+
+def _execute(study: Study, jobs: int) -> int:
+    from ponder.training.study.runner import StudyError
+
     try:
-        if not options.report_only:
-            study.execute(options.jobs)
+        study.execute(jobs)
+    except StudyError as error:
+        print(f"ponder study: {error}; the same command resumes the others", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("ponder study: stopped; the same command resumes", file=sys.stderr)
         return 130
-    print(write_report(options.results))
     return 0

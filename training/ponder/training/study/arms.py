@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from ..recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
 
-PROTOCOL_VERSION = 1
-LEARNING_RATES = (3e-5, 1e-4, 3e-4)
+PROTOCOL_VERSION = 2
+LEARNING_RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEED = 100
+TUNING_STEPS = 40
 
 Kind = Literal["tuning", "main", "ablation"]
 
@@ -65,12 +66,34 @@ ARMS: tuple[Arm, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """The checkpoint that every run starts from: where it lies, and what it is."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def at(cls, path: Path) -> Base:
+        """Raises `OSError` where there are no weights."""
+        digest = hashlib.sha256()
+        for name in ("model.safetensors", "tokenizer.json", "ponder.json"):
+            digest.update((path / name).read_bytes())
+        return cls(path, digest.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
-    """One run of the study; `key` names its record, and changes with recipe and code."""
+    """One run of the study; `key` names its record, and changes with base, recipe and code."""
 
     arm: Arm
     kind: Kind
     recipe: PolicyRecipe
+    base: Base
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the recipe, in which the base stands with what it is, not where it lies."""
+        return recipe_sha256(self.recipe.model_copy(update={"base": self.base.sha256}))
 
     @property
     def label(self) -> str:
@@ -79,24 +102,24 @@ class Planned:
 
     @property
     def key(self) -> str:
-        return f"{self.label}-{recipe_sha256(self.recipe)[:8]}-{code_sha256()[:8]}"
+        return f"{self.label}-{self.sha256[:8]}-{code_sha256()[:8]}"
 
 
-def tuning_runs(base: str) -> list[Planned]:
+def tuning_runs(base: Base) -> list[Planned]:
     """The same number of trials for every main arm: one per learning rate, one seed."""
     return [
-        Planned(arm, "tuning", _recipe(arm, base, rate, TUNING_SEED))
+        Planned(arm, "tuning", _recipe(arm, base, rate, TUNING_SEED, TUNING_STEPS), base)
         for rate in LEARNING_RATES
         for arm in ARMS
         if arm.kind == "main"
     ]
 
 
-def scored_runs(base: str, rates: Mapping[str, float]) -> list[Planned]:
+def scored_runs(base: Base, rates: Mapping[str, float]) -> list[Planned]:
     """Main arms first, seed by seed, then the ablations; `rates` are the tuned learning rates."""
     seeds = sorted({seed for arm in ARMS for seed in arm.seeds})
     return [
-        Planned(arm, arm.kind, _recipe(arm, base, rates[arm.tuned], seed))
+        Planned(arm, arm.kind, _recipe(arm, base, rates[arm.tuned], seed), base)
         for kind in ("main", "ablation")
         for seed in seeds
         for arm in ARMS
@@ -104,12 +127,13 @@ def scored_runs(base: str, rates: Mapping[str, float]) -> list[Planned]:
     ]
 
 
-def _recipe(arm: Arm, base: str, rate: float, seed: int) -> PolicyRecipe:
+def _recipe(arm: Arm, base: Base, rate: float, seed: int, steps: int | None = None) -> PolicyRecipe:
+    """The shipped recipe with what the arm and the run change; `steps` where it is cut short."""
     shipped = load_recipe(find_recipe(arm.recipe))
     assert isinstance(shipped, PolicyRecipe)
     said = shipped.model_dump(exclude_unset=True)
-    said |= {"seed": seed, "base": base, "method": {**said["method"], **arm.method}}
-    said["optimisation"]["learning_rate"] = rate
+    said |= {"seed": seed, "base": str(base.path), "method": {**said["method"], **arm.method}}
+    said["optimisation"] |= {"learning_rate": rate} | ({"steps": steps} if steps else {})
     if arm.keep_checkpoints:
         said["checkpoints"]["keep"] = said["optimisation"]["steps"]
     return PolicyRecipe.model_validate(said)
@@ -126,11 +150,12 @@ _CODE: Sequence[str] = (
     "tasks/draws.py",
     "tasks/tiny.py",
     "tasks/verify.py",
+    "study/measure.py",
 )
 
 
 def code_sha256() -> str:
-    """Hash of the code that a run's weights depend on."""
+    """Hash of the code that a run's weights and measurements depend on."""
     digest = hashlib.sha256()
     for pattern in _CODE:
         for path in sorted(_ROOM.glob(pattern)):

@@ -186,6 +186,8 @@ def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
 def _budget_count(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
     one, four = arms["hbpo-1-budget"], arms["hbpo"]
     shared = Arm([r for r in four.records if r["seed"] in {o["seed"] for o in one.records}])
+    if not shared.seeds:
+        return []
     estimate = paired_bootstrap(shared.accuracy(), one.accuracy())
     return [_claim("hbpo_budget_count", estimate, 0.0, one, note="seeds that both arms have")]
 
@@ -225,7 +227,7 @@ def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
     at = [GRID.index(budget) for budget in TRAINED_BUDGETS]
     bounds = simultaneous_lower(ours[at], theirs[at])
     worst = 100 * min(bounds)
-    value = 100 * float((ours[at] - theirs[at]).mean((1, 2)).min())
+    value = 100 * float((ours[at].mean((1, 2)) - theirs[at].mean((1, 2))).min())
     n = ours.shape[2]
     every = Claim(
         "brpo_every_budget", value, worst, None, -1.0, worst >= -1, value >= -1, n, brpo.seeds,

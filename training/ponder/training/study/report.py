@@ -12,10 +12,10 @@ import numpy as np
 
 from ..plots import Curve, draw
 from ..statistics import Estimate, mean, share
-from .arms import ARMS, PROTOCOL_VERSION, code_sha256
+from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, code_sha256
 from .claims import Arm, Claim, claims, pending
 from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
-from .runner import COLD_START, finished
+from .runner import COLD_START, diverged
 
 Record = Mapping[str, Any]
 
@@ -23,17 +23,19 @@ _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
 
 
 def write_report(results: Path) -> str:
-    """Write results.json, results.md and the plots beside it; returns a line on what is done."""
+    """Write results.json, results.md and the plots beside it; returns a line on what is done.
+
+    Of the runs on the base and with the code of the cold start that was measured last.
+    """
     records = [json.loads(path.read_text()) for path in sorted(results.glob("runs/*.json"))]
-    code = code_sha256()
-    colds = [r for r in records if r["kind"] == COLD_START and r["code_sha256"] == code]
+    colds = [record for record in records if record["kind"] == COLD_START]
     if not colds:
-        return "nothing is recorded for this version of the code yet"
-    cold_record, scored = colds[0], finished(records, code)
+        return "nothing is recorded yet"
+    cold_record = max(colds, key=lambda record: record["finished"])
+    runs = [r for r in records if r["kind"] != COLD_START and _same_study(r, cold_record)]
+    scored = [r for r in runs if r["kind"] != "tuning" and not diverged(r)]
     arms = {
-        name: Arm([r for r in scored if r["arm"] == name])
-        for name in dict.fromkeys(arm.name for arm in ARMS)
-        if any(r["arm"] == name for r in scored)
+        arm.name: Arm(mine) for arm in ARMS if (mine := [r for r in scored if r["arm"] == arm.name])
     }
     cold = Arm([cold_record])
     made = claims(arms, cold, [p["difficulty"] for p in cold_record["problems"]])
@@ -43,16 +45,22 @@ def write_report(results: Path) -> str:
     _draw(results / "plots", arms, cold, cold_record)
     text = "\n".join(
         [
-            *_head(cold_record["machine"], state, pending(arms)),
+            *_head(cold_record, state, pending(arms)),
             *_claims(made),
             *_arms(arms, cold, cold_record),
+            *_equal_tokens(arms),
             *_hints(arms, cold),
             *_variance(cold_record["gradient_variance"]),
-            *_tuning(records),
+            *_tuning(runs),
+            *_diverged(runs),
         ]
     )
-    (results / "results.md").write_text(text, encoding="utf-8")
+    (results / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return f"{results / 'results.md'}: {state}, {len(made)} claims"
+
+
+def _same_study(record: Record, cold: Record) -> bool:
+    return all(record[name] == cold[name] for name in ("base_sha256", "code_sha256"))
 
 
 def _write_json(
@@ -68,7 +76,9 @@ def _write_json(
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _head(machine: Mapping[str, object], state: str, waiting: Sequence[str]) -> list[str]:
+def _head(cold: Record, state: str, waiting: Sequence[str]) -> list[str]:
+    machine, code = cold["machine"], cold["code_sha256"]
+    later = "" if code == code_sha256() else ", which has changed since"
     return [
         "# Results",
         "",
@@ -77,7 +87,8 @@ def _head(machine: Mapping[str, object], state: str, waiting: Sequence[str]) -> 
         + (f"; claims wait for {', '.join(waiting)}" if waiting else "")
         + ".",
         f"Machine: {machine['system']}, {machine['cores']} cores, one thread a run; torch "
-        f"{machine['torch']}, transformers {machine['transformers']}.",
+        f"{machine['torch']}, transformers {machine['transformers']}. Code {code[:8]}{later}, base "
+        f"{cold['base_sha256'][:8]}.",
         "",
     ]
 
@@ -135,7 +146,45 @@ def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 def _tuning(records: Sequence[Record]) -> list[str]:
     head = ("arm", "learning rate", "validation accuracy", "thinking tokens")
     rows = [_tuning_row(record) for record in records if record["kind"] == "tuning"]
-    return ["## Tuning", "", *_table(head, rows), ""]
+    return ["## Tuning", "", f"After step {TUNING_STEPS}.", "", *_table(head, rows), ""]
+
+
+def _equal_tokens(arms: Mapping[str, Arm]) -> list[str]:
+    """Validations where no main arm has sampled more than the thriftiest has at its end."""
+    main = [record for name in _MAIN if name in arms for record in arms[name].records]
+    if not main:
+        return []
+    least = min(_sampled(record, record["validations"][-1]["step"]) for record in main)
+    head = ("arm", "step", "sampled tokens (M)", "validation accuracy", "thinking tokens")
+    rows = []
+    for name in (name for name in _MAIN if name in arms):
+        at = [
+            [v for v in record["validations"] if _sampled(record, v["step"]) <= least][-1]
+            for record in arms[name].records
+        ]
+        sampled = [
+            _sampled(record, v["step"]) for record, v in zip(arms[name].records, at, strict=True)
+        ]
+        rows.append(
+            (
+                name,
+                f"{np.mean([v['step'] for v in at]):.0f}",
+                f"{np.mean(sampled) / 1e6:.2f}",
+                f"{100 * np.mean([v['accuracy'] for v in at]):.1f} %",
+                f"{np.mean([v['thinking_tokens'] for v in at]):.1f}",
+            )
+        )
+    return ["## At equal sampled tokens", "", *_table(head, rows), ""]
+
+
+def _sampled(record: Record, step: int) -> float:
+    """Tokens that the run has sampled by the end of `step`."""
+    return float(sum(s["sampled_tokens"] for s in record["steps"] if s["step"] <= step))
+
+
+def _diverged(records: Sequence[Record]) -> list[str]:
+    found = [f"- `{r['key']}`: {r['diverged']}" for r in records if diverged(r)]
+    return ["## Runs that diverged", "", *found, ""] if found else []
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -184,6 +233,8 @@ def _hint_row(name: str, arm: Arm) -> tuple[str, ...]:
 def _tuning_row(record: Record) -> tuple[str, ...]:
     last = record["validations"][-1]
     rate = record["recipe"]["optimisation"]["learning_rate"]
+    if diverged(record):
+        return (record["arm"], f"{rate:g}", "diverged", "")
     return (
         record["arm"],
         f"{rate:g}",

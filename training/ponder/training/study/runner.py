@@ -13,7 +13,7 @@ import os
 import platform
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..recipe import recipe_sha256
-from .arms import ARMS, PROTOCOL_VERSION, Planned, code_sha256, scored_runs, tuning_runs
+from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, code_sha256, scored_runs, tuning_runs
 
 Record = dict[str, Any]
 
@@ -31,42 +30,52 @@ _TOKEN_PRICE = 0.1  # accuracy that all of the cold start's thinking tokens are 
 COLD_START = "cold-start"
 
 
+class StudyError(Exception):
+    """A run failed; the message names it."""
+
+
 class Study:
-    """The study on one cold start; what is recorded under `results` is never run again."""
+    """The study on one cold start; what is recorded under `results` is never run again.
+
+    A run that diverges is a result and recorded as one. Raises `OSError` where `base` holds no
+    checkpoint.
+    """
 
     def __init__(self, base: Path, results: Path, work: Path) -> None:
-        self._base = base
+        self._base = Base.at(base)
         self._results = results
         self._work = work
         (results / "runs").mkdir(parents=True, exist_ok=True)
 
     def rates(self) -> dict[str, float]:
         """The learning rate that tuning chose for each arm whose trials are all recorded."""
-        cold = self._record(_cold_key())
+        cold = self._record(cold_key(self._base))
         if cold is None:
             return {}
         tokens = fmean(cold["measured"]["natural"]["tokens"])
         trials: dict[str, list[Record | None]] = defaultdict(list)
         for planned in self._tuning():
             trials[planned.arm.name].append(self._record(planned.key))
-        return {
-            name: max(
-                (_score(record, tokens), record["recipe"]["optimisation"]["learning_rate"])
-                for record in records
-                if record is not None
-            )[1]
-            for name, records in trials.items()
-            if None not in records
-        }
+        rates = {}
+        for name, records in trials.items():
+            done = [record for record in records if record is not None]
+            held = [record for record in done if not diverged(record)]
+            if held and len(done) == len(records):
+                best = max(held, key=lambda record: _score(record, tokens))
+                rates[name] = best["recipe"]["optimisation"]["learning_rate"]
+        return rates
 
     def missing(self) -> list[Planned]:
         """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
-        planned = [*self._tuning(), *scored_runs(str(self._base), self.rates())]
+        planned = [*self._tuning(), *scored_runs(self._base, self.rates())]
         return [run for run in planned if not self._path(run.key).exists()]
 
     def execute(self, jobs: int) -> None:
-        """Run what is missing until nothing is; an interrupt leaves what is running resumable."""
-        if self._record(_cold_key()) is None:
+        """Run what is missing until nothing is; an interrupt leaves what is running resumable.
+
+        Raises `StudyError` once a run fails, after those that run beside it have ended.
+        """
+        if self._record(cold_key(self._base)) is None:
             _measure_cold_start(self._base, self._results)
         total = len(self._tuning()) + sum(len(arm.seeds) for arm in ARMS)
         context = multiprocessing.get_context("spawn")
@@ -78,20 +87,21 @@ class Study:
                 # Tuning is over for all arms before the first scored run starts.
                 batch = [run for run in todo if run.kind == todo[0].kind]
                 futures = {
-                    pool.submit(execute, run, self._base, self._results, self._work): run
-                    for run in batch
+                    pool.submit(execute, run, self._results, self._work): run for run in batch
                 }
                 for future in as_completed(futures):
-                    future.result()
+                    if error := future.exception():
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise StudyError(f"{futures[future].key} failed: {error!r}") from error
                     bar.set_postfix_str(futures[future].label)
                     bar.update(self._done() - bar.n)
 
     def _done(self) -> int:
-        planned = [*self._tuning(), *scored_runs(str(self._base), self.rates())]
+        planned = [*self._tuning(), *scored_runs(self._base, self.rates())]
         return sum(self._path(run.key).exists() for run in planned)
 
     def _tuning(self) -> list[Planned]:
-        return tuning_runs(str(self._base))
+        return tuning_runs(self._base)
 
     def _record(self, key: str) -> Record | None:
         path = self._path(key)
@@ -107,8 +117,13 @@ def _score(record: Record, tokens: float) -> float:
     return float(last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens)
 
 
-def _cold_key() -> str:
-    return f"{COLD_START}-{code_sha256()[:8]}"
+def cold_key(base: Base) -> str:
+    return f"{COLD_START}-{base.sha256[:8]}-{code_sha256()[:8]}"
+
+
+def diverged(record: Record) -> bool:
+    """Whether the run's loss ceased to be finite."""
+    return "diverged" in record
 
 
 def _die_at_once() -> None:
@@ -116,11 +131,12 @@ def _die_at_once() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def execute(run: Planned, base: Path, results: Path, work: Path) -> None:
+def execute(run: Planned, results: Path, work: Path) -> None:
     """Train (or resume), measure and record one run, on one thread."""
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
+    from ..engines.trl import Diverged
     from ..rl import Run
     from ..tasks.workers import VerifierPool
     from .measure import Bench
@@ -129,22 +145,29 @@ def execute(run: Planned, base: Path, results: Path, work: Path) -> None:
     out = work / run.key
     if not out.exists():
         _append(results / "started.jsonl", {**_identity(run), "started": _now()})
-    with VerifierPool() as pool:
-        Run(run.recipe, out, pool.judge, resume=True).train(progress=False)
+    failure = {}
+    try:
+        with VerifierPool() as pool:
+            Run(run.recipe, out, pool.judge, resume=True).train(progress=False)
+    except Diverged as error:
+        failure = {"diverged": str(error)}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    recipe = run.recipe.model_copy(update={"base": run.base.path.name})
     record: Record = {
         **_identity(run),
-        "recipe": json.loads(run.recipe.model_dump_json()),
+        **failure,
+        "recipe": json.loads(recipe.model_dump_json()),
         "machine": _machine(),
         "finished": _now(),
         "steps": [_rounded(line) for line in lines if line["kind"] == "step"],
         "validations": [_rounded(line) for line in lines if line["kind"] == "validation"],
     }
-    if run.kind != "tuning":
+    if run.kind != "tuning" and not failure:
         samples = 32 if run.recipe.method.method in ("dapo", "htpo") else 16
-        record["measured"] = Bench(out, base).everything(samples).as_json()
-    if run.arm.keep_checkpoints and run.kind != "tuning":
-        record["frontier"] = list(_frontier(out, base, run.recipe.optimisation.updates))
+        record["measured"] = Bench(out, run.base.path).everything(samples).as_json()
+        if run.arm.keep_checkpoints:
+            updates = run.recipe.optimisation.updates
+            record["frontier"] = list(_frontier(out, run.base.path, updates))
     _write(results / "runs" / f"{run.key}.json", record)
 
 
@@ -159,21 +182,22 @@ def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
         yield {"step": step, "correct": natural.correct, "tokens": natural.tokens}
 
 
-def _measure_cold_start(base: Path, results: Path) -> None:
+def _measure_cold_start(base: Base, results: Path) -> None:
     import torch
 
     from .measure import Bench, test_problems
     from .variance import gradient_variance
 
     torch.set_num_threads(2)
-    bench = Bench(base, base)
+    bench = Bench(base.path, base.path)
     problems = test_problems()
     record = {
-        "key": _cold_key(),
+        "key": cold_key(base),
         "kind": COLD_START,
         "arm": COLD_START,
         "seed": 0,
         "protocol": PROTOCOL_VERSION,
+        "base_sha256": base.sha256,
         "code_sha256": code_sha256(),
         "machine": _machine(),
         "finished": _now(),
@@ -182,9 +206,9 @@ def _measure_cold_start(base: Path, results: Path) -> None:
         ],
         "floors": bench.floors(),
         "measured": bench.everything(32).as_json(),
-        "gradient_variance": gradient_variance(base),
+        "gradient_variance": gradient_variance(base.path),
     }
-    _write(results / "runs" / f"{_cold_key()}.json", record)
+    _write(results / "runs" / f"{cold_key(base)}.json", record)
 
 
 def _identity(run: Planned) -> Record:
@@ -194,7 +218,8 @@ def _identity(run: Planned) -> Record:
         "arm": run.arm.name,
         "seed": run.recipe.seed,
         "protocol": PROTOCOL_VERSION,
-        "recipe_sha256": recipe_sha256(run.recipe),
+        "base_sha256": run.base.sha256,
+        "recipe_sha256": run.sha256,
         "code_sha256": code_sha256(),
     }
 
@@ -229,8 +254,3 @@ def _write(path: Path, record: Mapping[str, object]) -> None:
     staged = path.with_suffix(".partial")
     staged.write_text(json.dumps(record) + "\n", encoding="utf-8")
     staged.rename(path)
-
-
-def finished(records: Sequence[Record], code: str) -> list[Record]:
-    """Scored records of one version of the code."""
-    return [r for r in records if r["code_sha256"] == code and r["kind"] in ("main", "ablation")]
