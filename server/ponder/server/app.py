@@ -25,6 +25,7 @@ from ponder.protocol.errors import (
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
+from ponder.server.completion import Completion
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
@@ -129,12 +130,13 @@ async def chat_completions(request: Request) -> Response:
             lambda put: service.streamed(completion, put),
             respond=lambda error: _respond(service, error),
             last_event=lambda error: _error_event(service, error),
+            headers=lambda: _headers(completion),
         )
     try:
         reply = await run_for_client(request.receive, service.whole(completion))
     except ClientGone:
         return Response(status_code=499)
-    headers = {"x-request-id": completion.id, **completion.trace}
+    headers = _headers(completion)
     if len(reply.choices) == 1:
         report = reply.choices[0].ponder
         headers["x-ponder-budget"] = str(report.budget_effective)
@@ -173,6 +175,11 @@ async def not_yet(endpoint: str) -> None:
     if endpoint in _NOT_YET:
         raise invalid_request(f"/v1/{endpoint} is not served yet: use /v1/chat/completions")
     raise HTTPException(404)
+
+
+def _headers(completion: Completion) -> dict[str, str]:
+    """The request's id and, where it is traced, its place in the trace."""
+    return {"x-request-id": completion.id, **completion.trace}
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -25,7 +25,7 @@ from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
-from ponder.server.traces import PROPAGATED, Traces
+from ponder.server.traces import PROPAGATED, RequestSpan, Traces
 from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
@@ -169,12 +169,13 @@ class Service:
             emit(index, delta)
 
         async with self._place(completion.request.n):
+            span = self._traces and self._traces.begin(completion)
             try:
                 await completion.run(heard if self._verifier else emit)
             except BaseException as error:
-                self._account(completion, error)
+                self._account(completion, span, error)
                 raise
-            self._account(completion, None)
+            self._account(completion, span, None)
         self.metrics.completed(completion)
         if self._verifier is not None:
             for answer in answers:
@@ -182,13 +183,15 @@ class Service:
                 self._judged.add(task)
                 task.add_done_callback(self._judged.discard)
 
-    def _account(self, completion: Completion, error: BaseException | None) -> None:
+    def _account(
+        self, completion: Completion, span: RequestSpan | None, error: BaseException | None
+    ) -> None:
         empty = isinstance(error, NoAnswerProduced)
         if empty:
             self.metrics.empty(completion.assignment.arm)
         self.ledger.record(charge(completion, empty))
-        if self._traces is not None:
-            completion.trace = self._traces.record(completion, completion.trace, error)
+        if span is not None:
+            span.end(error)
         fields = {
             "arm": completion.assignment.arm,
             "budget": completion.prompt.plan.budget,

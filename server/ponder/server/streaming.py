@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 15.0
 _KEEP_ALIVE = b": keep-alive\n\n"
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 
 
 class ClientGone(Exception):
@@ -65,12 +65,14 @@ class Outbox:
 
     Whoever puts never waits. A client that keeps up is written to at once, without waking a task
     for it; what a slow one has not taken is bounded by the request's allowance, and all that
-    gathered meanwhile leaves in one write. `started` says that the response has begun.
+    gathered meanwhile leaves in one write. `started` says that the response has begun; `headers`
+    are asked for when it does.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Callable[[], Mapping[str, str]]) -> None:
         self.started = False
         self._send = send
+        self._headers = headers
         self._parts: list[bytes] = []
         self._blocked: asyncio.Task[None] | None = None
         self._quiet = True
@@ -111,7 +113,9 @@ class Outbox:
 
     async def _start(self) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        headers = {**_HEADERS, **self._headers()}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
 
     def _schedule(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._fill_silence)
@@ -148,7 +152,7 @@ class EventStream(Response):
 
     `produce` is given the outbox's `put` and returns when all is said. A failure before the first
     event is an ordinary error response, made by `respond`; a later one becomes the last event,
-    made by `last_event`.
+    made by `last_event`. `headers` are asked for when the first event is there.
     """
 
     def __init__(
@@ -156,14 +160,16 @@ class EventStream(Response):
         produce: Callable[[Callable[[bytes], None]], Coroutine[Any, Any, None]],
         respond: Callable[[BaseException], Response],
         last_event: Callable[[BaseException], bytes],
+        headers: Callable[[], Mapping[str, str]],
     ) -> None:
         super().__init__()
+        self._late_headers = headers
         self._produce = produce
         self._respond = respond
         self._last_event = last_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outbox = Outbox(send)
+        outbox = Outbox(send, self._late_headers)
         work = asyncio.create_task(self._produce(outbox.put))
         work.add_done_callback(lambda _: outbox.end())
         try:

@@ -1,20 +1,22 @@
 """OpenTelemetry traces: a span per request, and in it one per choice for think, close and answer.
 
-The spans are made when the request is over, out of the times that its outcomes hold, so that they
-cost nothing while tokens come. They carry counts and causes, never what was asked or said.
+A request's span begins with it, so that whoever comes next can be told of it in the first bytes of
+a reply; the phases are made when it is over, out of the times that its outcomes hold, so that they
+cost nothing while tokens come. Spans carry counts and causes, never what was asked or said.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ponder.server.completion import Completion
 from ponder.thought.controller import Outcome
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span, Tracer
 
 PROPAGATED = ("traceparent", "tracestate")
 """Headers of the W3C Trace Context recommendation."""
@@ -50,21 +52,16 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
         self._epoch = time.time_ns() - time.perf_counter_ns()
 
-    def record(
-        self, completion: Completion, trace: Mapping[str, str], error: BaseException | None
-    ) -> dict[str, str]:
-        """The spans of a request that is over; `trace` are the client's headers.
-
-        Returns the headers that name its span, for whoever comes next in the trace.
-        """
-        from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+    def begin(self, completion: Completion) -> RequestSpan:
+        """The span of a request that is let in; it takes the client's place in `trace`."""
+        from opentelemetry.trace import SpanKind, set_span_in_context
 
         request, prompt = completion.request, completion.prompt
         span = self._tracer.start_span(
             f"chat {completion.model.name}",
-            context=self._propagator.extract(trace),
+            context=self._propagator.extract(completion.trace),
             kind=SpanKind.SERVER,
-            start_time=self._ns(completion.started_at),
+            start_time=_nanoseconds(self._epoch, completion.started_at),
             attributes={
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": "ponder",
@@ -72,7 +69,6 @@ class Traces:
                 "gen_ai.response.model": completion.model.name,
                 "gen_ai.response.id": completion.id,
                 "gen_ai.usage.input_tokens": len(prompt.token_ids),
-                "gen_ai.usage.output_tokens": completion.spent_tokens,
                 "ponder.arm": completion.assignment.arm,
                 "ponder.budget_effective": prompt.plan.budget,
                 "ponder.budget_source": prompt.plan.source,
@@ -80,6 +76,34 @@ class Traces:
         )
         if request.completion_limit is not None:
             span.set_attribute("gen_ai.request.max_tokens", request.completion_limit)
+        inside = set_span_in_context(span)
+        completion.trace = {}
+        self._propagator.inject(completion.trace, inside)
+        return RequestSpan(self._tracer, self._epoch, completion, span, inside)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+class RequestSpan:
+    """The span of one request, and the context in which its phases are."""
+
+    def __init__(
+        self, tracer: Tracer, epoch: int, completion: Completion, span: Span, inside: Context
+    ) -> None:
+        self._tracer = tracer
+        self._epoch = epoch
+        self._completion = completion
+        self._span = span
+        self._inside = inside
+
+    def end(self, error: BaseException | None) -> None:
+        """The request is over: say what it spent, make its phases, and send it all."""
+        from opentelemetry.trace import StatusCode
+
+        completion, span = self._completion, self._span
+        span.set_attribute("gen_ai.usage.output_tokens", completion.spent_tokens)
         if error is not None:
             span.set_attribute("error.type", type(error).__name__)
             span.set_status(StatusCode.ERROR)
@@ -93,33 +117,26 @@ class Traces:
                     "gen_ai.response.finish_reasons": [o.finish_reason for o in outcomes],
                 }
             )
-        inside = set_span_in_context(span)
         ended_at = time.perf_counter()
         for index, outcome in enumerate(outcomes):
             for name, start, end, tokens in _phases(outcome, completion.started_at, ended_at):
                 child = self._tracer.start_span(
                     name,
-                    context=inside,
-                    start_time=self._ns(start),
+                    context=self._inside,
+                    start_time=_nanoseconds(self._epoch, start),
                     attributes={
                         "ponder.choice": index,
                         "ponder.tokens": tokens,
                         "ponder.end_cause": outcome.end_cause,
                     },
                 )
-                child.end(self._ns(end))
-        span.end(self._ns(ended_at))
-        named: dict[str, str] = {}
-        self._propagator.inject(named, inside)
-        return named
+                child.end(_nanoseconds(self._epoch, end))
+        span.end(_nanoseconds(self._epoch, ended_at))
 
-    def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
 
-    def _ns(self, at: float) -> int:
-        """Nanoseconds since 1970 of a `time.perf_counter`."""
-        return self._epoch + int(at * 1e9)
+def _nanoseconds(epoch: int, at: float) -> int:
+    """Nanoseconds since 1970 of a `time.perf_counter`, which was 0 at `epoch`."""
+    return epoch + int(at * 1e9)
 
 
 def _phases(

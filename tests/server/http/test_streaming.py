@@ -40,7 +40,7 @@ class Client:
 def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send)
+        outbox = Outbox(client.send, dict)
         for part in (b"a", b"", b"b"):
             outbox.put(part)
         assert client.messages[0]["type"] == "http.response.start"
@@ -59,7 +59,7 @@ def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
 def test_what_gathers_while_a_client_stalls_leaves_in_one_write() -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send)
+        outbox = Outbox(client.send, dict)
         outbox.put(b"a")
         client.open.clear()
         for part in (b"b", b"c", b"d"):
@@ -78,7 +78,7 @@ def test_what_gathers_while_a_client_stalls_leaves_in_one_write() -> None:
 def test_nothing_is_lost_doubled_or_swapped(steps: list[str]) -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send)
+        outbox = Outbox(client.send, dict)
         said = b""
         for number, step in enumerate(steps):
             if step == "put":
@@ -104,7 +104,7 @@ def stream(
     def respond(error: BaseException) -> Response:
         return PlainTextResponse(str(error), status_code=500)
 
-    return EventStream(produce, respond, last_event=lambda error: str(error).encode())
+    return EventStream(produce, respond, last_event=lambda error: str(error).encode(), headers=dict)
 
 
 def test_a_client_that_vanishes_while_it_stalls_ends_the_work() -> None:

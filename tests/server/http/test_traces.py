@@ -80,9 +80,16 @@ def test_each_choice_has_its_phases_and_a_stream_is_traced(
     serve: Serve, exporter: InMemorySpanExporter
 ) -> None:
     running = serve("a</think>b", exporter=exporter)
-    running.ask(stream=True, n=2)
-    found = [span.name for span in spans(running, exporter)]
-    assert sorted(found) == ["answer", "answer", "chat tiny", "think", "think"]
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "n": 2}
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body, headers=headers)
+    found = spans(running, exporter)
+    names = [span.name for span in found]
+    assert sorted(names) == ["answer", "answer", "chat tiny", "think", "think"]
+    root = by_name(found)["chat tiny"]
+    assert root.context is not None
+    assert answer.headers["traceparent"] == f"00-{TRACE}-{root.context.span_id:016x}-01"
+    assert answer.headers["x-request-id"] == (root.attributes or {})["gen_ai.response.id"]
 
 
 def test_a_failure_is_on_its_span(serve: Serve, exporter: InMemorySpanExporter) -> None:
@@ -95,10 +102,11 @@ def test_a_failure_is_on_its_span(serve: Serve, exporter: InMemorySpanExporter) 
 
 
 def test_without_traces_no_header_comes_back(serve: Serve) -> None:
-    body = {"messages": [{"role": "user", "content": "hi"}]}
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     url = f"{serve('a</think>b').url}/v1/chat/completions"
-    assert "traceparent" not in httpx.post(url, json=body, headers=headers).headers
+    for stream in (False, True):
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        assert "traceparent" not in httpx.post(url, json=body, headers=headers).headers
 
 
 def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
