@@ -35,9 +35,10 @@ check: ## ruff, mypy, import rules and the architecture tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/architecture
 
-bench: ## Ponder against vLLM's own server, as ratios (about 30 minutes)
+bench: ## Ponder against vLLM's own server, and what observing it costs (about 40 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
+	@$(BIN)/python -m tests.bench.cost --out docs/benchmark-cost.json
 
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
 	@$(PYTHON) deploy/bootstrap.py engine dev

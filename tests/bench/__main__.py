@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,36 +16,39 @@ import uvloop
 from ponder.engine.vllm import cpu_settings
 
 from . import machine
-from .errors import BenchError
+from .errors import BenchError, ended
 from .load import Measurement, measure
 from .probe import Checker, lengths_of
 from .report import Round, lines, table
-from .scenario import ANSWER_TOKENS, PLAIN_TOKENS, POINTS, Lengths, Point, Workload
+from .scenario import (
+    ANSWER_TOKENS,
+    BUNDLED,
+    PLAIN_TOKENS,
+    POINTS,
+    RESULTS,
+    Lengths,
+    Point,
+    Workload,
+    end_id,
+)
 from .server import SERVERS, Server, log_tail, running
-
-ROOT = Path(__file__).parents[2]
-BUNDLED = ROOT / "server" / "ponder" / "models" / "tiny"
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # children are ended on both
     options = _options()
     points = [point for point in POINTS if options.only in point.name]
     if not points:
         print(f"no point's name contains {options.only!r}: {', '.join(p.name for p in POINTS)}")
         return 2
+    return ended(lambda: _compare(options, points))
+
+
+def _compare(options: argparse.Namespace, points: list[Point]) -> None:
     rounds: list[Round] = []
-    try:
-        for found in _rounds(options, points):
-            rounds.append(found)
-            _write(options, rounds)  # an interrupted run keeps its finished rounds
-    except BenchError as error:
-        print(f"benchmark stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\n{table(rounds)}\n\nevery figure: {options.out}")
-    return 0
+    for found in _rounds(options, points):
+        rounds.append(found)
+        _write(options, rounds)  # an interrupted run keeps its finished rounds
+    print(f"\n{table(lines(rounds), 'Ponder', 'vLLM')}\n\nevery figure: {options.out}")
 
 
 def _options() -> argparse.Namespace:
@@ -57,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="window of a point")
     parser.add_argument("--warmup", type=float, default=2.0, help="seconds before each window")
     parser.add_argument("--only", default="", help="points whose name contains this")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench-results" / "benchmark.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "benchmark.json")
     parser.add_argument(
         "--reasoning-parser", default="deepseek_r1", help="of the baseline, by vLLM's name"
     )
@@ -72,43 +75,59 @@ def _options() -> argparse.Namespace:
 
 
 def _rounds(options: argparse.Namespace, points: list[Point]) -> Iterator[Round]:
-    workload = Workload(_end_id(options.model), options.temperature, options.end_bias)
+    """Each on servers of its own, both up at once: one idles while the other is measured."""
+    workload = Workload(end_id(options.model), options.temperature, options.end_bias)
     with tempfile.TemporaryDirectory(prefix="ponder-bench-") as folder:
         for number in range(options.rounds):
-            order = SERVERS if number % 2 == 0 else SERVERS[::-1]
-            found: dict[str, dict[str, Measurement]] = {}
-            for name in order:
-                log = Path(folder) / f"{number}-{name}.log"
-                with running(name, options.model, options.reasoning_parser, log) as server:
-                    print(f"round {number + 1}/{options.rounds}: {name}", flush=True)
-                    try:
-                        found[name] = uvloop.run(_side(server, workload, points, options))
-                    except BenchError as error:
-                        raise BenchError(f"{error}\n{name}'s log:\n{log_tail(log)}") from error
-            yield found
+            logs = {name: Path(folder) / f"{number}-{name}.log" for name in SERVERS}
+            with ExitStack() as stack:
+                servers = [
+                    stack.enter_context(
+                        running(name, options.model, options.reasoning_parser, logs[name])
+                    )
+                    for name in SERVERS
+                ]
+                print(f"round {number + 1}/{options.rounds}", flush=True)
+                try:
+                    yield uvloop.run(_round(number, servers, workload, points, options))
+                except BenchError as error:
+                    tails = "\n".join(f"{name}'s log:\n{log_tail(logs[name])}" for name in logs)
+                    raise BenchError(f"{error}\n{tails}") from error
 
 
-async def _side(
-    server: Server, workload: Workload, points: list[Point], options: argparse.Namespace
-) -> dict[str, Measurement]:
-    """All points on one server."""
-    found: dict[str, Measurement] = {}
-    none = Lengths(closing=0, offset=0)
-    for point in points:
-        lengths = none if point.budget is None else lengths_of(server, workload, point.budget)
-        checker = Checker(server.name, point, lengths)
-        measured = await measure(
-            server,
-            workload.payloads(server.name, point, lengths),
-            concurrency=point.concurrency,
-            tokens=workload.useful_tokens(point),
-            check=checker,
-            warmup=options.warmup,
-            seconds=options.seconds,
-        )
-        found[point.name] = measured
-        print(f"  {_progress(server.name, point, measured, checker)}", flush=True)
+async def _round(
+    number: int,
+    servers: Sequence[Server],
+    workload: Workload,
+    points: Sequence[Point],
+    options: argparse.Namespace,
+) -> Round:
+    """Every point on one server and then at once on the other, which first in turn."""
+    found: dict[str, dict[str, Measurement]] = {server.name: {} for server in servers}
+    for index, point in enumerate(points):
+        for server in servers if (number + index) % 2 == 0 else servers[::-1]:
+            measured = await _measured(server, workload, point, options)
+            found[server.name][point.name] = measured
     return found
+
+
+async def _measured(
+    server: Server, workload: Workload, point: Point, options: argparse.Namespace
+) -> Measurement:
+    none = Lengths(closing=0, offset=0)
+    lengths = none if point.budget is None else lengths_of(server, workload, point.budget)
+    checker = Checker(server.name, point, lengths)
+    measured = await measure(
+        server,
+        workload.payloads(server.name, point, lengths),
+        concurrency=point.concurrency,
+        tokens=workload.useful_tokens(point),
+        check=checker,
+        warmup=options.warmup,
+        seconds=options.seconds,
+    )
+    print(f"  {_progress(server.name, point, measured, checker)}", flush=True)
+    return measured
 
 
 def _progress(server: str, point: Point, measured: Measurement, checker: Checker) -> str:
@@ -125,31 +144,7 @@ def _progress(server: str, point: Point, measured: Measurement, checker: Checker
     )
 
 
-def _end_id(model: Path) -> int:
-    """The token that ends a thought, by the checkpoint's contract."""
-    from tokenizers import Tokenizer
-
-    contract = json.loads((model / "ponder.json").read_text(encoding="utf-8"))
-    token_id = Tokenizer.from_file(str(model / "tokenizer.json")).token_to_id(contract["think_end"])
-    if not isinstance(token_id, int):
-        raise BenchError(f"{contract['think_end']} is not a single token of {model}")
-    return token_id
-
-
 def _write(options: argparse.Namespace, rounds: list[Round]) -> None:
-    figures = [
-        {
-            "figure": line.label,
-            "unit": line.unit,
-            "ponder": line.ponder,
-            "vllm": line.vllm,
-            "median": line.median,
-            "values": line.values,
-            "target": str(line.target) if line.target else None,
-            "met": line.target.met(line.median) if line.target else None,
-        }
-        for line in lines(rounds)
-    ]
     result = {
         "machine": machine.describe(),
         "settings": {
@@ -164,7 +159,7 @@ def _write(options: argparse.Namespace, rounds: list[Round]) -> None:
             "reasoning_parser": options.reasoning_parser,
             "engine": cpu_settings(options.model),
         },
-        "figures": figures,
+        "figures": [line.as_json(*SERVERS) for line in lines(rounds)],
         "rounds": [
             {
                 name: {point: asdict(measured) for point, measured in side.items()}

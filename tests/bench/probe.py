@@ -42,7 +42,7 @@ def _split(
 ) -> tuple[int, int]:
     """Tokens of the thought and of its closing, as this server shows them."""
     body = workload.body(server.name, point, question, lengths)
-    if server.name == "ponder":
+    if server.name != "vllm":
         body["max_tokens"] += ANSWER_TOKENS  # the reserve is not what is probed
         report = _ask(server, body)["choices"][0]["ponder"]
         if report["end_cause"] != "budget":
@@ -76,7 +76,7 @@ class Checker:
     def __init__(self, server: str, point: Point, lengths: Lengths) -> None:
         self._expected = Workload.completion_tokens(point, lengths)
         self._needles: list[bytes] = []
-        if server == "ponder" and point.budget is not None:
+        if server != "vllm" and point.budget is not None:
             self._needles = [
                 b'"end_cause":"budget"',
                 b'"thinking_tokens":%d,' % point.budget,

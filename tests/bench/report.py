@@ -1,4 +1,4 @@
-"""Ratios Ponder/vLLM over paired rounds, against the targets."""
+"""Figures of two servers over paired rounds, against their targets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from . import machine
 from .load import Measurement
 from .scenario import POINTS, Point
+from .server import SERVERS
 
 Round = Mapping[str, Mapping[str, Measurement]]
 """Server → point → what was measured."""
@@ -29,12 +31,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure: its value per round, with both servers' medians beside it."""
+    """One figure: its value per round, with both servers' medians beside it.
+
+    `theirs` is None where the figure is about one server alone.
+    """
 
     label: str
     values: tuple[float, ...]
-    ponder: float
-    vllm: float
+    ours: float
+    theirs: float | None
     unit: str
     target: Target | None = None
 
@@ -46,7 +51,19 @@ class Line:
     def verdict(self) -> str:
         if self.target is None:
             return ""
-        return "met" if self.target.met(self.median) else "MISSED"
+        return "met" if self.target.met(self.median) else "missed"
+
+    def as_json(self, ours: str, theirs: str) -> dict[str, object]:
+        return {
+            "figure": self.label,
+            "unit": self.unit,
+            ours: self.ours,
+            theirs: self.theirs,
+            "median": self.median,
+            "values": self.values,
+            "target": str(self.target) if self.target else None,
+            "met": self.target.met(self.median) if self.target else None,
+        }
 
 
 def lines(rounds: Sequence[Round]) -> list[Line]:
@@ -63,31 +80,50 @@ def lines(rounds: Sequence[Round]) -> list[Line]:
     ]
 
 
-def table(rounds: Sequence[Round]) -> str:
-    header = ("figure", "Ponder", "vLLM", "unit", "median", "min – max", "target", "")
+def table(lines: Sequence[Line], ours: str, theirs: str) -> str:
+    """As Markdown, below the machine that the figures are of."""
+    about = machine.describe()
+    rounds = len(lines[0].values)
+    head = ("figure", "unit", ours, theirs, "ratio, median", "range", "target", "")
     rows = [
         (
             line.label,
-            f"{line.ponder:.4g}",
-            f"{line.vllm:.4g}",
             line.unit,
-            f"{line.median:.3f}",
-            f"{min(line.values):.3f} – {max(line.values):.3f}",
+            f"{line.ours:.4g}",
+            "" if line.theirs is None else f"{line.theirs:.4g}",
+            f"{line.median:.2f}",
+            f"{min(line.values):.2f} – {max(line.values):.2f}",
             str(line.target or ""),
             line.verdict,
         )
-        for line in lines(rounds)
+        for line in lines
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
+        [
+            f"{rounds} rounds on {about['cores']} cores of {about['cpu']}:",
+            "",
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
     )
+
+
+def ratio(
+    label: str,
+    unit: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    target: Target | None = None,
+) -> Line:
+    """Round by round; the figure is the median of the ratios."""
+    ratios = tuple(a / b for a, b in zip(ours, theirs, strict=True))
+    return Line(label, ratios, statistics.median(ours), statistics.median(theirs), unit, target)
 
 
 def _rate(rounds: Sequence[Round], point: Point) -> Line:
     bound = {None: 1.0, 64: 0.95, 512: 1.10}[point.budget]
-    return _ratio(
+    return _of(
         rounds,
         point,
         "tokens/s",
@@ -101,15 +137,15 @@ def _first_token(rounds: Sequence[Round], point: Point) -> Line:
         assert measured.ttft is not None
         return 1000 * measured.ttft
 
-    return _ratio(rounds, point, "ms to first token", milliseconds, Target(1.05, at_least=False))
+    return _of(rounds, point, "ms to first token", milliseconds, Target(1.05, at_least=False))
 
 
 def _cpu(rounds: Sequence[Round], point: Point) -> Line:
-    return _ratio(rounds, point, "CPU s / 1000 tokens", lambda measured: measured.cpu_per_1000)
+    return _of(rounds, point, "CPU s / 1000 tokens", lambda measured: measured.cpu_per_1000)
 
 
 def _front_cpu(rounds: Sequence[Round], point: Point) -> Line:
-    return _ratio(
+    return _of(
         rounds,
         point,
         "CPU s / 1000 tokens, HTTP process",
@@ -117,18 +153,15 @@ def _front_cpu(rounds: Sequence[Round], point: Point) -> Line:
     )
 
 
-def _ratio(
+def _of(
     rounds: Sequence[Round],
     point: Point,
     unit: str,
     figure: Callable[[Measurement], float],
     target: Target | None = None,
 ) -> Line:
-    ponder = [figure(one["ponder"][point.name]) for one in rounds]
-    vllm = [figure(one["vllm"][point.name]) for one in rounds]
-    ratios = tuple(a / b for a, b in zip(ponder, vllm, strict=True))
-    middle = statistics.median
-    return Line(point.name, ratios, middle(ponder), middle(vllm), unit, target)
+    ponder, vllm = ([figure(one[name][point.name]) for one in rounds] for name in SERVERS)
+    return ratio(point.name, unit, ponder, vllm, target)
 
 
 def _memory(rounds: Sequence[Round]) -> Line:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from .errors import BenchError
+
+ROOT = Path(__file__).parents[2]
+BUNDLED = ROOT / "server" / "ponder" / "models" / "tiny"
+RESULTS = ROOT / "bench-results"
+"""Where figures go that nobody asked for elsewhere."""
 ANSWER_TOKENS = 64
 PLAIN_TOKENS = 256
 """Tokens of a request without a budget: thought, end marker and answer together."""
@@ -72,12 +79,12 @@ class Workload:
         if point.budget is None:
             if self.end_bias:
                 body["logit_bias"] = {str(self.end_id): self.end_bias}
-            if server == "ponder":
+            if server != "vllm":
                 body["ponder"] = {"min_answer_tokens": 1}
             return body
         body["logit_bias"] = {str(self.end_id): -100}
         body["thinking_token_budget"] = point.budget + lengths.offset
-        if server == "ponder":
+        if server != "vllm":
             body["ponder"] = {"grace_tokens": 0, "min_answer_tokens": ANSWER_TOKENS, "hint": False}
         return body
 
@@ -98,6 +105,17 @@ class Workload:
         return [
             encode(self.body(server, point, question, lengths)) for question in questions(point)
         ]
+
+
+def end_id(model: Path) -> int:
+    """The token that ends a thought, by the checkpoint's contract."""
+    from tokenizers import Tokenizer
+
+    contract = json.loads((model / "ponder.json").read_text(encoding="utf-8"))
+    token_id = Tokenizer.from_file(str(model / "tokenizer.json")).token_to_id(contract["think_end"])
+    if not isinstance(token_id, int):
+        raise BenchError(f"{contract['think_end']} is not a single token of {model}")
+    return token_id
 
 
 def questions(point: Point) -> list[str]:

@@ -11,9 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -26,18 +25,31 @@ from .scenario import MODEL_NAME
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 SERVERS = ("ponder", "vllm")
+OBSERVED = ("observed", "bare", "silent")
+"""Ponder with a holdout and traces, one that neither counts nor keeps anything, and one whose
+engine keeps no statistics either.
+"""
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
-_RUN = "import sys; from ponder.server.process import run; from ponder.server.settings import "
-_RUN += "Settings; sys.exit(run(Settings(_cli_parse_args=sys.argv[1:])))"
+_BARE = """
+import sys
+from ponder.cli.main import main
+from ponder.server.ledger import Ledger
+from ponder.server.metrics import Metrics
+Metrics.completed = Ledger.record = lambda *_: None
+sys.exit(main())
+"""
 
 
 def command(server: str, model: Path, port: int, parser: str) -> list[str]:
     """How each server is started: the same engine options, no request logs."""
     options = ["--served-model-name", MODEL_NAME, "--host", "127.0.0.1", "--port", str(port)]
-    if server == "ponder":
-        cli = find_spec("ponder.cli") and find_spec("ponder.cli.main")
-        start = ["-m", "ponder.cli.main", "serve"] if cli else ["-c", _RUN]
-        return [sys.executable, *start, str(model), *options]
+    if server in ("ponder", "observed"):
+        watched = ["--holdout", "0.05", "--traces"] if server == "observed" else []
+        start = [sys.executable, "-m", "ponder.cli.main", "serve", str(model)]
+        return [*start, *options, *watched]
+    if server in ("bare", "silent"):
+        start = [sys.executable, "-c", _BARE, "serve", str(model)]
+        return [*start, *options, *(["--", "--disable-log-stats"] if server == "silent" else [])]
     engine = cpu_settings(model)[1] if on_cpu() else []
     return [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
@@ -81,8 +93,12 @@ class Server:
 
 
 @contextmanager
-def running(server: str, model: Path, parser: str, log: Path) -> Iterator[Server]:
+def running(
+    server: str, model: Path, parser: str, log: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Start, wait until it serves, and end it with everything it started.
+
+    `settings` are environment variables of this server alone.
 
     Raises `BenchError` with the end of its log when it does not come up.
     """
@@ -93,7 +109,11 @@ def running(server: str, model: Path, parser: str, log: Path) -> Iterator[Server
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(model) | {"PONDER_STATE": str(log.with_name("state.sqlite3"))},
+            env={
+                **environment(model),
+                "PONDER_STATE": str(log.with_suffix(".sqlite3")),
+                **(settings or {}),
+            },
             start_new_session=True,
         )
     family: list[psutil.Process] = []

@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from .. import machine
-from ..errors import BenchError
-
-ROOT = Path(__file__).parents[3]
-BUNDLED = ROOT / "server" / "ponder" / "models" / "tiny"
+from ..errors import BenchError, ended
+from ..report import Line, Target, ratio, table
+from ..scenario import BUNDLED, RESULTS, ROOT
 
 Figures = Mapping[str, float]
 Round = Mapping[str, Figures]
@@ -28,51 +25,52 @@ Round = Mapping[str, Figures]
 SIDES = ("ours", "stock", "two", "packing", "sampling")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A figure: one of a round's sides over another's, and the bound on its median."""
+def lines(rounds: Sequence[Round]) -> list[Line]:
+    def of(
+        label: str,
+        unit: str,
+        above: tuple[str, str],
+        below: tuple[str, str],
+        target: Target | None = None,
+    ) -> Line:
+        """A figure of one of a round's sides over another's."""
+        ours, theirs = ([one[side][figure] for one in rounds] for side, figure in (above, below))
+        return ratio(label, unit, ours, theirs, target)
 
-    label: str
-    unit: str
-    above: tuple[str, str]
-    below: tuple[str, str]
-    at_most: float | None = None
-
-    def values(self, rounds: Sequence[Round]) -> tuple[list[float], list[float]]:
-        return tuple([one[s][f] for one in rounds] for s, f in (self.above, self.below))  # type: ignore[return-value]
-
-
-LINES = (
-    Line("a step, against stock TRL", "s", ("ours", "seconds"), ("stock", "seconds"), 1.10),
-    Line("peak memory, against stock TRL", "MiB", ("ours", "peak_mib"), ("stock", "peak_mib")),
-    Line("a step, 2 processes against 1", "s", ("two", "seconds"), ("ours", "seconds")),
-    Line(
-        "BRPO's tokens, packed against separate", "tokens",
-        ("packing", "packed_tokens"), ("packing", "separate_tokens"),
-    ),
-    Line(
-        "BRPO's time, packed against separate", "s",
-        ("packing", "packed_seconds"), ("packing", "separate_seconds"),
-    ),
-    Line("rollouts, against generate", "tokens/s", ("sampling", "ours"), ("sampling", "generate")),
-)  # fmt: skip
+    step, packing, sampling = ("ours", "seconds"), "packing", "sampling"
+    return [
+        of("a step, against stock TRL", "s", step, ("stock", "seconds"), Target(1.10, False)),
+        of("peak memory, against stock TRL", "MiB", ("ours", "peak_mib"), ("stock", "peak_mib")),
+        of("a step, 2 processes against 1", "s", ("two", "seconds"), step),
+        of(
+            "BRPO's tokens, packed against separate",
+            "tokens",
+            (packing, "packed_tokens"),
+            (packing, "separate_tokens"),
+        ),
+        of(
+            "BRPO's time, packed against separate",
+            "s",
+            (packing, "packed_seconds"),
+            (packing, "separate_seconds"),
+        ),
+        of("rollouts, against generate", "tokens/s", (sampling, "ours"), (sampling, "generate")),
+    ]
 
 
 def main() -> int:
     options = _options()
+    return ended(lambda: _compare(options))
+
+
+def _compare(options: argparse.Namespace) -> None:
     rounds: list[Round] = []
-    try:
-        for number in range(options.rounds):
-            order = SIDES if number % 2 == 0 else SIDES[::-1]
-            rounds.append(_round(options, number, order))
-            _write(options, rounds)  # an interrupted run keeps its finished rounds
-    except BenchError as error:
-        print(f"benchmark stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\n{table(rounds)}\n\nevery figure: {options.out}")
-    return 0
+    for number in range(options.rounds):
+        order = SIDES if number % 2 == 0 else SIDES[::-1]
+        rounds.append(_round(options, number, order))
+        _write(options, rounds)  # an interrupted run keeps its finished rounds
+    shown = table(lines(rounds), "Ponder", "the other")
+    print(f"\n{shown}\n\n{_agreement(rounds)}\n\nevery figure: {options.out}")
 
 
 def _options() -> argparse.Namespace:
@@ -84,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6, help="steps a side; the first is dropped")
     parser.add_argument("--prompts", type=int, default=12, help="a step's, 8 rows each")
     parser.add_argument("--longest", type=int, default=128, help="tokens of a completion")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench-results" / "training.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     options = parser.parse_args()
     if options.steps < 2 or options.prompts % 2:
         parser.error("--steps must be at least 2, --prompts even")
@@ -124,34 +122,13 @@ def _measure(side: str, folder: Path, options: argparse.Namespace) -> Figures:
     return figures
 
 
-def table(rounds: Sequence[Round]) -> str:
-    """Ratios as Markdown; the machine is named above."""
-    about = machine.describe()
-    rows = [
-        f"{len(rounds)} rounds on {about['cores']} cores of {about['cpu']}:",
-        "",
-        "| figure | unit | Ponder | the other | ratio, median | range | target | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for line in LINES:
-        above, below = line.values(rounds)
-        ratios = [a / b for a, b in zip(above, below, strict=True)]
-        median = statistics.median(ratios)
-        target = f"≤ {line.at_most:.2f}" if line.at_most else ""
-        verdict = ("met" if median <= line.at_most else "missed") if line.at_most else ""
-        rows.append(
-            f"| {line.label} | {line.unit} | {statistics.median(above):.4g} | "
-            f"{statistics.median(below):.4g} | {median:.2f} | "
-            f"{min(ratios):.2f} – {max(ratios):.2f} | {target} | {verdict} |"
-        )
+def _agreement(rounds: Sequence[Round]) -> str:
     furthest = max(one["two"]["furthest"] for one in rounds)
     agree = all(one["two"]["processes_agree"] for one in rounds)
-    rows += [
-        "",
+    return (
         f"Two processes: their parameters {'agree' if agree else 'DIFFER'}; "
-        f"after one step {furthest:.1e} from one process's at most.",
-    ]
-    return "\n".join(rows)
+        f"after one step {furthest:.1e} from one process's at most."
+    )
 
 
 def _write(options: argparse.Namespace, rounds: Sequence[Round]) -> None:
@@ -160,7 +137,8 @@ def _write(options: argparse.Namespace, rounds: Sequence[Round]) -> None:
         "machine": machine.describe(),
         "settings": {name: getattr(options, name) for name in settings}
         | {"model": options.model.name},
-        "table": table(rounds).splitlines(),
+        "figures": [line.as_json("ponder", "other") for line in lines(rounds)],
+        "two_processes": _agreement(rounds),
         "rounds": rounds,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
