@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ponder.training.bootstrap import paired_bootstrap, simultaneous_lower, student_t
+from ponder.training.bootstrap import (
+    Indices,
+    bootstrap,
+    paired_bootstrap,
+    simultaneous_lower,
+    student_t,
+)
 
 Floats = NDArray[np.float64]
 TRUTH = 0.1
@@ -119,3 +125,20 @@ def test_arms_that_do_not_fit_are_refused() -> None:
         simultaneous_lower(np.ones((2, 3)), np.ones((2, 3)))
     with pytest.raises(ValueError, match="by the difference"):
         paired_bootstrap(np.ones((2, 3)), np.zeros((2, 3)), compare="change")
+
+
+def test_any_statistic_gets_the_interval_that_the_difference_has() -> None:
+    rng = np.random.default_rng(3)
+    a_SP = rng.normal(0.3, 1, (5, 60)) + rng.normal(0, 0.5, (5, 1))
+    b_SP = rng.normal(0, 1, (3, 60)) + rng.normal(0, 0.5, (3, 1))
+
+    def difference(seeds: Indices, others: Indices, problems: Indices) -> float:
+        ours, theirs = a_SP[np.ix_(seeds, problems)], b_SP[np.ix_(others, problems)]
+        return float(ours.mean() - theirs.mean())
+
+    found = bootstrap(difference, 5, 3, 60, n=4000)
+    known = paired_bootstrap(a_SP, b_SP)
+    width = known.high - known.low
+    assert found.mean == pytest.approx(known.mean)
+    assert found.low == pytest.approx(known.low, abs=0.05 * width)
+    assert found.high == pytest.approx(known.high, abs=0.05 * width)

@@ -7,21 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..bootstrap import paired_bootstrap, simultaneous_lower
+from ..bootstrap import Floats, Indices, bootstrap, paired_bootstrap, simultaneous_lower
 from ..statistics import Estimate, any_pass
 from .measure import GRID, NATURAL_SAMPLES
 
 Record = Mapping[str, Any]
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
 
 TRAINED_BUDGETS = (80, 160, 240, 320)
 HARD_BELOW = 0.6
 UNINFORMATIVE_BELOW = 0.001
 _TOUCHED = ("q_rise", "q_fall", "q_recover", "masked_low", "masked_high")
-_REPLICATES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +164,7 @@ def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Cla
 
     shortest = tokens_KSP.mean((1, 2)).min()
     note = "beyond the frontier's shortest point" if tokens_HP.mean() < shortest else ""
-    estimate = _bootstrap(ahead, hbpo.seeds, penalty.seeds, accuracy_HP.shape[1])
+    estimate = bootstrap(ahead, hbpo.seeds, penalty.seeds, accuracy_HP.shape[1])
     return [_claim("hbpo_vs_length_penalty", estimate, 0.0, hbpo, note=note)]
 
 
@@ -200,7 +196,7 @@ def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
         level = difficulty[problems]
         return spearman(after, level) - spearman(before_P[problems], level)
 
-    estimate = _bootstrap(gain, hbpo.seeds, 1, len(before_P))
+    estimate = bootstrap(gain, hbpo.seeds, 1, len(before_P))
     before = spearman(before_P, difficulty)
     after = spearman(tokens_SP.mean(0), difficulty)
     note = f"{before:.3f} before, {after:.3f} after"
@@ -215,7 +211,7 @@ def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
         after = high_SP[np.ix_(seeds, problems)].mean() / low_SP[np.ix_(seeds, problems)].mean()
         return float(after / (cold_high_P[problems].mean() / cold_low_P[problems].mean()) - 1)
 
-    estimate = _bootstrap(gain, hbpo.seeds, 1, high_SP.shape[1])
+    estimate = bootstrap(gain, hbpo.seeds, 1, high_SP.shape[1])
     before = cold_high_P.mean() / cold_low_P.mean()
     note = f"hint 200 over hint 40: {before:.2f} before, {high_SP.mean() / low_SP.mean():.2f} after"
     return _claim("hbpo_hint_obeyed", estimate, 0.0, hbpo, note=note)
@@ -268,24 +264,6 @@ _CLAIMS: tuple[
     (("brpo", "grpo"), _brpo),
     (("htpo", "dapo"), _htpo),
 )
-
-
-def _bootstrap(
-    statistic: Callable[[Indices, Indices, Indices], float], seeds: int, others: int, problems: int
-) -> Estimate:
-    """Percentile interval of a statistic of resampled seeds (of two arms) and problems."""
-    rng = np.random.default_rng(0)
-    whole = statistic(np.arange(seeds), np.arange(others), np.arange(problems))
-    replicates = [
-        statistic(
-            rng.integers(0, seeds, max(1, seeds - 1)),
-            rng.integers(0, others, max(1, others - 1)),
-            rng.integers(0, problems, problems),
-        )
-        for _ in range(_REPLICATES)
-    ]
-    low, high = np.quantile(replicates, (0.025, 0.975))
-    return Estimate(whole, float(low), float(high))
 
 
 def spearman(x: Floats, y: Floats) -> float:
