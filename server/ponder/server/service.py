@@ -169,7 +169,7 @@ class Service:
             emit(index, delta)
 
         async with self._place(completion.request.n):
-            span = self._traces and self._traces.begin(completion)
+            span = self._traces.begin(completion) if self._traces is not None else None
             try:
                 await completion.run(heard if self._verifier else emit)
             except BaseException as error:

@@ -6,18 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..plots import Curve, draw
 from ..statistics import Estimate, mean, share
 from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, code_sha256
-from .claims import Arm, Claim, claims, pending
+from .claims import Arm, Claim, Record, claims, pending
 from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .runner import COLD_START, diverged
-
-Record = Mapping[str, Any]
 
 _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
 

@@ -121,7 +121,7 @@ def cold_key(base: Base) -> str:
     return f"{COLD_START}-{base.sha256[:8]}-{code_sha256()[:8]}"
 
 
-def diverged(record: Record) -> bool:
+def diverged(record: Mapping[str, Any]) -> bool:
     """Whether the run's loss ceased to be finite."""
     return "diverged" in record
 
