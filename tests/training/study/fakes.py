@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ponder.training.study.arms import ARMS, Base, Planned, code_sha256, scored_runs
+from ponder.training.study.arms import (
+    ARMS,
+    PROTOCOL_VERSION,
+    Base,
+    Planned,
+    code_sha256,
+    scored_runs,
+    tuning_runs,
+)
 from ponder.training.study.measure import GRID, HINTS
 
 PROBLEMS = 70
@@ -70,6 +78,8 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "seed": seed,
         "base_sha256": run.base.sha256,
         "code_sha256": code_sha256(),
+        "recipe_sha256": run.sha256,
+        "protocol": PROTOCOL_VERSION,
         "recipe": json.loads(run.recipe.model_dump_json()),
         "steps": [
             {"step": s, "q_rise": 0.01, "masked_high": 0.02, "sampled_tokens": 100 * tokens}
@@ -93,6 +103,14 @@ def scored(shorter: str = "hbpo") -> list[Record]:
     return [
         record(run, 0.8, 75) if run.arm.name.startswith(shorter) else record(run, 0.7, 150)
         for run in scored_runs(BASE, RATES)
+    ]
+
+
+def trials() -> list[Record]:
+    """Every tuning trial; those at the rate of `RATES` are the best."""
+    return [
+        record(run, 0.8 if run.recipe.optimisation.learning_rate == 1e-4 else 0.5, 150)
+        for run in tuning_runs(BASE)
     ]
 
 

@@ -48,9 +48,8 @@ def test_a_run_is_known_by_what_it_runs() -> None:
 
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
     runs = scored_runs(BASE, {"hbpo": 3e-4})
-    assert {run.arm.name for run in runs} == {
-        "hbpo", "hbpo-1-budget", "hbpo-2-budgets", "hbpo-6-budgets",
-    }  # fmt: skip
+    names = {"hbpo", "hbpo-1-budget", "hbpo-2-budgets", "hbpo-6-budgets", "hbpo-loss-on-hint"}
+    assert {run.arm.name for run in runs} == names
     assert {run.recipe.optimisation.learning_rate for run in runs} == {3e-4}
 
 

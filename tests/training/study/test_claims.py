@@ -13,7 +13,7 @@ from ponder.training.commands.study import run as command
 from ponder.training.study.arms import Base, tuning_runs
 from ponder.training.study.claims import Arm, Claim, claims, pending, spearman
 from ponder.training.study.report import write_report
-from ponder.training.study.runner import Study, cold_key
+from ponder.training.study.runner import cold_key
 
 from . import fakes
 
@@ -77,8 +77,8 @@ def test_rank_correlation_shares_tied_ranks() -> None:
 
 
 def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.scored()])
-    assert "33 of 33" in write_report(tmp_path)
+    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
+    assert "34 of 34" in write_report(tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert len(content["claims"]) == 13
     assert not content["waiting_for"]
@@ -90,14 +90,14 @@ def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
 
 def test_the_report_says_what_is_missing(tmp_path: Path) -> None:
     assert "nothing is recorded" in write_report(tmp_path)
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.scored()[:3]])
-    assert "3 of 33" in write_report(tmp_path)
+    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()[:3]])
+    assert "3 of 34" in write_report(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["waiting_for"]
 
 
 def test_arms_are_compared_at_equal_tokens(tmp_path: Path) -> None:
     """HBPO's thoughts are half as long: the others are shown where they had sampled as much."""
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.scored()])
+    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
     write_report(tmp_path)
     section = (tmp_path / "results.md").read_text().split("## At equal sampled tokens")[1]
     rows = {line.split(" | ")[0]: line for line in section.split("##")[0].splitlines()}
@@ -108,18 +108,18 @@ def test_arms_are_compared_at_equal_tokens(tmp_path: Path) -> None:
 def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     runs = fakes.scored()
     runs[0]["code_sha256"], runs[1]["base_sha256"] = "other", "other"
-    fakes.write(tmp_path, [fakes.cold_start(), *runs])
-    assert "31 of 33" in write_report(tmp_path)
+    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *runs])
+    assert "32 of 34" in write_report(tmp_path)
     fakes.write(tmp_path / "later", [fakes.cold_start() | {"code_sha256": "x"}])
-    assert "0 of 33" in write_report(tmp_path / "later")
+    assert "0 of 34" in write_report(tmp_path / "later")
     assert "which has changed since" in (tmp_path / "later" / "results.md").read_text()
 
 
 def test_a_run_that_diverged_is_listed_and_not_scored(tmp_path: Path) -> None:
     runs = fakes.scored()
     runs[0]["diverged"] = "the loss is nan"
-    fakes.write(tmp_path, [fakes.cold_start(), *runs])
-    assert "32 of 33" in write_report(tmp_path)
+    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *runs])
+    assert "33 of 34" in write_report(tmp_path)
     page = (tmp_path / "results.md").read_text()
     assert f"- `{runs[0]['key']}`: the loss is nan" in page.split("## Runs that diverged")[1]
 
@@ -131,36 +131,6 @@ def base(tmp_path: Path) -> Base:
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     return Base.at(tmp_path / "base")
-
-
-def test_tuning_chooses_by_the_one_score(tmp_path: Path, base: Base) -> None:
-    cold = fakes.cold_start() | {"key": cold_key(base)}
-    tokens = float(np.mean(cold["measured"]["natural"]["tokens"]))
-    trials = []
-    for run in tuning_runs(base):
-        rate = run.recipe.optimisation.learning_rate
-        # 1 point better at 1e-4; at 3e-4 a half of the tokens, which is worth 5 points.
-        trial = fakes.record(run, 0.71 if rate == 1e-4 else 0.70, tokens)
-        trial["validations"][-1]["thinking_tokens"] = tokens / 2 if rate == 3e-4 else tokens
-        trials.append(trial)
-    results = tmp_path / "results"
-    fakes.write(results, [cold, *trials[:-1]])
-    study = Study(base.path, results, tmp_path / "work")
-    assert study.rates() == dict.fromkeys(("grpo", "hbpo", "brpo", "length-penalty", "dapo"), 3e-4)
-    assert [run.key for run in study.missing() if run.kind == "tuning"] == [trials[-1]["key"]]
-    (results / "runs" / f"{trials[-1]['key']}.json").write_text(json.dumps(trials[-1]))
-    assert set(study.rates()) == {run.arm.name for run in tuning_runs(base)}
-    assert len(study.missing()) == 33
-
-
-def test_a_rate_that_diverged_is_not_chosen(tmp_path: Path, base: Base) -> None:
-    trials = [fakes.record(run, 0.9, 100) for run in tuning_runs(base)]
-    for trial in trials:
-        if trial["arm"] == "htpo" or trial["recipe"]["optimisation"]["learning_rate"] > 1e-4:
-            trial["diverged"] = "the loss is nan"
-    fakes.write(tmp_path / "results", [fakes.cold_start() | {"key": cold_key(base)}, *trials])
-    rates = Study(base.path, tmp_path / "results", tmp_path / "work").rates()
-    assert rates == dict.fromkeys(("grpo", "hbpo", "brpo", "length-penalty", "dapo"), 1e-4)
 
 
 def test_a_run_that_fails_is_named(

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from ..recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
 
-PROTOCOL_VERSION = 2
-LEARNING_RATES = (1e-4, 3e-4, 1e-3)
+PROTOCOL_VERSION = 3
+LEARNING_RATES = (1e-5, 3e-5, 1e-4)
 TUNING_SEED = 100
 TUNING_STEPS = 40
 
@@ -56,6 +56,7 @@ ARMS: tuple[Arm, ...] = (
         "hbpo",
         {"budgets": (40, 80, 120, 160, 200, 240), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
     ),
+    Arm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
     Arm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"prior": "base"}),
     Arm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"prior": "linear"}),
     Arm("brpo-v1", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v1"}),

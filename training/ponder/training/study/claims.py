@@ -11,8 +11,7 @@ import numpy as np
 from ..bootstrap import Floats, Indices, bootstrap, paired_bootstrap, simultaneous_lower
 from ..statistics import Estimate, any_pass
 from .measure import GRID, NATURAL_SAMPLES
-
-Record = Mapping[str, Any]
+from .records import Record
 
 TRAINED_BUDGETS = (80, 160, 240, 320)
 HARD_BELOW = 0.6

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..plots import Curve, draw
 from ..statistics import Estimate, mean, share
-from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, code_sha256
-from .claims import Arm, Claim, Record, claims, pending
+from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base, code_sha256
+from .claims import Arm, Claim, claims, pending
 from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
-from .runner import COLD_START, diverged
+from .records import COLD_START, Record, Recorded, diverged, read_records
 
 _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
 
@@ -24,13 +24,15 @@ def write_report(results: Path) -> str:
 
     Of the runs on the base and with the code of the cold start that was measured last.
     """
-    records = [json.loads(path.read_text()) for path in sorted(results.glob("runs/*.json"))]
+    records = read_records(results)
     colds = [record for record in records if record["kind"] == COLD_START]
     if not colds:
         return "nothing is recorded yet"
     cold_record = max(colds, key=lambda record: record["finished"])
-    runs = [r for r in records if r["kind"] != COLD_START and _same_study(r, cold_record)]
-    scored = [r for r in runs if r["kind"] != "tuning" and not diverged(r)]
+    # Records are found by what their base is; where it lies does not matter here.
+    base = Base(results, cold_record["base_sha256"])
+    recorded = Recorded.of(records, cold_record, base)
+    scored = [r for r in recorded.counted() if r["kind"] != "tuning" and not diverged(r)]
     arms = {
         arm.name: Arm(mine) for arm in ARMS if (mine := [r for r in scored if r["arm"] == arm.name])
     }
@@ -48,16 +50,13 @@ def write_report(results: Path) -> str:
             *_equal_tokens(arms),
             *_hints(arms, cold),
             *_variance(cold_record["gradient_variance"]),
-            *_tuning(runs),
-            *_diverged(runs),
+            *_tuning(recorded),
+            *_diverged(recorded.counted()),
+            *_earlier(recorded),
         ]
     )
     (results / "results.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return f"{results / 'results.md'}: {state}, {len(made)} claims"
-
-
-def _same_study(record: Record, cold: Record) -> bool:
-    return all(record[name] == cold[name] for name in ("base_sha256", "code_sha256"))
 
 
 def _write_json(
@@ -140,10 +139,23 @@ def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
     return ["## Variance of BRPO's gradient", "", *_table(head, rows), ""]
 
 
-def _tuning(records: Sequence[Record]) -> list[str]:
-    head = ("arm", "learning rate", "validation accuracy", "thinking tokens")
-    rows = [_tuning_row(record) for record in records if record["kind"] == "tuning"]
+def _tuning(recorded: Recorded) -> list[str]:
+    rates = recorded.rates()
+    head = ("arm", "learning rate", "validation accuracy", "thinking tokens", "")
+    rows = [
+        (*_tuning_row(record), "chosen" if _rate(record) == rates.get(record["arm"]) else "")
+        for record in sorted(recorded.counted(), key=lambda r: (r["arm"], _rate(r)))
+        if record["kind"] == "tuning"
+    ]
     return ["## Tuning", "", f"After step {TUNING_STEPS}.", "", *_table(head, rows), ""]
+
+
+def _earlier(recorded: Recorded) -> list[str]:
+    """What ran under earlier versions of the protocol: it counts for nothing and stays listed."""
+    head = ("run", "protocol", "validation accuracy", "thinking tokens")
+    rows = [(f"`{r['key']}`", str(r["protocol"]), *_last(r)) for r in recorded.earlier()]
+    title = "## Runs of earlier versions of the protocol"
+    return [title, "", *_table(head, rows), ""] if rows else []
 
 
 def _equal_tokens(arms: Mapping[str, Arm]) -> list[str]:
@@ -228,16 +240,19 @@ def _hint_row(name: str, arm: Arm) -> tuple[str, ...]:
 
 
 def _tuning_row(record: Record) -> tuple[str, ...]:
-    last = record["validations"][-1]
-    rate = record["recipe"]["optimisation"]["learning_rate"]
+    return (record["arm"], f"{_rate(record):g}", *_last(record))
+
+
+def _rate(record: Record) -> float:
+    return float(record["recipe"]["optimisation"]["learning_rate"])
+
+
+def _last(record: Record) -> tuple[str, str]:
+    """Accuracy and thinking tokens at the last validation."""
     if diverged(record):
-        return (record["arm"], f"{rate:g}", "diverged", "")
-    return (
-        record["arm"],
-        f"{rate:g}",
-        f"{100 * last['accuracy']:.1f} %",
-        f"{last['thinking_tokens']:.1f}",
-    )
+        return ("diverged", "")
+    last = record["validations"][-1]
+    return (f"{100 * last['accuracy']:.1f} %", f"{last['thinking_tokens']:.1f}")
 
 
 def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> None:

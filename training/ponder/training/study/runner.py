@@ -12,22 +12,16 @@ import multiprocessing
 import os
 import platform
 import signal
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
 
-from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, code_sha256, scored_runs, tuning_runs
-
-Record = dict[str, Any]
-
-_TOKEN_PRICE = 0.1  # accuracy that all of the cold start's thinking tokens are worth
-COLD_START = "cold-start"
+from .arms import PROTOCOL_VERSION, Base, Planned, code_sha256
+from .records import COLD_START, Record, Recorded, read_records
 
 
 class StudyError(Exception):
@@ -47,40 +41,26 @@ class Study:
         self._work = work
         (results / "runs").mkdir(parents=True, exist_ok=True)
 
-    def rates(self) -> dict[str, float]:
-        """The learning rate that tuning chose for each arm whose trials are all recorded."""
-        cold = self._record(cold_key(self._base))
-        if cold is None:
-            return {}
-        tokens = fmean(cold["measured"]["natural"]["tokens"])
-        trials: dict[str, list[Record | None]] = defaultdict(list)
-        for planned in self._tuning():
-            trials[planned.arm.name].append(self._record(planned.key))
-        rates = {}
-        for name, records in trials.items():
-            done = [record for record in records if record is not None]
-            held = [record for record in done if not diverged(record)]
-            if held and len(done) == len(records):
-                best = max(held, key=lambda record: _score(record, tokens))
-                rates[name] = best["recipe"]["optimisation"]["learning_rate"]
-        return rates
-
     def missing(self) -> list[Planned]:
         """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
-        planned = [*self._tuning(), *scored_runs(self._base, self.rates())]
-        return [run for run in planned if not self._path(run.key).exists()]
+        return self._recorded().missing()
 
     def execute(self, jobs: int) -> None:
         """Run what is missing until nothing is; an interrupt leaves what is running resumable.
 
         Raises `StudyError` once a run fails, after those that run beside it have ended.
         """
-        if self._record(cold_key(self._base)) is None:
+        if not (self._results / "runs" / f"{cold_key(self._base)}.json").exists():
             _measure_cold_start(self._base, self._results)
-        total = len(self._tuning()) + sum(len(arm.seeds) for arm in ARMS)
+        recorded = self._recorded()
         context = multiprocessing.get_context("spawn")
         with (
-            tqdm(total=total, initial=self._done(), desc="study", unit="run") as bar,
+            tqdm(
+                total=recorded.total(),
+                initial=len(recorded.counted()),
+                desc="study",
+                unit="run",
+            ) as bar,
             ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_at_once) as pool,
         ):
             while todo := self.missing():
@@ -94,36 +74,16 @@ class Study:
                         pool.shutdown(wait=False, cancel_futures=True)
                         raise StudyError(f"{futures[future].key} failed: {error!r}") from error
                     bar.set_postfix_str(futures[future].label)
-                    bar.update(self._done() - bar.n)
+                    bar.update(len(self._recorded().counted()) - bar.n)
 
-    def _done(self) -> int:
-        planned = [*self._tuning(), *scored_runs(self._base, self.rates())]
-        return sum(self._path(run.key).exists() for run in planned)
-
-    def _tuning(self) -> list[Planned]:
-        return tuning_runs(self._base)
-
-    def _record(self, key: str) -> Record | None:
-        path = self._path(key)
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def _path(self, key: str) -> Path:
-        return self._results / "runs" / f"{key}.json"
-
-
-def _score(record: Record, tokens: float) -> float:
-    """Accuracy less the price of thinking, after the last step; `tokens` are the cold start's."""
-    last = record["validations"][-1]
-    return float(last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens)
+    def _recorded(self) -> Recorded:
+        records = read_records(self._results)
+        cold = next(record for record in records if record["key"] == cold_key(self._base))
+        return Recorded.of(records, cold, self._base)
 
 
 def cold_key(base: Base) -> str:
     return f"{COLD_START}-{base.sha256[:8]}-{code_sha256()[:8]}"
-
-
-def diverged(record: Mapping[str, Any]) -> bool:
-    """Whether the run's loss ceased to be finite."""
-    return "diverged" in record
 
 
 def _die_at_once() -> None:
@@ -153,7 +113,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
         failure = {"diverged": str(error)}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     recipe = run.recipe.model_copy(update={"base": run.base.path.name})
-    record: Record = {
+    record: dict[str, Any] = {
         **_identity(run),
         **failure,
         "recipe": json.loads(recipe.model_dump_json()),

@@ -1,0 +1,62 @@
+"""What counts of what is recorded: tuned rates, missing runs, runs of earlier protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+from ponder.training.study.records import Record, Recorded
+from ponder.training.study.report import write_report
+
+from . import fakes
+
+MAIN = {arm.name for arm in ARMS if arm.kind == "main"}
+LAST = "htpo"
+"""The arm whose trial at the last rate ends the tuning."""
+
+
+def recorded(*records: Record) -> Recorded:
+    return Recorded.of(records, fakes.cold_start(), fakes.BASE)
+
+
+def test_tuning_chooses_by_the_one_score() -> None:
+    tokens = float(np.mean(fakes.cold_start()["measured"]["natural"]["tokens"]))
+    low, middle, _ = LEARNING_RATES
+    trials = []
+    for run in tuning_runs(fakes.BASE):
+        rate = run.recipe.optimisation.learning_rate
+        # 1 point better at the lowest; at the middle half of the tokens, which is worth 5 points.
+        trial = fakes.record(run, 0.71 if rate == low else 0.70, tokens)
+        trial["validations"][-1]["thinking_tokens"] = tokens / 2 if rate == middle else tokens
+        trials.append(trial)
+    assert trials[-1]["arm"] == LAST
+    begun = recorded(*trials[:-1])
+    assert begun.rates() == dict.fromkeys(MAIN - {LAST}, middle)
+    assert begun.missing()[0].key == trials[-1]["key"]
+    done = recorded(*trials)
+    assert done.rates() == dict.fromkeys(MAIN, middle)
+    assert len(done.missing()) == 34 == done.total() - len(done.counted())
+
+
+def test_a_rate_that_diverged_is_not_chosen() -> None:
+    trials = [fakes.record(run, 0.9, 100) for run in tuning_runs(fakes.BASE)]
+    for trial in trials:
+        if trial["arm"] == LAST or trial["recipe"]["optimisation"]["learning_rate"] > 1e-5:
+            trial["diverged"] = "the loss is nan"
+    assert recorded(*trials).rates() == dict.fromkeys(MAIN - {LAST}, LEARNING_RATES[0])
+
+
+def test_runs_that_the_plan_does_not_ask_for_are_listed_and_not_counted(tmp_path: Path) -> None:
+    """Such as those at a rate that tuning did not choose."""
+    (other,) = [run for run in scored_runs(fakes.BASE, {"htpo": 3e-4}) if run.recipe.seed == 1]
+    earlier = fakes.record(other, 0.9, 50)
+    records = [*fakes.trials(), *fakes.scored()[:2]]
+    study = recorded(*records, earlier)
+    assert study.counted() == records
+    assert study.earlier() == [earlier]
+    fakes.write(tmp_path, [fakes.cold_start(), *records, earlier])
+    assert "2 of 34" in write_report(tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert f"| `{other.key}` |" in page.split("## Runs of earlier versions")[1]
