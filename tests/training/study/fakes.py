@@ -63,7 +63,7 @@ def cold_start() -> Record:
         "problems": [
             {"id": str(i), "family": "sum", "difficulty": level} for i, level in enumerate(LEVELS)
         ],
-        "gradient_variance": {"full": {"trace": 1.0, "signal": 2.0, "noise_over_signal": 0.5}},
+        "gradient_variance": {"full": {"trace": 1.0}, "none": {"trace": 2.0}},
         "floors": [40] * PROBLEMS,
         "measured": measured(0.7, 150, 1, 32),
     }

@@ -59,7 +59,7 @@ def test_htpo_that_touched_nothing_is_uninformative() -> None:
     made = claims(arms_of(records), Arm([fakes.cold_start()]), fakes.LEVELS)
     notes = {c.id: c.note for c in made}
     assert notes["htpo_hard"].endswith("uninformative")
-    assert "0.05%" in notes["htpo_hard"]
+    assert "0.050% of tokens in q-branches, 0.000% in masks" in notes["htpo_hard"]
 
 
 def test_claims_wait_for_their_arms() -> None:
@@ -67,6 +67,34 @@ def test_claims_wait_for_their_arms() -> None:
     made = claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)
     assert {c.id.split("_")[0] for c in made} == {"hbpo", "effort"}
     assert pending(arms) == ["brpo", "dapo", "hbpo-1-budget", "htpo", "length-penalty"]
+
+
+def test_seed_i_is_compared_with_seed_i() -> None:
+    """What diverged in one arm is left out of the other."""
+    missing = {("hbpo", 2), ("grpo", 3)}
+    arms = arms_of([r for r in fakes.scored() if (r["arm"], r["seed"]) not in missing])
+    made = {c.id: c for c in claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)}
+    assert made["hbpo_vs_grpo_tokens"].seeds == 3
+    assert made["hbpo_tokens"].seeds == 4
+    alone = {
+        name: Arm([r for r in arms[name].records if r["seed"] == seed])
+        for name, seed in (("hbpo", 0), ("grpo", 1))
+    }
+    ids = {c.id for c in claims(alone, Arm([fakes.cold_start()]), fakes.LEVELS)}
+    assert "hbpo_tokens" in ids and "hbpo_vs_grpo_tokens" not in ids
+
+
+def test_the_frontier_is_the_best_at_as_many_tokens_or_fewer() -> None:
+    """Checkpoints that are beaten by shorter ones do not lower it."""
+    records = fakes.scored()
+    for r in records:
+        for k, point in enumerate(r.get("frontier", ())):
+            # At 75 tokens as good as HBPO, at 80 hopeless: HBPO thinks about 75.
+            level = {0: 0.8, 1: 0.1}.get(k, 0.1)
+            point["tokens"] = [70.0 if k == 0 else 74.0] * fakes.PROBLEMS
+            point["correct"] = [16 * level] * fakes.PROBLEMS
+    made = {c.id: c for c in claims(arms_of(records), Arm([fakes.cold_start()]), fakes.LEVELS)}
+    assert abs(made["hbpo_vs_length_penalty"].value) < 5
 
 
 def test_rank_correlation_shares_tied_ranks() -> None:

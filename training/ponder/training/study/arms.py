@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,8 +156,12 @@ _CODE: Sequence[str] = (
 )
 
 
+@cache
 def code_sha256() -> str:
-    """Hash of the code that a run's weights and measurements depend on."""
+    """Hash of the code that a run's weights and measurements depend on, as this process found it.
+
+    What is edited while a study runs is not what the study runs.
+    """
     digest = hashlib.sha256()
     for pattern in _CODE:
         for path in sorted(_ROOM.glob(pattern)):

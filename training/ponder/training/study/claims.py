@@ -16,7 +16,8 @@ from .records import Record
 TRAINED_BUDGETS = (80, 160, 240, 320)
 HARD_BELOW = 0.6
 UNINFORMATIVE_BELOW = 0.001
-_TOUCHED = ("q_rise", "q_fall", "q_recover", "masked_low", "masked_high")
+_BRANCHES = ("q_rise", "q_fall", "q_recover")
+_MASKS = ("masked_low", "masked_high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,15 @@ class Arm:
             ]
         )
 
-    def touched(self) -> float:
-        """Share of tokens in HTPO's q-branches and masks, over all steps."""
-        shares = [sum(s.get(n, 0.0) for n in _TOUCHED) for r in self.records for s in r["steps"]]
+    def share(self, names: Sequence[str]) -> float:
+        """Share of tokens that the steps' metrics of these names count together."""
+        shares = [sum(s.get(n, 0.0) for n in names) for r in self.records for s in r["steps"]]
         return float(np.mean(shares))
+
+    def of_seeds(self, other: Arm) -> Arm:
+        """The runs whose seeds `other` has, too: seed i is compared with seed i."""
+        seeds = {record["seed"] for record in other.records}
+        return Arm([record for record in self.records if record["seed"] in seeds])
 
     def _answers(self, record: Record, mode: str) -> Mapping[str, Any]:
         measured = record["measured"]
@@ -85,10 +91,11 @@ class Arm:
 
 
 def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> list[Claim]:
-    """Every claim whose arms have finished runs."""
+    """Every claim whose arms have finished runs of a common seed."""
     made = []
     for needed, make in _CLAIMS:
-        if all(name in arms for name in needed):
+        found = [arms[name] for name in needed if name in arms]
+        if len(found) == len(needed) and found[0].of_seeds(found[-1]).seeds:
             made += make(arms, cold, np.array(difficulty, dtype=float))
     return made
 
@@ -96,6 +103,10 @@ def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> lis
 def pending(arms: Mapping[str, Arm]) -> list[str]:
     """Arms that a claim still waits for."""
     return sorted({name for needed, _ in _CLAIMS for name in needed if name not in arms})
+
+
+def _same_seeds(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+    return one.of_seeds(other), other.of_seeds(one)
 
 
 def _claim(
@@ -134,7 +145,7 @@ def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 
 def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    hbpo, grpo = arms["hbpo"], arms["grpo"]
+    hbpo, grpo = _same_seeds(arms["hbpo"], arms["grpo"])
     tokens = paired_bootstrap(hbpo.tokens(), grpo.tokens(), compare="change")
     accuracy = paired_bootstrap(hbpo.accuracy(), grpo.accuracy())
     fewer = _claim("hbpo_vs_grpo_tokens", tokens, -1e-9, hbpo)
@@ -158,7 +169,8 @@ def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Cla
         x_K = tokens_KSP[:, seeds_S][:, :, problems].mean((1, 2))
         y_K = correct_KSP[:, seeds_S][:, :, problems].mean((1, 2))
         order = np.argsort(x_K)
-        frontier = np.interp(at, x_K[order], y_K[order])
+        # The best accuracy that the penalty reaches with as many tokens or fewer.
+        frontier = np.interp(at, x_K[order], np.maximum.accumulate(y_K[order]))
         return float(accuracy_HP[np.ix_(seeds_H, problems)].mean() - frontier)
 
     shortest = tokens_KSP.mean((1, 2)).min()
@@ -179,25 +191,28 @@ def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
 
 
 def _budget_count(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    one, four = arms["hbpo-1-budget"], arms["hbpo"]
-    shared = Arm([r for r in four.records if r["seed"] in {o["seed"] for o in one.records}])
-    if not shared.seeds:
-        return []
-    estimate = paired_bootstrap(shared.accuracy(), one.accuracy())
-    return [_claim("hbpo_budget_count", estimate, 0.0, one, note="seeds that both arms have")]
+    four, one = _same_seeds(arms["hbpo"], arms["hbpo-1-budget"])
+    estimate = paired_bootstrap(four.accuracy(), one.accuracy())
+    return [_claim("hbpo_budget_count", estimate, 0.0, one)]
 
 
 def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
+    """The mean of the seeds' correlations: that of their mean length would gain by averaging."""
     tokens_SP, before_P = hbpo.tokens(), cold.tokens()[0]
 
+    def correlations(seeds: Indices, problems: Indices) -> tuple[float, float]:
+        """Before and after."""
+        level = _standard_ranks(difficulty[problems])
+        before = _standard_ranks(before_P[problems]) @ level
+        after = [_standard_ranks(tokens_P[problems]) @ level for tokens_P in tokens_SP[seeds]]
+        return float(before), float(np.mean(after))
+
     def gain(seeds: Indices, _: Indices, problems: Indices) -> float:
-        after = tokens_SP[np.ix_(seeds, problems)].mean(0)
-        level = difficulty[problems]
-        return spearman(after, level) - spearman(before_P[problems], level)
+        before, after = correlations(seeds, problems)
+        return after - before
 
     estimate = bootstrap(gain, hbpo.seeds, 1, len(before_P))
-    before = spearman(before_P, difficulty)
-    after = spearman(tokens_SP.mean(0), difficulty)
+    before, after = correlations(np.arange(hbpo.seeds), np.arange(len(before_P)))
     note = f"{before:.3f} before, {after:.3f} after"
     return _claim("effort_correlation", estimate, 0.0, hbpo, scale=1, note=note)
 
@@ -217,7 +232,7 @@ def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
 
 
 def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    brpo, grpo = arms["brpo"], arms["grpo"]
+    brpo, grpo = _same_seeds(arms["brpo"], arms["grpo"])
     ours, theirs = brpo.anytime(), grpo.anytime()
     at = [GRID.index(budget) for budget in TRAINED_BUDGETS]
     bounds = simultaneous_lower(ours[at], theirs[at])
@@ -239,12 +254,14 @@ def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 
 def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    htpo, dapo = arms["htpo"], arms["dapo"]
+    htpo, dapo = _same_seeds(arms["htpo"], arms["dapo"])
     hard = np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
     ours, theirs = htpo.accuracy()[:, hard], dapo.accuracy()[:, hard]
-    touched = htpo.touched()
-    note = f"{len(hard)} hard problems; {touched:.2%} of tokens touched"
-    if touched < UNINFORMATIVE_BELOW:
+    branches, masks = htpo.share(_BRANCHES), htpo.share(_MASKS)
+    note = (
+        f"{len(hard)} hard problems; {branches:.3%} of tokens in q-branches, {masks:.3%} in masks"
+    )
+    if branches + masks < UNINFORMATIVE_BELOW:
         note += ": uninformative"
     widening = [arm.passes(16)[:, hard] - arm.passes(1)[:, hard] for arm in (htpo, dapo)]
     return [
@@ -267,10 +284,13 @@ _CLAIMS: tuple[
 
 def spearman(x: Floats, y: Floats) -> float:
     """Rank correlation; ties share their mean rank."""
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+    return float(_standard_ranks(x) @ _standard_ranks(y))
 
 
-def _ranks(values: Floats) -> Floats:
+def _standard_ranks(values: Floats) -> Floats:
+    """Ranks less their mean, of length 1: a product of two is the correlation."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     ends: Floats = np.cumsum(count).astype(float)
-    return (ends - (count - 1) / 2)[place]
+    ranks: Floats = (ends - (count - 1) / 2)[place] - (len(values) + 1) / 2
+    standard: Floats = ranks / np.sqrt(ranks @ ranks)
+    return standard

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .arms import ARMS, Base, Planned, scored_runs, tuning_runs
+from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, scored_runs, tuning_runs
 
 Record = Mapping[str, Any]
 
@@ -88,8 +88,11 @@ class Recorded:
         return tuning_runs(self.base)
 
     def _find(self, run: Planned) -> Record | None:
+        """A trial counts whenever it ran; a scored run only under the protocol of today."""
         wanted = (run.arm.name, run.sha256)
-        return next((r for r in self.runs if (r["arm"], r["recipe_sha256"]) == wanted), None)
+        since = 0 if run.kind == "tuning" else PROTOCOL_VERSION
+        found = (r for r in self.runs if (r["arm"], r["recipe_sha256"]) == wanted)
+        return next((record for record in found if record["protocol"] >= since), None)
 
 
 def _score(record: Record, tokens: float) -> float:

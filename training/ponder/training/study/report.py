@@ -132,9 +132,11 @@ def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
 
 
 def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    head = ("baseline", "trace of the covariance", "squared norm of the mean", "noise over signal")
+    """The baselines are unbiased, so their gradients share a mean and their traces compare."""
+    head = ("baseline", "trace of the covariance", "over that of no baseline")
     rows = [
-        (name, *(f"{value:.3g}" for value in spread.values())) for name, spread in found.items()
+        (name, f"{spread['trace']:.3g}", f"{spread['trace'] / found['none']['trace']:.2f}")
+        for name, spread in found.items()
     ]
     return ["## Variance of BRPO's gradient", "", *_table(head, rows), ""]
 

@@ -96,7 +96,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
-    from ..engines.trl import Diverged
+    from ..engines.trl import Diverged, checkpoints
     from ..rl import Run
     from ..tasks.workers import VerifierPool
     from .measure import Bench
@@ -124,7 +124,9 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     }
     if run.kind != "tuning" and not failure:
         samples = 32 if run.recipe.method.method in ("dapo", "htpo") else 16
-        record["measured"] = Bench(out, run.base.path).everything(samples).as_json()
+        # Not the exported weights: bfloat16 would round a part of a small rate's training away.
+        last = checkpoints(out)[-1]
+        record["measured"] = Bench(last, run.base.path).everything(samples).as_json()
         if run.arm.keep_checkpoints:
             updates = run.recipe.optimisation.updates
             record["frontier"] = list(_frontier(out, run.base.path, updates))
