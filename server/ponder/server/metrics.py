@@ -153,11 +153,11 @@ class Metrics:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
             self._truncations.labels(outcome.end_cause, arm).inc()
-        if outcome.thinking_tokens > plan.budget:
+        if outcome.audited_tokens > plan.budget:
             self._violations.labels(arm).inc()
             logger.error(
                 "a thought of %d tokens exceeded its budget of %d",
-                outcome.thinking_tokens,
+                outcome.audited_tokens,
                 plan.budget,
             )
         self._times(outcome, started_at, arm)

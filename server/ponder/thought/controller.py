@@ -132,7 +132,7 @@ class Thought:
         if not merged and verdict is not Verdict.MORE:
             segment.truncate(read)
         if reader.opened:
-            self._ended(reader, read)
+            self._ended(reader, segment.sampled[:read])
             self._feed(segment, read)
         else:
             self._feed(segment, 0)  # nothing was thought: all of it is the answer's
@@ -142,11 +142,24 @@ class Thought:
         await segment.stream.aclose()
         return None
 
-    def _ended(self, reader: ThoughtReader, read: int) -> None:
-        """The model ended the thought itself, after `read` tokens."""
+    def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
+        """The model ended the thought itself with the last of the tokens that were read."""
         self.outcome.thinking_tokens = len(reader.thinking)
-        self.outcome.answer_tokens = self._before_answer = read - len(reader.thinking)
+        self.outcome.audited_tokens = len(read) - reader.overhead - self._ending_tokens(read)
+        self.outcome.answer_tokens = self._before_answer = len(read) - len(reader.thinking)
         self._writer.feed_text(reader.answer_text, sampled=True)
+
+    def _ending_tokens(self, read: Sequence[int]) -> int:
+        """How many of the last tokens an end marker takes."""
+        assert self._form is not None
+        markers = [m for m in (self._form.end, self._form.tool_call) if m is not None]
+        if read[-1] in [marker.token_id for marker in markers]:
+            return 1
+        tail, taken = b"", 0
+        while taken < len(read) and not any(m.text.encode() in tail for m in markers):
+            taken += 1
+            tail = self._vocabulary.token_bytes(read[-taken]) + tail
+        return taken
 
     def _cut(
         self, reader: ThoughtReader, segment: Segment, verdict: Verdict, close: Close, emit: Emit
@@ -163,7 +176,9 @@ class Thought:
         outcome.answer_tokens = self._before_answer = reader.overhead + natural
         outcome.forced_tokens = len(close.ids)
         outcome.answer_forced = True
+        before = len(self._prompt) + reader.overhead + len(close.ids)
         self._prompt += [*segment.sampled[: reader.overhead], *reader.thinking, *close.ids]
+        outcome.audited_tokens = len(self._prompt) - before
         self._writer.feed_text(close.shown)
 
     def _merged(self) -> bool:

@@ -21,13 +21,15 @@ class Outcome:
     """What happened to one thought. Token counts are exact, from token ids.
 
     completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer.
-    `retry_tokens` are sampled tokens that a retry discarded. The `*_at` are `time.perf_counter`
-    seconds, None for what did not happen.
+    `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
+    tokens counted again, from the ids that the answer followed on and not by the reader. The
+    `*_at` are `time.perf_counter` seconds, None for what did not happen.
     """
 
     end_cause: EndCause = "natural"
     finish_reason: FinishReason = "stop"
     thinking_tokens: int = 0
+    audited_tokens: int = 0
     forced_tokens: int = 0
     answer_tokens: int = 0
     retry_tokens: int = 0

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from ponder.protocol.response import ChatCompletionChunk
 from ponder.server import streaming
+from ponder.thought.reader import ThoughtReader
 
 from .conftest import THOUGHT, Running, Serve, wait_until
 
@@ -134,6 +136,21 @@ def test_efforts_ceilings_and_limits_name_their_source(serve: Serve) -> None:
     assert limited.ponder["budget_source"] == "max_completion_tokens"
     assert limited.ponder["end_cause"] == "length"
     assert limited.message.content == "ok"
+
+
+def test_a_limit_without_room_for_a_thought_disables_it(serve: Serve) -> None:
+    report = serve("At once.").ask(budget=64, max_completion_tokens=4).choices[0].ponder
+    assert (report["budget_requested"], report["budget_effective"]) == (64, 0)
+    assert (report["end_cause"], report["budget_source"]) == ("disabled", "max_completion_tokens")
+
+
+def test_null_fields_are_not_given(serve: Serve) -> None:
+    running = serve()
+    names = ("n", "stream", "presence_penalty", "seed", "stop", "stream_options", "logit_bias")
+    body = {"messages": [{"role": "user", "content": "hi"}], **dict.fromkeys(names)}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == "The answer is 42."
 
 
 def test_reasoning_can_be_hidden_but_is_counted(serve: Serve) -> None:
@@ -280,3 +297,33 @@ def test_cors_is_off_unless_asked_for(serve: Serve) -> None:
     running = serve(cors_origin=["https://example.org"])
     allowed = httpx.get(f"{running.url}/readyz", headers=origin).headers
     assert allowed["access-control-allow-origin"] == "https://example.org"
+
+
+def test_a_long_prompt_is_read_beside_the_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a thread: what it answers is the same."""
+    running = serve()
+    inline = running.ask("What is 40 + 2? " * 10)
+    monkeypatch.setattr("ponder.server.app._LONG_BYTES", 1)
+    threaded = running.ask("What is 40 + 2? " * 10)
+    assert threaded.usage == inline.usage
+    assert threaded.choices[0].message == inline.choices[0].message
+    with pytest.raises(openai.BadRequestError, match="context"):
+        running.ask("What is 40 + 2? " * 10_000)
+
+
+def test_a_thought_that_the_reader_miscounts_is_a_violation(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit counts the ids that the answer followed on, not what the reader made of them."""
+
+    class Blind(ThoughtReader):
+        def _count(self, ids: list[int], text: str) -> bool:
+            return True
+
+    monkeypatch.setattr("ponder.thought.controller.ThoughtReader", Blind)
+    running = serve()
+    assert running.ask(budget=3).choices[0].ponder["thinking_tokens"] == 0
+    text = httpx.get(f"{running.url}/metrics").text
+    assert 'ponder_budget_violations_total{arm="policy"} 1.0' in text

@@ -169,6 +169,7 @@ def test_the_answer_is_what_was_sampled_behind_the_thought(case: Case) -> None:
 def test_no_thought_exceeds_its_budget_and_no_completion_its_allowance(case: Case) -> None:
     outcome = case.live(case.chunk_sizes).outcome
     assert outcome.thinking_tokens <= case.plan.budget
+    assert outcome.audited_tokens == outcome.thinking_tokens
     assert outcome.completion_tokens <= case.plan.allowance
     if outcome.end_cause == "natural" and not outcome.answer_forced:
         assert outcome.forced_tokens == 0
