@@ -112,6 +112,17 @@ def test_variables_are_settings(objects: Objects) -> None:
     assert {item["name"] for item in container(objects)["env"]} <= known
 
 
+def test_services_set_no_variables(objects: Objects) -> None:
+    """Those of a Service `ponder` would be read as settings: PONDER_PORT=tcp://10.0.0.1:80."""
+    assert pod(objects)["enableServiceLinks"] is False
+
+
+def test_traces_may_leave_for_a_collector(objects: Objects) -> None:
+    prometheus = objects["NetworkPolicy"]["spec"]["ingress"][0]["from"][1]
+    egress = objects["NetworkPolicy"]["spec"]["egress"]
+    assert {"to": [prometheus], "ports": [{"port": 4318}]} in egress
+
+
 def test_pods_run_without_privileges(objects: Objects) -> None:
     assert pod(objects)["securityContext"]["runAsNonRoot"] is True
     assert pod(objects)["automountServiceAccountToken"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +19,16 @@ def test_the_configuration_is_valid(
     run(*nginx(tmp_path, CONFIGURATION.read_text()), "-t")
 
 
-def test_its_limits_are_the_servers_defaults() -> None:
+def test_its_limits_follow_the_servers_defaults() -> None:
     text = CONFIGURATION.read_text()
     body = Settings.model_fields["max_body_bytes"].default
     assert f"client_max_body_size {body >> 20}m;" in text
     timeout = Settings.model_fields["request_timeout"].default
-    assert f"proxy_read_timeout {timeout:.0f}s;" in text
+    found = re.search(r"proxy_read_timeout (\d+)s;", text)
+    assert found and int(found[1]) > timeout
+
+
+def test_a_request_that_has_begun_is_not_run_again() -> None:
+    """A server that does not answer in time may be at work on it."""
+    found = re.search(r"^ *proxy_next_upstream (.+);$", CONFIGURATION.read_text(), re.MULTILINE)
+    assert found and set(found[1].split()) == {"error", "http_503", "non_idempotent"}

@@ -210,3 +210,16 @@ def test_log_probabilities_are_of_the_answer(client: openai.OpenAI) -> None:
     assert choice.message.content == re.sub(r"^\s+", "", text)
     assert all(entry.logprob <= 0 for entry in choice.logprobs.content)
     assert all(len(entry.top_logprobs) == 2 for entry in choice.logprobs.content)
+
+
+@pytest.mark.parametrize("field", ["logit_bias", "stop_token_ids"])
+def test_tokens_that_the_model_does_not_have_are_refused_unsampled(
+    server: ServerProcess, client: openai.OpenAI, field: str
+) -> None:
+    request = fields(8)
+    request["extra_body"][field] = {"999999": 1} if field == "logit_bias" else [999_999]
+    sampled = server.metric("vllm:generation_tokens_total")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**request)
+    assert (caught.value.code, caught.value.param) == ("invalid_request", field)
+    assert server.metric("vllm:generation_tokens_total") == sampled

@@ -15,6 +15,14 @@ class EngineError(Exception):
     """The engine failed on this request; other requests may still be served."""
 
 
+class RequestRefusedError(EngineError):
+    """The engine does not take this request; `param` is the field at fault, where it says so."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class EngineDeadError(EngineError):
     """The engine is gone; nothing more will be served by this process."""
 

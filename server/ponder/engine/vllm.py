@@ -9,10 +9,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling, TokenLogprob
+from ponder.engine import machine
+from ponder.engine.base import (
+    Chunk,
+    EngineDeadError,
+    EngineError,
+    RequestRefusedError,
+    Sampling,
+    TokenLogprob,
+)
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -32,7 +41,8 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     """Environment and vLLM options for a machine without a GPU, as measured on shared cores.
 
     - Thread binding off: bound threads of a shared core wait for each other (16 tokens/s against
-      311). One thread for a model whose layers are too small to split, all cores otherwise.
+      311). One thread for a model whose layers are too small to split, all that the process may
+      use otherwise.
     - KV cache for 32 full contexts, at most a quarter of the memory: unset, vLLM takes half.
     - Blocks of 32 tokens: the CPU default of 128 caches nothing for short thoughts.
     - Eager: compiling costs half a minute and a C++ compiler.
@@ -45,13 +55,12 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)
     hidden = int(config["hidden_size"])
-    threads = 1 if hidden <= 512 else os.cpu_count() or 1
+    threads = 1 if hidden <= 512 else machine.processors()
     heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
     head_size = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
     token_bytes = 2 * int(config["num_hidden_layers"]) * heads * head_size * 4
     context_bytes = token_bytes * int(config.get("max_position_embeddings", 4096))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cache = min(max(32 * context_bytes, 64 * MIB), memory // 4)
+    cache = min(max(32 * context_bytes, 64 * MIB), machine.memory() // 4)
     environment = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
@@ -96,31 +105,33 @@ class VLLMEngine:
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
     ) -> AsyncGenerator[Chunk, None]:
+        from vllm.exceptions import VLLMClientError, VLLMError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
-        from vllm.v1.engine.exceptions import EngineGenerateError
 
-        stream = self._llm.generate(
-            tokens_input(list(prompt)), _sampling_params(sampling), request_id
-        )
         try:
-            async for output in stream:
-                part = output.outputs[0]
-                reason = part.finish_reason
-                if reason is not None and reason not in ("stop", "length"):
-                    raise EngineError(f"the engine ended the request with {reason!r}")
-                yield Chunk(
-                    part.token_ids,
-                    reason,
-                    _logprobs(part) if sampling.logprobs is not None else None,
-                    output.num_cached_tokens,
-                )
+            # The parameters check themselves when they are made, vLLM the rest when it starts.
+            params = _sampling_params(sampling)
+            stream = self._llm.generate(tokens_input(list(prompt)), params, request_id)
+            async with aclosing(stream):
+                async for output in stream:
+                    part = output.outputs[0]
+                    reason = part.finish_reason
+                    if reason is not None and reason not in ("stop", "length"):
+                        raise EngineError(f"the engine ended the request with {reason!r}")
+                    yield Chunk(
+                        part.token_ids,
+                        reason,
+                        _logprobs(part) if sampling.logprobs is not None else None,
+                        output.num_cached_tokens,
+                    )
         except VLLMEngineDeadError as error:
             raise EngineDeadError("the vLLM engine died; see its log above") from error
-        except (EngineGenerateError, ValueError) as error:
+        except VLLMClientError as error:  # no ValueError
+            param = getattr(error, "parameter", None)
+            raise RequestRefusedError(f"vLLM refused the request: {error}", param) from error
+        except (VLLMError, ValueError) as error:
             raise EngineError(f"vLLM refused or failed the request: {error}") from error
-        finally:
-            await stream.aclose()
 
     def unfinished(self) -> int:
         unfinished: int = self._llm.get_num_unfinished_requests()

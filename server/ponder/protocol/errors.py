@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ponder.engine.base import EngineDeadError, EngineError
+from ponder.engine.base import EngineDeadError, EngineError, RequestRefusedError
 from ponder.thought import errors as thought
 
 
@@ -71,6 +71,7 @@ _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
     (thought.InvalidCloseText, 400, "invalid_request", {}),
     (thought.NoAnswerProduced, 500, "no_answer_produced", NO_RETRY),
     (EngineDeadError, 503, "engine_dead", {"retry-after": "5"}),
+    (RequestRefusedError, 400, "invalid_request", {}),
     (EngineError, 502, "engine_error", {}),
 )
 
@@ -108,4 +109,5 @@ def _of_validation(error: ValidationError) -> ApiError:
         return invalid_request(f"{param} is not supported here: leave it out", param)
     if kind == "missing":
         return invalid_request(f"{param} is required: add it", param)
-    return invalid_request(f"{param}: {problem['msg']}" if param else problem["msg"], param)
+    message = problem["msg"].removeprefix("Value error, ")
+    return invalid_request(f"{param}: {message}" if param else message, param)

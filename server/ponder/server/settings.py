@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
@@ -82,12 +82,14 @@ class Settings(BaseSettings):
         30, description="seconds that running requests get to finish after SIGTERM"
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="json writes a line for every request too, without what was said"
+        "text",
+        description="json writes a line for every request that ran and for every error too, "
+        "without what was said",
     )
     traces: bool = Field(
         False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
     )
-    cors_origin: list[str] = Field(
+    cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
     engine_options: list[str] = Field([], description="vLLM's own options, as given after `--`")
@@ -97,6 +99,18 @@ class Settings(BaseSettings):
     def _comma_separated(cls, value: object) -> object:
         """`PONDER_API_KEY=one,two`"""
         return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _no_key_is_empty(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        """`Bearer` with nothing after it would be right for an empty one."""
+        stripped = [key.get_secret_value().strip() for key in keys]
+        if not all(stripped):
+            raise ValueError(
+                "an empty key would let everybody in: take it out of the list, or leave the "
+                "setting out altogether to serve without keys"
+            )
+        return [SecretStr(key) for key in stripped]
 
     @model_validator(mode="after")
     def _holdout_has_its_key(self) -> Settings:

@@ -1,0 +1,72 @@
+"""The adapter's errors and its settings, without an engine: tests/integration has a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.exceptions import QueueOverflowError, VLLMValidationError
+from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
+from vllm.v1.engine.exceptions import EngineGenerateError
+
+from ponder.engine import machine
+from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling
+from ponder.engine.vllm import RequestRefusedError, VLLMEngine, cpu_settings
+from ponder.server.settings import BUNDLED_MODEL
+
+
+def raised(error: Exception | None, **sampling: Any) -> EngineError:
+    """What becomes of an error that vLLM raises at the start of a request."""
+
+    async def generate(*_given: object) -> AsyncGenerator[Any, None]:
+        if error is not None:
+            raise error
+        yield
+
+    llm: Any = SimpleNamespace(model_config=SimpleNamespace(max_model_len=64), generate=generate)
+
+    async def first() -> Chunk:
+        rules = Sampling(**{"max_tokens": 4, **sampling})
+        return await anext(VLLMEngine(llm).generate([1], rules, "request"))
+
+    with pytest.raises(EngineError) as caught:
+        asyncio.run(first())
+    return caught.value
+
+
+def test_what_vllm_does_not_take_is_the_requests_fault() -> None:
+    error = raised(VLLMValidationError("out of vocabulary", parameter="logit_bias", value=[999]))
+    assert isinstance(error, RequestRefusedError)
+    assert error.param == "logit_bias"
+    assert "out of vocabulary" in str(error)
+
+
+def test_parameters_that_vllm_does_not_make_are_the_requests_fault() -> None:
+    error = raised(None, temperature=3.0)
+    assert isinstance(error, RequestRefusedError)
+    assert error.param == "temperature"
+
+
+@pytest.mark.parametrize("error", [EngineGenerateError(), QueueOverflowError(), ValueError("x")])
+def test_what_fails_in_vllm_is_not_the_requests_fault(error: Exception) -> None:
+    assert type(raised(error)) is EngineError
+
+
+def test_a_dead_engine_is_said_to_be_dead() -> None:
+    assert type(raised(VLLMEngineDeadError())) is EngineDeadError
+
+
+def test_settings_keep_to_what_the_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "processors", lambda: 3)
+    monkeypatch.setattr(machine, "memory", lambda: 400)
+    config = (Path(BUNDLED_MODEL) / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"hidden_size": ', '"hidden_size": 10'))
+    environment, options = cpu_settings(tmp_path)
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert options[options.index("--kv-cache-memory-bytes") + 1] == "100"
