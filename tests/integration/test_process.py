@@ -14,7 +14,7 @@ import pytest
 
 from ponder.server.settings import BUNDLED_MODEL
 
-from .conftest import start_server
+from .conftest import start_server, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -35,12 +35,34 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path) -> None:
             lines = answer.iter_lines()
             next(lines)
             running.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: httpx.get(f"{running.url}/readyz").text == "draining\n")
+            assert running.metric("ponder_choices_running") == 1
             text = "\n".join(lines)
         assert "data: [DONE]" in text
         assert running.process.wait(60) == 0, running.log.read_text()
         assert "died" not in running.log.read_text()
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz")
+    finally:
+        running.stop()
+
+
+def test_a_second_sigterm_cuts_what_runs(tmp_path: Path) -> None:
+    """The client is told, the ledger has it, and the status is 0 all the same."""
+    log = tmp_path / "log"
+    running = start_server(log, "--drain-timeout", "600", "--log-format", "json")
+    try:
+        running.wait_ready()
+        url = f"{running.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=ENDLESS, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            running.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: httpx.get(f"{running.url}/readyz").text == "draining\n")
+            running.process.send_signal(signal.SIGTERM)
+            assert '"code": "draining"' in "\n".join(lines)
+        assert running.process.wait(60) == 0, log.read_text()
+        assert "request ended" in log.read_text()
     finally:
         running.stop()
 

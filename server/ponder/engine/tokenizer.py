@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
 
@@ -32,8 +37,15 @@ class HFTokenizer:
         self.eos_token_ids = self._eos_ids()
         self._check_table()
 
+    @property
+    def size(self) -> int:
+        """Tokens that it knows; a model's table may have more rows, which stand for nothing."""
+        return len(self._tokenizer)
+
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        # A batch of one: it lets other threads run, which `encode` does not.
+        (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoded.ids
         return ids
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -63,6 +75,23 @@ class HFTokenizer:
             raise TokenizerError(f"the chat template rejects these messages: {error}") from error
         return text
 
+    @cached_property
+    def template_variables(self) -> frozenset[str]:
+        """What the chat template reads beside what `render` and the tokenizer give it.
+
+        Nothing where it cannot be read: `render` says why.
+        """
+        import jinja2.meta
+
+        try:
+            template = _environment().parse(self.chat_template)
+            read = jinja2.meta.find_undeclared_variables(template)
+        except jinja2.TemplateError:
+            return frozenset()
+        taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        tokens = (*self._tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *self._tokenizer.special_tokens_map)
+        return frozenset(read - {"messages", *taken, *tokens, *_own_variables(template)})
+
     @property
     def sampling_defaults(self) -> dict[str, float]:
         """What the model's own generation_config.json recommends, as vLLM's server uses it."""
@@ -85,6 +114,46 @@ class HFTokenizer:
                 f"the bytes of this tokenizer's tokens read {ours!r}, but it decodes them to "
                 f"{theirs!r}: its decoder does more than join bytes, which Ponder cannot follow"
             )
+
+
+def _environment() -> jinja2.Environment:
+    """Parses what transformers renders: with its tags, and its functions as no variables."""
+    import jinja2.ext
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}` marks what an assistant says, for training."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+        def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = jinja2.Environment(extensions=[Generation, jinja2.ext.loopcontrols])
+    for name in ("raise_exception", "strftime_now"):
+        environment.globals[name] = None
+    return environment
+
+
+def _own_variables(template: jinja2.nodes.Node) -> frozenset[str]:
+    """Those that a template sets before it first reads them; jinja2 looks at branches one by one.
+
+    A default for a variable that may be given reads it first: `set x = x if x is defined else 1`.
+    """
+    import jinja2.nodes
+
+    first: dict[str, str] = {}
+
+    def visit(node: jinja2.nodes.Node) -> None:
+        if isinstance(node, jinja2.nodes.Name) and node.ctx != "param":
+            first.setdefault(node.name, node.ctx)
+        children = list(node.iter_child_nodes())
+        # An assignment's target comes first in the tree, and last in time.
+        for child in reversed(children) if isinstance(node, jinja2.nodes.Assign) else children:
+            visit(child)
+
+    visit(template)
+    return frozenset(name for name, context in first.items() if context == "store")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -54,8 +54,8 @@ def _number(name: str, value: Any) -> int:
         raise ApiError(
             400,
             "invalid_budget",
-            f'{name} "auto" needs a calibrated budget curve, which this model does not have: '
-            f"send a number of tokens",
+            f'{name} "auto" needs a calibrated budget curve, which no checkpoint has yet: send a '
+            f"number of tokens or a reasoning_effort",
             param=name,
         )
     if isinstance(value, bool) or not isinstance(value, int) or value < UNLIMITED:

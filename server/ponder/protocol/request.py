@@ -1,14 +1,25 @@
 """`POST /v1/chat/completions`: the request.
 
 Fields that Ponder cannot honour are refused, never ignored; fields that change nothing about the
-answer (`user`, `metadata`, an empty `tools`) are accepted.
+answer (`user`, `metadata`, an empty `tools`) are accepted. A field that is null is not given.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Tokens = Annotated[int, Field(ge=0, strict=True)]
 PositiveTokens = Annotated[int, Field(ge=1, strict=True)]
@@ -19,26 +30,74 @@ Empty = Annotated[list[Any], Field(max_length=0)]
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _or_say(message: str) -> WrapValidator:
+    """Says `message`, with its remedy, of whatever the type does not take."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("not_supported", message) from None
+
+    return WrapValidator(check)
+
+
+_NO_TOOLS = _or_say("this server does not call tools yet; leave it out")
+_NO_AUDIO = _or_say("this server neither hears nor speaks yet; leave it out")
+_NO_GRAMMAR = _or_say(
+    "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
+    "the messages"
+)
+_TEXT_PART = _or_say(
+    "this server reads text only, no images, audio or files; send parts of type text"
+)
+_ROLE = _or_say(
+    "this server knows system, developer, user and assistant messages, and none of tools yet; "
+    "send one of them"
+)
+
 
 class TextPart(Strict):
-    type: Literal["text"]
+    type: Annotated[Literal["text"], _TEXT_PART]
     text: str
+
+
+def _parts(content: Any) -> Any:
+    """A string is one part of text: an error then names the part, not a branch of a union."""
+    if isinstance(content, str):
+        return [TextPart(type="text", text=content)]
+    if isinstance(content, list):
+        return content
+    raise ValueError("must be a string or a list of text parts")
+
+
+Content = Annotated[
+    list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])
+]
 
 
 class Message(Strict):
     """One turn. `reasoning` on an earlier assistant turn is handed to the chat template."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    role: Annotated[Literal["system", "developer", "user", "assistant"], _ROLE]
+    content: Content | None = None
     name: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     # What the official client writes back when a response message is sent as history.
     refusal: None = None
     annotations: Empty | None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Empty | None = None
+    audio: Annotated[None, _NO_AUDIO] = None
+    function_call: Annotated[None, _NO_TOOLS] = None
+    tool_calls: Annotated[Empty | None, _NO_TOOLS] = None
 
     @model_validator(mode="after")
     def _only_assistants_are_silent(self) -> Message:
@@ -48,9 +107,7 @@ class Message(Strict):
 
     @property
     def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+        return "".join(part.text for part in self.content or ())
 
 
 class StreamOptions(Strict):
@@ -157,10 +214,12 @@ class ChatCompletionRequest(Strict):
     service_tier: Literal["auto", "default"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    modalities: list[Literal["text"]] | None = None
-    response_format: TextFormat | None = None
-    tools: Empty | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]] | None, _NO_AUDIO] = None
+    response_format: Annotated[TextFormat | None, _NO_GRAMMAR] = None
+    tools: Annotated[Empty | None, _NO_TOOLS] = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, _NO_TOOLS] = None
+    functions: Annotated[Empty | None, _NO_TOOLS] = None
+    function_call: Annotated[Literal["none", "auto"] | None, _NO_TOOLS] = None
     parallel_tool_calls: StrictBool | None = None
 
     @model_validator(mode="after")
@@ -180,6 +239,11 @@ class ChatCompletionRequest(Strict):
         if limit is not None and self.min_tokens > limit:
             raise ValueError(
                 f"min_tokens {self.min_tokens} is above max_completion_tokens {limit}: lower it"
+            )
+        most = self.ponder.max_answer_tokens
+        if most is not None and self.min_tokens > most:
+            raise ValueError(
+                f"min_tokens {self.min_tokens} is above ponder.max_answer_tokens {most}: lower it"
             )
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
         if switch is not None and not isinstance(switch, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -26,6 +27,8 @@ from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server.completion import Completion
+from ponder.server.ledger import StateError
+from ponder.server.logs import request_id
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
@@ -34,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 _NOT_YET = ("completions", "responses", "messages")
 _STARTED = int(time.time())
+# A megabyte takes half a second to tokenise, and all streams would wait for it; what is shorter
+# than this takes less than changing threads is worth.
+_LONG_BYTES = 16384
 
 
 def create_app(service: Service) -> FastAPI:
@@ -44,7 +50,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_v1)
     app.add_exception_handler(HTTPException, _http_error)
     # What is handled as a bare Exception is logged and raised again: the planned ones are named.
-    for planned in (ApiError, ThoughtError, EngineError, ValidationError, Exception):
+    for planned in (ApiError, ThoughtError, EngineError, StateError, ValidationError, Exception):
         app.add_exception_handler(planned, _error)
     if service.settings.cors_origin:
         app.add_middleware(
@@ -120,11 +126,17 @@ async def models(request: Request) -> ModelList:
 async def chat_completions(request: Request) -> Response:
     """Think within a budget, then answer."""
     service = _service(request)
+    service.admit(1)  # before a server that is full reads and tokenises more
     try:
         body = await _body(request, service.settings.max_body_bytes)
     except ClientDisconnect:
         return Response(status_code=499)
-    completion = service.complete(ChatCompletionRequest.model_validate_json(body), request.headers)
+    asked = ChatCompletionRequest.model_validate_json(body)
+    if len(body) < _LONG_BYTES:
+        completion = service.complete(asked, request.headers)
+    else:
+        completion = await asyncio.to_thread(service.complete, asked, request.headers)
+    request_id.set(completion.id)
     if completion.request.stream:
         return EventStream(
             lambda put: service.streamed(completion, put),
@@ -217,11 +229,17 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _as_api_error(service: Service, error: BaseException) -> ApiError:
     """Count an error and give it its HTTP face; what nobody planned for is logged."""
-    api_error = to_api_error(error)
+    if isinstance(error, StateError):
+        logger.error("%s", error)
+        api_error: ApiError | None = ApiError(503, "state_unavailable", str(error))
+    else:
+        api_error = to_api_error(error)
     if api_error is None:
         logger.error("a request failed unexpectedly", exc_info=error)
         api_error = internal_error()
     service.metrics.failed(api_error.code)
+    fields = {"status": api_error.status, "code": api_error.code, "param": api_error.param}
+    logger.info("answered with an error", extra={"fields": fields})
     return api_error
 
 

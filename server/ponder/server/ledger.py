@@ -255,7 +255,10 @@ class Ledger:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
             self.failures += 1
-            raise StateError(f"cannot use the state in {self._path} ({error})") from error
+            raise StateError(
+                f"cannot use the state in {self._path} ({error}): mend the file, or restart with "
+                f"another --state"
+            ) from error
 
 
 @contextmanager

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.errors import ApiError, invalid_request
-from ponder.protocol.request import ChatCompletionRequest, Message
+from ponder.protocol.request import ChatCompletionRequest, Message, PonderOptions
 from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan, resolve
 from ponder.thought.contract import Contract
+from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.format import (
     HELLO,
     Close,
@@ -87,12 +88,26 @@ class ServedModel:
         return self.compiled is not None and bool(self.compiled.hints)
 
     def prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
-        """Render the chat and decide the thought's plan. Raises the errors of `resolve`."""
-        self._check_thinking_options(ask, request.ponder.hint)
+        """Render the chat and decide the thought's plan.
+
+        Raises `ApiError` and the errors of `resolve`.
+        """
+        prompt = self._prompt(request, ask, limits)
+        if request.min_tokens > prompt.plan.allowance:
+            raise invalid_request(
+                f"min_tokens {request.min_tokens} is above the {prompt.plan.allowance} tokens "
+                f"that the prompt leaves of the context: lower it or shorten the messages",
+                "min_tokens",
+            )
+        return prompt
+
+    def _prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
+        self._check_thinking_options(request.ponder)
+        self._check_token_ids("stop_token_ids", request.stop_token_ids)
+        self._check_token_ids("logit_bias", request.logit_bias or ())
         close = self._close(request.ponder.close_text)
         messages = [_template_message(message) for message in request.messages]
-        arguments = dict(request.chat_template_kwargs or {})
-        arguments.pop("enable_thinking", None)
+        arguments = self._template_arguments(request.chat_template_kwargs or {})
         token_ids = self._render(messages, {**arguments, **(self.form.think if self.form else {})})
         plan = self._plan(ask, limits, token_ids, close)
         if plan.budget:
@@ -168,6 +183,25 @@ class ServedModel:
             raise invalid_request(str(error), "messages") from error
         return self.tokenizer.encode(text)
 
+    def _template_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables of the template that a request sets.
+
+        Whether there is a thought is the plan's to say: `enable_thinking` is read as a budget, and
+        the family's other switches are refused. So is what apply_chat_template would take for
+        something else: a template of the client's own is code.
+        """
+        form = self.form
+        switches = {*form.think, *(form.no_think or {})} if form else set()
+        free = self.tokenizer.template_variables - switches | {"enable_thinking"}
+        for name in given:
+            if name not in free:
+                raise invalid_request(
+                    f"chat_template_kwargs.{name} is not for a request to set: this model's "
+                    f"template takes {', '.join(sorted(free))}; leave it out",
+                    f"chat_template_kwargs.{name}",
+                )
+        return {name: value for name, value in given.items() if name != "enable_thinking"}
+
     def _close(self, text: str | None) -> Close | None:
         if self.compiled is None or text is None:
             return self.compiled.close if self.compiled else None
@@ -181,14 +215,29 @@ class ServedModel:
             )
         return self.closes[text]
 
-    def _check_thinking_options(self, ask: Ask, hint: bool | None) -> None:
-        if hint and not self.can_hint:
+    def _check_token_ids(self, name: str, ids: Iterable[int]) -> None:
+        """Here and not in the engine, which may first see them once the thought is over."""
+        known = self.tokenizer.size
+        for token_id in ids:
+            if token_id >= known:
+                raise invalid_request(
+                    f"{name} names token {token_id}, but this model has tokens 0 to {known - 1}: "
+                    f"leave it out",
+                    name,
+                )
+
+    def _check_thinking_options(self, options: PonderOptions) -> None:
+        if self.compiled is None:
+            asked = ("min_thinking_tokens", "grace_tokens", "close_text")
+            for name in (f"ponder.{name}" for name in asked if getattr(options, name)):
+                raise ReasoningUnsupported(f"{name}: this model does not think: leave it out", name)
+        if options.hint and not self.can_hint:
             raise invalid_request(
                 "ponder.hint needs a model that was trained on budget hints, which this one was "
                 "not: leave it out",
                 "ponder.hint",
             )
-        if ask.min_thinking_tokens and self.compiled and self.compiled.end.token_id is None:
+        if options.min_thinking_tokens and self.compiled and self.compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "
                 "this model does not have: leave it out",

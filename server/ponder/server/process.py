@@ -33,6 +33,7 @@ from ponder.thought.errors import InvalidCloseText
 logger = logging.getLogger(__name__)
 _THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
+_LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
 
 
 class StartupError(Exception):
@@ -102,11 +103,13 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
-                timeout_graceful_shutdown=service.settings.drain_timeout,
+                timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )
         self._service = service
         self._listener = listener
+        self._hurry = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -132,10 +135,20 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
-        """First signal: drain. Second: leave at once."""
-        if self._service.draining:
-            self.force_exit = True
-        self._service.draining = True
+        """First signal: drain. Second: end what runs. Third: leave at once.
+
+        While it drains the server still listens, so that `/readyz` says why it takes nothing and
+        `/metrics` is read to the end.
+        """
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._drain())
+        elif not self._hurry.is_set():
+            self._hurry.set()
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        await self._service.drain(self._hurry)
         self.should_exit = True
 
     async def _leave_when_dead(self) -> None:
@@ -147,7 +160,7 @@ class Server(uvicorn.Server):
 def greeting(service: Service, listener: socket.socket) -> str:
     """Where the server is, and a request that works when pasted."""
     host, port = listener.getsockname()[:2]
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    url = f"http://{_address('127.0.0.1' if host in ('0.0.0.0', '::') else host, port)}"
     model = service.model
     body: dict[str, object] = {
         "model": model.name,
@@ -164,6 +177,10 @@ def greeting(service: Service, listener: socket.socket) -> str:
     )
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """Take the port before the model is loaded, so that a taken one is said at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -174,6 +191,7 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise StartupError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port"
+            f"cannot listen on {_address(host, port)} ({error.strerror}): choose another --host "
+            f"or --port"
         ) from error
     return listener

@@ -20,7 +20,6 @@ from ponder.protocol.response import ChatCompletion
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion, StreamedReply, WholeReply
 from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
-from ponder.server.logs import request_id
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.savings import SavingsCollector, charge, holdout, report
@@ -70,8 +69,11 @@ class Service:
         self._verifier = verifier
         self._traces = traces
         self._judged: set[asyncio.Task[None]] = set()
+        self._places: set[asyncio.Timeout] = set()
+        self._less = asyncio.Event()  # something ended
         self.running = 0
         self.draining = False
+        self._cut = False
         self.dead = False
 
     @property
@@ -113,7 +115,6 @@ class Service:
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unhinted, replace(limits, default=UNLIMITED)
         completion = Completion(request, model, self.engine, limits, assignment)
-        request_id.set(completion.id)
         if self._traces is not None:
             completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
         return completion
@@ -181,7 +182,7 @@ class Service:
             for answer in answers:
                 task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
                 self._judged.add(task)
-                task.add_done_callback(self._judged.discard)
+                task.add_done_callback(self._judged_one)
 
     def _account(
         self, completion: Completion, span: RequestSpan | None, error: BaseException | None
@@ -215,18 +216,26 @@ class Service:
         if score is not None:
             self.ledger.record(Entry(completion.assignment, {"verifier": (1.0, score)}))
 
+    def _judged_one(self, task: asyncio.Task[None]) -> None:
+        self._judged.discard(task)
+        self._less.set()
+
     @asynccontextmanager
     async def _place(self, choices: int) -> AsyncIterator[None]:
         """Hold a place for each choice, for as long as a request may take.
 
         Raises 503 rather than queue without bound, and 504 when the time is up.
         """
-        self._admit(choices)
+        self.admit(choices)
         self.running += choices
+        place = asyncio.timeout(self.settings.request_timeout)
+        self._places.add(place)
         try:
-            async with asyncio.timeout(self.settings.request_timeout):
+            async with place:
                 yield
         except TimeoutError as error:
+            if self._cut:
+                raise self._leaving("was shut down before the answer was there") from error
             raise ApiError(
                 504,
                 "deadline_exceeded",
@@ -235,18 +244,16 @@ class Service:
                 headers=NO_RETRY,
             ) from error
         finally:
+            self._places.discard(place)
             self.running -= choices
+            self._less.set()
 
-    def _admit(self, choices: int) -> None:
+    def admit(self, choices: int) -> None:
+        """Raise 503 where there is no place, or no server any more."""
         if self.dead:
             raise EngineDeadError("the engine died; this server is about to exit")
         if self.draining:
-            raise ApiError(
-                503,
-                "draining",
-                "this server is shutting down: send the request to another one",
-                headers={"retry-after": "1"},
-            )
+            raise self._leaving("is shutting down")
         if choices > self.settings.max_running:
             raise invalid_request(
                 f"n is {choices}, but this server generates at most "
@@ -261,6 +268,48 @@ class Service:
                 f"{self.settings.max_running} may be (--max-running): try again in a moment",
                 headers={"retry-after": "1"},
             )
+
+    def _leaving(self, why: str) -> ApiError:
+        return ApiError(
+            503,
+            "draining",
+            f"this server {why}: send the request to another one",
+            headers={"retry-after": "1"},
+        )
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Refuse what is new, and return when all that runs has ended and is accounted for.
+
+        What has not ended by itself after the drain timeout, or once `hurry` is set, ends with an
+        error.
+        """
+        self.draining = True
+        ended, hurried = asyncio.create_task(self._ended()), asyncio.create_task(hurry.wait())
+        await asyncio.wait(
+            (ended, hurried),
+            timeout=self.settings.drain_timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        hurried.cancel()
+        if not ended.done():
+            logger.warning(
+                "%d choices did not end in time (--drain-timeout): they are cut, and %d answers "
+                "go without the verifier's score",
+                self.running,
+                len(self._judged),
+            )
+            self._cut = True
+            for place in self._places:
+                if not place.expired():
+                    place.reschedule(0)
+            for task in self._judged:
+                task.cancel()
+            await ended
+
+    async def _ended(self) -> None:
+        while self.running or self._judged:
+            self._less.clear()
+            await self._less.wait()
 
     async def watch_engine(self) -> None:
         """Return once the engine is dead; until then ask it every second."""

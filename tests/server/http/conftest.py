@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 import time
@@ -34,6 +35,7 @@ class Running:
     service: Service
     engine: ScriptedEngine
     url: str
+    loop: asyncio.AbstractEventLoop
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=20)
@@ -103,6 +105,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         while not server.started:
             time.sleep(0.005)  # uvicorn has no event to wait for
         port = server.servers[0].sockets[0].getsockname()[1]
+        loop = server.servers[0].get_loop()
 
         def stop() -> None:
             server.should_exit = True
@@ -113,7 +116,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             ledger.close()
 
         stops.append(stop)
-        return Running(service, engine, f"http://127.0.0.1:{port}")
+        return Running(service, engine, f"http://127.0.0.1:{port}", loop)
 
     yield start
     for stop in stops:

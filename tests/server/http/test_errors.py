@@ -34,7 +34,7 @@ def test_a_budget_that_is_none_is_refused(serve: Serve, budget: object) -> None:
 def test_auto_needs_a_curve(serve: Serve) -> None:
     error = refused(serve(), openai.BadRequestError, thinking_token_budget="auto")
     assert error["code"] == "invalid_budget"
-    assert "curve" in error["message"]
+    assert "curve, which no checkpoint has yet: send a number" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,21 @@ def test_a_model_that_does_not_think_has_no_budget(serve: Serve) -> None:
     assert reply.choices[0].message.content == "Just an answer."
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("min_thinking_tokens", 4), ("grace_tokens", 4), ("close_text", "\n</think>\n\n")],
+)
+def test_a_model_that_does_not_think_has_no_options_of_thought(
+    serve: Serve, name: str, value: object
+) -> None:
+    running = serve("Just an answer.", thinks=False)
+    error = refused(running, openai.BadRequestError, ponder={name: value})
+    assert (error["code"], error["param"]) == ("reasoning_unsupported", f"ponder.{name}")
+    assert "does not think: leave it out" in error["message"]
+    reply = running.ask(ponder={"min_thinking_tokens": 0, "grace_tokens": 0, "close_text": None})
+    assert reply.choices[0].message.content == "Just an answer."
+
+
 def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
     running = serve(max_model_len=64)
     error = refused(running, openai.BadRequestError, content="word " * 200)
@@ -80,7 +95,7 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
     ("fields", "param"),
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"guided_json": {}}, "guided_json"),
         ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
         ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
@@ -93,6 +108,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"messages": [{"role": "user", "content": None}]}, "messages.0"),
         ({"n": 0}, "n"),
         ({"no_such_field": 1}, "no_such_field"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template"),
+        ({"min_tokens": 4090}, "min_tokens"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(

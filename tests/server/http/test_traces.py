@@ -153,7 +153,17 @@ def test_a_failure_is_a_line_with_its_id_and_traceback(
     running = serve(script=fail)
     with pytest.raises(openai.InternalServerError):
         running.ask()
-    ended, failed = (json.loads(line) for line in lines.getvalue().splitlines())
+    ended, failed, answered = (json.loads(line) for line in lines.getvalue().splitlines())
     assert (ended["error"], failed["level"]) == ("RuntimeError", "ERROR")
-    assert ended["request_id"] == failed["request_id"]
+    assert ended["request_id"] == failed["request_id"] == answered["request_id"]
     assert "a defect" in failed["exception"]
+    assert (answered["status"], answered["code"]) == (500, "internal_error")
+
+
+def test_a_refusal_is_a_line_without_what_was_said(serve: Serve, lines: io.StringIO) -> None:
+    running = serve()
+    with pytest.raises(openai.BadRequestError):
+        running.ask("a private question", n=0)
+    (refused,) = (json.loads(line) for line in lines.getvalue().splitlines())
+    assert (refused["status"], refused["code"], refused["param"]) == (400, "invalid_request", "n")
+    assert "private" not in lines.getvalue()

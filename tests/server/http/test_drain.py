@@ -1,0 +1,111 @@
+"""A server that leaves: what runs ends well or with an error, and is accounted for either way."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from .conftest import Running, Serve, wait_until
+from .test_savings import savings, series
+
+SLOW = {"delay": 0.02, "holdout": 0.5, "holdout_key": "a key of sixteen"}
+BODY = {"model": "tiny", "messages": [{"role": "user", "content": "What is 40 + 2?"}]}
+
+
+class Leaving:
+    """A server that was told to leave."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._hurry = asyncio.Event()
+        drained = running.service.drain(self._hurry)
+        self.left = asyncio.run_coroutine_threadsafe(drained, running.loop)
+        wait_until(lambda: running.service.draining)
+
+    def hurry(self) -> None:
+        self._running.loop.call_soon_threadsafe(self._hurry.set)
+
+
+def events(stream: Iterator[str]) -> list[str]:
+    return [line.removeprefix("data: ") for line in stream if line]
+
+
+def charged(running: Running) -> float:
+    """Requests that the savings know of."""
+    return sum(series(running, "ponder_holdout_tokens_count").values())
+
+
+def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Serve) -> None:
+    running = serve(**SLOW)
+    with httpx.stream(
+        "POST", f"{running.url}/v1/chat/completions", json={**BODY, "stream": True}
+    ) as s:
+        lines = s.iter_lines()
+        next(lines)
+        leaving = Leaving(running)
+        ready = httpx.get(f"{running.url}/readyz")
+        assert (ready.status_code, ready.text) == (503, "draining\n")
+        assert series(running, "ponder_choices_running") == {"": 1}
+        with pytest.raises(openai.InternalServerError) as refused:
+            running.ask()
+        assert refused.value.code == "draining"
+        assert not leaving.left.done()
+        assert events(lines)[-1] == "[DONE]"
+    leaving.left.result(10)
+    assert charged(running) == 1
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+def test_what_does_not_end_in_time_is_told_so_and_charged(serve: Serve, hurried: bool) -> None:
+    """By the drain timeout, or by a second signal."""
+    running = serve("thinking. " * 500, drain_timeout=600 if hurried else 0, **SLOW)
+    url = f"{running.url}/v1/chat/completions"
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        whole = pool.submit(httpx.post, url, json=BODY, timeout=30)
+        with httpx.stream("POST", url, json={**BODY, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            wait_until(lambda: running.service.running == 2)
+            leaving = Leaving(running)
+            if hurried:
+                leaving.hurry()
+            leaving.left.result(10)
+            last = events(lines)[-1]
+    assert json.loads(last)["error"]["code"] == "draining"
+    answer = whole.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    assert answer.headers["retry-after"] == "1"
+    assert running.engine.unfinished() == 0
+    assert charged(running) == 2
+
+
+def test_scores_are_waited_for(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef judge(messages, answer):\n    time.sleep(0.5)\n    return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    running = serve(verifier="slow:judge")
+    running.ask()
+    Leaving(running).left.result(30)
+    assert savings(running)["quality"]["verifier"]["policy"]["count"] == 1
+
+
+def test_a_full_server_refuses_before_it_reads(serve: Serve) -> None:
+    """Its refusal does not wait for a body, which never comes here."""
+    running = serve()
+    running.service.draining = True
+    url = httpx.URL(running.url)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: ponder\r\ncontent-length: 1000\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 503 ")

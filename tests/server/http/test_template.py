@@ -1,0 +1,129 @@
+"""`chat_template_kwargs`: the variables of the model's template, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.protocol.budget import read_ask
+from ponder.protocol.errors import ApiError
+from ponder.protocol.request import ChatCompletionRequest
+from ponder.server.model import ServedModel
+from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.thought.budget import Limits
+
+TEMPLATE = """\
+{%- if not tone is defined -%}{%- set tone = 'plain' -%}{%- endif -%}
+{%- set style = style if style is defined else 'short' -%}
+{%- if messages | length > 99 -%}{{ raise_exception(strftime_now('too long, %Y')) }}{%- endif -%}
+{{- bos_token }}{{ tools }}{{ documents }}[{{ tone }}, {{ style }}, {{ date_string }}]
+{%- for message in messages -%}
+{%- if message.role == 'nobody' -%}{%- continue -%}{%- endif -%}
+{%- if message.content -%}{%- set content = message.content -%}{%- endif -%}
+<|im_start|>{{ message.role }}:{% generation %}{{ content }}{% endgeneration %}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{%- if SWITCH is defined and SWITCH is false %}<think></think>{% else %}<think>{% endif -%}
+{%- endif -%}"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """The bundled tokenizer, with no contract: the template says what the family is."""
+    shutil.copytree(BUNDLED_MODEL, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "ponder.json").unlink()
+    return tmp_path
+
+
+def load(directory: Path, switch: str = "enable_thinking") -> ServedModel:
+    """A model of the family Qwen3, whose template has a switch of this name."""
+    template = TEMPLATE.replace("SWITCH", switch)
+    (directory / "chat_template.jinja").write_text(template)
+    model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
+    assert model.form is not None and model.form.name == "Qwen3"
+    if switch == "enable_thinking":
+        return model
+    form = dataclasses.replace(model.form, think={switch: True}, no_think={switch: False})
+    return dataclasses.replace(model, form=form)
+
+
+def prompt(model: ServedModel, given: Mapping[str, Any], **fields: Any) -> str:
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"messages": messages, "chat_template_kwargs": given, **fields}
+    request = ChatCompletionRequest.model_validate_json(json.dumps(body))
+    ids = model.prompt(request, read_ask(request), Limits(max_model_len=4096)).token_ids
+    return model.tokenizer.decode(ids)
+
+
+def test_the_variables_are_what_the_template_reads(directory: Path) -> None:
+    variables = load(directory).tokenizer.template_variables
+    assert variables == {"tone", "style", "date_string", "enable_thinking"}
+    assert HFTokenizer(Path(BUNDLED_MODEL)).template_variables == set()
+
+
+def test_a_template_that_does_not_parse_has_none(directory: Path) -> None:
+    (directory / "chat_template.jinja").write_text("{% if tone %}")
+    assert HFTokenizer(directory).template_variables == set()
+
+
+def test_a_request_sets_variables(directory: Path) -> None:
+    model = load(directory)
+    assert "[plain, short, ]" in prompt(model, {})
+    given = {"tone": "warm", "style": "long", "date_string": "today"}
+    assert "[warm, long, today]" in prompt(model, given)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_template",
+        "tools",
+        "documents",
+        "messages",
+        "conversation",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "max_length",
+        "bos_token",
+        "pad_token",
+        "raise_exception",
+        "namespace",
+        "content",
+        "no_such_variable",
+    ],
+)
+def test_everything_else_is_refused_by_name(directory: Path, name: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        prompt(load(directory), {"tone": "warm", name: "{{ range(9) }}"})
+    error = caught.value
+    assert (error.status, error.code) == (400, "invalid_request")
+    assert error.param == f"chat_template_kwargs.{name}"
+    assert name in str(error)
+    assert "takes date_string, enable_thinking, style, tone; leave it out" in str(error)
+
+
+def test_a_template_of_the_clients_own_is_not_rendered() -> None:
+    model = ServedModel.load(ModelFiles.find(BUNDLED_MODEL), Settings())
+    with pytest.raises(ApiError, match="takes enable_thinking; leave it out"):
+        prompt(model, {"chat_template": "{% for a in range(99999) %}{% endfor %}"})
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_the_switch_of_thought_is_the_servers(directory: Path, switch: str) -> None:
+    model = load(directory, switch)
+    assert prompt(model, {}).endswith("<think>")
+    assert prompt(model, {}, budget=0).endswith("<think></think>")
+    assert prompt(model, {"enable_thinking": True}).endswith("<think>")
+    assert prompt(model, {"enable_thinking": False}).endswith("<think></think>")
+    if switch != "enable_thinking":
+        with pytest.raises(ApiError, match=f"chat_template_kwargs.{switch} is not for a request"):
+            prompt(model, {switch: False}, budget=8)
