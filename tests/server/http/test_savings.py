@@ -229,7 +229,9 @@ def test_metrics_outlive_a_state_that_fails(serve: Serve, caplog: pytest.LogCapt
     assert series(running, "ponder_state_failures_total")[""] >= 1
     refused = httpx.get(f"{running.url}/v1/ponder/savings")
     assert refused.status_code == 503
-    assert "--state" in refused.json()["error"]["message"]
+    error = refused.json()["error"]
+    assert error["code"] == "state_unavailable"
+    assert "--state" in error["message"]
 
 
 def test_the_names_pass_promtool(serve: Serve, program: Callable[[str], Path]) -> None:
