@@ -50,7 +50,6 @@ class Recorded:
 
     def rates(self) -> dict[str, float]:
         """The learning rate that tuning chose for each arm whose trials are all recorded."""
-        tokens = fmean(self.cold["measured"]["natural"]["tokens"])
         trials: dict[str, list[Record | None]] = defaultdict(list)
         for planned in self._tuning():
             trials[planned.arm.name].append(self._find(planned))
@@ -59,9 +58,14 @@ class Recorded:
             done = [record for record in records if record is not None]
             held = [record for record in done if not diverged(record)]
             if held and len(done) == len(records):
-                best = max(held, key=lambda record: _score(record, tokens))
+                best = max(held, key=lambda record: self.score(record["validations"][-1]))
                 rates[name] = best["recipe"]["optimisation"]["learning_rate"]
         return rates
+
+    def score(self, validation: Record) -> float:
+        """Accuracy less the price of thinking, in shares of the cold start's."""
+        tokens = fmean(self.cold["measured"]["natural"]["tokens"])
+        return float(validation["accuracy"] - _TOKEN_PRICE * validation["thinking_tokens"] / tokens)
 
     def total(self) -> int:
         """Runs of the whole plan: the trials, and the scored ones, tuned or not."""
@@ -93,9 +97,3 @@ class Recorded:
         since = 0 if run.kind == "tuning" else PROTOCOL_VERSION
         found = (r for r in self.runs if (r["arm"], r["recipe_sha256"]) == wanted)
         return next((record for record in found if record["protocol"] >= since), None)
-
-
-def _score(record: Record, tokens: float) -> float:
-    """Accuracy less the price of thinking, after the last step; `tokens` are the cold start's."""
-    last = record["validations"][-1]
-    return float(last["accuracy"] - _TOKEN_PRICE * last["thinking_tokens"] / tokens)

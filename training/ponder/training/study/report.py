@@ -143,12 +143,23 @@ def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _tuning(recorded: Recorded) -> list[str]:
     rates = recorded.rates()
-    head = ("arm", "learning rate", "validation accuracy", "thinking tokens", "")
-    rows = [
-        (*_tuning_row(record), "chosen" if _rate(record) == rates.get(record["arm"]) else "")
-        for record in sorted(recorded.counted(), key=lambda r: (r["arm"], _rate(r)))
-        if record["kind"] == "tuning"
-    ]
+    head = ("arm", "learning rate", "validation accuracy", "thinking tokens", "score", "")
+    trials = sorted(
+        (record for record in recorded.counted() if record["kind"] == "tuning"),
+        key=lambda record: (record["arm"], _rate(record)),
+    )
+
+    def row(name: str, rate: float, shown: Record, note: str) -> tuple[str, ...]:
+        return (name, f"{rate:g}", *_validation(shown), f"{recorded.score(shown):.3f}", note)
+
+    rows = [row(COLD_START, 0, record["validations"][0], "") for record in trials[:1]]
+    for record in trials:
+        name, rate = record["arm"], _rate(record)
+        if diverged(record):
+            rows.append((name, f"{rate:g}", "diverged", "", "", ""))
+        else:
+            note = "chosen" if rate == rates.get(name) else ""
+            rows.append(row(name, rate, record["validations"][-1], note))
     return ["## Tuning", "", f"After step {TUNING_STEPS}.", "", *_table(head, rows), ""]
 
 
@@ -241,10 +252,6 @@ def _hint_row(name: str, arm: Arm) -> tuple[str, ...]:
     return (name, *cells)
 
 
-def _tuning_row(record: Record) -> tuple[str, ...]:
-    return (record["arm"], f"{_rate(record):g}", *_last(record))
-
-
 def _rate(record: Record) -> float:
     return float(record["recipe"]["optimisation"]["learning_rate"])
 
@@ -253,8 +260,11 @@ def _last(record: Record) -> tuple[str, str]:
     """Accuracy and thinking tokens at the last validation."""
     if diverged(record):
         return ("diverged", "")
-    last = record["validations"][-1]
-    return (f"{100 * last['accuracy']:.1f} %", f"{last['thinking_tokens']:.1f}")
+    return _validation(record["validations"][-1])
+
+
+def _validation(found: Record) -> tuple[str, str]:
+    return (f"{100 * found['accuracy']:.1f} %", f"{found['thinking_tokens']:.1f}")
 
 
 def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> None:
