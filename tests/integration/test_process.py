@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -26,7 +28,15 @@ ENDLESS = {
 }
 
 
-def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path) -> None:
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for temporary files whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="t") as path:
+        monkeypatch.setenv("TMPDIR", path)
+        yield Path(path)
+
+
+def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Path) -> None:
     running = start_server(tmp_path / "log")
     try:
         running.wait_ready()
@@ -43,6 +53,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path) -> None:
         assert "died" not in running.log.read_text()
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz")
+        assert list(temporary.iterdir()) == []
     finally:
         running.stop()
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ponder.engine import machine
@@ -87,8 +88,9 @@ def on_cpu() -> bool:
 class VLLMEngine:
     """An `AsyncLLM` behind the Engine protocol. Build it inside a running event loop."""
 
-    def __init__(self, llm: AsyncLLM) -> None:
+    def __init__(self, llm: AsyncLLM, sockets: TemporaryDirectory[str]) -> None:
         self._llm = llm
+        self._sockets = sockets
         self.max_model_len: int = llm.model_config.max_model_len
 
     @classmethod
@@ -97,8 +99,11 @@ class VLLMEngine:
         from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        # vLLM leaves its sockets behind: they get a directory that does not stay.
+        sockets = TemporaryDirectory(prefix="ponder-")
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", sockets.name)
         # Exceptions that vLLM's imports keep hold this frame: no local may be the AsyncLLM itself.
-        engine = cls(AsyncLLM.from_engine_args(parse_options(model, options)))
+        engine = cls(AsyncLLM.from_engine_args(parse_options(model, options)), sockets)
         enable_envs_cache()  # its statistics read the environment at every token
         return engine
 
@@ -149,6 +154,7 @@ class VLLMEngine:
         """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
         del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
+        self._sockets.cleanup()
 
 
 def prepare(model: Path) -> list[str]:

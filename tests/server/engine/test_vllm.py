@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,14 @@ from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
 from ponder.engine import machine
-from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling
-from ponder.engine.vllm import RequestRefusedError, VLLMEngine, cpu_settings
+from ponder.engine.base import (
+    Chunk,
+    EngineDeadError,
+    EngineError,
+    RequestRefusedError,
+    Sampling,
+)
+from ponder.engine.vllm import VLLMEngine, cpu_settings
 from ponder.server.settings import BUNDLED_MODEL
 
 
@@ -31,7 +38,9 @@ def raised(error: Exception | None, **sampling: Any) -> EngineError:
 
     async def first() -> Chunk:
         rules = Sampling(**{"max_tokens": 4, **sampling})
-        return await anext(VLLMEngine(llm).generate([1], rules, "request"))
+        sockets = TemporaryDirectory()
+        sockets.cleanup()
+        return await anext(VLLMEngine(llm, sockets).generate([1], rules, "request"))
 
     with pytest.raises(EngineError) as caught:
         asyncio.run(first())
