@@ -105,28 +105,31 @@ def test_rank_correlation_shares_tied_ranks() -> None:
 
 
 def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
-    assert "34 of 34" in write_report(tmp_path)
+    results = tmp_path / "results"
+    fakes.write(results, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
+    assert "34 of 34" in write_report(results)
     content = json.loads((tmp_path / "results.json").read_text())
     assert len(content["claims"]) == 13
     assert not content["waiting_for"]
     page = (tmp_path / "results.md").read_text()
-    for name in page.split("](plots/")[1:]:
-        assert (tmp_path / "plots" / name.partition(")")[0]).exists()
-    assert write_report(tmp_path) and (tmp_path / "results.md").read_text() == page
+    plots = page.split("](results/plots/")[1:]
+    assert len(plots) == 5
+    for name in plots:
+        assert (results / "plots" / name.partition(")")[0]).exists()
+    assert write_report(results) and (tmp_path / "results.md").read_text() == page
 
 
 def test_the_report_says_what_is_missing(tmp_path: Path) -> None:
     assert "nothing is recorded" in write_report(tmp_path)
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()[:3]])
-    assert "3 of 34" in write_report(tmp_path)
+    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *fakes.scored()[:3]])
+    assert "3 of 34" in write_report(tmp_path / "results")
     assert json.loads((tmp_path / "results.json").read_text())["waiting_for"]
 
 
 def test_arms_are_compared_at_equal_tokens(tmp_path: Path) -> None:
     """HBPO's thoughts are half as long: the others are shown where they had sampled as much."""
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
-    write_report(tmp_path)
+    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
+    write_report(tmp_path / "results")
     section = (tmp_path / "results.md").read_text().split("## At equal sampled tokens")[1]
     rows = {line.split(" | ")[0]: line for line in section.split("##")[0].splitlines()}
     assert rows["| hbpo"] == "| hbpo | 80 | 0.60 | 80.0 % | 75.0 |"
@@ -140,14 +143,14 @@ def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     assert "32 of 34" in write_report(tmp_path)
     fakes.write(tmp_path / "later", [fakes.cold_start() | {"code_sha256": "x"}])
     assert "0 of 34" in write_report(tmp_path / "later")
-    assert "which has changed since" in (tmp_path / "later" / "results.md").read_text()
+    assert "which has changed since" in (tmp_path / "later.md").read_text()
 
 
 def test_a_run_that_diverged_is_listed_and_not_scored(tmp_path: Path) -> None:
     runs = fakes.scored()
     runs[0]["diverged"] = "the loss is nan"
-    fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *runs])
-    assert "33 of 34" in write_report(tmp_path)
+    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *runs])
+    assert "33 of 34" in write_report(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert f"- `{runs[0]['key']}`: the loss is nan" in page.split("## Runs that diverged")[1]
 

@@ -56,7 +56,7 @@ def test_runs_that_the_plan_does_not_ask_for_are_listed_and_not_counted(tmp_path
     study = recorded(*records, earlier)
     assert study.counted() == records
     assert study.earlier() == [earlier]
-    fakes.write(tmp_path, [fakes.cold_start(), *records, earlier])
-    assert "2 of 34" in write_report(tmp_path)
+    fakes.write(tmp_path / "results", [fakes.cold_start(), *records, earlier])
+    assert "2 of 34" in write_report(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert f"| `{other.key}` |" in page.split("## Runs of earlier versions")[1]

@@ -21,7 +21,8 @@ class Options(BaseModel):
         description="directory of the cold start (`ponder train tiny-sft`)",
     )
     results: Path = Field(
-        default=Path("docs/results"), description="directory of the records, kept in the repository"
+        default=Path("docs/results"),
+        description="directory of the records, kept in the repository; the report lies beside it",
     )
     work: Path = Field(default=Path("runs/study"), description="directory of the runs themselves")
     jobs: int = Field(default=2, ge=1, le=64, description="runs at a time, one thread each")

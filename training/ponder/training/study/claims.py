@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,15 @@ _BRANCHES = ("q_rise", "q_fall", "q_recover")
 _MASKS = ("masked_low", "masked_high")
 
 
+Unit = Literal["%", "points", ""]
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One claim: a value with its 95 % interval, against what the paper reports.
 
-    Shares and accuracies are in percent and points. `seeds` counts the runs of the arm that the
-    claim is about, `n` the test problems.
+    `unit` is that of value, interval and target: "%", "points" or "" for a plain number. `seeds`
+    counts the runs of the arm that the claim is about, `n` the test problems.
     """
 
     id: str
@@ -37,6 +40,8 @@ class Claim:
     magnitude_holds: bool
     n: int
     seeds: int
+    unit: Unit = "points"
+    lower_is_better: bool = False
     note: str = ""
 
 
@@ -110,21 +115,29 @@ def _same_seeds(one: Arm, other: Arm) -> tuple[Arm, Arm]:
 
 
 def _claim(
-    name: str, estimate: Estimate, target: float, arm: Arm, *, scale: float = 100, note: str = ""
+    name: str,
+    estimate: Estimate,
+    target: float,
+    arm: Arm,
+    *,
+    unit: Unit = "points",
+    lower_is_better: bool = False,
+    note: str = "",
 ) -> Claim:
-    """The direction is the target's sign; a target of 0 asks for more than 0."""
+    scale = 100 if unit else 1
     value, low, high = (scale * x for x in (estimate.mean, estimate.low, estimate.high))
-    fewer = target < 0
     return Claim(
         name,
         value,
         low,
         high,
         target,
-        direction_holds=high < 0 if fewer else low > 0,
-        magnitude_holds=value <= target if fewer else value >= target,
+        direction_holds=high < 0 if lower_is_better else low > 0,
+        magnitude_holds=value <= target if lower_is_better else value >= target,
         n=arm.accuracy().shape[1],
         seeds=arm.seeds,
+        unit=unit,
+        lower_is_better=lower_is_better,
         note=note,
     )
 
@@ -132,12 +145,7 @@ def _claim(
 def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
     hbpo = arms["hbpo"]
     return [
-        _claim(
-            "hbpo_tokens",
-            paired_bootstrap(hbpo.tokens(), cold.tokens(), compare="change"),
-            -60.6,
-            hbpo,
-        ),
+        _fewer("hbpo_tokens", hbpo, cold, -60.6),
         _claim("hbpo_accuracy", paired_bootstrap(hbpo.accuracy(), cold.accuracy()), 3.14, hbpo),
         _effort(hbpo, cold, difficulty),
         _hint_obeyed(hbpo, cold),
@@ -146,13 +154,19 @@ def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
     hbpo, grpo = _same_seeds(arms["hbpo"], arms["grpo"])
-    tokens = paired_bootstrap(hbpo.tokens(), grpo.tokens(), compare="change")
-    accuracy = paired_bootstrap(hbpo.accuracy(), grpo.accuracy())
-    fewer = _claim("hbpo_vs_grpo_tokens", tokens, -1e-9, hbpo)
-    return [fewer, _no_loss("hbpo_vs_grpo_accuracy", accuracy, hbpo)]
+    return [
+        _fewer("hbpo_vs_grpo_tokens", hbpo, grpo, 0.0),
+        _no_loss("hbpo_vs_grpo_accuracy", hbpo, grpo),
+    ]
 
 
-def _no_loss(name: str, estimate: Estimate, arm: Arm) -> Claim:
+def _fewer(name: str, arm: Arm, other: Arm, target: float) -> Claim:
+    change = paired_bootstrap(arm.tokens(), other.tokens(), compare="change")
+    return _claim(name, change, target, arm, unit="%", lower_is_better=True)
+
+
+def _no_loss(name: str, arm: Arm, other: Arm) -> Claim:
+    estimate = paired_bootstrap(arm.accuracy(), other.accuracy())
     value, low, high = (100 * x for x in (estimate.mean, estimate.low, estimate.high))
     n = arm.accuracy().shape[1]
     return Claim(name, value, low, high, -1.0, low > -1, value >= -1, n, arm.seeds)
@@ -214,7 +228,7 @@ def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
     estimate = bootstrap(gain, hbpo.seeds, 1, len(before_P))
     before, after = correlations(np.arange(hbpo.seeds), np.arange(len(before_P)))
     note = f"{before:.3f} before, {after:.3f} after"
-    return _claim("effort_correlation", estimate, 0.0, hbpo, scale=1, note=note)
+    return _claim("effort_correlation", estimate, 0.0, hbpo, unit="", note=note)
 
 
 def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
@@ -228,7 +242,7 @@ def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
     estimate = bootstrap(gain, hbpo.seeds, 1, high_SP.shape[1])
     before = cold_high_P.mean() / cold_low_P.mean()
     note = f"hint 200 over hint 40: {before:.2f} before, {high_SP.mean() / low_SP.mean():.2f} after"
-    return _claim("hbpo_hint_obeyed", estimate, 0.0, hbpo, note=note)
+    return _claim("hbpo_hint_obeyed", estimate, 0.0, hbpo, unit="%", note=note)
 
 
 def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
@@ -241,7 +255,7 @@ def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
     n = ours.shape[2]
     every = Claim(
         "brpo_every_budget", value, worst, None, -1.0, worst >= -1, value >= -1, n, brpo.seeds,
-        "simultaneous lower bounds in points at "
+        note="simultaneous lower bounds in points at "
         + ", ".join(
             f"{b}: {100 * x:.1f}" for b, x in zip(TRAINED_BUDGETS, bounds, strict=True)
         ),
