@@ -136,6 +136,19 @@ def test_arms_are_compared_at_equal_tokens(tmp_path: Path) -> None:
     assert rows["| grpo"] == "| grpo | 40 | 0.60 | 70.0 % | 150.0 |"
 
 
+def test_hard_problems_are_compared_as_k_grows(tmp_path: Path) -> None:
+    """Each problem is solved by half of DAPO's answers, and by all of HTPO's."""
+    runs = [r for r in fakes.scored() if r["arm"] in ("dapo", "htpo")]
+    for r in runs:
+        r["measured"]["natural"]["correct"] = [32 if r["arm"] == "htpo" else 16] * fakes.PROBLEMS
+    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *runs])
+    write_report(tmp_path / "results")
+    section = (tmp_path / "results.md").read_text().split("## Hard problems")[1]
+    rows = [line for line in section.split("##")[0].splitlines() if line.startswith("| ")]
+    assert rows[2] == "| dapo | 50.0 | 75.8 | 94.9 | 99.9 | 100.0 | 100.0 |"
+    assert rows[-1] == "| htpo less dapo | +50.0 | +24.2 | +5.1 | +0.1 | +0.0 | +0.0 |"
+
+
 def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     runs = fakes.scored()
     runs[0]["code_sha256"], runs[1]["base_sha256"] = "other", "other"

@@ -70,6 +70,10 @@ class Arm:
         ]
         return np.stack(counts, axis=1)
 
+    def samples(self) -> int:
+        """Answers to each problem in natural mode."""
+        return min(int(self._answers(r, "natural")["samples"]) for r in self.records)
+
     def passes(self, k: int) -> Floats:
         """pass@k (S, P) in natural mode."""
         return np.array(
@@ -105,12 +109,18 @@ def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> lis
     return made
 
 
+def hard_problems(cold: Arm) -> Indices:
+    """The places of the problems that the cold start mostly fails."""
+    return np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
+
+
 def pending(arms: Mapping[str, Arm]) -> list[str]:
     """Arms that a claim still waits for."""
     return sorted({name for needed, _ in _CLAIMS for name in needed if name not in arms})
 
 
-def _same_seeds(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+def same_seeds(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+    """Their runs of the seeds that both have."""
     return one.of_seeds(other), other.of_seeds(one)
 
 
@@ -153,7 +163,7 @@ def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 
 def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    hbpo, grpo = _same_seeds(arms["hbpo"], arms["grpo"])
+    hbpo, grpo = same_seeds(arms["hbpo"], arms["grpo"])
     return [
         _fewer("hbpo_vs_grpo_tokens", hbpo, grpo, 0.0),
         _no_loss("hbpo_vs_grpo_accuracy", hbpo, grpo),
@@ -205,7 +215,7 @@ def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
 
 
 def _budget_count(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    four, one = _same_seeds(arms["hbpo"], arms["hbpo-1-budget"])
+    four, one = same_seeds(arms["hbpo"], arms["hbpo-1-budget"])
     estimate = paired_bootstrap(four.accuracy(), one.accuracy())
     return [_claim("hbpo_budget_count", estimate, 0.0, one)]
 
@@ -246,7 +256,7 @@ def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
 
 
 def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    brpo, grpo = _same_seeds(arms["brpo"], arms["grpo"])
+    brpo, grpo = same_seeds(arms["brpo"], arms["grpo"])
     ours, theirs = brpo.anytime(), grpo.anytime()
     at = [GRID.index(budget) for budget in TRAINED_BUDGETS]
     bounds = simultaneous_lower(ours[at], theirs[at])
@@ -268,8 +278,8 @@ def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 
 def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    htpo, dapo = _same_seeds(arms["htpo"], arms["dapo"])
-    hard = np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
+    htpo, dapo = same_seeds(arms["htpo"], arms["dapo"])
+    hard = hard_problems(cold)
     ours, theirs = htpo.accuracy()[:, hard], dapo.accuracy()[:, hard]
     branches, masks = htpo.share(_BRANCHES), htpo.share(_MASKS)
     note = (

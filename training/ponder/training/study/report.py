@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plots import Curve, draw
-from ..statistics import Estimate, mean, share
 from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base, code_sha256
-from .claims import Arm, Claim, claims, pending
-from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
+from .claims import HARD_BELOW, Arm, Claim, claims, hard_problems, pending, same_seeds
+from .figures import FIGURES, draw_figures
 from .records import COLD_START, Record, Recorded, diverged, read_records
 
 _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
@@ -44,14 +42,16 @@ def write_report(results: Path) -> str:
     planned = sum(len(arm.seeds) for arm in ARMS)
     state = f"{len(scored)} of {planned} scored runs"
     _write_json(page.with_suffix(".json"), made, arms, state, pending(arms))
-    _draw(results / "plots", arms, cold, cold_record)
+    main = {name: arms[name] for name in _MAIN if name in arms}
+    draw_figures(results / "plots", main, cold, cold_record)
     text = "\n".join(
         [
             *_head(results.name, cold_record, state, pending(arms)),
             *_claims(made),
             *_arms(results.name, arms, cold, cold_record),
-            *_equal_tokens(arms),
+            *_equal_tokens(main),
             *_hints(arms, cold),
+            *_hard(arms, cold),
             *_variance(cold_record["gradient_variance"]),
             *_tuning(recorded),
             *_diverged(recorded.counted()),
@@ -110,13 +110,6 @@ def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) ->
     head = ("arm", "seeds", "accuracy", "thinking tokens", "removable removed", "anytime")
     shown = {COLD_START: cold, **arms}
     rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
-    plots = {
-        "accuracy-tokens": "accuracy against tokens",
-        "anytime": "anytime accuracy",
-        "length-difficulty": "length against difficulty",
-        "training-accuracy": "validation accuracy",
-        "training-tokens": "validation length",
-    }
     return [
         "## Arms on the test problems, natural thinking",
         "",
@@ -124,7 +117,7 @@ def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) ->
         "",
         *_table(head, rows),
         "",
-        *(f"![{title}]({room}/plots/{name}.svg)" for name, title in plots.items()),
+        *(f"![{title}]({room}/plots/{name}.svg)" for name, title in FIGURES.items()),
         "",
     ]
 
@@ -138,6 +131,34 @@ def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
         *_table(head, rows),
         "",
         "Each cell: thinking tokens, accuracy.",
+        "",
+    ]
+
+
+def _hard(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
+    """pass@k of the arms that were sampled 32 times, and what HTPO has over DAPO as k grows."""
+    hard, ks = hard_problems(cold), (1, 2, 4, 8, 16, 32)
+    shown = {name: arm for name, arm in arms.items() if arm.samples() >= ks[-1]}
+
+    def row(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
+        return (name, *(f"{100 * value:{form}}" for value in values))
+
+    def passes(arm: Arm) -> list[float]:
+        return [float(arm.passes(k)[:, hard].mean()) for k in ks]
+
+    rows = [row(name, passes(arm), ".1f") for name, arm in {COLD_START: cold, **shown}.items()]
+    if "htpo" in shown and "dapo" in shown:
+        ours, theirs = (passes(arm) for arm in same_seeds(shown["htpo"], shown["dapo"]))
+        rows.append(
+            row("htpo less dapo", [a - b for a, b in zip(ours, theirs, strict=True)], "+.1f")
+        )
+    return [
+        "## Hard problems",
+        "",
+        f"pass@k in percent on the {len(hard)} problems that the cold start solves less than "
+        f"{HARD_BELOW:.0%} of the time.",
+        "",
+        *_table(("arm", *(f"k = {k}" for k in ks)), rows),
         "",
     ]
 
@@ -182,22 +203,20 @@ def _earlier(recorded: Recorded) -> list[str]:
     return [title, "", *_table(head, rows), ""] if rows else []
 
 
-def _equal_tokens(arms: Mapping[str, Arm]) -> list[str]:
+def _equal_tokens(main: Mapping[str, Arm]) -> list[str]:
     """Validations where no main arm has sampled more than the thriftiest has at its end."""
-    main = [record for name in _MAIN if name in arms for record in arms[name].records]
-    if not main:
+    records = [record for arm in main.values() for record in arm.records]
+    if not records:
         return []
-    least = min(_sampled(record, record["validations"][-1]["step"]) for record in main)
+    least = min(_sampled(record, record["validations"][-1]["step"]) for record in records)
     head = ("arm", "step", "sampled tokens (M)", "validation accuracy", "thinking tokens")
     rows = []
-    for name in (name for name in _MAIN if name in arms):
+    for name, arm in main.items():
         at = [
             [v for v in record["validations"] if _sampled(record, v["step"]) <= least][-1]
-            for record in arms[name].records
+            for record in arm.records
         ]
-        sampled = [
-            _sampled(record, v["step"]) for record, v in zip(arms[name].records, at, strict=True)
-        ]
+        sampled = [_sampled(record, v["step"]) for record, v in zip(arm.records, at, strict=True)]
         rows.append(
             (
                 name,
@@ -282,64 +301,3 @@ def _last(record: Record) -> tuple[str, str]:
 
 def _validation(found: Record) -> tuple[str, str]:
     return (f"{100 * found['accuracy']:.1f} %", f"{found['thinking_tokens']:.1f}")
-
-
-def _draw(directory: Path, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> None:
-    shown = {COLD_START: cold} | {name: arms[name] for name in _MAIN if name in arms}
-    draw(
-        [
-            Curve(name, [float(arm.tokens().mean())], [_accuracy(arm.accuracy(), NATURAL_SAMPLES)])
-            for name, arm in shown.items()
-        ],
-        directory / "accuracy-tokens",
-        x_label="mean thinking tokens",
-        y_label="accuracy",
-    )
-    draw(
-        [
-            Curve(name, list(GRID), [_accuracy(at_SP, OTHER_SAMPLES) for at_SP in arm.anytime()])
-            for name, arm in shown.items()
-        ],
-        directory / "anytime",
-        x_label="thinking budget (tokens)",
-        y_label="accuracy",
-        band=True,
-    )
-    level = np.array([p["difficulty"] for p in cold_record["problems"]])
-    levels = sorted(set(level.tolist()))
-    draw(
-        [
-            Curve(
-                name,
-                levels,
-                [mean(arm.tokens()[:, level == at].T.tolist()) for at in levels],
-            )
-            for name, arm in shown.items()
-        ],
-        directory / "length-difficulty",
-        x_label="difficulty",
-        y_label="mean thinking tokens",
-        dodge=0.06,
-    )
-    trained = {name: arm for name, arm in shown.items() if name != COLD_START}
-    for what, label in (("accuracy", "accuracy"), ("thinking_tokens", "mean thinking tokens")):
-        stem = directory / ("training-accuracy" if what == "accuracy" else "training-tokens")
-        if trained:
-            curves = [_training_curve(name, arm, what) for name, arm in trained.items()]
-            draw(curves, stem, x_label="step", y_label=label, band=True)
-
-
-def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimate:
-    """With its interval over problems; `samples` of each problem and seed."""
-    return share(values_SP.mean(0).tolist(), values_SP.size * samples)
-
-
-def _training_curve(name: str, arm: Arm, what: str) -> Curve:
-    """Mean over seeds, with the range of the seeds as its band."""
-    by_step: dict[int, list[float]] = {}
-    for record in arm.records:
-        for line in record["validations"]:
-            by_step.setdefault(line["step"], []).append(line[what])
-    steps = sorted(by_step)
-    values = [by_step[step] for step in steps]
-    return Curve(name, steps, [Estimate(float(np.mean(v)), min(v), max(v)) for v in values])

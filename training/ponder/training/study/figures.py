@@ -1,0 +1,86 @@
+"""The plots of the results: accuracy, anytime accuracy, length by difficulty, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..plots import Curve, draw
+from ..statistics import Estimate, mean, share
+from .claims import Arm
+from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
+from .records import COLD_START, Record
+
+FIGURES = {
+    "accuracy-tokens": "accuracy against tokens",
+    "anytime": "anytime accuracy",
+    "length-difficulty": "length against difficulty",
+    "training-accuracy": "validation accuracy",
+    "training-tokens": "validation length",
+}
+"""File stem → what it shows."""
+
+
+def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_record: Record) -> None:
+    """PNG and SVG of every figure: the cold start beside the main arms."""
+    shown = {COLD_START: cold, **main}
+    draw(
+        [
+            Curve(name, [float(arm.tokens().mean())], [_accuracy(arm.accuracy(), NATURAL_SAMPLES)])
+            for name, arm in shown.items()
+        ],
+        directory / "accuracy-tokens",
+        x_label="mean thinking tokens",
+        y_label="accuracy",
+    )
+    draw(
+        [
+            Curve(name, list(GRID), [_accuracy(at_SP, OTHER_SAMPLES) for at_SP in arm.anytime()])
+            for name, arm in shown.items()
+        ],
+        directory / "anytime",
+        x_label="thinking budget (tokens)",
+        y_label="accuracy",
+        band=True,
+    )
+    level = np.array([p["difficulty"] for p in cold_record["problems"]])
+    levels = sorted(set(level.tolist()))
+    draw(
+        [
+            Curve(
+                name,
+                levels,
+                [mean(arm.tokens()[:, level == at].T.tolist()) for at in levels],
+            )
+            for name, arm in shown.items()
+        ],
+        directory / "length-difficulty",
+        x_label="difficulty",
+        y_label="mean thinking tokens",
+        dodge=0.06,
+    )
+    for stem, what, label in (
+        ("training-accuracy", "accuracy", "accuracy"),
+        ("training-tokens", "thinking_tokens", "mean thinking tokens"),
+    ):
+        if main:
+            curves = [_training_curve(name, arm, what) for name, arm in main.items()]
+            draw(curves, directory / stem, x_label="step", y_label=label, band=True)
+
+
+def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimate:
+    """With its interval over problems; `samples` of each problem and seed."""
+    return share(values_SP.mean(0).tolist(), values_SP.size * samples)
+
+
+def _training_curve(name: str, arm: Arm, what: str) -> Curve:
+    """Mean over seeds, with the range of the seeds as its band."""
+    by_step: dict[int, list[float]] = {}
+    for record in arm.records:
+        for line in record["validations"]:
+            by_step.setdefault(line["step"], []).append(line[what])
+    steps = sorted(by_step)
+    values = [by_step[step] for step in steps]
+    return Curve(name, steps, [Estimate(float(np.mean(v)), min(v), max(v)) for v in values])
