@@ -9,6 +9,7 @@ from ponder.training.evaluation import MODES, Sample, conditions_of, evaluate
 from ponder.training.responders.base import Ask, Mode, Reply, Subject
 from ponder.training.tasks.base import held_out
 from ponder.training.tasks.tiny import TINY_TASKS
+from ponder.training.tasks.workers import VerifierPool
 
 PROBLEMS = held_out(TINY_TASKS, 35, "test", seed=0)
 
@@ -54,8 +55,8 @@ def measure(
     return asyncio.run(
         evaluate(
             oracle,
-            TINY_TASKS,
             PROBLEMS,
+            pool=VerifierPool(),
             conditions=conditions_of(modes, budgets, subject),
             samples=2,
             seed=4,

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,9 @@ from ponder.training.evaluation import (
     evaluate,
     sample_seed,
 )
-from ponder.training.responders.base import ResponderError, Subject
-from ponder.training.tasks.tiny import TINY_TASKS
+from ponder.training.responders.base import Ask, Reply, ResponderError, Subject
+from ponder.training.tasks.workers import VerifierPool
+from training.tasks import judges
 
 from .measured import PROBLEMS, Oracle, measure
 
@@ -70,8 +72,8 @@ def test_all_answers_are_counted() -> None:
     asyncio.run(
         evaluate(
             Oracle(),
-            TINY_TASKS,
             PROBLEMS,
+            pool=VerifierPool(),
             conditions=conditions,
             samples=3,
             seed=0,
@@ -79,6 +81,28 @@ def test_all_answers_are_counted() -> None:
         )
     )
     assert sum(counted) == len(PROBLEMS) * 3 * distinct(conditions)
+
+
+def test_a_verifier_that_hangs_costs_a_wrong_score() -> None:
+    class Parrot(Oracle):
+        def reply(self, ask: Ask, budget: int) -> Reply:
+            return Reply(ask.question, 1, "natural")
+
+    problems = [replace(judges.PROBLEM, id=text, question=text) for text in ("right", "hang")]
+    with VerifierPool(1, time_limit_s=2.0, verifiers=judges.VERIFIERS) as pool:
+        samples = asyncio.run(
+            evaluate(
+                Parrot(),
+                problems,
+                pool=pool,
+                conditions=[Condition("natural")],
+                samples=1,
+                seed=0,
+                advance=lambda _: None,
+            )
+        )
+    assert [sample.correct for sample in samples] == [True, False]
+    assert pool.failures == {"time": 1}
 
 
 def test_seeds_fit_every_engine_and_differ() -> None:

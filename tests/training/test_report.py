@@ -38,9 +38,10 @@ def test_tokens_that_nobody_reports_are_not_made_up() -> None:
 def test_the_json_says_what_where_and_from_what() -> None:
     samples = measure(Oracle())
     subject = Subject("oracle", (40, 80), "c0de")
-    written = json.loads(json.dumps(as_json(samples, {"seed": 4}, subject)))
+    written = json.loads(json.dumps(as_json(samples, {"seed": 4}, subject, {"time": 2})))
     assert written["settings"] == {"seed": 4}
     assert written["subject"]["contract_sha256"] == "c0de"
+    assert written["unjudged_answers"] == {"time": 2}
     assert written["machine"]["versions"]["torch"]
     natural, *_, free = written["conditions"]
     assert (natural["mode"], natural["budget"], natural["accuracy"]["mean"]) == ("natural", None, 1)

@@ -119,9 +119,9 @@ def test_an_index_without_a_problem_is_passed_over(monkeypatch: pytest.MonkeyPat
             return {"question": f"{index}?", "answer": "1"}
 
     task = GymTask.find("gcd")
-    monkeypatch.setattr(gym, "load", lambda *_: Rare())
+    monkeypatch.setattr(gym, "_load", lambda *_: Rare())
     assert int(task.sample(Random(0), 0).question.removesuffix("?")) % 5 == 0
-    monkeypatch.setattr(gym, "load", lambda *_: {})
+    monkeypatch.setattr(gym, "_load", lambda *_: {})
     with pytest.raises(ValueError, match="levels="):
         task.sample(Random(0), 0)
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ponder.training.tasks import workers
-from ponder.training.tasks.workers import Failure, Verdict, VerifierPool
+from ponder.training.tasks.workers import Failure, Verdict, VerifierError, VerifierPool
 from training.tasks.judges import PROBLEM, VERIFIERS, noted, told
 
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_loaded_is_an_error_not_a_wrong_score() -> None:
     item = replace(PROBLEM, verifier="lacks"), "right"
     with (
         VerifierPool(2, verifiers=VERIFIERS) as pool,
-        pytest.raises(RuntimeError, match=r"no_such_library.*ponder\[train\]"),
+        pytest.raises(VerifierError, match=r"no_such_library.*ponder\[train\]"),
     ):
         pool.judge([item, told("right")])
     assert children() == before
@@ -175,7 +175,7 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
         VerifierPool(1, verifiers=VERIFIERS) as pool,
-        pytest.raises(RuntimeError, match="did not start"),
+        pytest.raises(VerifierError, match="did not start"),
     ):
         pool.judge([told("right")])
 

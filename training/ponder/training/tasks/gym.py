@@ -9,13 +9,16 @@ from random import Random
 from typing import Any, Self
 
 from .base import Problem, content_digest
-from .verifiers import verify
+from .verify import final_answer
 
 PREFIX = "reasoning-gym:"
 
 # Some data sets make or choose all their problems at once, so that there has to be an end.
 _SIZE = 10_000
 _TRIES = 20
+
+# A scorer's 1.0 may be a float's sum; what is almost right earns less.
+_FULL_SCORE = 0.999
 
 _NO_ANSWER = "it has no reference answer that its scorer takes for right"
 _HASHED = "its problems depend on Python's hash seed, so that no run could be repeated"
@@ -81,11 +84,14 @@ class GymTask:
         )
 
     def verify(self, problem: Problem, text: str) -> bool:
-        return verify(problem, text)
+        try:
+            return judge(problem, text)
+        except Exception:  # noqa: BLE001  a scorer may raise anything on a text it does not expect
+            return False
 
     def _entry(self, rng: Random, difficulty: int) -> Any:
         """A problem as reasoning-gym has it: some indices of some data sets give none."""
-        dataset = load(self.name, difficulty)
+        dataset = _load(self.name, difficulty)
         for _ in range(_TRIES):
             try:
                 return dataset[rng.randrange(_SIZE)]
@@ -104,12 +110,23 @@ def datasets() -> list[str]:
     return sorted(set(DATASETS) - set(LEFT_OUT))
 
 
-@lru_cache(maxsize=64)
-def load(name: str, difficulty: int) -> Any:
-    """The data set behind a task's name: `[index]` makes a problem, `score_answer` judges one.
+def judge(problem: Problem, text: str) -> bool:
+    """Whether the data set's own scorer takes the answer in `text` for right.
 
-    Its scorer may raise, hang or evaluate the text that it is given.
+    The scorer may raise, hang or evaluate the text that it is given.
     """
+    score = load_dataset(problem).score_answer(final_answer(text), problem.evidence)
+    return bool(score >= _FULL_SCORE)
+
+
+def load_dataset(problem: Problem) -> Any:
+    """What `judge` needs for a problem."""
+    return _load(problem.family, problem.difficulty)
+
+
+@lru_cache(maxsize=64)
+def _load(name: str, difficulty: int) -> Any:
+    """The data set behind a task's name: `[index]` makes a problem, `score_answer` judges one."""
     from reasoning_gym.factory import DATASETS
 
     dataset = name.removeprefix(PREFIX)

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import gym
 from .base import Problem
-from .verify import final_answer, same_number, same_text
-
-# A scorer's 1.0 may be a float's sum; what is almost right earns less.
-_FULL_SCORE = 0.999
+from .verify import same_number, same_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +63,9 @@ def _load_math_verify(_: Problem | None = None) -> Any:
     return math_verify
 
 
-def _reasoning_gym(problem: Problem, text: str) -> bool:
-    dataset = _load_dataset(problem)
-    score = dataset.score_answer(final_answer(text), problem.evidence)
-    return bool(score >= _FULL_SCORE)
-
-
-def _load_dataset(problem: Problem) -> Any:
-    from .gym import load
-
-    return load(problem.family, problem.difficulty)
-
-
 VERIFIERS: Mapping[str, Verifier] = {
     "number": Verifier(_number, trusted=True),
     "exact": Verifier(_exact, trusted=True),
     "math": Verifier(_mathematics, trusted=False, prepare=_load_math_verify),
-    "reasoning-gym": Verifier(_reasoning_gym, trusted=False, prepare=_load_dataset),
+    "reasoning-gym": Verifier(gym.judge, trusted=False, prepare=gym.load_dataset),
 }

@@ -34,6 +34,10 @@ _DETAIL = 500  # characters
 _log = logging.getLogger(__name__)
 
 
+class VerifierError(RuntimeError):
+    """No answer can be judged; the message names the remedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an answer is right; `failure` says why one that is wrong could not be judged."""
@@ -68,7 +72,7 @@ class VerifierPool:
     def judge(self, items: Iterable[tuple[Problem, str]]) -> list[Verdict]:
         """A verdict per problem and text after the thought, in their order.
 
-        `RuntimeError` where workers cannot start or cannot load what a verifier needs.
+        `VerifierError` where workers cannot start or cannot load what a verifier needs.
         """
         verdicts: dict[int, Verdict] = {}
         jobs: list[tuple[int, Problem, bytes]] = []
@@ -138,7 +142,7 @@ class VerifierPool:
         else:
             worker.kill()
         if failure == "loading":
-            raise RuntimeError(
+            raise VerifierError(
                 f"the verifier {problem.verifier} cannot be loaded ({detail}): install "
                 f"ponder[train], or raise the {self._memory_limit_mb} MB of memory_limit_mb"
             )
@@ -184,7 +188,7 @@ class _Worker:
             greeted = False
         if not greeted:
             self.kill()
-            raise RuntimeError(
+            raise VerifierError(
                 f"a verifier's worker did not start within {memory_limit_mb} MB: mend the error "
                 "that it printed, or raise memory_limit_mb"
             )
