@@ -72,6 +72,7 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
         assert 0 < line["thinking_tokens"] <= 160
     assert any(line["grad_norm"] > 0 for line in steps)
     assert [line["step"] for line in metrics(out, "validation")] == [0, 2]
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert samples and {"problem", "thought", "answered"} <= set(samples[0])
 

@@ -59,13 +59,16 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Oracle:
 def test_everything_is_printed_written_and_drawn(
     oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["m", "--modes", "natural,truncated", "--n", "35", "--samples", "2"]
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "reward": 0.5}\n')
+    argv = [str(tmp_path / "m"), "--modes", "natural,truncated", "--n", "35", "--samples", "2"]
     argv += ["--json", str(tmp_path / "e.json"), "--plots", str(tmp_path / "plots")]
     argv += ["--api-key", "secret"]
     assert run(parse(Options, argv, prog="ponder eval")) == 0
     out = capsys.readouterr()
     assert "anytime accuracy" in out.out
-    assert str(tmp_path / "plots" / "anytime.svg") in out.out
+    for name in ("anytime.svg", "training.png"):
+        assert str(tmp_path / "plots" / name) in out.out
     assert f"{35 * 2 * 7}/{35 * 2 * 7}" in out.err  # natural and free share their answers
     text = (tmp_path / "e.json").read_text(encoding="utf-8")
     written = json.loads(text)

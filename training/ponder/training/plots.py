@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,21 @@ _STYLE: Any = {  # typed Any: matplotlib spells out every key it knows
     "svg.hashsalt": "ponder",
 }
 _LINE: Any = {"linewidth": 1.2, "markersize": 4}
+_KINDS: dict[str, Look] = {
+    "step": {"color": _COLOURS[0], "linewidth": 1.0},
+    "validation": {"color": _COLOURS[1], "linewidth": 0.8, "marker": "o", "markersize": 4},
+}
+_TRAINING = (
+    "reward",
+    "accuracy",
+    "thinking_tokens",
+    "truncation_rate",
+    "zero_variance_share",
+    "entropy",
+    "clipped_high",
+    "clipped_low",
+    "grad_norm",
+)
 _SIZE = (6.0, 3.4)  # inches
 _PANEL = (3.2, 2.2)
 _CLOSE = 0.05  # of the width of the axes
@@ -114,20 +129,16 @@ def length_by_difficulty(samples: Sequence[Sample]) -> list[Curve]:
     return list(curves.values())
 
 
-def plot_training(
-    runs: Mapping[str, Path], stem: Path, columns: Sequence[str] | None = None
-) -> list[Path]:
-    """Small multiples of metrics over steps, a line per run, as `stem`.png and .svg.
+def plot_training(metrics: Path, stem: Path) -> list[Path]:
+    """The curves of a run's `metrics.jsonl`, a panel per metric, as `stem`.png and .svg.
 
-    Runs are JSONL files of objects with `step` and numbers, of which a line may hold only some.
-    Without `columns` every number is drawn. Raises `ValueError` where nothing can be.
+    Lines are the steps' rollouts, points the validations. Raises `ValueError` where it holds none
+    of the metrics.
     """
-    rows = {label: _metrics(path) for label, path in runs.items()}
-    numbers = [name for of_run in rows.values() for row in of_run for name in row if name != "step"]
-    names = list(dict.fromkeys(numbers if columns is None else columns))
-    missing = sorted(set(names) - set(numbers))
-    if missing or not names:
-        raise ValueError(f"no metric {', '.join(missing)} in {', '.join(map(str, runs.values()))}")
+    entries = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    names = [name for name in _TRAINING if any(name in entry for entry in entries)]
+    if not names:
+        raise ValueError(f"{metrics} holds none of {', '.join(_TRAINING)}")
     across = min(3, math.ceil(math.sqrt(len(names))))
     down = math.ceil(len(names) / across)
     with mpl.rc_context(_STYLE):
@@ -135,15 +146,14 @@ def plot_training(
         panels = figure.subplots(down, across, squeeze=False).flatten()
         for panel, name in zip(panels, names, strict=False):
             panel.set(title=name.replace("_", " "), xlabel="step")
-            for i, (label, of_run) in enumerate(rows.items()):
-                points = [(row["step"], row[name]) for row in of_run if name in row]
-                colour = _COLOURS[i % len(_COLOURS)]
-                panel.plot(*zip(*points, strict=True), color=colour, label=label, **_LINE)
+            for kind, look in _KINDS.items():
+                points = [(e["step"], e[name]) for e in entries if e["kind"] == kind and name in e]
+                if points:
+                    panel.plot(*zip(*points, strict=True), label=kind, **look)
+            if len(panel.lines) > 1:
+                panel.legend(fontsize="x-small")
         for panel in panels[len(names) :]:
             panel.remove()
-        if len(runs) > 1:
-            handles, labels = panels[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(runs)))
         return _save(figure, stem)
 
 
@@ -155,28 +165,36 @@ def draw(
     y_label: str,
     band: bool = False,
     dodge: float = 0.0,
+    zoom: bool = False,
+    first: int = 0,
 ) -> list[Path]:
     """Curves with error bars, or bands, as `stem`.png and `stem`.svg; accuracies in percent.
 
     Curves that share their x are put `dodge` beside each other, so that their bars can be seen.
+    The y axis begins at 0, and an accuracy's ends at 100 %, unless it shall `zoom` in. `first` is
+    the place of the first colour, for figures that leave out what others show.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
         axes.set(xlabel=x_label, ylabel=y_label)
-        for i, curve in enumerate(curves):
-            shift = (i - (len(curves) - 1) / 2) * dodge
+        for i, curve in enumerate(curves, first):
+            shift = (i - first - (len(curves) - 1) / 2) * dodge
             x = [at + shift for at in curve.x]
-            look: Look = {"color": _COLOURS[i % len(_COLOURS)], "zorder": 3 + len(curves) - i}
+            look: Look = {
+                "color": _COLOURS[i % len(_COLOURS)],
+                "zorder": 3 + len(curves) + first - i,
+            }
             _draw_interval(axes, x, curve.y, band, look)
             marker = _MARKERS[i % len(_MARKERS)]
             y = [estimate.mean for estimate in curve.y]
             axes.plot(x, y, marker=marker, label=curve.label, **_LINE, **look)
-        axes.set_ylim(bottom=0)
-        if y_label == "accuracy":
-            axes.set_ylim(-0.04, 1.04)  # room for markers at 0 and 100 %
+        if not zoom:
+            # An accuracy has room for markers at 0 and 100 %.
+            axes.set_ylim(*((-0.04, 1.04) if "accuracy" in y_label else (0, None)))
+        if "accuracy" in y_label:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        for i, curve in enumerate(curves):
+        for i, curve in enumerate(curves, first):
             _name_points(axes, curve, _COLOURS[i % len(_COLOURS)], above=i % 2 == 0)
         if len(curves) > 1:
             figure.legend(loc="outside right upper")
@@ -207,15 +225,6 @@ def _name_points(axes: Axes, curve: Curve, colour: str, *, above: bool) -> None:
         offset = (5, 5) if above else (5, -9)
         text = ", ".join(names)
         axes.annotate(text, at, offset, textcoords="offset points", color=colour, size="x-small")
-
-
-def _metrics(path: Path) -> list[dict[str, float]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [
-        {name: value for name, value in json.loads(line).items() if isinstance(value, int | float)}
-        for line in lines
-        if line.strip()
-    ]
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

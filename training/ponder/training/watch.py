@@ -32,7 +32,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Writes `metrics.jsonl` and `samples.jsonl`, and moves a bar with the time left.
+    """Writes `metrics.jsonl` and `samples.jsonl`, moves a bar with the time left, draws curves.
 
     Steps count rollouts, not optimizer updates. Lines of steps beyond `done` are dropped: a
     resumed run repeats them. Nothing is written where this is not the main process.
@@ -86,7 +86,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             self._write(SAMPLES, {"step": step, **rollout})
 
     def close(self) -> None:
+        """The run has ended: draw its curves."""
         self._bar.close()
+        if self._main:
+            from .plots import plot_training
+
+            plot_training(self._out / METRICS, self._out / "training")
 
     def _write(self, name: str, entry: Mapping[str, object]) -> None:
         if self._main:

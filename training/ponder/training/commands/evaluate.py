@@ -100,7 +100,8 @@ def run(options: Options) -> int:
     from ponder.training.report import as_json, print_report
 
     if options.plots is not None:
-        from ponder.training.plots import plot_evaluation  # missing matplotlib is said first
+        # Missing matplotlib is said first.
+        from ponder.training.plots import plot_evaluation, plot_training
 
     try:
         problems = held_out(find_tasks(options.tasks), options.n, "test", options.seed)
@@ -125,6 +126,8 @@ def run(options: Options) -> int:
     figures: list[Path] = []
     if options.plots is not None:
         figures = plot_evaluation(samples, options.plots)
+        if (metrics := Path(options.model) / "metrics.jsonl").exists():
+            figures += plot_training(metrics, options.plots / "training")
     print_report(samples, Console())
     for file in figures:
         print(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bootstrap import paired_bootstrap
 from ..plots import Curve, draw
 from ..statistics import Estimate, mean, share
 from .claims import Arm
@@ -16,9 +17,10 @@ from .records import COLD_START, Record
 FIGURES = {
     "accuracy-tokens": "accuracy against tokens",
     "anytime": "anytime accuracy",
+    "anytime-gain": "what the anytime accuracy gains over the cold start, with 95 % intervals",
     "length-difficulty": "length against difficulty",
-    "training-accuracy": "validation accuracy",
-    "training-tokens": "validation length",
+    "training-accuracy": "validation accuracy, with the range of the seeds",
+    "training-tokens": "validation length, with the range of the seeds",
 }
 """File stem → what it shows."""
 
@@ -34,6 +36,7 @@ def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_recor
         directory / "accuracy-tokens",
         x_label="mean thinking tokens",
         y_label="accuracy",
+        zoom=True,
     )
     draw(
         [
@@ -43,7 +46,6 @@ def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_recor
         directory / "anytime",
         x_label="thinking budget (tokens)",
         y_label="accuracy",
-        band=True,
     )
     level = np.array([p["difficulty"] for p in cold_record["problems"]])
     levels = sorted(set(level.tolist()))
@@ -61,18 +63,35 @@ def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_recor
         y_label="mean thinking tokens",
         dodge=0.06,
     )
+    if not main:
+        return
+    for_budgets = [name for name in main if name not in ("dapo", "htpo")]
+    draw(
+        [Curve(name, list(GRID), _gains(main[name], cold)) for name in for_budgets],
+        directory / "anytime-gain",
+        x_label="thinking budget (tokens)",
+        y_label="accuracy less the cold start's",
+        band=True,
+        zoom=True,
+        first=1,
+    )
     for stem, what, label in (
         ("training-accuracy", "accuracy", "accuracy"),
         ("training-tokens", "thinking_tokens", "mean thinking tokens"),
     ):
-        if main:
-            curves = [_training_curve(name, arm, what) for name, arm in main.items()]
-            draw(curves, directory / stem, x_label="step", y_label=label, band=True)
+        curves = [_training_curve(name, arm, what) for name, arm in main.items()]
+        draw(curves, directory / stem, x_label="step", y_label=label, band=True, zoom=True, first=1)
 
 
 def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimate:
     """With its interval over problems; `samples` of each problem and seed."""
     return share(values_SP.mean(0).tolist(), values_SP.size * samples)
+
+
+def _gains(arm: Arm, cold: Arm) -> list[Estimate]:
+    """At every budget of GRID."""
+    pairs = zip(arm.anytime(), cold.anytime(), strict=True)
+    return [paired_bootstrap(ours_SP, theirs_SP, n=2000) for ours_SP, theirs_SP in pairs]
 
 
 def _training_curve(name: str, arm: Arm, what: str) -> Curve:
