@@ -32,6 +32,13 @@ def test_a_contract_is_kept_but_for_what_is_trained(tmp_path: Path) -> None:
     assert base.config["model_type"] == "qwen3"
 
 
+def test_budgets_that_cut_are_not_hinted_at(tmp_path: Path) -> None:
+    base, held = Base.find(recipe(tmp_path, "brpo")), Contract.load(TINY)
+    assert held is not None and held.budget_hint
+    assert base.contract.budget_hint is None
+    assert base.contract.trained_budgets != held.trained_budgets
+
+
 def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
     base = Base.find(recipe(tmp_path, "grpo", base=str(bare)))
     family = recognise(base.tokenizer.chat_template)

@@ -90,7 +90,8 @@ def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Con
     if isinstance(method, HbpoConfig):
         hint, budgets = method.hint, method.budgets
     elif isinstance(method, BrpoConfig):
-        budgets = method.budgets
+        # Trained to be cut, not told: a hint at one of these budgets would be new to it.
+        hint, budgets = None, method.budgets
     return replace(
         contract,
         method=method.method,
