@@ -146,6 +146,24 @@ def test_one_of_several_models_is_chosen_by_name() -> None:
         server.meet(model="huge")
 
 
+@pytest.mark.parametrize(
+    ("message", "finish", "answer"),
+    [
+        ({"content": "<think>\n5 + 7 = 12.</think> It is 12."}, "stop", " It is 12."),
+        ({"content": "5 + 7 = 12.</think> It is"}, "length", " It is"),
+        ({"content": "<think>\n5 + 7 = 12. Wait"}, "length", ""),
+        ({"content": "5 + 7 = 12. Wait"}, "length", ""),
+        ({"content": "It is 12", "reasoning": "5 + 7 = 12."}, "length", "It is 12"),
+        ({"content": "It is 12.", "reasoning_content": "5 + 7 = 12."}, "stop", "It is 12."),
+    ],
+)
+def test_a_thought_is_no_answer(message: dict[str, str], finish: str, answer: str) -> None:
+    said = {"choices": [{"message": message, "finish_reason": finish}]}
+    server = Server(FOREIGN, answer=lambda _: httpx.Response(200, json=said))
+    ((reply,),) = server.ask([ASK])[1]
+    assert reply.text == answer
+
+
 def test_an_empty_answer_is_wrong_and_not_the_end() -> None:
     error = {"error": {"code": "no_answer_produced", "message": "nothing"}}
     server = Server(PONDER, answer=lambda _: httpx.Response(500, json=error))

@@ -113,7 +113,7 @@ def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
     assert not content["waiting_for"]
     page = (tmp_path / "results.md").read_text()
     plots = page.split("](results/plots/")[1:]
-    assert len(plots) == 5
+    assert len(plots) == 6
     for name in plots:
         assert (results / "plots" / name.partition(")")[0]).exists()
     assert write_report(results) and (tmp_path / "results.md").read_text() == page

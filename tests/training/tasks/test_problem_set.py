@@ -101,6 +101,11 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
         ('{"prompt": "a?", "answer": "1", "verifer": "math"}', "verifer"),
         ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, math"),
         ('{"prompt": "a?", "answer": "blue"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "1/2"}', "exact or math"),
+        (r'{"prompt": "a?", "answer": "\\frac{3}{4}"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "2^{10}"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "3 or 5"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "−7"}', "exact or math"),
         ('{"prompt": "a?", "answer": "1", "difficulty": "hard"}', "difficulty"),
     ],
 )
@@ -155,7 +160,7 @@ def test_a_data_set_is_a_task(data_set: Path) -> None:
 
 
 def test_the_first_split_is_train(data_set: Path) -> None:
-    (task,) = find_tasks([f"hf:{data_set}?prompt=question&answer=solution"])
+    (task,) = find_tasks([f"hf:{data_set}?prompt=question&answer=solution&verifier=math"])
     assert task.sample(Random(0), 0).question.startswith("train: ")
 
 

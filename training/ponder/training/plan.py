@@ -164,9 +164,20 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         "activations": width * micro * kept,
     }
     if recipe.rollouts.engine == "transformers":
-        cached = mine * (work.prompt + recipe.method.longest)
+        cached = _cached(recipe, work, processes)
         found["KV cache"] = 4 * 2 * model.layers * model.cache_width * cached
     return {name: float(value) for name, value in found.items()}
+
+
+def _cached(recipe: PolicyRecipe, work: Tokens, processes: int) -> float:
+    """Tokens that the largest batch of the sampler holds: rollouts, summaries or a validation."""
+    method, watched = recipe.method, recipe.validation
+    longest = work.prompt + method.longest
+    batches = [work.rows * longest, watched.problems * watched.samples * longest]
+    if isinstance(method, BrpoConfig):
+        summaries = work.rows * len(method.budgets) * method.summaries
+        batches.append(summaries * (longest + method.summary_tokens))
+    return max(batches) / processes
 
 
 def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -> Iterator[str]:
@@ -193,8 +204,8 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         f"  together  {work.forward:,} tokens forward (a backward token costs two), "
         f"{flops:.1e} FLOP; {flops * plan.steps:.1e} the whole run"
     )
-    state = _WEIGHT * model.parameters + _ADAMW * model.trained
-    saved = plan.steps // recipe.checkpoints.every
+    state = (_WEIGHT + _ADAMW) * model.trained
+    saved = -(-plan.steps // recipe.checkpoints.every)  # the last step's, too
     yield (
         f"checkpoints {saved} of {_size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
         f"kept; two exports of {_size(2 * model.parameters)}"
@@ -204,7 +215,8 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     else:
         yield "memory      a process, estimated"
     for processes in (1, 2, 4, 8):
-        if recipe.rollouts.prompts % (plan.updates * processes):
+        groups, rest = divmod(recipe.rollouts.prompts, plan.updates * processes)
+        if rest or plan.micro_batches > groups * method.group_size:
             continue
         needed = memory(recipe, model, work, processes)
         parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())

@@ -201,9 +201,11 @@ def load_recipe(path: Path) -> Recipe:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
-    kind = PolicyRecipe if isinstance(raw, dict) and "method" in raw else SftRecipe
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    kind = SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

@@ -36,7 +36,7 @@ def print_report(samples: Sequence[Sample], console: Console) -> None:
     if largest_k > 1:
         console.print(_passes(samples))
     console.print(
-        "per difficulty and family: accuracy ± half its 95 % interval,\n"
+        "per difficulty and family: accuracy (its 95 % interval) in percent,\n"
         f"below it thinking tokens{_PASSES_BELOW.format(k=largest_k) if largest_k > 1 else ''}\n"
     )
     for group in _groups(conditions(samples)):
@@ -149,7 +149,7 @@ def _crossed(name: str, label: Callable[[Sample], int | str], samples: Sequence[
     table = _table(name)
     for condition in asked:
         table.add_column(condition.name, justify="right", no_wrap=True)
-    for value in sorted({value for value, _ in cells}, key=str):
+    for value in sorted({value for value, _ in cells}):
         table.add_row(str(value), *(_short(cells[value, condition]) for condition in asked))
     return table
 
@@ -170,9 +170,10 @@ def _table(first: str, title: str | None = None) -> Table:
 
 
 def _short(cell: Cell) -> str:
-    half = (cell.accuracy.high - cell.accuracy.low) / 2
+    accuracy = cell.accuracy
     tokens = "–" if cell.tokens is None else f"{cell.tokens.mean:.0f}"
-    lines = [f"{100 * cell.accuracy.mean:.0f}±{100 * half:.0f}", tokens]
+    mean, low, high = (f"{100 * x:.0f}" for x in (accuracy.mean, accuracy.low, accuracy.high))
+    lines = [f"{mean} ({low}–{high})", tokens]
     k = _largest_k(cell)
     return "\n".join(lines if k == 1 else [*lines, _pass(cell, k)])
 

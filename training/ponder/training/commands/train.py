@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -69,10 +70,14 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
     import torch
 
     from ponder.training.export import cold_start_contract, export
+    from ponder.training.recipe import RecipeError
     from ponder.training.sft import train_sft
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
+    _make(directory)
+    if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
     result = train_sft(recipe)
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
     print(
@@ -82,20 +87,41 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
     return 0
 
 
+def _make(directory: Path) -> None:
+    """Before anything is loaded: what cannot be written should not be trained."""
+    from ponder.training.recipe import RecipeError
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise RecipeError(f"--out: {directory} cannot be written: {error.strerror}") from error
+
+
 def _policy(recipe: PolicyRecipe, options: Options) -> int:
     import torch
 
-    from ponder.training.engines.trl import Diverged
+    from ponder.training.engines.trl import Diverged, checkpoints
+    from ponder.training.recipe import RecipeError
     from ponder.training.rl import Run
     from ponder.training.tasks.workers import VerifierError, VerifierPool
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
+    _make(directory)
+    if directory.resolve() == Path(recipe.base).resolve():
+        raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
+    if options.resume and not checkpoints(directory):
+        print(f"ponder train: {directory} holds no checkpoint: starting anew", file=sys.stderr)
     try:
         with VerifierPool(recipe.rollouts.verifiers) as pool:
             Run(recipe, directory, pool.judge, options.resume).train()
     except (Diverged, VerifierError) as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"ponder train: stopped; --resume continues {directory}", file=sys.stderr)
+        raise
     print(f"{directory}: {recipe.method.method}, {recipe.optimisation.steps} steps")
     return 0

@@ -143,14 +143,18 @@ class HttpResponder:
 
 def _reply(completion: Any) -> Reply:
     choice = completion["choices"][0]
-    text = choice["message"].get("content") or ""
+    message = choice["message"]
+    text = message.get("content") or ""
     if "ponder" in choice:
         report = choice["ponder"]
         return Reply(text, report["thinking_tokens"], report["end_cause"])
     details = (completion.get("usage") or {}).get("completion_tokens_details") or {}
-    # A server that does not parse thoughts leaves them in the answer.
-    text = text.rpartition("</think>")[2]
     cause = "length" if choice.get("finish_reason") == "length" else "natural"
+    if not (message.get("reasoning") or message.get("reasoning_content")):
+        # A server that does not parse thoughts leaves them in front of the answer. A thought that
+        # the limit cut has none behind it.
+        _, ended, answer = text.rpartition("</think>")
+        text = answer if ended or (cause == "natural" and "<think>" not in text) else ""
     return Reply(text, details.get("reasoning_tokens"), cause)
 
 

@@ -74,7 +74,7 @@ class LocalResponder:
         contract = self._contract
         lacks: dict[Mode, str] = {}
         if not (contract.budget_hint and contract.trained_budgets):
-            lacks["hinted"] = f"a budget_hint and trained_budgets in its {FILE_NAME}"
+            lacks["hinted"] = f"a budget_hint with trained_budgets in its {FILE_NAME}"
         digest = hashlib.sha256((self._directory / FILE_NAME).read_bytes()).hexdigest()
         return Subject(str(self._directory), contract.trained_budgets, digest, lacks)
 

@@ -15,12 +15,12 @@ from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .records import COLD_START, Record
 
 FIGURES = {
-    "accuracy-tokens": "accuracy against tokens",
-    "anytime": "anytime accuracy",
-    "anytime-gain": "what the anytime accuracy gains over the cold start, with 95 % intervals",
-    "length-difficulty": "length against difficulty",
-    "training-accuracy": "validation accuracy, with the range of the seeds",
-    "training-tokens": "validation length, with the range of the seeds",
+    "accuracy-tokens": "accuracy against tokens, 95 % intervals over problems",
+    "anytime": "anytime accuracy, 95 % intervals over problems",
+    "anytime-gain": "anytime accuracy over the cold start, 95 % paired intervals",
+    "length-difficulty": "length against difficulty, 95 % intervals over problems",
+    "training-accuracy": "validation accuracy, range of the seeds",
+    "training-tokens": "validation length, range of the seeds",
 }
 """File stem → what it shows."""
 
@@ -70,7 +70,7 @@ def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_recor
         [Curve(name, list(GRID), _gains(main[name], cold)) for name in for_budgets],
         directory / "anytime-gain",
         x_label="thinking budget (tokens)",
-        y_label="accuracy less the cold start's",
+        y_label="points over the cold start",
         band=True,
         zoom=True,
         first=1,
@@ -89,8 +89,8 @@ def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimat
 
 
 def _gains(arm: Arm, cold: Arm) -> list[Estimate]:
-    """At every budget of GRID."""
-    pairs = zip(arm.anytime(), cold.anytime(), strict=True)
+    """In points, at every budget of GRID."""
+    pairs = zip(100 * arm.anytime(), 100 * cold.anytime(), strict=True)
     return [paired_bootstrap(ours_SP, theirs_SP, n=2000) for ours_SP, theirs_SP in pairs]
 
 

@@ -107,7 +107,7 @@ def _claims(made: Sequence[Claim]) -> list[str]:
 
 def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> list[str]:
     floor = float(np.mean(cold_record["floors"]))
-    head = ("arm", "seeds", "accuracy", "thinking tokens", "removable removed", "anytime")
+    head = ("arm", "seeds", "accuracy", "thinking tokens", "removable removed", "anytime, 20–320")
     shown = {COLD_START: cold, **arms}
     rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
     return [
@@ -117,8 +117,16 @@ def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) ->
         "",
         *_table(head, rows),
         "",
-        *(f"![{title}]({room}/plots/{name}.svg)" for name, title in FIGURES.items()),
-        "",
+        *(
+            line
+            for name, title in FIGURES.items()
+            for line in (
+                f"*{title[0].upper()}{title[1:]}*",
+                "",
+                f"![]({room}/plots/{name}.svg)",
+                "",
+            )
+        ),
     ]
 
 
@@ -156,7 +164,8 @@ def _hard(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
         "## Hard problems",
         "",
         f"pass@k in percent on the {len(hard)} problems that the cold start solves less than "
-        f"{HARD_BELOW:.0%} of the time.",
+        f"{HARD_BELOW:.0%} of the time. They were chosen by its own answers, which makes its row "
+        "too low: the others compare with each other.",
         "",
         *_table(("arm", *(f"k = {k}" for k in ks)), rows),
         "",
@@ -226,7 +235,8 @@ def _equal_tokens(main: Mapping[str, Arm]) -> list[str]:
                 f"{np.mean([v['thinking_tokens'] for v in at]):.1f}",
             )
         )
-    return ["## At equal sampled tokens", "", *_table(head, rows), ""]
+    within = f"The last validation at which a run had sampled at most {least / 1e6:.2f}M tokens."
+    return ["## At equal sampled tokens", "", within, "", *_table(head, rows), ""]
 
 
 def _sampled(record: Record, step: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,13 +13,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from .base import Problem, Split, content_digest, split_of
 from .verifiers import VERIFIERS, verify
-from .verify import final_number
 
 # Data sets hold whole numbers as numbers; the answer is their text.
 _Text = Annotated[
     str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v), Field(min_length=1)
 ]
 
+
+# One number with a name or a currency before it and a unit after it; all else may hold another one.
+_NUMBER = re.compile(
+    r"(?:[A-Za-z]\w* *= *)?[$€£]? *-?\d+(?:,\d{3})*(?:\.\d+)? *[%°]?(?: +[A-Za-z.]+)*\.?"
+)
+_FINALLY = "####"  # what GSM8K writes before the number, after the solution
 
 _LINE = 'write {"prompt": …, "answer": …} a line, with verifier, difficulty, id where wanted'
 
@@ -39,9 +45,10 @@ class Row(BaseModel):
         known = [name for name in VERIFIERS if name != "reasoning-gym"]
         if self.verifier not in known:
             raise ValueError(f"no verifier {self.verifier!r}: name one of {', '.join(known)}")
-        if self.verifier == "number" and final_number(self.answer) is None:
+        number = self.answer.rpartition(_FINALLY)[-1].strip()
+        if self.verifier == "number" and not _NUMBER.fullmatch(number):
             raise ValueError(
-                f"the answer {self.answer!r} holds no number: name the verifier exact or math"
+                f"the answer {self.answer!r} is not one number: name the verifier exact or math"
             )
         return self
 
