@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -75,7 +74,7 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
-    _make(directory)
+    _check_out(directory)
     if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
     result = train_sft(recipe)
@@ -87,16 +86,15 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
     return 0
 
 
-def _make(directory: Path) -> None:
+def _check_out(directory: Path) -> None:
     """Before anything is loaded: what cannot be written should not be trained."""
     from ponder.training.recipe import RecipeError
 
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise RecipeError(f"--out: {directory} cannot be written: {error.strerror}") from error
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RecipeError(f"--out: {there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RecipeError(f"--out: {there} cannot be written")
 
 
 def _policy(recipe: PolicyRecipe, options: Options) -> int:
@@ -109,7 +107,7 @@ def _policy(recipe: PolicyRecipe, options: Options) -> int:
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
-    _make(directory)
+    _check_out(directory)
     if directory.resolve() == Path(recipe.base).resolve():
         raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
     if options.resume and not checkpoints(directory):
