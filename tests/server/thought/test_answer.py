@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ponder.engine.base import TokenLogprob
@@ -116,11 +116,14 @@ def test_log_probabilities_come_with_their_text(
 
 
 @given(data=st.binary(max_size=30), every=st.integers(1, 9))
+@example(data=b"\xed\xa0", every=1)
 def test_without_a_stop_everything_is_shown_once(data: bytes, every: int) -> None:
     written, _ = write(data, every=every)
     whole = data.decode(errors="replace").lstrip()
-    # Bytes that end in the middle of a character are never shown.
-    assert written == whole or written + "\ufffd" == whole
+    # Bytes that end in the middle of a character are never shown; Python takes the beginning of an
+    # encoded surrogate (ED A0) for such a middle in a stream, and for two wrong bytes in a whole.
+    assert written + "\ufffd" * (len(whole) - len(written)) == whole
+    assert len(whole) - len(written) <= 2
 
 
 @given(
