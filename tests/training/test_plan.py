@@ -82,6 +82,8 @@ def test_memory_adds_up(tmp_path: Path) -> None:
     one, two = (plan.memory(own, model, work, processes) for processes in (1, 2))
     assert one["weights"] == one["gradients"] == one["AdamW"] / 2 == 4 * model.parameters
     assert one["KV cache"] == 4 * 2 * 3 * 64 * 16 * 180
+    summaries = plan.memory(recipe(tmp_path, "brpo"), model, work, 1)["KV cache"]
+    assert summaries == 4 * 2 * 3 * 64 * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
     assert two["activations"] == one["activations"] / 2
     assert two["weights"] == one["weights"]
     saving = own.model_copy(

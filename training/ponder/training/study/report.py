@@ -43,12 +43,14 @@ def write_report(results: Path) -> str:
     state = f"{len(scored)} of {planned} scored runs"
     _write_json(page.with_suffix(".json"), made, arms, state, pending(arms))
     main = {name: arms[name] for name in _MAIN if name in arms}
-    draw_figures(results / "plots", main, cold, cold_record)
+    if main:
+        draw_figures(results / "plots", main, cold, cold_record)
     text = "\n".join(
         [
             *_head(results.name, cold_record, state, pending(arms)),
             *_claims(made),
-            *_arms(results.name, arms, cold, cold_record),
+            *_arms(arms, cold, cold_record),
+            *(_figures(results.name) if main else []),
             *_equal_tokens(main),
             *_hints(arms, cold),
             *_hard(arms, cold),
@@ -105,9 +107,16 @@ def _claims(made: Sequence[Claim]) -> list[str]:
     ]
 
 
-def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> list[str]:
+def _arms(arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> list[str]:
     floor = float(np.mean(cold_record["floors"]))
-    head = ("arm", "seeds", "accuracy", "thinking tokens", "removable removed", "anytime, 20–320")
+    head = (
+        "arm",
+        "seeds",
+        "accuracy",
+        "thinking tokens",
+        "of the removable removed",
+        "anytime, 20–320",
+    )
     shown = {COLD_START: cold, **arms}
     rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
     return [
@@ -117,17 +126,14 @@ def _arms(room: str, arms: Mapping[str, Arm], cold: Arm, cold_record: Record) ->
         "",
         *_table(head, rows),
         "",
-        *(
-            line
-            for name, title in FIGURES.items()
-            for line in (
-                f"*{title[0].upper()}{title[1:]}*",
-                "",
-                f"![]({room}/plots/{name}.svg)",
-                "",
-            )
-        ),
     ]
+
+
+def _figures(room: str) -> list[str]:
+    shown = [
+        (f"*{title}*", "", f"![]({room}/plots/{name}.svg)", "") for name, title in FIGURES.items()
+    ]
+    return [line for lines in shown for line in lines]
 
 
 def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
