@@ -29,7 +29,8 @@ Ctrl-C     stop the answer that is being written"""
 
 
 def _key_of_environment() -> SecretStr | None:
-    key = os.environ.get("PONDER_API_KEY")
+    """The first, where the server's own variable lists several."""
+    key = os.environ.get("PONDER_API_KEY", "").split(",")[0].strip()
     return SecretStr(key) if key else None
 
 

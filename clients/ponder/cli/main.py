@@ -30,7 +30,9 @@ COMMANDS = {
         "ponder.training.commands.train", "train a checkpoint from a recipe", "'ponder[train]'"
     ),
     "eval": Command(
-        "ponder.training.commands.evaluate", "accuracy and tokens per budget", "'ponder[train]'"
+        "ponder.training.commands.evaluate",
+        "accuracy and tokens per budget",
+        "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'",
     ),
     "study": Command(
         "ponder.training.commands.study", "reproduce the papers' claims", "'ponder[train]'"
