@@ -118,10 +118,11 @@ AT_A_GLANCE = [
 THOUGHTS = [
     graph(
         "Tokens per second",
-        "What is generated for thoughts and answers, and what closing, retries and probes add.",
+        "What is generated for thoughts and answers, what closing and retries add, and what is "
+        "spent on requests that fail or are left.",
         {
             part: f"sum(rate(ponder_{part}_tokens_total{{{JOB}}}[$__rate_interval]))"
-            for part in ("thinking", "answer", "forced", "retry", "probe")
+            for part in ("thinking", "answer", "forced", "retry", "unfinished")
         },
         "short",
         stacked=True,
@@ -140,6 +141,18 @@ THOUGHTS = [
         "percentunit",
     ),
     graph(
+        "Thinking tokens per thought",
+        "How long thoughts are, cut or not: what a default budget is chosen from.",
+        quantiles("ponder_thinking_tokens"),
+        "short",
+    ),
+    graph(
+        "Time of thought",
+        "From the first sampled token to the end of the thought.",
+        quantiles("ponder_thinking_seconds"),
+        "s",
+    ),
+    graph(
         "Time to first answer token",
         "What a user waits for: from the request to the first text of the answer.",
         quantiles("ponder_time_to_first_answer_token_seconds"),
@@ -149,7 +162,7 @@ THOUGHTS = [
 SAVINGS = [
     graph(
         "Tokens per request, by arm",
-        "Thinking, forced, answer, retry and probe tokens, since the experiment began.",
+        "Thinking, forced, answer and retry tokens, since the experiment began.",
         {"{{arm}}": f"ponder:holdout:mean{{{TOKENS}}}"},
         "short",
     ),
@@ -205,8 +218,11 @@ ENGINE = [
     ),
     graph(
         "Errors",
-        "Requests that ended in an error, by its code.",
-        {"{{code}}": per_second("ponder_errors_total", "code")},
+        "Requests that ended in an error, by its code, and those whose client left.",
+        {
+            "{{code}}": per_second("ponder_errors_total", "code"),
+            "client left": f"sum(rate(ponder_client_disconnects_total{{{JOB}}}[$__rate_interval]))",
+        },
         "reqps",
     ),
 ]

@@ -12,7 +12,14 @@ from ponder.server.settings import Settings
 from .conftest import ROOT
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")])
-ELSEWHERE = {"build", "build-arg", "budgets", "tasks", "from-literal"}  # flags of other commands
+ELSEWHERE = {
+    "build",
+    "build-arg",
+    "budgets",
+    "tasks",
+    "modes",
+    "from-literal",
+}  # flags of other commands
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

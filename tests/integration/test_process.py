@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from ponder.server.process import StartupError, bind
 from ponder.server.settings import BUNDLED_MODEL
 
 from .conftest import start_server, wait_until
@@ -111,6 +112,14 @@ def test_a_taken_port_is_said_before_the_model_loads(tmp_path: Path) -> None:
         running = start_server(tmp_path / "log", "--port", str(taken.getsockname()[1]))
         assert running.process.wait(60) == 1
         assert "choose another --host or --port" in running.log.read_text()
+
+
+def test_a_server_that_still_loads_has_its_port() -> None:
+    with (
+        bind("127.0.0.1", 0) as held,
+        pytest.raises(StartupError, match="another --host or --port"),
+    ):
+        bind("127.0.0.1", held.getsockname()[1])
 
 
 def test_a_contract_for_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import httpx
 import openai
 import pytest
 
+from ponder.engine.tokenizer import ModelFiles
+from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger, report
 from ponder.server.settings import Settings
 from ponder.thought.holdout import Arm, Holdout
@@ -163,7 +165,8 @@ def test_sums_survive_a_restart(measuring: ServerProcess, tmp_path: Path) -> Non
     settings = Settings(  # type: ignore[call-arg]
         holdout=0.5, holdout_key=KEY, default_budget=BUDGET, budget_ceiling=CEILING, state=state
     )
-    ledger = open_ledger(settings, "tiny")
+    model = ServedModel.load(ModelFiles.find(settings.model), settings)
+    ledger = open_ledger(settings, model)
     after = asyncio.run(report(ledger, 0.5))
     ledger.close()
     assert after.model_dump() == before

@@ -23,6 +23,10 @@ class RequestRefusedError(EngineError):
         self.param = param
 
 
+class EngineOverloadedError(EngineError):
+    """The engine takes no more requests at the moment."""
+
+
 class EngineDeadError(EngineError):
     """The engine is gone; nothing more will be served by this process."""
 

@@ -19,6 +19,7 @@ from ponder.engine.base import (
     Chunk,
     EngineDeadError,
     EngineError,
+    EngineOverloadedError,
     RequestRefusedError,
     Sampling,
     TokenLogprob,
@@ -35,6 +36,16 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
+}
+_ONE_MODEL = "name the model before the `--`; another revision of it is a directory of its own"
+_ONE_SAMPLING = "requests say how they are sampled, and generation_config.json what they leave open"
+_NOT_AFTER_DASHES = {
+    "model": _ONE_MODEL,
+    "tokenizer": _ONE_MODEL,
+    "revision": _ONE_MODEL,
+    "tokenizer_revision": _ONE_MODEL,
+    "generation_config": _ONE_SAMPLING,
+    "override_generation_config": _ONE_SAMPLING,
 }
 
 
@@ -110,7 +121,7 @@ class VLLMEngine:
     async def generate(
         self, prompt: Sequence[int], sampling: Sampling, request_id: str
     ) -> AsyncGenerator[Chunk, None]:
-        from vllm.exceptions import VLLMClientError, VLLMError
+        from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 
@@ -135,8 +146,11 @@ class VLLMEngine:
         except VLLMClientError as error:  # no ValueError
             param = getattr(error, "parameter", None)
             raise RequestRefusedError(f"vLLM refused the request: {error}", param) from error
+        except GracefulHTTPError as error:  # its admission control
+            raise EngineOverloadedError(str(error)) from error
         except (VLLMError, ValueError) as error:
-            raise EngineError(f"vLLM refused or failed the request: {error}") from error
+            cause = error.__cause__ or error  # vLLM's own has no words of what happened
+            raise EngineError(f"vLLM failed the request: {cause!r}") from error
 
     def unfinished(self) -> int:
         unfinished: int = self._llm.get_num_unfinished_requests()
@@ -173,14 +187,21 @@ def prepare(model: Path) -> list[str]:
 
 
 def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
-    """vLLM's own parser on vLLM's own options; the last of two equal options wins."""
+    """vLLM's own parser on vLLM's own options; the last of two equal options wins.
+
+    What Ponder reads itself, the engine must not read elsewhere: such an option ends the process
+    with the parser's message.
+    """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser = FlexibleArgumentParser(prog="ponder serve MODEL --")
     parser = AsyncEngineArgs.add_cli_args(parser)
-    namespace = parser.parse_args(["--model", model, *options])
-    return AsyncEngineArgs.from_cli_args(namespace)
+    parsed, own = (parser.parse_args(["--model", model, *more]) for more in (options, []))
+    for name, remedy in _NOT_AFTER_DASHES.items():
+        if getattr(parsed, name) != getattr(own, name):
+            parser.error(f"--{name.replace('_', '-')} is not for vLLM alone: {remedy}")
+    return AsyncEngineArgs.from_cli_args(parsed)
 
 
 def _sampling_params(sampling: Sampling) -> Any:

@@ -13,12 +13,22 @@ from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
 def read_ask(request: ChatCompletionRequest) -> Ask:
     """What the request says of its budget. Raises 400 `invalid_budget`, `conflicting_budgets`."""
     numbers = {name: _number(name, value) for name, value in _numbers(request)}
-    budget = _agreed(numbers)
+    number = _agreed(numbers)
     effort = _effort(request)
+    budget = effort if number is None else number
+    switches = list(_switched_on(request))
+    if switches and budget == 0:
+        raise ApiError(
+            400,
+            "conflicting_budgets",
+            f"{switches[0]} asks for a thought and the budget is 0: leave one of them out",
+            param=switches[0],
+        )
     ponder = request.ponder
     return Ask(
-        budget=effort if budget is None else budget,
-        source="effort" if budget is None and effort is not None else "request",
+        budget=budget,
+        thinks=bool(switches),
+        source="effort" if number is None and effort is not None else "request",
         max_completion_tokens=request.completion_limit,
         min_thinking_tokens=ponder.min_thinking_tokens,
         min_answer_tokens=ponder.min_answer_tokens,
@@ -47,6 +57,16 @@ def _numbers(request: ChatCompletionRequest) -> Iterator[tuple[str, Any]]:
     if (request.chat_template_kwargs or {}).get("enable_thinking") is False:
         candidates.append(("chat_template_kwargs.enable_thinking", 0))
     return ((name, value) for name, value in candidates if value is not None)
+
+
+def _switched_on(request: ChatCompletionRequest) -> Iterator[str]:
+    """Where a thought was asked for without a number."""
+    if request.thinking is not None and request.thinking.type == "enabled":
+        yield "thinking.type"
+    if request.reasoning is not None and request.reasoning.enabled:
+        yield "reasoning.enabled"
+    if (request.chat_template_kwargs or {}).get("enable_thinking"):
+        yield "chat_template_kwargs.enable_thinking"
 
 
 def _number(name: str, value: Any) -> int:

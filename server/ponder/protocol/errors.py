@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ponder.engine.base import EngineDeadError, EngineError, RequestRefusedError
+from ponder.engine.base import (
+    EngineDeadError,
+    EngineError,
+    EngineOverloadedError,
+    RequestRefusedError,
+)
+from ponder.protocol.request import PonderOptions
 from ponder.thought import errors as thought
 
 
@@ -70,6 +76,7 @@ _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
     (thought.ContextLengthExceeded, 400, "context_length_exceeded", {}),
     (thought.InvalidCloseText, 400, "invalid_request", {}),
     (thought.NoAnswerProduced, 500, "no_answer_produced", NO_RETRY),
+    (EngineOverloadedError, 503, "overloaded", {"retry-after": "1"}),
     (EngineDeadError, 503, "engine_dead", {"retry-after": "5"}),
     (RequestRefusedError, 400, "invalid_request", {}),
     (EngineError, 502, "engine_error", {}),
@@ -85,6 +92,8 @@ def to_api_error(error: BaseException) -> ApiError | None:
     for kind, status, code, headers in _STATUS:
         if isinstance(error, kind):
             param = getattr(error, "param", None)
+            if param in PonderOptions.model_fields:
+                param = f"ponder.{param}"
             return ApiError(status, code, str(error), param=param, headers=headers)
     return None
 

@@ -84,6 +84,21 @@ Content = Annotated[
 ]
 
 
+def _one_or_several(stop: Any) -> Any:
+    if isinstance(stop, str):
+        return [stop]
+    if isinstance(stop, list):
+        return stop
+    raise ValueError("must be a string or a list of at most 16 strings")
+
+
+Stops = Annotated[
+    list[str],
+    BeforeValidator(_one_or_several, json_schema_input_type=str | list[str]),
+    Field(max_length=16),
+]
+
+
 class Message(Strict):
     """One turn. `reasoning` on an earlier assistant turn is handed to the chat template."""
 
@@ -193,13 +208,13 @@ class ChatCompletionRequest(Strict):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stops = Field(default_factory=list)
     stop_token_ids: list[TokenId] = Field(default_factory=list)
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
@@ -248,15 +263,9 @@ class ChatCompletionRequest(Strict):
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
         if switch is not None and not isinstance(switch, bool):
             raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
-        if any(not stop for stop in self.stops):
+        if any(not stop for stop in self.stop):
             raise ValueError("stop must not hold an empty string: it would stop everything")
         return self
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def completion_limit(self) -> int | None:

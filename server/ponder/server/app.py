@@ -49,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_operations)
     app.include_router(_v1)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     # What is handled as a bare Exception is logged and raised again: the planned ones are named.
     for planned in (ApiError, ThoughtError, EngineError, StateError, ValidationError, Exception):
         app.add_exception_handler(planned, _error)
@@ -127,10 +128,7 @@ async def chat_completions(request: Request) -> Response:
     """Think within a budget, then answer."""
     service = _service(request)
     service.admit(1)  # before a server that is full reads and tokenises more
-    try:
-        body = await _body(request, service.settings.max_body_bytes)
-    except ClientDisconnect:
-        return Response(status_code=499)
+    body = await _body(request, service.settings.max_body_bytes)
     asked = ChatCompletionRequest.model_validate_json(body)
     if len(body) < _LONG_BYTES:
         completion = service.complete(asked, request.headers)
@@ -210,6 +208,12 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left before its body was here: nobody reads this."""
+    _service(request).metrics.left()
+    return Response(status_code=499)
+
+
 async def _error(request: Request, error: Exception) -> JSONResponse:
     return _respond(_service(request), error)
 
@@ -237,6 +241,8 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     if api_error is None:
         logger.error("a request failed unexpectedly", exc_info=error)
         api_error = internal_error()
+    elif api_error.status == 502:
+        logger.error("the engine failed a request", exc_info=error)
     service.metrics.failed(api_error.code)
     fields = {"status": api_error.status, "code": api_error.code, "param": api_error.param}
     logger.info("answered with an error", extra={"fields": fields})
@@ -245,7 +251,9 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
 
 def _respond(service: Service, error: BaseException) -> JSONResponse:
     api_error = _as_api_error(service, error)
-    return JSONResponse(api_error.body(), api_error.status, headers=api_error.headers)
+    current = request_id.get()
+    headers = {"x-request-id": current} if current else {}
+    return JSONResponse(api_error.body(), api_error.status, {**api_error.headers, **headers})
 
 
 def _error_event(service: Service, error: BaseException) -> bytes:

@@ -61,7 +61,7 @@ class Completion:
         self._engine = engine
         self._sampling = _sampling(request, model)
         self._rules = AnswerRules(
-            stop=request.stops,
+            stop=tuple(request.stop),
             stop_token_ids=tuple(request.stop_token_ids),
             min_tokens=request.min_tokens,
         )

@@ -64,6 +64,7 @@ class Metrics:
             ["model", "end_cause", "arm"],
         )
         self._errors = counter("errors_total", "Requests that ended in an error", ["code"])
+        self._left = counter("client_disconnects_total", "Requests whose client left them", [])
         self._unjudged = counter(
             "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
         )
@@ -73,6 +74,10 @@ class Metrics:
         self._forced = counter("forced_tokens_total", "Tokens appended to close thoughts")
         self._retry = counter("retry_tokens_total", "Sampled tokens that a retry discarded")
         self._probe = counter("probe_tokens_total", "Tokens sampled to probe a thought")
+        self._unfinished = counter(
+            "unfinished_tokens_total",
+            "Completion tokens of requests that failed or whose client left",
+        )
         self._truncations = counter(
             "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
         )
@@ -118,6 +123,16 @@ class Metrics:
         """Count a request that was answered with an error."""
         self._errors.labels(code).inc()
 
+    def left(self) -> None:
+        """Count a request whose client left it."""
+        self._left.inc()
+
+    def unfinished(self, completion: Completion) -> None:
+        """Count what was spent on a request that came to no end of its own."""
+        arm = completion.assignment.arm
+        self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
+        self._unfinished.labels(arm).inc(completion.spent_tokens)
+
     def empty(self, arm: Arm) -> None:
         """Count a request whose answer stayed empty."""
         self._empty.labels(arm).inc()
@@ -137,7 +152,7 @@ class Metrics:
         for cause in ("budget", "length"):
             self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
-        for counter in (*tokens, self._probe, self._empty, self._violations):
+        for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
             counter.labels(arm)
 
     def _choice(self, outcome: Outcome, plan: Plan, started_at: float, arm: Arm) -> None:

@@ -56,7 +56,7 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM, SIGINT or the engine's death; returns the exit status."""
     logs.configure(settings.log_format)
     try:
-        listener = _bind(settings.host, settings.port)
+        listener = bind(settings.host, settings.port)
         files = ModelFiles.find(settings.model)
         model = ServedModel.load(files, settings)
         options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
@@ -78,7 +78,7 @@ async def _serve(
     listener: socket.socket,
 ) -> int:
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model.name)))
+        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
         verifier = traces = None
         if settings.verifier is not None:
             verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
@@ -100,6 +100,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(service),
+                log_config=None,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
@@ -112,6 +113,8 @@ class Server(uvicorn.Server):
         self._leaving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Its connections inherit it, and the port of those that linger is free for the next server.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await super().startup(sockets)
         self._watch = asyncio.create_task(self._leave_when_dead())
         # A full collection over all that vLLM imports stops the loop for half a second.
@@ -181,13 +184,15 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Take the port before the model is loaded, so that a taken one is said at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Two sockets that both say so may be bound to one port until one of them listens.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         listener.close()
         raise StartupError(

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.ledger import Entry, Ledger
+from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
 from ponder.thought.holdout import Holdout
 from ponder.thought.savings import Moments
@@ -40,10 +41,15 @@ def holdout(settings: Settings) -> Holdout:
     return Holdout(settings.holdout, secret)
 
 
-def open_ledger(settings: Settings, model: str) -> Ledger:
-    """The ledger of the experiment that these settings make. Raises `StateError`."""
+def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
+    """The ledger of the experiment that these settings make. Raises `StateError`.
+
+    A checkpoint that was trained anew is another model under the same name.
+    """
+    contract = model.contract
     experiment = {
-        "model": model,
+        "model": model.name,
+        "trained": contract and [contract.base_model, contract.recipe_sha256, contract.seed],
         "default_budget": settings.default_budget,
         "budget_ceiling": settings.budget_ceiling,
         "hint": settings.hint,

@@ -169,15 +169,20 @@ class Service:
                 answers[index].append(delta.text)
             emit(index, delta)
 
-        async with self._place(completion.request.n):
-            span = self._traces.begin(completion) if self._traces is not None else None
-            try:
-                await completion.run(heard if self._verifier else emit)
-            except BaseException as error:
-                self._account(completion, span, error)
-                raise
-            self._account(completion, span, None)
-        self.metrics.completed(completion)
+        try:
+            async with self._place(completion.request.n):
+                span = self._traces.begin(completion) if self._traces is not None else None
+                try:
+                    await completion.run(heard if self._verifier else emit)
+                except BaseException as error:
+                    self.metrics.unfinished(completion)
+                    self._account(completion, span, error)
+                    raise
+                self.metrics.completed(completion)
+                self._account(completion, span, None)
+        except asyncio.CancelledError:  # what ran out of time is an ApiError by now
+            self.metrics.left()
+            raise
         if self._verifier is not None:
             for answer in answers:
                 task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))

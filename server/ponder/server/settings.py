@@ -48,7 +48,9 @@ class Settings(BaseSettings):
         "does not say",
     )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of conversations served without the default budget, to compare with"
+        0.0,
+        description="share of conversations served without the saving policy (the default budget "
+        "and the hints), to compare with",
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"

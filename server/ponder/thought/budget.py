@@ -32,10 +32,12 @@ EFFORT_TOKENS = {
 class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
-    `budget` is None where the request is silent, -1 for no limit.
+    `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
+    without a number: the operator's default holds, unless that is none at all.
     """
 
     budget: int | None = None
+    thinks: bool = False
     source: Literal["request", "effort"] = "request"
     max_completion_tokens: int | None = None
     min_thinking_tokens: int = 0
@@ -96,7 +98,7 @@ def resolve(
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
     if not thinks:
-        if ask.budget is not None and ask.budget != 0:
+        if ask.thinks or (ask.budget is not None and ask.budget != 0):
             raise ReasoningUnsupported(
                 "this model does not think: leave thinking_token_budget out or set it to 0",
                 "thinking_token_budget",
@@ -182,7 +184,7 @@ def _effective(
     if ask.budget is not None:
         if ask.budget != UNLIMITED:
             candidates.append((ask.budget, ask.source))
-    elif limits.default != UNLIMITED:
+    elif limits.default != UNLIMITED and not (ask.thinks and limits.default == 0):
         candidates.append((limits.default, "default"))
     if limits.ceiling is not None:
         candidates.append((limits.ceiling, "ceiling"))

@@ -222,7 +222,7 @@ class Thought:
         self._show(self._writer.take(last=True), emit)
 
     async def _retry(self, segment: Segment, emit: Emit) -> None:
-        """Go on after the blank, with EOS masked for one token."""
+        """Go on after the blank, with EOS masked until there is one."""
         outcome = self.outcome
         if segment.finish == "stop":
             segment.truncate(len(segment.sampled) - 1)
@@ -230,12 +230,16 @@ class Thought:
             outcome.retry_tokens += 1
         if self._left() > 0:
             self._prompt += segment.sampled
-            segment = self._request(self._answer_sampling(1))
+            least = max(1, self._rules.min_tokens - self._answered())
+            segment = self._request(self._answer_sampling(least))
             await self._read_answer(segment, emit)
         if self._empty(segment):
+            most = self._plan.max_answer
+            bound = most is not None and self._answered() >= most
+            limit = "ponder.max_answer_tokens" if bound else "max_completion_tokens"
             raise NoAnswerProduced(
                 f"the model produced no answer in {outcome.completion_tokens} tokens: "
-                f"raise max_completion_tokens, or sample with a higher temperature"
+                f"raise {limit}, or sample with a higher temperature"
             )
 
     async def _read_answer(self, segment: Segment, emit: Emit) -> None:

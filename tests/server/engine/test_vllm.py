@@ -19,10 +19,11 @@ from ponder.engine.base import (
     Chunk,
     EngineDeadError,
     EngineError,
+    EngineOverloadedError,
     RequestRefusedError,
     Sampling,
 )
-from ponder.engine.vllm import VLLMEngine, cpu_settings
+from ponder.engine.vllm import VLLMEngine, cpu_settings, parse_options
 from ponder.server.settings import BUNDLED_MODEL
 
 
@@ -60,9 +61,39 @@ def test_parameters_that_vllm_does_not_make_are_the_requests_fault() -> None:
     assert error.param == "temperature"
 
 
-@pytest.mark.parametrize("error", [EngineGenerateError(), QueueOverflowError(), ValueError("x")])
+@pytest.mark.parametrize("error", [EngineGenerateError(), ValueError("x")])
 def test_what_fails_in_vllm_is_not_the_requests_fault(error: Exception) -> None:
     assert type(raised(error)) is EngineError
+
+
+def test_what_vllm_could_not_do_is_said() -> None:
+    error = EngineGenerateError()
+    error.__cause__ = OverflowError("too large")
+    assert "OverflowError('too large')" in str(raised(error))
+
+
+def test_a_full_queue_is_no_failure() -> None:
+    assert type(raised(QueueOverflowError())) is EngineOverloadedError
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--model", "other"),
+        ("--tokenizer=other",),
+        ("--revision", "v2"),
+        ("--tokenizer_revision", "v2"),
+        ("--generation-config", "vllm"),
+        ("--override-generation-config", '{"temperature": 0}'),
+    ],
+)
+def test_what_ponder_reads_too_is_not_for_vllm_alone(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(BUNDLED_MODEL, options)
+    assert "is not for vLLM alone" in capsys.readouterr().err
+    assert parse_options(BUNDLED_MODEL, ["--max-num-seqs", "7"]).max_num_seqs == 7
 
 
 def test_a_dead_engine_is_said_to_be_dead() -> None:

@@ -93,7 +93,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             chunk_sizes=chunk_sizes,
             delay=delay,
         )
-        ledger = open_ledger(config, model.name)
+        ledger = open_ledger(config, model)
         verifier = Verifier(config.verifier) if config.verifier else None
         traces = Traces(exporter) if exporter else None
         service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)

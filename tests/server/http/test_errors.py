@@ -45,6 +45,8 @@ def test_auto_needs_a_curve(serve: Serve) -> None:
         {"budget": 8, "chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning": {"max_tokens": 5}, "nvext": {"max_thinking_tokens": 6}},
         {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
+        {"budget": 0, "thinking": {"type": "enabled"}},
+        {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}},
     ],
 )
 def test_budgets_that_disagree_are_refused(serve: Serve, fields: dict[str, object]) -> None:
@@ -63,9 +65,15 @@ def test_an_explicit_budget_and_reserve_must_fit(serve: Serve) -> None:
     assert "raise it to" in error["message"]
 
 
+def test_a_parameter_is_named_as_it_was_sent(serve: Serve) -> None:
+    asked = {"max_completion_tokens": 40, "ponder": {"min_answer_tokens": 50}}
+    assert refused(serve(), openai.BadRequestError, **asked)["param"] == "ponder.min_answer_tokens"
+
+
 def test_a_model_that_does_not_think_has_no_budget(serve: Serve) -> None:
     running = serve("Just an answer.", thinks=False)
-    assert refused(running, openai.BadRequestError, budget=8)["code"] == "reasoning_unsupported"
+    for asked in ({"budget": 8}, {"reasoning": {"enabled": True}}):
+        assert refused(running, openai.BadRequestError, **asked)["code"] == "reasoning_unsupported"
     reply = running.ask(budget=0, reasoning_effort="none")
     assert reply.choices[0].message.content == "Just an answer."
 
@@ -213,6 +221,7 @@ def test_an_engine_that_fails_a_request_is_a_bad_gateway(serve: Serve) -> None:
         running.ask()
     assert caught.value.status_code == 502
     assert caught.value.body["code"] == "engine_error"  # type: ignore[index]
+    assert caught.value.response.headers["x-request-id"].startswith("chatcmpl-")
     with pytest.raises(openai.InternalServerError):
         serve(script=failing(0)).ask(stream=True)
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from ponder.engine.tokenizer import ModelFiles
 from ponder.server.ledger import StateError
+from ponder.server.model import ServedModel
+from ponder.server.savings import open_ledger
+from ponder.server.settings import Settings
 from ponder.thought import savings as estimator
 
 from .conftest import Running, Serve, wait_until
@@ -160,8 +167,22 @@ def test_a_client_that_leaves_is_charged_too(serve: Serve) -> None:
     with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body) as answer:
         next(answer.iter_lines())
     wait_until(lambda: 'arm="policy"' in series(running, "ponder_holdout_tokens_sum"))
-    assert series(running, "ponder_holdout_tokens_sum")['arm="policy"'] > 0
+    spent = series(running, "ponder_holdout_tokens_sum")['arm="policy"']
+    assert spent > 0
     assert savings(running)["quality"]["empty"]["policy"]["count"] == 0
+    assert series(running, "ponder_unfinished_tokens_total") == {'arm="policy"': spent}
+    assert series(running, "ponder_prompt_tokens_total")['arm="policy"'] > 0
+    assert series(running, "ponder_client_disconnects_total") == {"": 1}
+
+
+def test_a_client_that_leaves_its_feedback_unsaid_is_no_error(serve: Serve) -> None:
+    running = serve("ok")
+    host, port = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        head = f"POST /v1/ponder/x/feedback HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99\r\n\r\n"
+        client.sendall(head.encode() + b"{")
+    wait_until(lambda: series(running, "ponder_client_disconnects_total") == {"": 1})
+    assert series(running, "ponder_errors_total") == {}
 
 
 def test_state_survives_a_restart_and_is_shared(serve: Serve, tmp_path: Path) -> None:
@@ -189,6 +210,22 @@ def test_other_settings_are_another_experiment(serve: Serve, tmp_path: Path) -> 
     assert rate(other, reply.id, {"score": 1}).status_code == 200  # and is credited to the first
     feedback = savings(one)["quality"]["feedback"]
     assert sum(feedback[arm]["count"] for arm in ("policy", "holdout")) == 1
+
+
+def test_a_checkpoint_trained_anew_is_another_experiment(files: ModelFiles, tmp_path: Path) -> None:
+    settings = Settings(**HOLDOUT, state=tmp_path / "state.sqlite3")
+    model = ServedModel.load(files, settings)
+    assert model.contract is not None
+    anew = [
+        replace(model, contract=replace(model.contract, **change))
+        for change in ({}, {"seed": 1}, {"recipe_sha256": "0" * 64}, {"base_model": "other"})
+    ]
+    experiments = []
+    for served in (model, *anew):
+        with closing(open_ledger(settings, served)) as ledger:
+            experiments.append(ledger.experiment)
+    assert experiments[0] == experiments[1]
+    assert len(set(experiments)) == 4
 
 
 def test_no_name_and_no_text_is_kept(serve: Serve, tmp_path: Path) -> None:

@@ -80,3 +80,20 @@ def test_an_unknown_effort_lists_the_known_ones() -> None:
 
 def test_silence_is_no_budget() -> None:
     assert read_ask(request()).budget is None
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"thinking": {"type": "enabled"}},
+        {"reasoning": {"enabled": True}},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+    ],
+)
+def test_a_switch_asks_for_a_thought_and_for_no_number(switch: dict[str, Any]) -> None:
+    ask = read_ask(request(**switch))
+    assert (ask.budget, ask.thinks) == (None, True)
+    assert read_ask(request(**switch, budget=7)).budget == 7
+    with pytest.raises(ApiError) as caught:
+        read_ask(request(**switch, reasoning_effort="none"))
+    assert caught.value.code == "conflicting_budgets"

@@ -19,7 +19,8 @@ def request(**fields: Any) -> ChatCompletionRequest:
     ("header", "fields", "name"),
     [
         ("h", {"user": "u", "ponder": {"scope": "s"}}, "header:h"),
-        (None, {"user": "u", "ponder": {"scope": "s"}}, "user:u"),
+        (None, {"user": "u", "ponder": {"scope": "s"}}, "scope:s"),
+        ("", {"user": "u", "ponder": {}}, "user:u"),
         ("", {"user": "", "ponder": {"scope": "s"}}, "scope:s"),
         (None, {}, None),
     ],

@@ -42,6 +42,20 @@ def test_an_answer_that_stays_empty_is_an_error(chunks: Sequence[int]) -> None:
     assert life.content == ""
 
 
+@pytest.mark.parametrize(
+    ("limit", "most"), [("ponder.max_answer_tokens", 1), ("max_completion_tokens", None)]
+)
+def test_the_limit_that_left_no_answer_is_named(limit: str, most: int | None) -> None:
+    blanks = [*SINGLE.encode("ab</think>"), *b" " * 99, EOS]
+    life = live(script=tokens(blanks, [*b" ", EOS]), plan=plan(5, max_answer=most))
+    assert f"raise {limit}" in str(life.failure)
+
+
+def test_a_retry_keeps_to_the_least_that_was_asked_for() -> None:
+    life = live("", "42", plan=plan(5), rules=AnswerRules(min_tokens=5))
+    assert life.samplings[-1].min_tokens == 5
+
+
 def test_without_a_token_left_there_is_no_retry() -> None:
     life = live("0123456789", "", plan=plan(5, allowance=5 + len(CLOSE) + 1, reserve=1))
     assert life.failure is not None
