@@ -75,6 +75,9 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
     assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert samples and {"problem", "thought", "answered"} <= set(samples[0])
+    assert {sample["step"] for sample in samples} == {2}
+    if method == "hbpo":
+        assert len({sample["hint"] for sample in samples}) == len(METHODS[method]["budgets"])
 
     base, last = weights(TINY), weights(out)
     assert furthest(base, last) > 0
@@ -242,6 +245,9 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"optimisation": {"micro_batches": 9}}, "micro_batches = 9 must be at most the 8 rows"),
         ({"close_text": "no marker"}, "close_text: .*'</think>' exactly once"),
         ({"method": {"longest": 4090}}, "do not fit the 4096 positions"),
+        ({"method": {"longest": 4050}}, "method.longest: a validation problem's prompt"),
+        ({"lora": {"target_modules": ["q"]}}, "lora.target_modules: .* no q: name .* q_proj"),
+        ({"report_to": ["nosuch"]}, "report_to: nosuch"),
         ({"rollouts": {"longest_prompt": 2000}, "method": {"longest": 3000}}, "prompts of 2000"),
         ({"method": {"longst": 3}}, "method.hbpo.longst"),
         ({"optimiser": {}}, "optimiser"),

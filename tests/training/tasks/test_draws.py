@@ -64,6 +64,23 @@ def test_long_problems_are_left_out() -> None:
         Source(TINY_TASKS, 1, 4, 0, lambda _: False).problem(0, 0, 0, "k")
 
 
+def test_listed_problems_beside_an_endless_family_are_drawn_at_random() -> None:
+    """Each as often as any other of its list, however they spread over the difficulties."""
+    rows = [Row(prompt=f"What is {i}?", answer=str(i), difficulty=i) for i in range(40)]
+    uneven = ProblemSet("uneven", rows)
+    train = [p.id for level in uneven.difficulties for p in uneven.problems(level, "train")]
+    source = Source([uneven, TINY_TASKS[0]], 1, 4, 0, always)
+    drawn = [source.problem(0, 0, n, f"k/{n}") for n in range(1000)]
+    listed = [p.id for p in drawn if p.family == "uneven"]
+    assert set(listed) == set(train)
+    assert len(drawn) - len(listed) == pytest.approx(500, abs=80)
+    assert all(split_of(p) == "train" for p in drawn)
+    only = next(p for level in uneven.difficulties for p in uneven.problems(level, "test"))
+    held = ProblemSet("held", [Row(prompt=only.question, answer="1")])
+    with pytest.raises(ValueError, match="held has no training problem"):
+        Source([held, TINY_TASKS[0]], 1, 4, 0, always)
+
+
 def test_endless_families_are_drawn_by_key() -> None:
     """The order of the draws of a study must not change under it."""
     source = Source(TINY_TASKS, 0, 12, 9, always)

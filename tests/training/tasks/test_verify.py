@@ -8,6 +8,13 @@ from ponder.training.tasks.verify import final_answer, final_number, same_number
 @pytest.mark.parametrize(
     ("text", "number"),
     [
+        ("The answer is 3/2.", None),
+        (r"\frac{3}{4}", None),
+        ("2^{10}", None),
+        (r"\boxed{4}", "4"),
+        ("1/2 + 1/2 = 1", "1"),
+        ("x is \u22127", "-7"),
+        ("it is .5", "0.5"),
         ("The answer is 42.", "42"),
         ("42", "42"),
         ("first 7, then 12", "12"),

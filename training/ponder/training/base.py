@@ -52,6 +52,16 @@ class Base:
             raise RecipeError(f"close_text: {error}") from error
         return cls(files, tokenizer, form, compiled, _trained(contract, recipe, files))
 
+    def on_meta(self) -> Any:
+        """The model without weights."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(self.files.directory)
+            )
+
     @property
     def config(self) -> dict[str, Any]:
         """The model's config.json."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from ponder.engine.tokenizer import ModelFiles
 
-from .methods import METHODS, BrpoConfig, HbpoConfig
+from .limits import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
+from .methods import METHODS, BrpoConfig
 from .recipe import PolicyRecipe, RecipeError
 
 GIB = 1 << 30
@@ -64,6 +65,7 @@ class Shape:
     hidden: int
     intermediate: int
     cache_width: int  # keys or values of a token and layer, all heads together
+    positions: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +114,15 @@ def shape(recipe: PolicyRecipe) -> Shape:
         config.hidden_size,
         config.intermediate_size,
         config.num_key_value_heads * head,
+        getattr(config, "max_position_embeddings", None),
     )
 
 
 def _adapters(recipe: PolicyRecipe, model: Any) -> int:
     """Parameters of the low-rank matrices."""
-    import torch
-
     assert recipe.lora is not None
-    targets = recipe.lora.target_modules
-    return sum(
-        recipe.lora.rank * (module.in_features + module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and name != "lm_head"
-        and (targets == "all-linear" or name.rpartition(".")[2] in targets)
-    )
+    sides = (module.in_features + module.out_features for module in adapted(recipe, model))
+    return recipe.lora.rank * sum(sides)
 
 
 def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
@@ -138,9 +133,7 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
         answers = len(method.budgets) * method.summaries * method.summary_tokens
         row, sampled = method.longest + answers, method.longest + 1 + answers
     else:
-        # A hint is short, and no tokenizer is asked how short: a word is two tokens at most.
-        hint = 2 * len(method.hint.split()) if isinstance(method, HbpoConfig) else 0
-        row, sampled = method.longest + hint, method.longest
+        row, sampled = method.longest + hint_tokens(method), method.longest
     batches = method.generation_batches if method.dynamic_sampling else 1
     later = rows * (plan.updates - 1) // plan.updates
     return Tokens(prompt, prompt + row, rows, rows * sampled * batches, later * (prompt + row))
@@ -163,6 +156,9 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         "AdamW": _ADAMW * model.trained,
         "activations": width * micro * kept,
     }
+    if isinstance(recipe.method, BrpoConfig):
+        # Booleans, row by row; no more than a micro-batch's is there at once.
+        found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
         cached = _cached(recipe, work, processes)
         found["KV cache"] = 4 * 2 * model.layers * model.cache_width * cached
@@ -215,9 +211,10 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     else:
         yield "memory      a process, estimated"
     for processes in (1, 2, 4, 8):
-        groups, rest = divmod(recipe.rollouts.prompts, plan.updates * processes)
-        if rest or plan.micro_batches > groups * method.group_size:
-            continue
+        try:
+            check_processes(recipe, processes)
+        except RecipeError:
+            continue  # a run would refuse it
         needed = memory(recipe, model, work, processes)
         parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())
         yield f"  {processes} process{'es' if processes > 1 else ''}: {parts}"
@@ -251,8 +248,11 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
 def describe(recipe: PolicyRecipe) -> str:
     """The whole plan. Raises `RecipeError` where the recipe does not hold."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    check_trackers(recipe)
+    model = shape(recipe)
+    room_for_prompt(recipe, model.positions)
     prompt, source = prompt_tokens(recipe)
-    return "\n".join(lines(recipe, shape(recipe), prompt, source))
+    return "\n".join(lines(recipe, model, prompt, source))
 
 
 def _size(value: float) -> str:

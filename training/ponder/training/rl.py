@@ -5,7 +5,8 @@ OUT/best/          the weights with the best validation accuracy, servable
 OUT/checkpoints/   states to resume from
 OUT/recipe.json    what was run
 OUT/metrics.jsonl  a line per step and per validation
-OUT/samples.jsonl  some rollouts of every validation step
+OUT/samples.jsonl  some rollouts of every step that a validation follows
+OUT/training.png   the curves of the metrics
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ponder.engine.tokenizer import ModelFiles
 from .base import Base
 from .engines.trl import BudgetTrainer, GRPOConfig, checkpoints
 from .export import export
+from .limits import adapted, check_processes, check_trackers, room_for_prompt
 from .methods import METHODS
 from .recipe import PolicyRecipe, RecipeError
 from .rollout.experience import Collector, Experience, Judge
@@ -49,13 +51,17 @@ class Run:
         self._judge = judge
         self._start = self._last_checkpoint(resume)
         world = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate
-        _check_shares(recipe, world)
+        check_processes(recipe, world)
+        check_trackers(recipe)
         tasks = _tasks(recipe)
         base = Base.find(recipe)
+        room = room_for_prompt(recipe, base.config.get("max_position_embeddings"))
+        if recipe.lora is not None:
+            adapted(recipe, base.on_meta())
         self._contract = base.contract
-        self._reader, self._collector = _collector(recipe, base, tasks, judge)
-        self._validation = _validation(recipe, tasks, self._reader)
-        _check_positions(recipe, base, self._validation)
+        self._reader = _reader(base)
+        self._collector = _collector(recipe, tasks, self._reader, judge, room)
+        self._validation = _validation(recipe, tasks, self._reader, room)
         quieten()
         self._trainer = self._build(base.files, world)
 
@@ -82,8 +88,8 @@ class Run:
         if self._start is None:
             self.validate(0)
         trainer.train(resume_from_checkpoint=str(self._start) if self._start else None)
-        watch.close()
         self._export(self._out)
+        watch.close()
         trainer.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:
@@ -102,8 +108,9 @@ class Run:
             self._export(self._out / "best")
 
     def _observe(self, step: int, experience: Experience) -> None:
-        if step % self._recipe.validation.every == 0:
-            self._watch.sample(step, experience.shown)
+        """Some rollouts of every step that a validation follows; `step` counts from 0."""
+        if (step + 1) % self._recipe.validation.every == 0:
+            self._watch.sample(step + 1, experience.shown)
 
     def _last_checkpoint(self, resume: bool) -> Path | None:
         found = checkpoints(self._out)
@@ -241,12 +248,18 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
         raise RecipeError(f"tasks: {error}") from error
 
 
-def _collector(
-    recipe: PolicyRecipe, base: Base, tasks: Sequence[Task], judge: Judge
-) -> tuple[Reader, Collector]:
+def _reader(base: Base) -> Reader:
     try:
-        reader = Reader(base.tokenizer, base.compiled, base.form.think)
-        return reader, Collector(
+        return Reader(base.tokenizer, base.compiled, base.form.think)
+    except ValueError as error:
+        raise RecipeError(f"base: {error}") from error
+
+
+def _collector(
+    recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader, judge: Judge, room: int | None
+) -> Collector:
+    try:
+        return Collector(
             recipe.method,
             tasks,
             reader,
@@ -254,47 +267,27 @@ def _collector(
             prompts=recipe.rollouts.prompts,
             updates=recipe.optimisation.updates,
             seed=recipe.seed,
-            longest_prompt=recipe.rollouts.longest_prompt,
+            longest_prompt=recipe.rollouts.longest_prompt or room,
         )
     except ValueError as error:
-        raise RecipeError(f"base: {error}") from error
+        raise RecipeError(str(error)) from error
 
 
-def _validation(recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader) -> list[Prompt]:
+def _validation(
+    recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader, room: int | None
+) -> list[Prompt]:
     try:
         problems = held_out(tasks, recipe.validation.problems, "validation", _VALIDATION_SEED)
     except ValueError as error:
         raise RecipeError(f"validation.problems: {error}") from error
-    return [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
-
-
-def _check_shares(recipe: PolicyRecipe, world: int) -> None:
-    """Every process must get whole groups of every update, and validation problems."""
-    prompts, plan = recipe.rollouts.prompts, recipe.optimisation
-    if prompts % (plan.updates * world):
+    prompts = [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if room is not None and longest > room:
         raise RecipeError(
-            f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates x processes "
-            f"= {plan.updates} x {world}: every process learns from whole groups in every update"
+            f"method.longest: a validation problem's prompt has {longest} tokens, and the "
+            f"positions of {recipe.base} leave {room}: lower it, or the budgets"
         )
-    rows = prompts // plan.updates // world * recipe.method.group_size
-    if plan.micro_batches > rows:
-        raise RecipeError(
-            f"optimisation.micro_batches = {plan.micro_batches} must be at most the {rows} rows "
-            f"that each of {world} processes has in an update"
-        )
-    if recipe.validation.problems < world:
-        raise RecipeError(f"validation.problems must be at least the {world} processes")
-
-
-def _check_positions(recipe: PolicyRecipe, base: Base, prompts: Sequence[Prompt]) -> None:
-    """The longest row must fit the model."""
-    positions = base.config.get("max_position_embeddings")
-    limit = recipe.rollouts.longest_prompt or max(len(prompt.ids) for prompt in prompts)
-    if positions is not None and limit + recipe.method.longest > positions:
-        raise RecipeError(
-            f"method: prompts of {limit} tokens and responses of {recipe.method.longest} do not "
-            f"fit the {positions} positions of {recipe.base}: lower longest, or the budgets"
-        )
+    return prompts
 
 
 def _check_same(recipe: PolicyRecipe, path: Path) -> None:

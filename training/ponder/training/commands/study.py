@@ -50,6 +50,12 @@ def run(options: Options) -> int:
                 file=sys.stderr,
             )
             return 2
+        if other := study.of_other_code():
+            print(
+                f"ponder study: {other} records are of code that has changed since, and count for "
+                "nothing here: all runs start anew (--report-only shows what was recorded)",
+                file=sys.stderr,
+            )
         if code := _execute(study, options.jobs):
             return code
     print(write_report(options.results))

@@ -60,13 +60,12 @@ class Collector:
     ) -> None:
         if METHODS[config.method].rollout != "plain" and reader.form.opened_by != "template":
             raise ValueError(
-                f"{config.method} hints or cuts open thoughts, and this chat template leaves the "
-                "opening to the model: use one that ends with the start marker"
+                f"base: {config.method} hints or cuts open thoughts, and this chat template leaves "
+                "the opening to the model: use one that ends with the start marker"
             )
         if isinstance(config, BrpoConfig) and config.summary_tokens <= len(reader.form.close.ids):
             raise ValueError(
-                f"closing a thought takes {len(reader.form.close.ids)} tokens: "
-                "raise method.summary_tokens"
+                f"method.summary_tokens: closing a thought alone takes {len(reader.form.close.ids)}"
             )
         self._config = config
         self._method = METHODS[config.method]
@@ -126,7 +125,7 @@ class Collector:
             for i in range(self._updates)
         ]
         metrics = {**_measure(everything), "generation_batches": float(attempts)}
-        return Experience(updates, metrics, [group.shown for group in everything[:3]])
+        return Experience(updates, metrics, [it for group in everything[:3] for it in group.shown])
 
     def _groups(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[Group]:
         config = self._config
@@ -183,7 +182,10 @@ class Collector:
                     truncated=[not responses[i].formatted for i in members],
                     parts=_parts(advantages, start, start + size),
                     unjudged=sum(verdicts[i].failure is not None for i in members),
-                    shown=_show(responses[start], self._reader, rewards_B[start].item()),
+                    shown=[
+                        _show(responses[i], self._reader, rewards_B[i].item())
+                        for i in _first_of_each([responses[i].budget for i in members], start)
+                    ],
                     telling=kept_Q[start // size],
                 )
             )
@@ -235,7 +237,7 @@ class Collector:
                     truncated=[_closed_by_us(thoughts[i]) for i in members],
                     parts=_parts(advantages, start, start + size),
                     unjudged=sum(unjudged[i] for i in members),
-                    shown=_show_truncated(thoughts[start], self._reader, config.budgets),
+                    shown=[_show_truncated(thoughts[start], self._reader, config.budgets)],
                 )
             )
         return groups
@@ -253,7 +255,7 @@ class Group:
     truncated: list[bool]
     parts: Mapping[str, float]
     unjudged: int  # answers whose verifier failed
-    shown: Mapping[str, object]
+    shown: Sequence[Mapping[str, object]]
     telling: bool = True  # whether its rewards differ, where the method asks for that
 
     def muted(self) -> Group:
@@ -331,6 +333,11 @@ def _measure(groups: Sequence[Group]) -> dict[str, float]:
         "unjudged_answers": float(sum(group.unjudged for group in groups)),
         **{f"advantage_{n}": fmean(group.parts[n] for group in groups) for n in names},
     }
+
+
+def _first_of_each(budgets: Sequence[int | None], start: int) -> list[int]:
+    """The place of the first response told each budget; `start` is the place of the first."""
+    return [start + budgets.index(budget) for budget in dict.fromkeys(budgets)]
 
 
 def _show(response: Response, reader: Reader, reward: float) -> dict[str, object]:

@@ -75,9 +75,9 @@ def unpack(row: Row) -> list[Row]:
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     """Tensors of a batch, padded on the right to the longest row (W tokens).
 
-    `input_ids`, `position_ids` (B, W); `attention_mask` (B, W), or (B, 1, W, W) booleans where a
-    row has chunks; `loss_mask`, `advantages` (B, W-1), aligned with the tokens 1 to W-1 that the
-    model predicts; `correct`, `group_accuracy` (B,).
+    `input_ids`, `position_ids`, `attention_mask` (B, W); where a row has chunks `hidden_from`,
+    `hidden_to` (B, W), the tokens that each token does not see; `loss_mask`, `advantages` (B, W-1),
+    aligned with the tokens 1 to W-1 that the model predicts; `correct`, `group_accuracy` (B,).
     """
     size, width = len(rows), max(row.tokens for row in rows)
     ids_BW = torch.full((size, width), pad_id, dtype=torch.long)
@@ -85,8 +85,11 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     real_BW = torch.zeros(size, width, dtype=torch.long)
     learnt_BW = torch.zeros(size, width)
     advantage_BW = torch.zeros(size, width)
+    hidden_from_BW = torch.zeros(size, width, dtype=torch.long)
+    hidden_to_BW = torch.zeros(size, width, dtype=torch.long)
     for i, row in enumerate(rows):
-        begin, end = len(row.prompt), len(row.prompt) + len(row.completion)
+        begin = len(row.prompt)
+        end = begin + len(row.completion)
         ids_BW[i, :end] = torch.tensor((*row.prompt, *row.completion))
         position_BW[i, :end] = torch.arange(end)
         learnt_BW[i, begin:end] = torch.tensor(row.learnt, dtype=torch.float)
@@ -97,29 +100,30 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
             position_BW[i, at:end] = torch.arange(chunk.start, chunk.start + len(chunk.ids))
             learnt_BW[i, at + chunk.inserted : end] = 1.0
             advantage_BW[i, at:end] = chunk.advantage
+            hidden_from_BW[i, at:end] = chunk.start
+            hidden_to_BW[i, at:end] = at
         real_BW[i, :end] = 1
-    packed = any(row.chunks for row in rows)
+    hidden = {"hidden_from": hidden_from_BW, "hidden_to": hidden_to_BW}
     return {
         "input_ids": ids_BW,
         "position_ids": position_BW,
-        "attention_mask": _tree_mask(rows, width) if packed else real_BW,
+        "attention_mask": real_BW,
         "loss_mask": learnt_BW[:, 1:],
         "advantages": advantage_BW[:, 1:],
         "correct": torch.tensor([row.correct for row in rows]),
         "group_accuracy": torch.tensor([row.group_accuracy for row in rows]),
+        **(hidden if any(row.chunks for row in rows) else {}),
     }
 
 
-def _tree_mask(rows: Sequence[Row], width: int) -> torch.Tensor:
-    """(B, 1, W, W): true where the token of the second-last axis sees the token of the last."""
-    seen = torch.tril(torch.ones(width, width, dtype=torch.bool))
-    mask = seen.repeat(len(rows), 1, 1)
-    for i, row in enumerate(rows):
-        end = len(row.prompt) + len(row.completion)
-        for chunk in row.chunks:
-            at, end = end, end + len(chunk.ids)
-            mask[i, at:end, chunk.start : at] = False
-    return mask[:, None]
+def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch.Tensor:
+    """(B, 1, W, W): true where the token of the second-last axis sees the token of the last.
+
+    W² bytes a row: it is made for one batch at a time, and not kept.
+    """
+    key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
+    hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
+    return ((key_W <= key_W[:, None]) & ~hidden_BWW)[:, None]
 
 
 def score(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,9 +133,12 @@ def score(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
     logits of a whole batch.
     """
     learnt_BW = torch.nn.functional.pad(batch["loss_mask"], (1, 0))
+    mask = batch["attention_mask"]
+    if "hidden_from" in batch:
+        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
     output = model(
         input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
+        attention_mask=mask,
         position_ids=batch["position_ids"],
         labels=batch["input_ids"].masked_fill(learnt_BW == 0, -100),
         fused_lm_head=True,

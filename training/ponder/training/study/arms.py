@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ponder.thought import format as thought_format
+
 from ..recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
 
 PROTOCOL_VERSION = 3
@@ -144,15 +146,15 @@ def _recipe(arm: Arm, base: Base, rate: float, seed: int, steps: int | None = No
 _ROOM = Path(__file__).parents[1]
 _CODE: Sequence[str] = (
     "algorithms/*.py",
-    "rollout/*.py",
+    "base.py",
     "engines/trl.py",
     "methods.py",
     "rl.py",
-    "tasks/base.py",
-    "tasks/draws.py",
-    "tasks/tiny.py",
-    "tasks/verify.py",
+    "rollout/*.py",
     "study/measure.py",
+    "study/variance.py",
+    "tasks/*.py",
+    "traces.py",
 )
 
 
@@ -163,7 +165,8 @@ def code_sha256() -> str:
     What is edited while a study runs is not what the study runs.
     """
     digest = hashlib.sha256()
-    for pattern in _CODE:
-        for path in sorted(_ROOM.glob(pattern)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    serving = Path(thought_format.__file__).parent.glob("*.py")
+    training = (path for pattern in _CODE for path in _ROOM.glob(pattern))
+    for path in sorted((*training, *serving), key=lambda path: path.as_posix()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

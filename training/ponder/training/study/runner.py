@@ -45,6 +45,14 @@ class Study:
         """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
         return self._recorded().missing()
 
+    def of_other_code(self) -> int:
+        """Records that do not count: runs on this base, made by code that has changed since."""
+        records = read_records(self._results)
+        return sum(
+            r["base_sha256"] == self._base.sha256 and r["code_sha256"] != code_sha256()
+            for r in records
+        )
+
     def execute(self, jobs: int) -> None:
         """Run what is missing until nothing is; an interrupt leaves what is running resumable.
 

@@ -85,15 +85,11 @@ def split_of(problem: Problem) -> Split:
 
 
 def draw(task: Task, rng: Random, difficulty: int, split: Split) -> Problem:
-    """A problem of `task` that lies in `split`; `ValueError` where there is none."""
-    if isinstance(task, FiniteTask):
-        if listed := task.problems(difficulty, split):
-            return rng.choice(listed)
-    else:
-        for _ in range(_DRAWS):
-            problem = task.sample(rng, difficulty)
-            if split_of(problem) == split:
-                return problem
+    """A problem of an endless `task` that lies in `split`; `ValueError` where there is none."""
+    for _ in range(_DRAWS):
+        problem = task.sample(rng, difficulty)
+        if split_of(problem) == split:
+            return problem
     raise ValueError(f"{task.name} has no {split} problem of difficulty {difficulty}: leave it out")
 
 

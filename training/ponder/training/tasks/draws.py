@@ -18,8 +18,8 @@ class Source:
     Endless families are drawn from at random. Listed problems are visited in a shuffled order,
     each once before any comes again, and shuffled anew; those that dynamic sampling asks for
     beyond a step's first batch (`retries` batches at most) have an order of their own, so that the
-    main order holds wherever a run is resumed. Beside an endless family, listed problems are drawn
-    at random, too.
+    main order holds wherever a run is resumed. Beside an endless family a listed one has its turn
+    as often, and its problems are drawn at random, too. Raises `ValueError` for one without any.
     """
 
     def __init__(
@@ -35,18 +35,24 @@ class Source:
         self._prompts = prompts
         self._retries = retries
         self._fits = fits
-        self._listed: list[Problem] = []
-        finite = [task for task in tasks if isinstance(task, FiniteTask)]
-        if len(finite) == len(tasks):
-            self._listed = [
+        self._lists = {
+            task.name: [
                 problem
-                for task in finite
                 for difficulty in task.difficulties
                 for problem in task.problems(difficulty, "train")
                 if fits(problem)
             ]
-            if not self._listed:
-                raise ValueError("no training problem fits: raise rollouts.longest_prompt")
+            for task in tasks
+            if isinstance(task, FiniteTask)
+        }
+        for name, problems in self._lists.items():
+            if not problems:
+                raise ValueError(
+                    f"tasks: {name} has no training problem that fits: add problems (a fifth of "
+                    "them is kept for validation and tests), or raise rollouts.longest_prompt"
+                )
+        endless = len(self._lists) < len(tasks)
+        self._listed = [] if endless else [p for of in self._lists.values() for p in of]
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def problem(self, step: int, attempt: int, number: int, key: str) -> Problem:
@@ -56,6 +62,8 @@ class Source:
         rng = Random(hashlib.sha256(key.encode()).digest())
         for _ in range(_REDRAWS):
             task = rng.choice(self._tasks)
+            if listed := self._lists.get(task.name):
+                return rng.choice(listed)
             problem = draw(task, rng, rng.choice(task.difficulties), "train")
             if self._fits(problem):
                 return problem

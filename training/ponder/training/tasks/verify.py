@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 
 # Digits may be grouped by commas ("1,250"); a minus counts only where no digit stands before it.
-_NUMBER = re.compile(r"(?<![\d.])-?\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\d.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
+# What stands before a number that is the lower part of a fraction, or an exponent.
+_PARTS = ("/", "}{", "^", "^{")
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _STATED = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
 
 
 def final_number(text: str) -> str | None:
-    """The last number in `text` without grouping commas or leading zeros; None without any."""
-    numbers: list[str] = _NUMBER.findall(text)
-    if not numbers:
+    """The last number in `text` without grouping commas or leading zeros.
+
+    None without any, and where the last is a part of something: 3/2 is not 2.
+    """
+    text = text.replace("\u2212", "-")  # the minus of typesetters
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers or text[: numbers[-1].start()].rstrip().endswith(_PARTS):
         return None
-    number = numbers[-1].replace(",", "")
+    number = numbers[-1].group().replace(",", "")
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     whole, dot, fraction = digits.partition(".")
     fraction = fraction.rstrip("0")
