@@ -115,6 +115,18 @@ def test_the_papers_recipes_are_planned_without_the_hub(
 
 
 @pytest.mark.parametrize(
+    ("change", "named"),
+    [({"tasks": ["huge"]}, "no task 'huge'"), ({"close_text": "no marker"}, "close_text")],
+)
+def test_a_stated_prompt_length_excuses_nothing(
+    change: dict[str, Any], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = raw_recipe("hbpo", rollouts={"longest_prompt": 100}, **change)
+    assert run(Options(recipe=str(write_recipe(tmp_path / "own.yaml", raw)), dry_run=True)) == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("given", "flag"),
     [({"dry_run": True}, "--dry-run"), ({"base": "x"}, "--base"), ({"resume": True}, "--resume")],
 )

@@ -31,6 +31,8 @@ def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
         ("optimisation.muon_lr", "fast", "optimisation.muon_lr"),
         ("traces.hinted", 1.5, "traces.hinted"),
         ("traces.budgets", [], "traces.budgets"),
+        ("traces.budgets", [0, 40], "traces.budgets"),
+        ("traces.minimal", 0.9, "hinted and minimal"),
         ("model.kv_heads", 3, "kv_heads"),
         ("model.depth", 3, "model.depth"),
     ],

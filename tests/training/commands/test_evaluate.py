@@ -35,6 +35,11 @@ def test_budgets_below_minus_one_are_refused() -> None:
 def test_results_that_could_not_be_written_are_refused_before(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="make it first"):
         Options.model_validate({"model": "m", "json": tmp_path / "nowhere" / "e.json"})
+    with pytest.raises(ValidationError, match="name another file"):
+        Options.model_validate({"model": "m", "json": tmp_path})
+    (file := tmp_path / "file").touch()
+    with pytest.raises(ValidationError, match="name another directory"):
+        Options(model="m", plots=file)
 
 
 def test_a_directory_without_a_model_is_an_error(

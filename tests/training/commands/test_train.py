@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from ponder.thought.contract import Contract
+from ponder.training import sft
 from ponder.training.commands.train import Options, run
 from ponder.training.recipe import SftRecipe
 
@@ -42,7 +44,23 @@ def test_a_checkpoint_is_not_overwritten(
     assert "holds a checkpoint" in capsys.readouterr().err
     assert run(Options(recipe="tiny-hbpo", base=str(held.parent), out=held.parent)) == 2
     assert "is the base" in capsys.readouterr().err
+    assert run(Options(recipe="tiny-hbpo", base="another", out=held.parent)) == 2
+    assert "another run" in capsys.readouterr().err
     assert held.read_text() == "{}"
+
+
+def test_a_cold_start_that_diverges_leaves_nothing(
+    recipe: SftRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    monkeypatch.setattr(sft, "batch_loss", lambda *_: torch.tensor(float("nan")))
+    assert run(Options(recipe=str(path), out=tmp_path / "out")) == 1
+    assert "the loss is nan at step 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_that_is_no_text_is_an_error(

@@ -13,7 +13,7 @@ from ponder.training.commands.study import run as command
 from ponder.training.study.arms import Base, tuning_runs
 from ponder.training.study.claims import Arm, Claim, claims, pending, spearman
 from ponder.training.study.report import write_report
-from ponder.training.study.runner import cold_key
+from ponder.training.study.runner import StudyError, cold_key, execute
 
 from . import fakes
 
@@ -76,6 +76,7 @@ def test_seed_i_is_compared_with_seed_i() -> None:
     made = {c.id: c for c in claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)}
     assert made["hbpo_vs_grpo_tokens"].seeds == 3
     assert made["hbpo_tokens"].seeds == 4
+    assert made["hbpo_vs_length_penalty"].seeds == 2  # of the penalty's three
     alone = {
         name: Arm([r for r in arms[name].records if r["seed"] == seed])
         for name, seed in (("hbpo", 0), ("grpo", 1))
@@ -190,6 +191,12 @@ def test_a_run_that_fails_is_named(
     assert f"{tuning_runs(base)[0].key} failed" in said and "resumes the others" in said
     started = (results / "started.jsonl").read_text().splitlines()
     assert json.loads(started[0])["key"] == tuning_runs(base)[0].key
+
+
+def test_code_that_is_edited_while_the_study_runs_ends_it(tmp_path: Path, base: Base) -> None:
+    with pytest.raises(StudyError, match="start it again"):
+        execute(tuning_runs(base)[0], tmp_path, tmp_path, code="0" * 64)
+    assert not (tmp_path / "started.jsonl").exists()
 
 
 def test_a_missing_cold_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,11 @@ def test_a_reference_without_a_number_is_matched_by_nothing(text: str) -> None:
         ("The answer is blue.", "blue"),
         ("The answer is red. No: the answer is 3.5.", "3.5"),
         ("Answer: blue whale", "blue whale"),
+        ("The answer is: blue.", "blue"),
+        ("**Answer:** blue", "blue"),
+        ("**Answer**: blue", "blue"),
+        ("The answer is **blue**.", "blue"),
+        ("The answer isn't known", "The answer isn't known"),
         ("It is <answer> blue. </answer>, the answer is red", "blue."),
         ("<answer>red</answer><answer>blue\nwhale</answer>", "blue\nwhale"),
         ("Blue is it.", "Blue is it."),
@@ -69,5 +74,6 @@ def test_final_answer(text: str, answer: str) -> None:
 
 def test_texts_are_compared_letter_by_letter() -> None:
     assert same_text(" blue", "The answer is blue.")
+    assert same_text("U.S.", "The answer is U.S.")
     assert not same_text("blue", "The answer is Blue.")
     assert not same_text("blue", "blue or red")

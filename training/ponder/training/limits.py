@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ponder.engine.tokenizer import HFTokenizer
+
 from .methods import BrpoConfig, HbpoConfig, MethodConfig
 from .recipe import PolicyRecipe, RecipeError
 
@@ -29,17 +31,24 @@ def check_processes(recipe: PolicyRecipe, world: int) -> None:
         raise RecipeError(f"validation.problems must be at least the {world} processes")
 
 
-def hint_tokens(method: MethodConfig) -> int:
-    """Tokens of a budget's hint, at most: no tokenizer is asked, a word is two tokens at most."""
-    return 2 * len(method.hint.split()) if isinstance(method, HbpoConfig) else 0
+def hint_tokens(method: MethodConfig, tokenizer: HFTokenizer | None = None) -> int:
+    """Tokens of a budget's hint, at most; without a tokenizer an estimate, two for a word."""
+    if not isinstance(method, HbpoConfig):
+        return 0
+    if tokenizer is None:
+        return 2 * len(method.hint.split())
+    hints = (method.hint.format(budget=budget) for budget in method.budgets)
+    return max(len(tokenizer.encode(hint)) for hint in hints)
 
 
-def room_for_prompt(recipe: PolicyRecipe, positions: int | None) -> int | None:
+def room_for_prompt(
+    recipe: PolicyRecipe, positions: int | None, tokenizer: HFTokenizer | None = None
+) -> int | None:
     """Tokens that the base's positions leave to a prompt; None where they are not known."""
     if positions is None:
         return None
     method, given = recipe.method, recipe.rollouts.longest_prompt
-    beside = method.longest + hint_tokens(method)
+    beside = method.longest + hint_tokens(method, tokenizer)
     if isinstance(method, BrpoConfig):
         beside += method.summary_tokens
     if positions - beside < (given or 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ponder.engine.tokenizer import ModelFiles
@@ -227,16 +228,25 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
 
 def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     """The longest prompt, and who says so: the recipe, or some that were drawn."""
-    if recipe.rollouts.longest_prompt is not None:
-        return recipe.rollouts.longest_prompt, "rollouts.longest_prompt"
     from .base import Base
     from .rollout.plans import Reader
     from .tasks.draws import Source
     from .tasks.sources import find_tasks
 
-    base = Base.find(recipe)
+    given = recipe.rollouts.longest_prompt
+    # What the hub has is asked for only where its problems are needed.
+    named = [name for name in recipe.tasks if given is None or not name.startswith("hf:")]
     try:
-        source = Source(find_tasks(recipe.tasks), recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
+        tasks = find_tasks(named)
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
+    if given is not None and not Path(recipe.base).is_dir():
+        return given, "rollouts.longest_prompt"
+    base = Base.find(recipe)
+    if given is not None:
+        return given, "rollouts.longest_prompt"
+    try:
+        source = Source(tasks, recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
         reader = Reader(base.tokenizer, base.compiled, base.form.think)
         drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
     except ValueError as error:

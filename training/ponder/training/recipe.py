@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .methods import MethodConfig
+from .methods import Budgets, MethodConfig
 
 SHIPPED = Path(__file__).with_name("recipes")
 
@@ -49,13 +49,21 @@ class ModelShape(_Section):
 class TraceMix(_Section):
     """Which thoughts the model sees, as shares of the examples."""
 
-    budgets: tuple[int, ...] = Field(min_length=1, description="tokens a hint may promise")
+    budgets: Budgets = Field(description="tokens a hint may promise, rising")
     hinted: Share = Field(description="examples that carry a budget hint")
     minimal: Share = Field(description="examples that ask for minimal tokens")
     cut: Share = Field(description="examples whose thought is cut at a random token")
     cut_at_zero: Share = Field(description="cut examples that have no thought at all")
     longest: int = Field(ge=32, le=4096, description="tokens; longer thoughts lose re-checks")
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> TraceMix:
+        if self.hinted + self.minimal > 1:
+            raise ValueError(
+                "hinted and minimal are shares of the same examples: at most 1 together"
+            )
+        return self
 
 
 class Optimisation(_Section):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from ponder.engine.tokenizer import ModelFiles
@@ -55,7 +56,8 @@ class Run:
         check_trackers(recipe)
         tasks = _tasks(recipe)
         base = Base.find(recipe)
-        room = room_for_prompt(recipe, base.config.get("max_position_embeddings"))
+        positions = base.config.get("max_position_embeddings")
+        room = room_for_prompt(recipe, positions, base.tokenizer)
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._contract = base.contract
@@ -85,8 +87,6 @@ class Run:
         self._watch = watch
         trainer.add_callback(watch)
         trainer.add_callback(_Validate(self, recipe))
-        if self._start is None:
-            self.validate(0)
         trainer.train(resume_from_checkpoint=str(self._start) if self._start else None)
         self._export(self._out)
         watch.close()
@@ -104,7 +104,9 @@ class Run:
         sums = [float(correct), float(sum(r.thinking_tokens for r in responses)), len(responses)]
         totals = accelerator.reduce(torch.tensor(sums, device=accelerator.device), "sum").tolist()
         accuracy, thinking = totals[0] / totals[2], totals[1] / totals[2]
-        if self._watch.validated(step, accuracy, thinking):
+        # The main process alone knows the validations before a resume, and exporting is collective.
+        better = [self._watch.validated(step, accuracy, thinking)]
+        if broadcast_object_list(better)[0]:
             self._export(self._out / "best")
 
     def _observe(self, step: int, experience: Experience) -> None:
@@ -196,11 +198,15 @@ class Run:
 
 
 class _Validate(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Validates after every so many steps, and after the last."""
+    """Validates before the first step, after every so many, and after the last."""
 
     def __init__(self, run: Run, recipe: PolicyRecipe) -> None:
         self._run = run
         self._recipe = recipe
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._run.validate(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, rest = divmod(state.global_step, self._recipe.optimisation.updates)

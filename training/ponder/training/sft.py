@@ -28,6 +28,10 @@ _FINAL_LR_SHARE = 0.02
 _VALIDATION_BATCHES = 8
 
 
+class NotFinite(RuntimeError):
+    """The loss is NaN or infinite; the message names the step and the remedy."""
+
+
 @dataclass(slots=True)
 class SftResult:
     """What a run leaves: the model, its tokenizer, and losses in nats per learnt token."""
@@ -66,6 +70,11 @@ def train_sft(recipe: SftRecipe, progress: bool = True) -> SftResult:
     with tqdm(total=plan.steps, desc=recipe.name, unit="step", disable=not progress) as bar:
         for step, batch in enumerate(stream, start=1):
             loss = batch_loss(result.model, batch)
+            if not torch.isfinite(loss):
+                raise NotFinite(
+                    f"the loss is {loss.item()} at step {step}: train again with a smaller "
+                    "muon_lr, adamw_lr or clip_norm"
+                )
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(result.model.parameters(), plan.clip_norm)
             for optimizer, schedule in zip(optimizers, schedules, strict=True):

@@ -29,7 +29,8 @@ class AnytimeOutcomes:
     """How the A summaries of B thoughts cut at m budgets ended.
 
     `correct_BmA` is the verifier's word (bool); `formatted_BmA` says that thought and summary
-    hold exactly one end marker and that the thought did not end the text (bool); `length_B`
+    hold exactly one end marker, that the thought did not end the text and that the summary did
+    within its tokens, which the paper does not ask for: half an answer is none (bool); `length_B`
     counts the tokens that the model wrote into its thought, its own end marker included.
     """
 

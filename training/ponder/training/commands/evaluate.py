@@ -86,9 +86,25 @@ class Options(BaseModel):
     @field_validator("json_file")
     @classmethod
     def _writable(cls, file: Path | None) -> Path | None:
-        if file is not None and not file.parent.is_dir():
+        if file is None:
+            return file
+        if not file.parent.is_dir():
             raise ValueError(f"there is no directory {file.parent}: make it first")
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ValueError(f"{file} cannot be written: name another file")
         return file
+
+    @field_validator("plots")
+    @classmethod
+    def _drawable(cls, directory: Path | None) -> Path | None:
+        if directory is not None:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"{error}: name another directory") from error
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise ValueError(f"{directory} cannot be written: name another directory")
+        return directory
 
 
 def run(options: Options) -> int:

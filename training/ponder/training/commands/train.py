@@ -70,14 +70,18 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
 
     from ponder.training.export import cold_start_contract, export
     from ponder.training.recipe import RecipeError
-    from ponder.training.sft import train_sft
+    from ponder.training.sft import NotFinite, train_sft
 
     torch.set_num_threads(options.threads)
     directory = options.out or Path(recipe.name)
     _check_out(directory)
     if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
-    result = train_sft(recipe)
+    try:
+        result = train_sft(recipe)
+    except NotFinite as error:
+        print(f"ponder train: {error}", file=sys.stderr)
+        return 1
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
     print(
         f"{directory}: {result.tokens:,} tokens in {result.seconds:.0f} s, "
@@ -110,6 +114,8 @@ def _policy(recipe: PolicyRecipe, options: Options) -> int:
     _check_out(directory)
     if directory.resolve() == Path(recipe.base).resolve():
         raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
+    if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     if options.resume and not checkpoints(directory):
         print(f"ponder train: {directory} holds no checkpoint: starting anew", file=sys.stderr)
     try:

@@ -148,6 +148,7 @@ _CODE: Sequence[str] = (
     "algorithms/*.py",
     "base.py",
     "engines/trl.py",
+    "limits.py",
     "methods.py",
     "rl.py",
     "rollout/*.py",
@@ -162,10 +163,11 @@ _CODE: Sequence[str] = (
 def code_sha256() -> str:
     """Hash of the code that a run's weights and measurements depend on, as this process found it.
 
-    What is edited while a study runs is not what the study runs.
+    What is edited while a study runs ends it with the next run that starts.
     """
     digest = hashlib.sha256()
-    serving = Path(thought_format.__file__).parent.glob("*.py")
+    served = Path(thought_format.__file__).parents[1]
+    serving = (*served.glob("thought/*.py"), served / "engine" / "tokenizer.py")
     training = (path for pattern in _CODE for path in _ROOM.glob(pattern))
     for path in sorted((*training, *serving), key=lambda path: path.as_posix()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

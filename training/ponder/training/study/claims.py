@@ -133,6 +133,7 @@ def _claim(
     unit: Unit = "points",
     lower_is_better: bool = False,
     note: str = "",
+    n: int | None = None,
 ) -> Claim:
     scale = 100 if unit else 1
     value, low, high = (scale * x for x in (estimate.mean, estimate.low, estimate.high))
@@ -144,7 +145,7 @@ def _claim(
         target,
         direction_holds=high < 0 if lower_is_better else low > 0,
         magnitude_holds=value <= target if lower_is_better else value >= target,
-        n=arm.accuracy().shape[1],
+        n=arm.accuracy().shape[1] if n is None else n,
         seeds=arm.seeds,
         unit=unit,
         lower_is_better=lower_is_better,
@@ -183,23 +184,23 @@ def _no_loss(name: str, arm: Arm, other: Arm) -> Claim:
 
 
 def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
-    hbpo, penalty = arms["hbpo"], arms["length-penalty"]
+    hbpo, penalty = same_seeds(arms["hbpo"], arms["length-penalty"])
     tokens_KSP = _frontier(penalty, cold, "tokens")
     correct_KSP = _frontier(penalty, cold, "correct")
-    accuracy_HP, tokens_HP = hbpo.accuracy(), hbpo.tokens()
+    accuracy_SP, tokens_SP = hbpo.accuracy(), hbpo.tokens()
 
-    def ahead(seeds_H: Indices, seeds_S: Indices, problems: Indices) -> float:
-        at = tokens_HP[np.ix_(seeds_H, problems)].mean()
-        x_K = tokens_KSP[:, seeds_S][:, :, problems].mean((1, 2))
-        y_K = correct_KSP[:, seeds_S][:, :, problems].mean((1, 2))
+    def ahead(seeds: Indices, _: Indices, problems: Indices) -> float:
+        at = tokens_SP[np.ix_(seeds, problems)].mean()
+        x_K = tokens_KSP[:, seeds][:, :, problems].mean((1, 2))
+        y_K = correct_KSP[:, seeds][:, :, problems].mean((1, 2))
         order = np.argsort(x_K)
         # The best accuracy that the penalty reaches with as many tokens or fewer.
         frontier = np.interp(at, x_K[order], np.maximum.accumulate(y_K[order]))
-        return float(accuracy_HP[np.ix_(seeds_H, problems)].mean() - frontier)
+        return float(accuracy_SP[np.ix_(seeds, problems)].mean() - frontier)
 
     shortest = tokens_KSP.mean((1, 2)).min()
-    note = "beyond the frontier's shortest point" if tokens_HP.mean() < shortest else ""
-    estimate = bootstrap(ahead, hbpo.seeds, penalty.seeds, accuracy_HP.shape[1])
+    note = "beyond the frontier's shortest point" if tokens_SP.mean() < shortest else ""
+    estimate = bootstrap(ahead, hbpo.seeds, 1, accuracy_SP.shape[1])
     return [_claim("hbpo_vs_length_penalty", estimate, 0.0, hbpo, note=note)]
 
 
@@ -237,7 +238,11 @@ def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
 
     estimate = bootstrap(gain, hbpo.seeds, 1, len(before_P))
     before, after = correlations(np.arange(hbpo.seeds), np.arange(len(before_P)))
-    note = f"{before:.3f} before, {after:.3f} after"
+    # The noise of a problem's mean length lowers its correlation, and more so with fewer samples.
+    note = (
+        f"{before:.3f} before ({cold.samples()} samples a problem), "
+        f"{after:.3f} after ({hbpo.samples()})"
+    )
     return _claim("effort_correlation", estimate, 0.0, hbpo, unit="", note=note)
 
 
@@ -289,8 +294,8 @@ def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
         note += ": uninformative"
     widening = [arm.passes(16)[:, hard] - arm.passes(1)[:, hard] for arm in (htpo, dapo)]
     return [
-        _claim("htpo_hard", paired_bootstrap(ours, theirs), 8.6, htpo, note=note),
-        _claim("htpo_margin", paired_bootstrap(*widening), 0.0, htpo, note=note),
+        _claim("htpo_hard", paired_bootstrap(ours, theirs), 8.6, htpo, note=note, n=len(hard)),
+        _claim("htpo_margin", paired_bootstrap(*widening), 0.0, htpo, note=note, n=len(hard)),
     ]
 
 

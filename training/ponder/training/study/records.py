@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, scored_runs, tuning_runs
@@ -64,8 +63,12 @@ class Recorded:
 
     def score(self, validation: Record) -> float:
         """Accuracy less the price of thinking, in shares of the cold start's."""
-        tokens = fmean(self.cold["measured"]["natural"]["tokens"])
-        return float(validation["accuracy"] - _TOKEN_PRICE * validation["thinking_tokens"] / tokens)
+        price = _TOKEN_PRICE / self._cold_tokens()
+        return float(validation["accuracy"] - price * validation["thinking_tokens"])
+
+    def _cold_tokens(self) -> float:
+        """The cold start's thinking tokens on the validation problems: every run begins there."""
+        return float(next(r["validations"][0]["thinking_tokens"] for r in self.runs))
 
     def total(self) -> int:
         """Runs of the whole plan: the trials, and the scored ones, tuned or not."""

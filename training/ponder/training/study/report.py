@@ -179,13 +179,16 @@ def _hard(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
 
 
 def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The baselines are unbiased, so their gradients share a mean and their traces compare."""
     head = ("baseline", "trace of the covariance", "over that of no baseline")
     rows = [
         (name, f"{spread['trace']:.3g}", f"{spread['trace'] / found['none']['trace']:.2f}")
         for name, spread in found.items()
     ]
-    return ["## Variance of BRPO's gradient", "", *_table(head, rows), ""]
+    shrunk = [
+        "V2 holds the thought's own return, which shrinks the gradient to 7/8 of it (eight",
+        "thoughts a problem) and its trace to 49/64 without any less noise; the full one in part.",
+    ]
+    return ["## Variance of BRPO's gradient", "", *_table(head, rows), "", *shrunk, ""]
 
 
 def _tuning(recorded: Recorded) -> list[str]:

@@ -75,7 +75,8 @@ class Study:
                 # Tuning is over for all arms before the first scored run starts.
                 batch = [run for run in todo if run.kind == todo[0].kind]
                 futures = {
-                    pool.submit(execute, run, self._results, self._work): run for run in batch
+                    pool.submit(execute, run, self._results, self._work, code_sha256()): run
+                    for run in batch
                 }
                 for future in as_completed(futures):
                     if error := future.exception():
@@ -99,8 +100,13 @@ def _die_at_once() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def execute(run: Planned, results: Path, work: Path) -> None:
-    """Train (or resume), measure and record one run, on one thread."""
+def execute(run: Planned, results: Path, work: Path, code: str) -> None:
+    """Train (or resume), measure and record one run, on one thread.
+
+    Raises `StudyError` where this process found other code than the one that planned the run.
+    """
+    if code_sha256() != code:
+        raise StudyError("the code was edited while the study ran: start it again")
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 

@@ -1,7 +1,9 @@
 """How noisy BRPO's gradient is under each of its baselines, measured at the cold start.
 
 The same rollouts are weighed four ways; what differs is the baseline alone. Summaries are left out:
-their advantage is the same in all four.
+their advantage is the same in all four. V2 holds the thought's own return, which shrinks the mean
+gradient to 1 - 1/G of it, and the full baseline's does so in part: a part of their smaller traces
+is that shrinkage.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Source:
     each once before any comes again, and shuffled anew; those that dynamic sampling asks for
     beyond a step's first batch (`retries` batches at most) have an order of their own, so that the
     main order holds wherever a run is resumed. Beside an endless family a listed one has its turn
-    as often, and its problems are drawn at random, too. Raises `ValueError` for one without any.
+    as often, and its problems are drawn at random, too. Raises `ValueError` for a task without any.
     """
 
     def __init__(
@@ -51,6 +51,9 @@ class Source:
                     f"tasks: {name} has no training problem that fits: add problems (a fifth of "
                     "them is kept for validation and tests), or raise rollouts.longest_prompt"
                 )
+        for task in tasks:
+            if task.name not in self._lists:
+                self._draw(Random(seed), task)
         endless = len(self._lists) < len(tasks)
         self._listed = [] if endless else [p for of in self._lists.values() for p in of]
         self._order = lru_cache(maxsize=4)(self._shuffled)
@@ -60,14 +63,20 @@ class Source:
         if self._listed:
             return self._visit(step, attempt, number)
         rng = Random(hashlib.sha256(key.encode()).digest())
+        task = rng.choice(self._tasks)
+        if listed := self._lists.get(task.name):
+            return rng.choice(listed)
+        return self._draw(rng, task)
+
+    def _draw(self, rng: Random, task: Task) -> Problem:
         for _ in range(_REDRAWS):
-            task = rng.choice(self._tasks)
-            if listed := self._lists.get(task.name):
-                return rng.choice(listed)
             problem = draw(task, rng, rng.choice(task.difficulties), "train")
             if self._fits(problem):
                 return problem
-        raise ValueError("no problem with a short enough prompt: raise rollouts.longest_prompt")
+        raise ValueError(
+            f"tasks: {task.name} has no problem with a short enough prompt: raise "
+            "rollouts.longest_prompt"
+        )
 
     def _visit(self, step: int, attempt: int, number: int) -> Problem:
         batch = step if attempt == 0 else step * self._retries + attempt - 1

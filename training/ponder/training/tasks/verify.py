@@ -10,7 +10,7 @@ _NUMBER = re.compile(r"(?<![\d.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
 _PARTS = ("/", "}{", "^", "^{")
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_STATED = re.compile(r"\banswer(?: is|:)", re.IGNORECASE)
+_STATED = re.compile(r"\banswer\**(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
 
 
 def final_number(text: str) -> str | None:
@@ -40,16 +40,17 @@ def same_number(answer: str, text: str) -> bool:
 def final_answer(text: str) -> str:
     """The answer that `text` commits to, without the words around it.
 
-    Inside the last `<answer>` tags; else what follows the last "answer is" or "answer:", without
-    a full stop at the end; else the whole text.
+    Inside the last `<answer>` tags; else what follows the last "answer is", "answer:" or "answer
+    is:", without bold type and a full stop at the end; else the whole text.
     """
     if tagged := _TAGGED.findall(text):
         return str(tagged[-1]).strip()
     *before, stated = _STATED.split(text)
     stated = stated.strip()
-    return stated.removesuffix(".") if before else stated
+    return stated.removesuffix(".").strip("* \n").removesuffix(".") if before else stated
 
 
 def same_text(answer: str, text: str) -> bool:
-    """Whether `text` commits to `answer`, letter by letter."""
-    return final_answer(text) == answer.strip()
+    """Whether `text` commits to `answer`, letter by letter; a full stop may be the sentence's."""
+    reference = answer.strip()
+    return final_answer(text) in (reference, reference.removesuffix("."))
