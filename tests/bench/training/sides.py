@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from ponder.training import rl
+from ponder.training.base import Base
 from ponder.training.engines.trl import BudgetTrainer, GRPOConfig, GRPOTrainer
 from ponder.training.methods import BrpoConfig
 from ponder.training.recipe import PolicyRecipe
@@ -246,8 +247,10 @@ def sampling(options: argparse.Namespace) -> Figures:
 def collecting(options: argparse.Namespace, method: dict[str, Any]) -> tuple[Collector, Reader]:
     raw = recipe(options).model_dump() | {"method": {**method, "group_size": GROUP}}
     own = PolicyRecipe.model_validate(raw)
-    reader, collector = rl._collector(own, rl.Base.find(own), TINY_TASKS, judge)
-    return collector, reader
+    base = Base.find(own)
+    reader = Reader(base.tokenizer, base.compiled, base.form.think)
+    rollouts = {"prompts": own.rollouts.prompts, "updates": own.optimisation.updates}
+    return Collector(own.method, TINY_TASKS, reader, judge, **rollouts, seed=own.seed), reader
 
 
 def sampler(model: Any) -> Callable[..., list[list[int]]]:
