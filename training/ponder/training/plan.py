@@ -122,8 +122,8 @@ def shape(recipe: PolicyRecipe) -> Shape:
 def _adapters(recipe: PolicyRecipe, model: Any) -> int:
     """Parameters of the low-rank matrices."""
     assert recipe.lora is not None
-    sides = (module.in_features + module.out_features for module in adapted(recipe, model))
-    return recipe.lora.rank * sum(sides)
+    sides = sum(module.in_features + module.out_features for module in adapted(recipe, model))
+    return recipe.lora.rank * int(sides)
 
 
 def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
