@@ -185,8 +185,8 @@ def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
         for name, spread in found.items()
     ]
     shrunk = [
-        "V2 holds the thought's own return, which shrinks the gradient to 7/8 of it (eight",
-        "thoughts a problem) and its trace to 49/64 without any less noise; the full one in part.",
+        "V2 holds the thought's own return: that shrinks the gradient to 1 - 1/G of it (G thoughts",
+        "a problem) and the trace by that squared, without any less noise; the full one in part.",
     ]
     return ["## Variance of BRPO's gradient", "", *_table(head, rows), "", *shrunk, ""]
 
