@@ -31,7 +31,7 @@ class ServerProcess:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            found = re.search(r"serving .* at (http://\S+)", self.log.read_text())
+            found = re.search(r'serving .* at (http://[^\s"]+)', self.log.read_text())
             if found:
                 self.url = found[1]
                 assert httpx.get(f"{self.url}/readyz").status_code == 200

@@ -43,7 +43,12 @@ class Metrics:
     """
 
     def __init__(
-        self, model: str, arms: Sequence[Arm], running: Callable[[], int], savings: Collector
+        self,
+        model: str,
+        arms: Sequence[Arm],
+        running: Callable[[], int],
+        silence: Callable[[], float],
+        savings: Collector,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
@@ -106,6 +111,12 @@ class Metrics:
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
+        gauge = Gauge(
+            "ponder_engine_silence_seconds",
+            "Seconds since the engine's last token, while choices run",
+            registry=self._distributions,
+        )
+        gauge.set_function(silence)
         info = Gauge("ponder_build_info", "Always 1", ["version"], registry=self._distributions)
         info.labels(version("ponder")).set(1)
         self._distributions.register(savings)
