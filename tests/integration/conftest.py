@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 
-START_SECONDS = 240
+START_SECONDS = 600
 
 
 @dataclass
@@ -46,19 +48,42 @@ class ServerProcess:
         assert found, f"{name} is not exported"
         return sum(map(float, found))
 
+    @property
+    def engine(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        (engine,) = [child for child in children if "VLLM" in " ".join(child.cmdline())]
+        return engine
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """The engine is stopped: no stream can end in here."""
+        engine = self.engine
+        engine.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                engine.resume()
+
     def stop(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
-def start_server(log: Path, *options: str) -> ServerProcess:
+def start_server(
+    log: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> ServerProcess:
     """`ponder serve` on a free port, in a process group of its own."""
     command = [sys.executable, "-m", "ponder.cli.main", "serve", "--port", "0"]
     command += ["--state", str(log.with_name("state.sqlite3")), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
     return ServerProcess(process, log)
 
@@ -79,7 +104,7 @@ def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Poll until `condition`; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
