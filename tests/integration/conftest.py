@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import openai
 import psutil
 import pytest
 
-START_SECONDS = 600
+START_SECONDS = 600  # most of it is vLLM's imports, which other load makes slow
 
 
 @dataclass
@@ -48,16 +48,16 @@ class ServerProcess:
         assert found, f"{name} is not exported"
         return sum(map(float, found))
 
-    @property
     def engine(self) -> psutil.Process:
+        """The process of its vLLM. While it is suspended, nothing that runs can end."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        (engine,) = [child for child in children if "VLLM" in " ".join(child.cmdline())]
+        (engine,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
         return engine
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """The engine is stopped: no stream can end in here."""
-        engine = self.engine
+        """The engine is suspended: no stream can end in here."""
+        engine = self.engine()
         engine.suspend()
         try:
             yield
@@ -102,11 +102,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Poll until `condition`; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not reached in time"
-        time.sleep(0.05)

@@ -16,10 +16,11 @@ import httpx
 import pytest
 
 from ponder.server.process import StartupError, bind
+from waiting import wait_until
 
-from .conftest import ServerProcess, start_server, wait_until
+from .conftest import ServerProcess, start_server
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engine
 
 LONG = {
     "messages": [{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}],
@@ -59,7 +60,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Pa
             running.process.send_signal(signal.SIGTERM)
             wait_until(lambda: readiness(running) == "draining\n")
             assert running.metric("ponder_choices_running") == 1
-            running.engine.resume()
+            running.engine().resume()
             assert "data: [DONE]" in answer.result().text
         log = running.log
         assert running.process.wait(60) == 0, log.read_text()
@@ -106,11 +107,11 @@ def test_an_engine_that_hangs_is_seen_and_dies_with_a_killed_server(tmp_path: Pa
         with running_answer(running) as answer:
             wait_until(lambda: readiness(running) == "engine stalled\n")
             assert running.metric("ponder_engine_silence_seconds") > 1
-            running.engine.resume()
+            running.engine().resume()
             assert "data: [DONE]" in answer.result().text
             assert readiness(running) == "ready\n"
         with running.hanging():
-            engine = running.engine
+            engine = running.engine()
             running.process.kill()
             engine.wait(30)
     finally:
@@ -133,7 +134,7 @@ def test_a_dead_engine_is_noticed_and_ends_the_process(tmp_path: Path) -> None:
         watcher = threading.Thread(target=watch)
         watcher.start()
         wait_until(lambda: bool(states))
-        running.engine.kill()
+        running.engine().kill()
         assert running.process.wait(60) == 1, running.log.read_text()
         watcher.join(10)
         assert states[0] == 200

@@ -16,7 +16,7 @@ from ponder.server.settings import BUNDLED_MODEL
 
 from .conftest import start_server
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engine
 
 FAIL_SECONDS = 600
 TIMED = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d (ponder: |[A-Z]+ /)")

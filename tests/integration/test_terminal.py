@@ -16,10 +16,12 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import START_SECONDS, ServerProcess, wait_until
+from waiting import wait_until
+
+from .conftest import START_SECONDS, ServerProcess
 from .test_process import running_answer
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 CTRL_C = b"\x03"
@@ -99,12 +101,12 @@ def test_ctrl_c_lets_answers_finish_under_make_too(
     tree = psutil.Process(it.process.pid).children(recursive=True)
     (ponder,) = [child for child in [psutil.Process(it.process.pid), *tree] if serves(child)]
     server = ServerProcess(it.process, Path(os.devnull), url)
-    assert os.getpgid(server.engine.pid) != os.getpgid(ponder.pid)
+    assert os.getpgid(server.engine().pid) != os.getpgid(ponder.pid)
     with running_answer(server) as answer:
         it.press(CTRL_C)
         it.shows("ponder: draining: 1 running answers .* a second signal .Ctrl-C. cuts them")
         assert httpx.get(f"{url}/readyz").text == "draining\n"
-        server.engine.resume()
+        server.engine().resume()
         assert "data: [DONE]" in answer.result().text
     ponder.wait(60)
     it.ends()

@@ -14,8 +14,9 @@ import openai
 import pytest
 
 from ponder.server import logs
+from waiting import wait_until
 
-from .conftest import Serve, wait_until
+from .conftest import Serve
 
 ENDLESS = "thinking and thinking. " * 400
 CHAT = "/v1/chat/completions"

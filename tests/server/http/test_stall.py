@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from ponder.server import service
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 
 READY = (200, "ready\n")
 STALLED = (503, "engine stalled\n")
