@@ -37,7 +37,12 @@ def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, A
 
 
 def _find(base_url: str | None) -> str:
-    return server_root(base_url or environment.server_url() or environment.DEFAULT_URL)
+    if base_url is not None:
+        return server_root(base_url)
+    try:
+        return server_root(environment.server_url() or environment.DEFAULT_URL)
+    except ValueError as error:
+        raise ValueError(f"{environment.named(environment.URL)}: {error}") from None
 
 
 def _feedback_path(response_id: str) -> str:

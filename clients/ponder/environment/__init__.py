@@ -6,6 +6,7 @@ Standard library only, and nobody's room: the command line, the client and the e
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 URL = ("PONDER_URL", "OPENAI_BASE_URL")
 API_KEY = ("PONDER_API_KEY", "OPENAI_API_KEY")
@@ -36,3 +37,9 @@ def _first(variables: tuple[str, ...]) -> str | None:
     """An empty variable is not set: `.env` files have such lines."""
     values = (os.environ.get(name, "").strip() for name in variables)
     return next((value for value in values if value), None)
+
+
+def state_home() -> Path:
+    """Where the XDG Base Directory Specification wants Ponder's state to be."""
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (home if home.is_absolute() else Path("~/.local/state").expanduser()) / "ponder"
