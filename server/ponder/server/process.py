@@ -21,6 +21,7 @@ from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.ledger import StateError
+from ponder.server.listener import Listener
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
@@ -98,12 +99,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         super().__init__(
-            uvicorn.Config(
+            Listener(service).config(
                 create_app(service),
                 log_config=None,
                 log_level="warning",
-                access_log=False,
-                lifespan="off",
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )
