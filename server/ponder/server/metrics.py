@@ -74,6 +74,9 @@ class Metrics:
             "errors_total", "Requests that ended in an error", ["code", "status"]
         )
         self._left = counter("client_disconnects_total", "Requests whose client left them", [])
+        self._refused = counter(
+            "connections_refused_total", "Connections that the server ended, by reason", ["reason"]
+        )
         self._unjudged = counter(
             "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
         )
@@ -120,6 +123,9 @@ class Metrics:
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
+        self.connections = Gauge(
+            "ponder_connections_open", "Connections of clients", registry=self._distributions
+        )
         gauge = Gauge(
             "ponder_engine_silence_seconds",
             "Seconds since the engine's last token, while choices run",
@@ -149,6 +155,10 @@ class Metrics:
     def left(self) -> None:
         """Count a request whose client left it."""
         self._left.inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a connection that the server ended."""
+        self._refused.labels(reason).inc()
 
     def unfinished(self, completion: Completion) -> None:
         """Count what was spent on a request that came to no end of its own."""
