@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from generators import dashboard
 
 from ponder.server.settings import Settings
 
@@ -131,6 +132,18 @@ def test_compose_serves_scrapes_and_shows() -> None:
         (DEPLOY / "grafana/provisioning/dashboards/ponder.yaml").read_text()
     )["providers"]
     assert board["target"].startswith(provider["options"]["path"])
+
+
+def test_the_alerts_of_compose_link_to_a_page_that_is_there() -> None:
+    """Prometheus serves the runbook under the address that a browser on this machine has."""
+    prometheus = composed("compose.yaml")["prometheus"]
+    options = dict(part.split("=", 1) for part in prometheus["command"])
+    (mount,) = [v for v in prometheus["volumes"] if v["target"] == "/etc/prometheus"]
+    consoles = options["--web.console.templates"].replace(mount["target"], mount["source"])
+    assert (Path(consoles) / "runbook.html").exists()
+    port = prometheus["ports"][0]["published"]
+    assert options["--web.external-url"] == f"http://localhost:{port}"
+    assert f"{options['--web.external-url']}/consoles/runbook.html" == dashboard.RUNBOOK
 
 
 def test_compose_lets_requests_finish() -> None:

@@ -245,7 +245,7 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
         api_error = internal_error()
     elif api_error.status == 502:
         logger.error("the engine failed a request", exc_info=error)
-    service.metrics.failed(api_error.code)
+    service.metrics.failed(api_error.code, api_error.status)
     note(code=api_error.code, param=api_error.param)
     return api_error
 

@@ -22,6 +22,7 @@ from ponder.engine.warmup import WarmupError, warm_up
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.ledger import StateError
+from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
@@ -140,12 +141,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         super().__init__(
-            uvicorn.Config(
+            Listener(service).config(
                 create_app(service),
                 log_config=None,
                 log_level="warning",
-                access_log=False,
-                lifespan="off",
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )

@@ -204,6 +204,7 @@ def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> 
     assert caught.value.response.headers["x-should-retry"] == "false"
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_empty_answers_total{arm="policy"} 1.0' in metrics
+    assert 'ponder_errors_total{code="no_answer_produced",status="500"} 1.0' in metrics
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:
