@@ -23,6 +23,7 @@ ALERTS = [
     "TruncationRateHigh",
     "QualityGap",
     "NotReady",
+    "EngineStalled",
     "HighQueueTime",
 ]
 
