@@ -23,6 +23,7 @@ DASHBOARD = DEPLOY / "grafana" / "ponder.json"
 RUNBOOK = DEPLOY / "prometheus" / "consoles" / "runbook.html"
 COLOURS = {"green": "#37872d", "red": "#c4162a", "orange": "#e0752d", "blue": "#3d71d9"}
 POINTS = 120  # of a line
+WINDOW_SECONDS = 30  # that a rate is taken over
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.4 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
@@ -117,7 +118,8 @@ class Monitor:
 
     def asked(self, query: str) -> str:
         """A query of the dashboard with its variables filled in, for all servers."""
-        window, whole = "15s", f"{max(15, round(self.end - self.start))}s"
+        whole = f"{max(WINDOW_SECONDS, round(self.end - self.start))}s"
+        window = f"{WINDOW_SECONDS}s"
         filled = query.replace("$__rate_interval", window).replace("$__range", whole)
         return re.sub(r'=~"\$\w+"', '=~".*"', filled)
 

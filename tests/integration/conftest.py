@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 
-START_SECONDS = 240
+START_SECONDS = 600  # most of it is vLLM's imports, which other load makes slow
 
 
 @dataclass
@@ -45,6 +46,12 @@ class ServerProcess:
         found = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         assert found, f"{name} is not exported"
         return sum(map(float, found))
+
+    def engine(self) -> psutil.Process:
+        """The process of its vLLM. While it is suspended, nothing that runs can end."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        (engine,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
+        return engine
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -77,11 +84,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll until `condition`; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not reached in time"
-        time.sleep(0.05)

@@ -16,8 +16,9 @@ import pytest
 
 from ponder.server.process import StartupError, bind
 from ponder.server.settings import BUNDLED_MODEL
+from waiting import wait_until
 
-from .conftest import start_server, wait_until
+from .conftest import start_server
 
 pytestmark = pytest.mark.engine
 

@@ -15,8 +15,9 @@ import pytest
 from ponder.protocol.response import ChatCompletionChunk
 from ponder.server import streaming
 from ponder.thought.reader import ThoughtReader
+from waiting import wait_until
 
-from .conftest import THOUGHT, Running, Serve, wait_until
+from .conftest import THOUGHT, Running, Serve
 
 ENDLESS = "thinking and thinking. " * 400
 

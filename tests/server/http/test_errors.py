@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from ponder.engine.base import EngineError
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 
 
 def refused(

@@ -22,8 +22,9 @@ from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.settings import Settings
 from ponder.thought import savings as estimator
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 
 ENDLESS = "thinking and thinking. " * 400
 HOLDOUT: dict[str, Any] = {
