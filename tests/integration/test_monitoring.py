@@ -80,6 +80,7 @@ def monitored(
             # Nothing is asked any more: what is scraped now stays.
             scraped = 'ponder_holdout_tokens_count{arm="policy"}'
             both.comes_to(scraped, savings(server)["tokens"]["policy"]["count"])
+            both.comes_to('ponder:savings:measured{measure="tokens"}', 1)
             both.load = report.Monitor(prometheus, began, time.time())
             yield both
     finally:
