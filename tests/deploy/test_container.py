@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +73,32 @@ def test_variables_are_settings() -> None:
     known = {f"PONDER_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"PONDER_[A-Z_]+", DOCKERFILE.read_text())) <= known
     assert set(composed("compose.yaml")["ponder"]["environment"]) <= known
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_the_health_check_asks_the_port_that_is_set(status: int, healthy: bool) -> None:
+    asked = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    found = re.search(r"HEALTHCHECK .*\n +CMD (\[.*\])", DOCKERFILE.read_text())
+    assert found is not None
+    _, *arguments = json.loads(found[1])
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        environment = {**os.environ, "PONDER_PORT": str(server.server_port)}
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, check=False
+        )
+    assert asked == ["/healthz"]
+    assert (done.returncode == 0) is healthy
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class ServerProcess:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            found = re.search(r"serving .* at (http://\S+)", self.log.read_text())
+            found = re.search(r'serving .* at (http://[^\s"]+)', self.log.read_text())
             if found:
                 self.url = found[1]
                 assert httpx.get(f"{self.url}/readyz").status_code == 200
@@ -53,19 +54,36 @@ class ServerProcess:
         (engine,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
         return engine
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """The engine is suspended: no stream can end in here."""
+        engine = self.engine()
+        engine.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                engine.resume()
+
     def stop(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
-def start_server(log: Path, *options: str) -> ServerProcess:
+def start_server(
+    log: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> ServerProcess:
     """`ponder serve` on a free port, in a process group of its own."""
     command = [sys.executable, "-m", "ponder.cli.main", "serve", "--port", "0"]
     command += ["--state", str(log.with_name("state.sqlite3")), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
     return ServerProcess(process, log)
 

@@ -46,7 +46,12 @@ class Metrics:
     """
 
     def __init__(
-        self, model: str, arms: Sequence[Arm], running: Callable[[], int], savings: Collector
+        self,
+        model: str,
+        arms: Sequence[Arm],
+        running: Callable[[], int],
+        silence: Callable[[], float],
+        savings: Collector,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
@@ -69,6 +74,9 @@ class Metrics:
             "errors_total", "Requests that ended in an error", ["code", "status"]
         )
         self._left = counter("client_disconnects_total", "Requests whose client left them", [])
+        self._refused = counter(
+            "connections_refused_total", "Connections that the server ended, by reason", ["reason"]
+        )
         self._unjudged = counter(
             "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
         )
@@ -115,6 +123,15 @@ class Metrics:
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
+        self.connections = Gauge(
+            "ponder_connections_open", "Connections of clients", registry=self._distributions
+        )
+        gauge = Gauge(
+            "ponder_engine_silence_seconds",
+            "Seconds since the engine's last token, while choices run",
+            registry=self._distributions,
+        )
+        gauge.set_function(silence)
         info = Gauge(
             "ponder_build_info", "Always 1", ["version", "model"], registry=self._distributions
         )
@@ -138,6 +155,10 @@ class Metrics:
     def left(self) -> None:
         """Count a request whose client left it."""
         self._left.inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a connection that the server ended."""
+        self._refused.labels(reason).inc()
 
     def unfinished(self, completion: Completion) -> None:
         """Count what was spent on a request that came to no end of its own."""

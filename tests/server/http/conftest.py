@@ -17,6 +17,7 @@ from ponder.engine.base import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app
+from ponder.server.listener import Bounds, Listener
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
@@ -79,6 +80,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         delay: float = 0.0,
         max_model_len: int = 4096,
         exporter: SpanExporter | None = None,
+        bounds: Bounds | None = None,
         **settings: object,
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
@@ -99,8 +101,9 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         verifier = Verifier(config.verifier) if config.verifier else None
         traces = Traces(exporter) if exporter else None
         service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)
+        connections = Listener(service, bounds)
         server = uvicorn.Server(
-            uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
+            connections.config(create_app(service), port=0, log_level="error", log_config=None)
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
