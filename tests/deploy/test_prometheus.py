@@ -24,6 +24,7 @@ ALERTS = [
     "TruncationRateHigh",
     "QualityGap",
     "NotReady",
+    "EngineStalled",
     "HighQueueTime",
 ]
 
