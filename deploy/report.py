@@ -51,7 +51,7 @@ def sentence(savings: Savings) -> str:
     tokens, quality = savings["tokens"]["ratio"], savings["quality"]["feedback"]["difference"]
     if tokens is None or quality is None:
         needed = savings["more_requests_needed"] or "more"
-        return f"Not measured yet: about {needed} more requests are needed. Let it run longer."
+        return f"Not measured yet: about {needed} more requests are needed (a longer DURATION)."
     more = tuple(100 * (tokens[end] - 1) for end in ENDS)
     right = tuple(100 * quality[end] for end in ENDS)
     took = _either_way(more, "tokens", unit=" %", digits=0)
@@ -160,7 +160,8 @@ def panel(monitor: Monitor, shown: dict[str, Any]) -> str:
         for target in shown["targets"]
         for line in monitor.lines(target["expr"], target["legendFormat"])
     ]
-    return charts.graph(shown["title"], shown["description"], series, defaults["unit"])
+    title, about, unit = shown["title"], shown["description"], defaults["unit"]
+    return charts.graph(title, about, series, unit, start=monitor.start, end=monitor.end)
 
 
 def rows(monitor: Monitor) -> Iterator[str]:

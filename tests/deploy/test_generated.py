@@ -98,6 +98,12 @@ def test_variables_choose_servers_by_model_then_job() -> None:
     )
 
 
+def test_firing_alerts_are_marked_for_old_and_new_grafana() -> None:
+    (mark,) = board()["annotations"]["list"]
+    assert mark["expr"] == mark["target"]["expr"] == 'ALERTS{alertstate="firing",job=~"$job"}'
+    assert mark["titleFormat"] == "{{alertname}}"
+
+
 def test_units_and_words_say_what_a_number_is() -> None:
     shown = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in panels()}
     assert all(defaults["unit"] for defaults in shown.values())
