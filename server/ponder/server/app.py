@@ -28,7 +28,7 @@ from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.ledger import StateError
-from ponder.server.logs import request_id
+from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
@@ -61,6 +61,7 @@ def create_app(service: Service) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-ponder-budget", "x-ponder-end-cause", "x-request-id"],
         )
+    app.add_middleware(RequestLog)  # last: the outermost
     return app
 
 
@@ -86,11 +87,12 @@ async def healthz() -> PlainTextResponse:
 
 @_operations.get("/readyz")
 async def readyz(request: Request) -> PlainTextResponse:
-    """The server takes requests: 503 while it drains and after its engine died."""
+    """The server takes requests: 503 while it drains, and while its engine is stalled or dead."""
     service = _service(request)
     if service.ready:
         return PlainTextResponse("ready\n")
-    return PlainTextResponse("engine dead\n" if service.dead else "draining\n", status_code=503)
+    why = "engine dead" if service.dead else "draining" if service.draining else "engine stalled"
+    return PlainTextResponse(f"{why}\n", status_code=503)
 
 
 @_operations.get("/metrics")
@@ -243,9 +245,8 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
         api_error = internal_error()
     elif api_error.status == 502:
         logger.error("the engine failed a request", exc_info=error)
-    service.metrics.failed(api_error.code)
-    fields = {"status": api_error.status, "code": api_error.code, "param": api_error.param}
-    logger.info("answered with an error", extra={"fields": fields})
+    service.metrics.failed(api_error.code, api_error.status)
+    note(code=api_error.code, param=api_error.param)
     return api_error
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from ponder.server import verifier
 from ponder.server.verifier import Verifier, VerifierError
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 from .test_savings import savings, series
 
 JUDGES = """
@@ -85,8 +86,8 @@ def test_one_that_hangs_is_ended_and_started_again(
     running.ask()
     assert time.monotonic() - began < 2.0  # the answer does not wait for its judge
     running.ask("fast")
-    wait_until(lambda: failures(running) == {'reason="timeout"': 1}, seconds=20)
-    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1, seconds=30)
+    wait_until(lambda: failures(running) == {'reason="timeout"': 1})
+    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
 
 
 def test_too_many_waiting_are_not_judged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
