@@ -24,9 +24,9 @@ demo: ## a minute of load with Prometheus, then what was saved (DURATION overrid
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@$(PYTHON) deploy/programs.py promtool nginx || \
+	@$(PYTHON) deploy/programs.py promtool nginx chromium || \
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
-		"rolling restart: their tests are skipped"
+		"rolling restart, without chromium the pages: their tests are skipped"
 	@$(BIN)/python -m pytest
 
 check: ## ruff, mypy, import rules and the architecture tests
