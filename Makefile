@@ -4,6 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?=
 DURATION ?= 60
+KEEP ?=
 ARGS ?=
 BIN := .venv/bin
 
@@ -17,10 +18,10 @@ serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
-demo: ## a minute of load with Prometheus, then what was saved (DURATION overrides)
+demo: ## measure what a budget saves: load for DURATION seconds, a report, the end (KEEP=1 runs on)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@$(PYTHON) deploy/programs.py prometheus
-	@exec $(BIN)/python deploy/demo.py --duration $(DURATION)
+	@exec $(BIN)/python deploy/demo.py --duration $(DURATION) $(if $(KEEP),--keep)
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev

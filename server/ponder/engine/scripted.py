@@ -18,6 +18,7 @@ from ponder.engine.base import (
     TokenLogprob,
     Vocabulary,
 )
+from ponder.engine.pulse import Pulse
 
 Script = Callable[[Sequence[int], int], Iterator[int]]
 """(prompt token ids, number of the request on this engine) → the tokens the model would sample."""
@@ -77,6 +78,9 @@ class ScriptedEngine:
         self._delay = delay
         self._running: set[str] = set()
         self._dead = False
+        self._pulse = Pulse()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.max_model_len = max_model_len
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []
@@ -99,13 +103,16 @@ class ScriptedEngine:
         self.requests.append((list(prompt), sampling))
         self.outputs.append([])
         self._running.add(request_id)
+        self._pulse.begin()
         play = self._play(self._script(prompt, number), sampling, self.outputs[number])
         try:
             async with aclosing(play):
                 async for chunk in play:
+                    self._pulse.beat()
                     yield chunk
         finally:
             self._running.discard(request_id)
+            self._pulse.end()
 
     async def _play(
         self, script: Iterator[int], sampling: Sampling, output: list[int]
@@ -128,6 +135,7 @@ class ScriptedEngine:
                 finish = "length"
             if finish or len(batch) >= self._chunk_sizes[turn % len(self._chunk_sizes)]:
                 await asyncio.sleep(self._delay)
+                await self._speaks.wait()
                 if self._dead:
                     raise EngineDeadError("the scripted engine was killed")
                 logprobs = None
@@ -139,6 +147,9 @@ class ScriptedEngine:
     def unfinished(self) -> int:
         return len(self._running)
 
+    def silence(self) -> float:
+        return self._pulse.silence()
+
     async def check_health(self) -> None:
         if self._dead:
             raise EngineDeadError("the scripted engine was killed")
@@ -146,6 +157,13 @@ class ScriptedEngine:
     def kill(self) -> None:
         """Die, as an engine process does."""
         self._dead = True
+
+    def hang(self) -> None:
+        """Give no token, as an engine process that is stopped does, until it may `go_on`."""
+        self._speaks.clear()
+
+    def go_on(self) -> None:
+        self._speaks.set()
 
     def shutdown(self) -> None:
         self._dead = True

@@ -28,7 +28,7 @@ from ponder.server import front, operations
 from ponder.server.completion import Completion
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.ledger import StateError
-from ponder.server.logs import request_id
+from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
@@ -37,6 +37,7 @@ from ponder.thought.errors import ThoughtError
 logger = logging.getLogger(__name__)
 
 _STARTED = int(time.time())
+_SHOWN = 100  # characters of what a client sent, in what it is told
 # A megabyte takes half a second to tokenise, and all streams would wait for it; what is shorter
 # than this takes less than changing threads is worth.
 _LONG_BYTES = 16384
@@ -75,6 +76,7 @@ def create_app(service: Service) -> FastAPI:
         respond=lambda error: _respond(service, error),
         hosts=allowed_hosts(service.settings),
     )
+    app.add_middleware(RequestLog)  # last: the outermost
     return app
 
 
@@ -164,7 +166,7 @@ async def _not_served(request: Request) -> None:
     raise ApiError(
         404,
         "endpoint_not_served",
-        f"{request.url.path} is not served here: this server answers chats, at "
+        f"{request.scope['path']} is not served here: this server answers chats, at "
         "/v1/chat/completions",
     )
 
@@ -214,7 +216,7 @@ async def _error(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the router refuses, in the same shape as everything else."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.scope["path"][:_SHOWN]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         if "GET" in allowed and "HEAD" not in allowed:
@@ -244,9 +246,8 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
         api_error = internal_error()
     elif api_error.status == 502:
         logger.error("the engine failed a request", exc_info=error)
-    service.metrics.failed(api_error.code)
-    fields = {"status": api_error.status, "code": api_error.code, "param": api_error.param}
-    logger.info("answered with an error", extra={"fields": fields})
+    service.metrics.failed(api_error.code, api_error.status)
+    note(code=api_error.code, param=api_error.param)
     return api_error
 
 

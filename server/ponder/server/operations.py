@@ -36,11 +36,12 @@ async def healthz() -> PlainTextResponse:
 
 @router.get("/readyz", response_class=PlainTextResponse, responses=_text(200, 503))
 async def readyz(request: Request) -> PlainTextResponse:
-    """The server takes requests: 503 while it drains and after its engine died."""
+    """The server takes requests: 503 while it drains, and while its engine is stalled or dead."""
     service = _service(request)
     if service.ready:
         return PlainTextResponse("ready\n")
-    return PlainTextResponse("engine dead\n" if service.dead else "draining\n", status_code=503)
+    why = "engine dead" if service.dead else "draining" if service.draining else "engine stalled"
+    return PlainTextResponse(f"{why}\n", status_code=503)
 
 
 @router.get("/health", response_class=PlainTextResponse, responses=_text(200, 503))

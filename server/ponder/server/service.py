@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion
 from ponder.protocol.savings import Feedback, SavingsReport
+from ponder.server import logs
 from ponder.server.completion import Completion, StreamedReply, WholeReply
 from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
 from ponder.server.metrics import Metrics
@@ -64,6 +64,7 @@ class Service:
             model.name,
             ARMS if settings.holdout else ARMS[:1],
             running=lambda: self.running,
+            silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
         )
         self._verifier = verifier
@@ -78,7 +79,12 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return not (self.draining or self.dead)
+        return not (self.draining or self.dead or self.stalled)
+
+    @property
+    def stalled(self) -> bool:
+        """Choices run, and the engine has given no token for too long. It may speak again."""
+        return self.engine.silence() > self.settings.stall_timeout
 
     def authorise(self, header: str | None) -> None:
         """Raise 401 unless the header carries one of the keys, compared in constant time."""
@@ -182,6 +188,7 @@ class Service:
                 self._account(completion, span, None)
         except asyncio.CancelledError:  # what ran out of time is an ApiError by now
             self.metrics.left()
+            logs.note(code="client_disconnected")
             raise
         if self._verifier is not None:
             for answer in answers:
@@ -198,16 +205,18 @@ class Service:
         self.ledger.record(charge(completion, empty))
         if span is not None:
             span.end(error)
-        fields = {
-            "arm": completion.assignment.arm,
-            "budget": completion.prompt.plan.budget,
-            "end_causes": [outcome.end_cause for outcome in completion.outcomes],
-            "thinking_tokens": sum(outcome.thinking_tokens for outcome in completion.outcomes),
-            "completion_tokens": completion.spent_tokens,
-            "seconds": round(time.perf_counter() - completion.started_at, 6),
-            "error": error and type(error).__name__,
-        }
-        logger.info("request ended", extra={"fields": fields})
+        outcomes = completion.outcomes
+        first = [outcome.first_token_at for outcome in outcomes if outcome.first_token_at]
+        logs.note(
+            arm=completion.assignment.arm,
+            budget=completion.prompt.plan.budget,
+            end_causes=[outcome.end_cause for outcome in outcomes],
+            prompt_tokens=len(completion.prompt.token_ids),
+            thinking_tokens=sum(outcome.thinking_tokens for outcome in outcomes),
+            completion_tokens=completion.spent_tokens,
+            first_token_seconds=round(min(first) - completion.started_at, 6) if first else None,
+            error=error and type(error).__name__,
+        )
 
     async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
         """Record a score; one that does not come is counted, and is no low one."""
@@ -298,8 +307,10 @@ class Service:
         hurried.cancel()
         if not ended.done():
             logger.warning(
-                "%d choices did not end in time (--drain-timeout): they are cut, and %d answers "
-                "go without the verifier's score",
+                "%s: %d running choices are cut, and %d answers go without the verifier's score",
+                "another signal came"
+                if hurry.is_set()
+                else f"{self.settings.drain_timeout} s are over (--drain-timeout)",
                 self.running,
                 len(self._judged),
             )
@@ -318,6 +329,7 @@ class Service:
 
     async def watch_engine(self) -> None:
         """Return once the engine is dead; until then ask it every second."""
+        stalled = False
         while True:
             try:
                 await self.engine.check_health()
@@ -325,4 +337,16 @@ class Service:
                 logger.critical("%s", error)
                 self.dead = True
                 return
+            if self.stalled != stalled:
+                stalled = not stalled
+                _tell_stall(stalled, self.engine.silence())
             await asyncio.sleep(HEALTH_CHECK_SECONDS)
+
+
+def _tell_stall(stalled: bool, seconds: float) -> None:
+    if stalled:
+        logger.error(
+            "the engine has given no token for %.0f s: /readyz says that it is stalled", seconds
+        )
+    else:
+        logger.warning("the engine gives tokens again: /readyz says that it is ready")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.server.traces import Traces
 from ponder.server.verifier import Verifier
+from waiting import PATIENCE, wait_until
 
 THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
 
@@ -39,7 +39,9 @@ class Running:
     loop: asyncio.AbstractEventLoop
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=20)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=PATIENCE
+        )
 
     def ask(self, content: str = "What is 40 + 2?", **fields: object) -> Any:
         """One chat completion, or the list of its chunks.
@@ -105,14 +107,13 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        while not server.started:
-            time.sleep(0.005)  # uvicorn has no event to wait for
+        wait_until(lambda: server.started)  # uvicorn has no event to wait for
         port = server.servers[0].sockets[0].getsockname()[1]
         loop = server.servers[0].get_loop()
 
         def stop() -> None:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE)
             for optional in (verifier, traces):
                 if optional is not None:
                     optional.close()
@@ -137,11 +138,3 @@ def reason(thought: str, *answers: str, vocabulary: Vocabulary) -> Script:
         yield min(vocabulary.eos_token_ids)
 
     return script
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until `condition`; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not reached in time"
-        time.sleep(0.01)

@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from ponder.engine.base import EngineError
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 
 
 def refused(
@@ -196,6 +197,7 @@ def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> 
     assert caught.value.response.headers["x-should-retry"] == "false"
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_empty_answers_total{arm="policy"} 1.0' in metrics
+    assert 'ponder_errors_total{code="no_answer_produced",status="500"} 1.0' in metrics
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:
