@@ -22,6 +22,7 @@ ROOMS = {
     "training.algorithms": "training/ponder/training/algorithms",
     "client": "clients/ponder/client",
     "cli": "clients/ponder/cli",
+    "environment": "clients/ponder/environment",
 }
 FORBIDDEN = [
     ("thought", "pydantic"),
@@ -46,6 +47,8 @@ FORBIDDEN = [
     ("client", "ponder.cli.main"),
     ("cli", "ponder.engine.scripted"),
     ("cli", "torch"),
+    ("environment", "ponder.client.client"),
+    ("environment", "pydantic"),
 ]
 
 

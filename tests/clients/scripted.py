@@ -78,6 +78,28 @@ def models(*names: str, **changes: Any) -> dict[str, Any]:
     return {"data": cards}
 
 
+def savings() -> dict[str, Any]:
+    arm = {"count": 3, "conversations": 2, "mean": None}
+    measure = {
+        "status": "insufficient data",
+        "more_needed": None,
+        "policy": arm,
+        "holdout": arm,
+        "difference": None,
+        "ratio": None,
+    }
+    return {
+        "status": "insufficient data",
+        "more_requests_needed": None,
+        "holdout": 0.0,
+        "experiment": "e",
+        "since": 0.0,
+        "tokens": measure,
+        "seconds": measure,
+        "quality": dict.fromkeys(("feedback", "verifier", "forced", "empty"), measure),
+    }
+
+
 def error(message: str, code: str = "invalid_budget", param: str | None = None) -> dict[str, Any]:
     body = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return {"error": body}

@@ -13,7 +13,18 @@ import pytest
 from ponder.client import AsyncPonder, Ponder, PonderAPIError
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 
-from .scripted import Reply, ScriptedServer, answer, chunk, completion, error, event_stream, models
+from .scripted import (
+    Reply,
+    ScriptedServer,
+    answer,
+    chunk,
+    completion,
+    error,
+    event_stream,
+    models,
+    report,
+    savings,
+)
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Ask = Callable[..., Any]
@@ -75,7 +86,7 @@ def test_a_question_is_one_user_message_to_the_first_model(ask: Ask) -> None:
 def test_messages_and_a_model_go_as_they_are(ask: Ask) -> None:
     transport, requests = scripted(httpx.Response(200, json=completion()))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    ask(transport, "http://host/v1/", messages, model="other")
+    ask(transport, "host/v1/", messages, model="other")
     body = json.loads(requests[0].content)
     assert str(requests[0].url) == "http://host/v1/chat/completions"
     assert (body["messages"], body["model"]) == (messages, "other")
@@ -151,6 +162,63 @@ def test_no_response_is_an_error_without_a_status(
     with pytest.raises(PonderAPIError, match="http://host") as caught:
         ask(httpx.MockTransport(fail), "http://host", "Hi", model="tiny")
     assert (caught.value.status, caught.value.code) == (None, code)
+
+
+def call(kind: type[Ponder] | type[AsyncPonder], transport: Any, method: str, *args: Any) -> Any:
+    """A method of either client."""
+
+    async def awaited(client: AsyncPonder) -> Any:
+        async with client:
+            return await getattr(client, method)(*args)
+
+    client = kind("http://host", "key", transport=transport)
+    if isinstance(client, AsyncPonder):
+        return asyncio.run(awaited(client))
+    with client:
+        return getattr(client, method)(*args)
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_feedback_goes_to_its_response(kind: type[Ponder] | type[AsyncPonder]) -> None:
+    told = {"object": "ponder.feedback", "id": "a/b", "score": 0.5}
+    transport, requests = scripted(httpx.Response(200, json=told))
+    assert call(kind, transport, "feedback", "a/b", 0.5).score == 0.5
+    assert str(requests[0].url) == "http://host/v1/ponder/a%2Fb/feedback"
+    assert json.loads(requests[0].content) == {"score": 0.5}
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_savings_are_typed(kind: type[Ponder] | type[AsyncPonder]) -> None:
+    transport, requests = scripted(httpx.Response(200, json=savings()))
+    got = call(kind, transport, "savings")
+    assert (got.status, got.tokens.policy.count) == ("insufficient data", 3)
+    assert str(requests[0].url) == "http://host/v1/ponder/savings"
+    transport, _ = scripted(httpx.Response(503, json=error("busy", "state_unavailable")))
+    with pytest.raises(PonderAPIError, match="busy"):
+        call(kind, transport, "savings")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_newer_server_adds_is_no_error(ask: Ask, stream: bool) -> None:
+    """Fields and words that this client does not know."""
+    new = report(end_cause="deadline", budget_source="pool", arm="third", interim_answers=[1])
+    if stream:
+        events = [chunk(content="7", citations=[]), {**chunk("tool_calls", ponder=new), "x": 1}]
+        transport, _ = scripted(httpx.Response(200, content=event_stream([*events, "[DONE]"])))
+        choice = ask(transport, "http://host", "Hi", model="tiny", stream=True)[-1].choices[0]
+    else:
+        body = completion() | {"service_tier": "default"}
+        body["choices"][0] |= {"ponder": new, "finish_reason": "tool_calls", "extra": 1}
+        transport, _ = scripted(httpx.Response(200, json=body))
+        choice = ask(transport, "http://host", "Hi", model="tiny").choices[0]
+    assert (choice.finish_reason, choice.ponder.end_cause) == ("tool_calls", "deadline")
+
+
+def test_cards_of_a_newer_server_are_read() -> None:
+    listed = models("tiny", exits=["deadline"])
+    listed["data"][0]["modalities"] = ["text"]
+    transport, _ = scripted(httpx.Response(200, json=listed))
+    assert call(Ponder, transport, "models").data[0].id == "tiny"
 
 
 def test_an_error_after_the_first_chunks_is_raised(ask: Ask, server: ScriptedServer) -> None:

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from ponder.client.errors import PonderAPIError, error_of_response, transport_errors
+from ponder import environment
+from ponder.client.address import server_root, transport_errors
+from ponder.client.errors import PonderAPIError, error_of_response
 from ponder.client.request import ChatOptions, Messages, chat_body
 from ponder.client.stream import AsyncChatStream, ChatStream
 from ponder.protocol.response import ChatCompletion, ModelList
+from ponder.protocol.savings import Feedback, SavingsReport
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
+SAVINGS = "/v1/ponder/savings"
 DEFAULT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def _root(base_url: str) -> str:
-    """OpenAI's clients are given the URL with /v1, so both are taken."""
-    return base_url.rstrip("/").removesuffix("/v1")
-
-
 def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
+    key = (environment.api_key() or "") if api_key is None else api_key.strip()
+    if not key.isascii():
+        raise ValueError("the API key is no key: a header carries ASCII alone")
     return {
         "base_url": base_url,
-        "headers": {"authorization": f"Bearer {api_key}"} if api_key else {},
+        "headers": {"authorization": f"Bearer {key}"} if key else {},
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
     }
+
+
+def _find(base_url: str | None) -> str:
+    return server_root(base_url or environment.server_url() or environment.DEFAULT_URL)
+
+
+def _feedback_path(response_id: str) -> str:
+    return f"/v1/ponder/{quote(response_id, safe='')}/feedback"
 
 
 def _read(kind: type[Body], response: httpx.Response) -> Body:
@@ -52,19 +63,21 @@ def _first(models: ModelList) -> str:
 class Ponder:
     """A Ponder server. Close it, or use it in a `with`.
 
+    Where `base_url` and `api_key` are left out, PONDER_URL and PONDER_API_KEY say them, then
+    OPENAI_BASE_URL and OPENAI_API_KEY; without any of them the server is that of `ponder serve`.
     `timeout` is in seconds: how long the server may stay silent. Every method raises
     `PonderAPIError`, and nothing else, when it gets no answer.
     """
 
     def __init__(
         self,
-        base_url: str = "http://127.0.0.1:8000",
+        base_url: str | None = None,
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         *,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.base_url = _root(base_url)
+        self.base_url = _find(base_url)
         self._http = httpx.Client(**_settings(self.base_url, api_key, timeout), transport=transport)
         self._model: str | None = None
 
@@ -121,6 +134,18 @@ class Ponder:
             return ChatStream(response, self.base_url)
         return _read(ChatCompletion, response)
 
+    def feedback(self, response_id: str, score: float) -> Feedback:
+        """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+        with transport_errors(self.base_url):
+            response = self._http.post(_feedback_path(response_id), json={"score": score})
+        return _read(Feedback, response)
+
+    def savings(self) -> SavingsReport:
+        """What the server's saving policy changed, with intervals."""
+        with transport_errors(self.base_url):
+            response = self._http.get(SAVINGS)
+        return _read(SavingsReport, response)
+
     def _first_model(self) -> str:
         if self._model is None:
             self._model = _first(self.models())
@@ -141,13 +166,13 @@ class AsyncPonder:
 
     def __init__(
         self,
-        base_url: str = "http://127.0.0.1:8000",
+        base_url: str | None = None,
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.base_url = _root(base_url)
+        self.base_url = _find(base_url)
         self._http = httpx.AsyncClient(
             **_settings(self.base_url, api_key, timeout), transport=transport
         )
@@ -201,6 +226,18 @@ class AsyncPonder:
         if stream and response.is_success:
             return AsyncChatStream(response, self.base_url)
         return _read(ChatCompletion, response)
+
+    async def feedback(self, response_id: str, score: float) -> Feedback:
+        """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+        with transport_errors(self.base_url):
+            response = await self._http.post(_feedback_path(response_id), json={"score": score})
+        return _read(Feedback, response)
+
+    async def savings(self) -> SavingsReport:
+        """What the server's saving policy changed, with intervals."""
+        with transport_errors(self.base_url):
+            response = await self._http.get(SAVINGS)
+        return _read(SavingsReport, response)
 
     async def _first_model(self) -> str:
         if self._model is None:

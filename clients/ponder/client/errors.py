@@ -1,13 +1,14 @@
-"""The one exception of the client, and everything that becomes it."""
+"""The one exception of the client, and the replies that become it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
+
+_SPEAKS_HTTPS = ("sent to HTTPS port", "HTTP request to an HTTPS server")
+"""What nginx and Go's servers answer to plain HTTP, with status 400."""
 
 
 class PonderAPIError(Exception):
@@ -46,21 +47,8 @@ def error_of_response(response: httpx.Response) -> PonderAPIError:
     try:
         return error_of_body(response.status_code, json.loads(response.content)["error"])
     except (ValueError, KeyError, TypeError):
+        if any(said in response.text for said in _SPEAKS_HTTPS):
+            message = "the server speaks https: write https:// in its URL"
+            return PonderAPIError(response.status_code, "http_error", message)
         said = f"HTTP {response.status_code} {response.reason_phrase}: {response.text[:200]}"
         return PonderAPIError(response.status_code, "http_error", said.strip(" :"))
-
-
-@contextmanager
-def transport_errors(base_url: str) -> Iterator[None]:
-    """Turns httpx's exceptions into `PonderAPIError`."""
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        message = f"no server answers at {base_url}: {error or type(error).__name__}"
-        raise PonderAPIError(None, "unreachable", message) from error
-    except httpx.TimeoutException as error:
-        message = f"{base_url} did not answer in time: raise the client's timeout"
-        raise PonderAPIError(None, "timeout", message) from error
-    except httpx.RequestError as error:
-        message = f"the connection to {base_url} failed: {error or type(error).__name__}"
-        raise PonderAPIError(None, "connection_error", message) from error

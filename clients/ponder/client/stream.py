@@ -8,7 +8,8 @@ from typing import Self
 
 import httpx
 
-from ponder.client.errors import PonderAPIError, error_of_body, transport_errors
+from ponder.client.address import transport_errors
+from ponder.client.errors import PonderAPIError, error_of_body
 from ponder.protocol.response import ChatCompletionChunk
 
 
@@ -69,7 +70,7 @@ class ChatStream:
     def __iter__(self) -> Iterator[ChatCompletionChunk]:
         reader = EventReader(self._response.status_code)
         try:
-            with transport_errors(self._base_url):
+            with transport_errors(self._base_url, asking=False):
                 for piece in self._response.iter_bytes():
                     yield from reader.feed(piece)
         finally:
@@ -96,7 +97,7 @@ class AsyncChatStream:
     async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
         reader = EventReader(self._response.status_code)
         try:
-            with transport_errors(self._base_url):
+            with transport_errors(self._base_url, asking=False):
                 async for piece in self._response.aiter_bytes():
                     for chunk in reader.feed(piece):
                         yield chunk

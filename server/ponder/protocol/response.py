@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-EndCauseName = Literal["natural", "budget", "length", "disabled"]
-FinishReason = Literal["stop", "length"]
+# Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
+# not know, and the rest of its reply is still good.
+EndCauseName = Literal["natural", "budget", "length", "disabled"] | str
+FinishReason = Literal["stop", "length"] | str
+ArmName = Literal["policy", "holdout"] | str
 
 
 class PonderReport(BaseModel):
@@ -31,7 +34,7 @@ class PonderReport(BaseModel):
     end_cause: EndCauseName
     answer_forced: bool
     confidence: float | None = None
-    arm: Literal["policy", "holdout"] = "policy"
+    arm: ArmName = "policy"
 
 
 class TopLogprob(BaseModel):

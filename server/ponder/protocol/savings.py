@@ -41,7 +41,7 @@ class MeasureReport(BaseModel):
     `more_needed` more are counted over both arms; that is null where nobody is held out.
     """
 
-    status: Status
+    status: Status | str
     more_needed: int | None
     policy: ArmReport
     holdout: ArmReport
@@ -84,7 +84,7 @@ class SavingsReport(BaseModel):
     """
 
     object: Literal["ponder.savings"] = "ponder.savings"
-    status: Status
+    status: Status | str
     more_requests_needed: int | None
     holdout: float
     experiment: str

@@ -1,0 +1,69 @@
+"""Where a server is: what may be written for it, and what a failing connection says of it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from ponder.client.errors import PonderAPIError
+
+
+def server_root(url: str) -> str:
+    """`host:8000` is http, as for curl; OpenAI's clients are given the URL with /v1, so that is
+    taken too. Raises `ValueError` for what is no URL.
+    """
+    written = url.strip()
+    if "://" not in written:
+        written = f"http://{written}"
+    try:
+        parsed = httpx.URL(written)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no URL ({error}): write http://HOST:PORT") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url!r} is no URL of a server: write http://HOST:PORT")
+    return written.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+@contextmanager
+def transport_errors(root: str, *, asking: bool = True) -> Iterator[None]:
+    """Turns httpx's exceptions into `PonderAPIError`; not `asking` once the reply has begun."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if (said := _of_tls(root, error)) is not None:
+            raise PonderAPIError(None, "connection_error", said) from error
+        message = f"no server answers at {root}: {error or type(error).__name__}"
+        raise PonderAPIError(None, "unreachable", message) from error
+    except httpx.TimeoutException as error:
+        message = f"{root} did not answer in time: raise the client's timeout"
+        raise PonderAPIError(None, "timeout", message) from error
+    except httpx.RequestError as error:
+        message = f"the connection to {root} failed: {error or type(error).__name__}"
+        if asking and root.startswith("http://"):
+            message += f"; if the server speaks https, write {_as(root, 'https')}"
+        raise PonderAPIError(None, "connection_error", message) from error
+
+
+def _of_tls(root: str, error: BaseException) -> str | None:
+    """What a failed handshake means, or None where it is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {root} is not trusted ({cause.verify_message}): name the file of "
+            "its authority in SSL_CERT_FILE"
+        )
+    return (
+        f"{root} does not answer in https ({cause.reason or cause}): "
+        f"if it speaks plain http, write {_as(root, 'http')}"
+    )
+
+
+def _as(root: str, scheme: str) -> str:
+    return f"{scheme}://{root.partition('://')[2]}"
