@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Never, Self
 
 from tqdm import tqdm
@@ -37,20 +39,28 @@ class AnswerBar:
     The time runs from the first answer: loading a model is not answering.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._clock = clock
         self._bar = tqdm(total=total, desc="eval", unit="answer")
+        self._done = 0
+        self._began = 0.0
         self._told = False
 
     def advance(self, answers: int) -> None:
-        if self._bar.n == 0:
+        if self._done == 0:
+            self._began = self._clock()
             self._bar.unpause()
+        self._done += answers
         self._bar.update(answers)
-        done, elapsed = self._bar.n, float(self._bar.format_dict["elapsed"])
-        if not self._told and done >= _ANSWERS and elapsed >= _SECONDS:
+        elapsed = self._clock() - self._began
+        if not self._told and self._done >= _ANSWERS and elapsed >= _SECONDS:
             self._told = True
-            left = elapsed * (self._bar.total / done - 1)
-            said = f"ponder eval: about {duration(left)} to go, by the first {done:,} answers"
-            self._bar.write(said, file=sys.stderr)
+            left = duration(elapsed * (self._total / self._done - 1))
+            self._bar.write(
+                f"ponder eval: about {left} to go, by the first {self._done:,} answers",
+                file=sys.stderr,
+            )
 
     def __enter__(self) -> Self:
         return self
