@@ -127,7 +127,7 @@ class Listener:
         self._metrics.refused(reason)
         fields: dict[str, object] = {"reason": reason, "peer": connection.peer}
         if error is not None:
-            self._metrics.failed(error.code)
+            self._metrics.failed(error.code, error.status)
             fields |= {"status": error.status, "code": error.code, "request_id": connection.id}
         self._log.warning(
             reason, "ended the connection from %s: %s", connection.peer, why, fields=fields

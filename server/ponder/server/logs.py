@@ -66,7 +66,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(form: Literal["text", "json"]) -> None:
-    """All that is logged or warned of, on the standard error that is there now.
+    """All that is logged, on the standard error that is there now.
 
     Whoever redirects it later redirects what libraries print, and not this.
     """
@@ -74,7 +74,6 @@ def configure(form: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(console)
     handler.setFormatter(TextFormatter() if form == "text" else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.captureWarnings(True)
     process_log.setLevel(logging.INFO)
 
 
