@@ -25,9 +25,9 @@ demo: ## measure what a budget saves: load for DURATION seconds, a report, the e
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@$(PYTHON) deploy/programs.py promtool nginx || \
+	@$(PYTHON) deploy/programs.py promtool nginx chromium || \
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
-		"rolling restart: their tests are skipped"
+		"rolling restart, without chromium the pages: their tests are skipped"
 	@$(BIN)/python -m pytest
 
 check: ## ruff, mypy, import rules and the architecture tests

@@ -266,6 +266,21 @@ EACH_SERVER = [
         "suffix: tokens/s",
     ),
     graph(
+        "Latency p90, by server",
+        "Nine requests in ten have their whole answer within this time.",
+        {
+            "{{instance}}": "histogram_quantile(0.9, "
+            f"{per_second('ponder_e2e_request_latency_seconds_bucket', 'instance, le')})"
+        },
+        "s",
+    ),
+    graph(
+        "Time since the last token, by server",
+        "How long choices run without a token; an engine that hangs gives none.",
+        {"{{instance}}": f"max by (instance) (ponder_engine_silence_seconds{{{SERVERS}}})"},
+        "s",
+    ),
+    graph(
         "Requests waiting, by server",
         "Requests that wait for a place in the engine's batch.",
         {"{{instance}}": f"sum by (instance) (vllm:num_requests_waiting{{{SERVERS}}})"},

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -18,25 +18,26 @@ from starlette.requests import ClientDisconnect
 from ponder.engine.base import EngineError
 from ponder.protocol.errors import (
     ApiError,
-    ErrorResponse,
     internal_error,
-    invalid_request,
     to_api_error,
 )
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
+from ponder.server import front, operations
 from ponder.server.completion import Completion
+from ponder.server.door import Door, allowed_hosts
 from ponder.server.ledger import StateError
 from ponder.server.logs import RequestLog, note, request_id
+from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
 
 logger = logging.getLogger(__name__)
 
-_NOT_YET = ("completions", "responses", "messages")
 _STARTED = int(time.time())
+_SHOWN = 100  # characters of what a client sent, in what it is told
 # A megabyte takes half a second to tokenise, and all streams would wait for it; what is shorter
 # than this takes less than changing threads is worth.
 _LONG_BYTES = 16384
@@ -44,10 +45,19 @@ _LONG_BYTES = 16384
 
 def create_app(service: Service) -> FastAPI:
     """An ASGI application that serves `service`; one process may hold several."""
-    app = FastAPI(title="Ponder", version=version("ponder"))
+    app = FastAPI(
+        title="Ponder",
+        version=version("ponder"),
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
-    app.include_router(_operations)
+    app.openapi = describes(app)  # type: ignore[method-assign]
+    app.include_router(operations.router)
     app.include_router(_v1)
+    app.include_router(_elsewhere)
+    front.install(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     # What is handled as a bare Exception is logged and raised again: the planned ones are named.
@@ -61,6 +71,11 @@ def create_app(service: Service) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-ponder-budget", "x-ponder-end-cause", "x-request-id"],
         )
+    app.add_middleware(
+        Door,
+        respond=lambda error: _respond(service, error),
+        hosts=allowed_hosts(service.settings),
+    )
     app.add_middleware(RequestLog)  # last: the outermost
     return app
 
@@ -75,31 +90,8 @@ async def _authorised(request: Request) -> None:
     _service(request).authorise(request.headers.get("authorization"))
 
 
-_operations = APIRouter(tags=["operations"])
+_elsewhere = APIRouter(dependencies=[Depends(_authorised)])
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
-
-
-@_operations.get("/healthz")
-async def healthz() -> PlainTextResponse:
-    """The process is alive and answers."""
-    return PlainTextResponse("ok\n")
-
-
-@_operations.get("/readyz")
-async def readyz(request: Request) -> PlainTextResponse:
-    """The server takes requests: 503 while it drains, and while its engine is stalled or dead."""
-    service = _service(request)
-    if service.ready:
-        return PlainTextResponse("ready\n")
-    why = "engine dead" if service.dead else "draining" if service.draining else "engine stalled"
-    return PlainTextResponse(f"{why}\n", status_code=503)
-
-
-@_operations.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Ponder's metrics, and the engine's beside them."""
-    body = await _service(request).exposition()
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @_v1.get("/models", response_model=ModelList)
@@ -118,13 +110,7 @@ async def models(request: Request) -> ModelList:
 @_v1.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    responses={400: {"model": ErrorResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ChatCompletionRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=body_of(ChatCompletionRequest),
 )
 async def chat_completions(request: Request) -> Response:
     """Think within a budget, then answer."""
@@ -165,13 +151,7 @@ async def savings(request: Request) -> SavingsReport:
 @_v1.post(
     "/ponder/{response_id}/feedback",
     response_model=Feedback,
-    responses={404: {"model": ErrorResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=body_of(FeedbackRequest),
     tags=["savings"],
 )
 async def feedback(request: Request, response_id: str) -> Feedback:
@@ -181,12 +161,25 @@ async def feedback(request: Request, response_id: str) -> Feedback:
     return await service.rate(response_id, FeedbackRequest.model_validate_json(body).score)
 
 
-@_v1.post("/{endpoint}", include_in_schema=False)
-async def not_yet(endpoint: str) -> None:
-    """Endpoints of other dialects that clients may try."""
-    if endpoint in _NOT_YET:
-        raise invalid_request(f"/v1/{endpoint} is not served yet: use /v1/chat/completions")
-    raise HTTPException(404)
+async def _not_served(request: Request) -> None:
+    """Endpoints of OpenAI's and vLLM's servers that clients may try."""
+    raise ApiError(
+        404,
+        "endpoint_not_served",
+        f"{request.scope['path']} is not served here: this server answers chats, at "
+        "/v1/chat/completions",
+    )
+
+
+for _name in (
+    *("completions", "responses", "messages", "embeddings", "rerank", "score", "moderations"),
+    *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
+):
+    _v1.add_api_route(f"/{_name}", _not_served, methods=["GET", "POST"], include_in_schema=False)
+for _name in ("tokenize", "detokenize", "generate", "pooling", "classify", "invocations"):
+    _elsewhere.add_api_route(
+        f"/{_name}", _not_served, methods=["GET", "POST"], include_in_schema=False
+    )
 
 
 def _headers(completion: Completion) -> dict[str, str]:
@@ -223,9 +216,17 @@ async def _error(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the router refuses, in the same shape as everything else."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.scope["path"][:_SHOWN]
     if error.status_code == 405:
-        refused = ApiError(405, "method_not_allowed", f"{request.method} is not for {path}")
+        allowed = (error.headers or {}).get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:
+            allowed += ", HEAD"  # the door makes a GET of it
+        refused = ApiError(
+            405,
+            "method_not_allowed",
+            f"{path} takes {allowed}, and not {request.method}",
+            headers={"allow": allowed},
+        )
     else:
         refused = ApiError(
             error.status_code, "not_found", f"there is no {path}: see /docs for what there is"

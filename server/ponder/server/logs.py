@@ -22,7 +22,9 @@ process_log = logging.getLogger("ponder")
 
 _noted: ContextVar[dict[str, object] | None] = ContextVar("noted", default=None)
 _requests = logging.getLogger("ponder.server.requests")
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # probes would drown everything else
+_QUIET = frozenset(
+    {"/healthz", "/readyz", "/health", "/ping", "/metrics"}
+)  # probes would drown everything else
 _IN_MESSAGE = frozenset({"method", "path", "status"})
 _LONGEST_PATH = 100
 _NOBODY_READS = 499
@@ -66,7 +68,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(form: Literal["text", "json"]) -> None:
-    """All that is logged or warned of, on the standard error that is there now.
+    """All that is logged, on the standard error that is there now.
 
     Whoever redirects it later redirects what libraries print, and not this.
     """
@@ -74,7 +76,6 @@ def configure(form: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(console)
     handler.setFormatter(TextFormatter() if form == "text" else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.captureWarnings(True)
     process_log.setLevel(logging.INFO)
 
 

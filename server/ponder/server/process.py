@@ -77,6 +77,8 @@ def run(settings: Settings) -> int:
         raise
     else:
         process_log.info("stopped")
+    finally:
+        start.output.release()
     start.clean()
     return status
 

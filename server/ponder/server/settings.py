@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
     )
+    allowed_host: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
+        [],
+        description="host name that requests may use, beside addresses and local names; "
+        "*.example.com is all below it, * any; repeat for several (default: any, but local names "
+        "only where --host is of this machine alone and there is no --api-key)",
+    )
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -48,8 +49,8 @@ class Start:
 
         def beat() -> None:
             while not over.wait(HEARTBEAT_SECONDS):
-                passed = time.monotonic() - started
-                process_log.info("%s … %.0f s %s", doing, passed, self.output.progress)
+                passed = f"{doing} … {time.monotonic() - started:.0f} s"
+                process_log.info("%s", f"{passed} {self.output.progress}".rstrip())
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -63,6 +64,7 @@ class Start:
         """What is printed from now on is logged."""
         self.output.loaded()
         self.output.file.unlink()
+        logging.captureWarnings(True)
 
     def failed(self) -> str:
         """What was printed; it stays in `output.file`."""

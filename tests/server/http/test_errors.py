@@ -144,13 +144,6 @@ def test_combinations_that_contradict_are_refused(serve: Serve, fields: dict[str
     assert refused(serve(), openai.BadRequestError, **fields)["code"] == "invalid_request"
 
 
-@pytest.mark.parametrize("endpoint", ["completions", "responses", "messages"])
-def test_other_endpoints_say_what_to_use(serve: Serve, endpoint: str) -> None:
-    answer = httpx.post(f"{serve().url}/v1/{endpoint}", json={})
-    assert answer.status_code == 400
-    assert "/v1/chat/completions" in answer.json()["error"]["message"]
-
-
 def test_unknown_paths_and_methods_have_the_same_shape(serve: Serve) -> None:
     url = serve().url
     assert httpx.get(f"{url}/nowhere").json()["error"]["code"] == "not_found"

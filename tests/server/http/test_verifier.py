@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -67,6 +69,18 @@ def test_a_failing_verifier_is_counted_and_the_answer_stands(
     wait_until(lambda: failures(running) == {f'reason="{reason}"': 2})
     assert savings(running)["quality"]["verifier"]["policy"]["count"] == 0
     assert "private" not in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_signals_does_not_end_it(serve: Serve, number: signal.Signals) -> None:
+    running = serve(verifier="judges:knows")
+    verifier = running.service._verifier
+    assert verifier is not None
+    assert verifier._process.pid is not None
+    os.kill(verifier._process.pid, number)
+    running.ask()
+    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
+    assert failures(running) == {}
 
 
 def test_no_opinion_is_no_score_and_no_failure(serve: Serve) -> None:

@@ -94,8 +94,7 @@ class HttpResponder:
             return self._model
         wanted = "several models" if self._model is None else f"no model {self._model!r}"
         raise ResponderError(
-            f"{self._url} serves {wanted}: choose one with --served-model-name, of "
-            f"{', '.join(names)}"
+            f"{self._url} serves {wanted}: choose one with --model, of {', '.join(names)}"
         )
 
     async def _complete(self, ask: Ask, budget: int) -> Reply:
@@ -109,8 +108,10 @@ class HttpResponder:
             body["max_tokens"] = self._max_tokens
         if self._is_ponder:
             body["thinking_token_budget"] = budget
+            # Who measures wants the policy, whichever arm the draw puts the question in.
+            body["ponder"] = {"holdout": "never"}
         if self._hints:
-            body["ponder"] = {"hint": False}  # a cut is measured on its own
+            body["ponder"]["hint"] = False  # a cut is measured on its own
         if ask.hint is not None or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)
