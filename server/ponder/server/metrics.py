@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.controller import Outcome
+from ponder.thought.errors import AnswerDidNotFit
 from ponder.thought.holdout import Arm
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,12 @@ class Metrics:
     """
 
     def __init__(
-        self, model: str, arms: Sequence[Arm], running: Callable[[], int], savings: Collector
+        self,
+        model: str,
+        arms: Sequence[Arm],
+        running: Callable[[], int],
+        reading: Callable[[], int],
+        savings: Collector,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
@@ -106,6 +112,12 @@ class Metrics:
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
+        gauge = Gauge(
+            "ponder_requests_reading",
+            "Requests being read and planned",
+            registry=self._distributions,
+        )
+        gauge.set_function(reading)
         info = Gauge("ponder_build_info", "Always 1", ["version"], registry=self._distributions)
         info.labels(version("ponder")).set(1)
         self._distributions.register(savings)
@@ -134,7 +146,7 @@ class Metrics:
         self._unfinished.labels(arm).inc(completion.spent_tokens)
 
     def empty(self, arm: Arm) -> None:
-        """Count a request whose answer stayed empty."""
+        """Count an answer that stayed empty though it had room."""
         self._empty.labels(arm).inc()
 
     def unjudged(self, reason: str) -> None:
@@ -168,6 +180,8 @@ class Metrics:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
             self._truncations.labels(outcome.end_cause, arm).inc()
+        if outcome.failure and not isinstance(outcome.failure, AnswerDidNotFit):
+            self.empty(arm)
         if outcome.audited_tokens > plan.budget:
             self._violations.labels(arm).inc()
             logger.error(

@@ -44,7 +44,7 @@ def charged(running: Running) -> float:
 
 
 def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Serve) -> None:
-    running = serve(**SLOW)
+    running = serve("thinking. " * 100 + "</think>42", **SLOW)  # until it is hurried
     with httpx.stream(
         "POST", f"{running.url}/v1/chat/completions", json={**BODY, "stream": True}
     ) as s:
@@ -58,6 +58,7 @@ def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Se
             running.ask()
         assert refused.value.code == "draining"
         assert not leaving.left.done()
+        running.engine.delay = 0.0
         assert events(lines)[-1] == "[DONE]"
     leaving.left.result(10)
     assert charged(running) == 1
@@ -103,7 +104,7 @@ def test_scores_are_waited_for(
 def test_a_full_server_refuses_before_it_reads(serve: Serve) -> None:
     """Its refusal does not wait for a body, which never comes here."""
     running = serve()
-    running.service.draining = True
+    running.service.gate.draining = True
     url = httpx.URL(running.url)
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: ponder\r\ncontent-length: 1000\r\n\r\n"
     with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
