@@ -157,7 +157,9 @@ async def _plan(request: Request) -> Completion:
     body = await _body(request, service.settings.max_body_bytes)
     if len(body) < _LONG_BYTES:
         return service.complete(body, request.headers)
-    return await run_for_client(request.receive, service.plan(body, request.headers))
+    planning = service.plan(body, request.headers)
+    del body  # many may wait for their turn, and be refused
+    return await run_for_client(request.receive, planning)
 
 
 @_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])

@@ -15,7 +15,7 @@ from ponder.engine.base import Engine, EngineDeadError
 from ponder.protocol.body import read_body
 from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.errors import ApiError, quoted
+from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server import logs
@@ -121,9 +121,29 @@ class Service:
         return self.gate.enter()
 
     async def plan(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
-        """Read and plan a long request beside the others, which go on meanwhile."""
+        """Read and plan a long request beside the others, which go on meanwhile.
+
+        A refusal comes without its traceback: the frames in it hold the whole prompt.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._planners, self.complete, body, headers)
+        work = loop.run_in_executor(self._planners, self._complete_or_refuse, body, headers)
+        del body
+        planned = await work
+        if isinstance(planned, ApiError):
+            raise planned
+        return planned
+
+    def _complete_or_refuse(
+        self, body: bytearray, headers: Mapping[str, str]
+    ) -> Completion | ApiError:
+        try:
+            return self.complete(body, headers)
+        except Exception as error:
+            refusal = to_api_error(error)
+            if refusal is None:
+                raise
+        refusal.__context__ = refusal.__cause__ = None
+        return refusal.with_traceback(None)
 
     def complete(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
         """Read and plan a request. Raises everything the request itself is at fault for.
