@@ -207,7 +207,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, ApiError):
                 self.refuse(error.__context__)
-            elif data.startswith(_TLS) and self.cycle is None:
+            elif data.startswith(_TLS) and not self.url:
                 tls = _malformed("it speaks TLS, and this port plain HTTP: use http://")
                 self.refuse(tls, "tls")
             else:

@@ -22,7 +22,9 @@ process_log = logging.getLogger("ponder")
 
 _noted: ContextVar[dict[str, object] | None] = ContextVar("noted", default=None)
 _requests = logging.getLogger("ponder.server.requests")
-_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # probes would drown everything else
+_QUIET = frozenset(
+    {"/healthz", "/readyz", "/health", "/ping", "/metrics"}
+)  # probes would drown everything else
 _IN_MESSAGE = frozenset({"method", "path", "status"})
 _LONGEST_PATH = 100
 _NOBODY_READS = 499
