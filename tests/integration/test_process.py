@@ -49,7 +49,7 @@ def hears_hangups() -> Iterator[None]:
 @contextmanager
 def running_answer(server: ServerProcess) -> Iterator[Future[httpx.Response]]:
     """An answer that is being generated, and whose engine has stopped."""
-    with server.hanging(), ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, server.hanging():
         url = f"{server.url}/v1/chat/completions"
         answer = pool.submit(httpx.post, url, json=LONG, timeout=300)
         wait_until(lambda: server.metric("ponder_choices_running") == 1)
