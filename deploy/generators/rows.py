@@ -141,6 +141,18 @@ REQUESTS = [
         quantiles("ponder_time_to_first_token_seconds"),
         "s",
     ),
+    graph(
+        "Connections open",
+        "Connections of clients, idle ones too.",
+        {"open": f"sum(ponder_connections_open{{{SERVERS}}})"},
+        "short",
+    ),
+    graph(
+        "Connections ended",
+        "Connections that the server ended: too slow, too large, too many; its log says which.",
+        {"ended": f"{per_second('ponder_connections_refused_total')} or vector(0)"},
+        "suffix: connections/s",
+    ),
 ]
 THOUGHTS = [
     graph(

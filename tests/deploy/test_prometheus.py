@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,6 @@ import demo
 import httpx
 import pytest
 import yaml
-
-from waiting import wait_until
 
 from .conftest import DEPLOY, ROOT
 
@@ -27,6 +26,8 @@ ALERTS = [
     "EngineStalled",
     "HighQueueTime",
 ]
+
+WAIT_SECONDS = 60
 
 Promtool = Callable[..., str]
 Program = Callable[[str], Path]
@@ -85,8 +86,11 @@ def test_a_raised_alert_links_to_its_section(program: Program, tmp_path: Path) -
             reply = httpx.get(f"{url}/api/v1/alerts").raise_for_status()
             return list(reply.json()["data"]["alerts"])
 
-        wait_until(lambda: bool(raised()))
-        (alert,) = raised()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (found := raised()):
+            assert time.monotonic() < deadline, "no alert was raised"
+            time.sleep(0.1)
+        (alert,) = found
         assert alert["labels"]["alertname"] == "NotReady"
         page, _, section = alert["annotations"]["runbook_url"].partition("#")
         assert page == f"{url}/consoles/runbook.html"

@@ -19,6 +19,7 @@ from ponder.engine import vllm
 from ponder.engine.failure import explain
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.engine.warmup import WarmupError, warm_up
+from ponder.engine.weights import WeightsError, check_weights
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.ledger import StateError
@@ -52,6 +53,7 @@ _OPERATOR_ERRORS = (
     StateError,
     VerifierError,
     TracesError,
+    WeightsError,
     vllm.OptionsError,
 )
 
@@ -93,6 +95,8 @@ async def _serve(settings: Settings, start: Start) -> int:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
         Contract.load(files.directory)
+        if files.name == str(files.directory):  # a hub's weights come when the model loads
+            check_weights(files.directory)
         verifier = traces = None
         if settings.traces:
             traces = stack.enter_context(contextlib.closing(Traces()))

@@ -195,7 +195,7 @@ def unread(running: Running, fields: dict[str, object]) -> socket.socket:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_never_reads_is_cut(serve: Serve, stream: bool) -> None:
     running = serve("a</think>\n\n" + "word " * 2000, bounds=QUICK, chunk_sizes=(16,))
-    fields = {"n": 8, "stream": stream, "logprobs": True, "top_logprobs": 5}
+    fields = {"n": 16, "stream": stream, "logprobs": True, "top_logprobs": 5}
     with unread(running, fields):
         wait_until(lambda: counted(running, "slow_reader") == 1, 60)
         wait_until(lambda: open_now(running) == 0)

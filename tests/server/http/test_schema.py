@@ -10,12 +10,15 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from openapi_spec_validator import validate
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from ponder.protocol.errors import ErrorResponse
 
 from .conftest import Serve
 
 EXAMPLES = 25  # of each operation
+# Budgets that disagree, say, no schema can refuse; and numbers may come as text.
+BEYOND_A_SCHEMA = [positive_data_acceptance, negative_data_rejection]
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
             nonlocal seen
             seen += 1
             answer = case.call()
-            case.validate_response(answer)
+            case.validate_response(answer, excluded_checks=BEYOND_A_SCHEMA)
             assert answer.headers["x-request-id"]
 
         conforms()

@@ -52,7 +52,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._updates = updates
         self._main = main
         self._began = time.monotonic()
-        self._shown: dict[str, str] = {}
+        self._shown = {"step": "", "validation": ""}
         earlier = self._keep_until(done) if main else []
         self.validations = [entry for entry in earlier if entry["kind"] == "validation"]
         self._bar = step_bar(name, steps, done, main and bar)
@@ -65,7 +65,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         step = state.global_step // self._updates
         numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
         self._write(METRICS, {"kind": "step", "step": step, **numbers})
-        self._shown["right"] = f"{logs['accuracy']:.1%} at {logs['thinking_tokens']:.0f} tokens"
+        self._shown["step"] = f"{logs['accuracy']:.1%} at {logs['thinking_tokens']:.0f} tokens"
         self._bar.set_postfix_str(_told(self._shown), refresh=False)
         self._bar.update(step - self._bar.n)
 
@@ -73,7 +73,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         """Record a validation; whether it is the best so far (ties: fewer tokens)."""
         entry = {"step": step, "accuracy": accuracy, "thinking_tokens": thinking_tokens}
         self._write(METRICS, {"kind": "validation", **entry})
-        self._shown["validation"] = f"{accuracy:.1%} at {thinking_tokens:.0f}"
+        self._shown["validation"] = f"validated {accuracy:.1%} at {thinking_tokens:.0f}"
         self._bar.set_postfix_str(_told(self._shown))
         better = all(_score(entry) > _score(earlier) for earlier in self.validations)
         self.validations.append(entry)
@@ -132,4 +132,4 @@ def _score(validation: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _told(figures: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {figure}" for name, figure in figures.items())
+    return ", ".join(filter(None, figures.values()))
