@@ -5,6 +5,7 @@ PORT ?= 8000
 MODEL ?=
 RECIPE ?=
 DURATION ?= 60
+KEEP ?=
 ARGS ?=
 BIN := .venv/bin
 
@@ -18,16 +19,16 @@ serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
-demo: ## a minute of load with Prometheus, then what was saved (DURATION overrides)
+demo: ## measure what a budget saves: load for DURATION seconds, a report, the end (KEEP=1 runs on)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@$(PYTHON) deploy/programs.py prometheus
-	@exec $(BIN)/python deploy/demo.py --duration $(DURATION)
+	@exec $(BIN)/python deploy/demo.py --duration $(DURATION) $(if $(KEEP),--keep)
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@$(PYTHON) deploy/programs.py promtool nginx || \
+	@$(PYTHON) deploy/programs.py promtool nginx chromium || \
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
-		"rolling restart: their tests are skipped"
+		"rolling restart, without chromium the pages: their tests are skipped"
 	@$(BIN)/python -m pytest
 
 check: ## ruff, mypy, import rules and the architecture tests

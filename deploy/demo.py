@@ -1,9 +1,10 @@
 """`make demo`: a server, Prometheus, a minute of mixed questions, and what was saved.
 
-    .venv/bin/python deploy/demo.py [--duration 60]
+    .venv/bin/python deploy/demo.py [--duration 60] [--keep] [--report runs/demo.html]
 
-Everything runs on this machine, on ports of its own; Ctrl-C ends it all. The policy under test is a
-default budget; every answer is verified, and rated by what that says.
+Everything runs on this machine, on ports of its own, and ends when the report is written; with
+`--keep` it runs on until Ctrl-C. The policy under test is a default budget, of which the model is
+told; every answer is verified, and rated by what that says.
 """
 
 from __future__ import annotations
@@ -24,24 +25,26 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import programs
+import report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ponder.client import AsyncPonder, PonderAPIError
+from ponder.server.settings import BUNDLED_MODEL
+from ponder.thought.contract import Contract
 from ponder.training.tasks.tiny import DIFFICULTIES, TINY_TASKS
 
 DEPLOY = Path(__file__).resolve().parent
-START_SECONDS = 240.0
+PAGE = DEPLOY.parent / "runs" / "demo.html"
+START_SECONDS = 600.0
 STOP_SECONDS = 45.0
 CONCURRENCY = 16
 SCRAPE_SECONDS = 2
-BUDGET = 96
-HOLDOUT = 0.4  # far more than a real deployment spares, so that a minute is enough
+BUDGET_OVER_TRAINED = 2
+HOLDOUT = 0.5  # far more than a real deployment spares, so that a minute is enough
 console = Console(highlight=False)
 
 
@@ -101,12 +104,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def budget() -> int:
+    """The policy: twice the largest budget that the bundled checkpoint was trained on.
+
+    The model is told of the trained budget and keeps it, which saves tokens; at twice as many
+    hardly a thought is cut, and cuts are what costs answers.
+    """
+    contract = Contract.load(Path(BUNDLED_MODEL))
+    assert contract is not None
+    return BUDGET_OVER_TRAINED * max(contract.trained_budgets)
+
+
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
     """The bundled checkpoint under a default budget, with a holdout. Yields the server's URL."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve"]
-    command += ["--port", str(port), "--default-budget", str(BUDGET)]
+    command += ["--port", str(port), "--default-budget", str(budget())]
     command += ["--holdout", str(HOLDOUT), "--holdout-key", "a key for a demonstration"]
     command += ["--state", folder / "state.sqlite3"]
     with process(command, folder / "server.log") as child:
@@ -120,6 +134,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     program = programs.find("prometheus")
     for name in ("savings.yml", "alerts.yml"):
         shutil.copy(DEPLOY / "prometheus" / name, folder)
+    consoles = DEPLOY / "prometheus" / "consoles"
     configuration = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     quick = re.sub(r"(_interval): \S+", rf"\1: {SCRAPE_SECONDS}s", configuration)
     (folder / "prometheus.yml").write_text(quick)
@@ -130,6 +145,8 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'metrics'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.external-url={url}",
+        f"--web.console.templates={consoles}",
     ]
     with process(command, folder / "prometheus.log") as child:
         wait_ready("prometheus", f"{url}/-/ready", child, folder / "prometheus.log")
@@ -190,61 +207,49 @@ async def _bar(tally: Tally, seconds: float) -> AsyncIterator[None]:
             advancing.cancel()
 
 
-def savings_table(report: dict[str, Any]) -> Table:
-    """`GET /v1/ponder/savings`, a row per measure."""
-    table = Table(title=f"Savings: {report['status']}", title_justify="left")
-    for heading in ("per request", "policy", "holdout", "difference", "95 % interval"):
-        table.add_column(heading, justify="left" if heading == "per request" else "right")
-    quality = report["quality"]
-    measures = {"tokens": report["tokens"], "seconds": report["seconds"]}
-    measures |= {"right answers": quality["feedback"], "forced answers": quality["forced"]}
-    for name, measure in measures.items():
-        means = [measure[arm]["mean"] for arm in ("policy", "holdout")]
-        cells = ["–" if mean is None else f"{mean['value']:.3g}" for mean in means]
-        difference = measure["difference"]
-        if difference is None:
-            cells += ["–", f"{measure['more_needed']} more needed"]
-        else:
-            ends = f"{difference['low']:+.3g} … {difference['high']:+.3g}"
-            cells += [f"{difference['value']:+.3g}", ends]
-        table.add_row(name, *cells)
-    return table
-
-
-def saved_share(monitor: str) -> float | None:
-    """The share of tokens saved, as Prometheus recorded it; None while it is not measured."""
-    query = {"query": '1 - ponder:savings:ratio{measure="tokens"}'}
-    reply = httpx.get(f"{monitor}/api/v1/query", params=query).raise_for_status().json()
-    values = reply["data"]["result"]
-    return float(values[0]["value"][1]) if values else None
-
-
-def report(url: str, monitor: str, tally: Tally) -> None:
-    """What was measured, by the server and by Prometheus, and where it can be seen."""
-    time.sleep(3 * SCRAPE_SECONDS)  # a scrape, and the rules after it
-    body = httpx.get(f"{url}/v1/ponder/savings").raise_for_status().json()
-    console.print("", savings_table(body), sep="\n")
-    share = saved_share(monitor)
-    if share is not None:
-        console.print(f"Prometheus recorded that {share:.1%} of the tokens are saved.")
+def summary(url: str, monitor: report.Monitor, page: Path, tally: Tally) -> None:
+    """Say what was measured and what the alerts say of it, and write the page."""
+    savings = httpx.get(f"{url}/v1/ponder/savings").raise_for_status().json()
+    policy = (
+        f"The policy is a default budget of {budget()} tokens, of which the model is told; the "
+        f"holdout, {HOLDOUT:.0%} of the conversations, thinks without one."
+    )
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(report.page(savings, monitor, policy), encoding="utf-8")
+    console.print("", report.table(savings), policy, "", sep="\n")
+    console.print(f"[bold]{report.sentence(savings)}[/bold]")
+    raised = [
+        f"{name} is {state}" for name, state in monitor.alerts().items() if state != "inactive"
+    ]
+    console.print(f"Alerts: {', '.join(raised) or 'none'}.")
     for code, times in tally.errors.items():
         console.print(f"{times} requests ended in {code}.")
-    places = {
-        f"{url}/v1/ponder/savings": "the report",
-        f"{url}/metrics": "the metrics",
-        f"{monitor}/alerts": "rules and alerts (a page of Prometheus, where it is installed whole)",
-        "deploy/grafana/ponder.json": "the dashboard, to import into Grafana",
-    }
-    console.print("\nLook at")
-    for place, what in places.items():
-        console.print(f"  {place:<44} {what}", soft_wrap=True)
+    console.print(
+        f"The dashboard and the alerts as a page: {page.absolute().as_uri()}", soft_wrap=True
+    )
+
+
+def look(url: str, monitor: str) -> None:
+    """Name the pages that there are while everything runs on."""
     console.print("\nServer and Prometheus keep running. Ctrl-C ends them.")
+    pages = {
+        f"{url}/docs": "the server's API",
+        f"{url}/metrics": "its metrics",
+        f"{monitor}/alerts": "rules and alerts",
+        f"{monitor}/consoles/runbook.html": "what to do about an alert",
+    }
+    for page, what in pages.items():
+        # Debian's Prometheus has pages of its own only where it is installed, not just unpacked.
+        if httpx.get(page).status_code == 200:
+            console.print(f"  {page:<48} {what}", soft_wrap=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--duration", type=float, default=60, help="seconds of load (60)")
-    duration = parser.parse_args().duration
+    parser.add_argument("--keep", action="store_true", help="run on until Ctrl-C")
+    parser.add_argument("--report", type=Path, default=PAGE, help="the page (runs/demo.html)")
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         programs.find("prometheus")
@@ -252,9 +257,14 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ponder-demo-")))
             url = stack.enter_context(server(folder))
             monitor = stack.enter_context(prometheus(folder, url))
-            tally = asyncio.run(load(url, duration))
-            report(url, monitor, tally)
-            signal.pause()
+            start = time.time()
+            tally = asyncio.run(load(url, options.duration))
+            time.sleep(3 * SCRAPE_SECONDS)  # a scrape, and the rules after it
+            watched = report.Monitor(monitor, start, time.time())
+            summary(url, watched, options.report, tally)
+            if options.keep:
+                look(url, monitor)
+                signal.pause()
     except KeyboardInterrupt:
         console.print("\ndemo: ended")
     except (DemoError, programs.NotFound) as error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from generators import dashboard, recipes, rules, settings
+from generators import dashboard, recipes, rules, runbook, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 FILES: dict[str, Callable[[], str]] = {
     "deploy/grafana/ponder.json": dashboard.render,
     "deploy/kubernetes/monitoring/prometheusrule.yaml": rules.render,
+    "deploy/prometheus/consoles/runbook.html": runbook.render,
     "docs/settings.md": settings.render,
     "docs/recipes.md": recipes.render,
 }

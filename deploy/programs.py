@@ -2,6 +2,9 @@
 
     python3 deploy/programs.py promtool nginx        fetches what is lacking; needs no root
 
+A browser needs libraries that a server may not have: they are unpacked beside it, and `libraries`
+says where.
+
 Standard library only: it runs before `.venv` is there.
 """
 
@@ -15,7 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "nginx": "nginx"}
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "nginx": "nginx",
+    "chromium": "chromium-headless-shell",
+}
+# Unpacked with all that they depend on and that this machine has not installed.
+WITH_LIBRARIES = {"chromium"}
 
 
 class NotFound(Exception):
@@ -28,16 +38,22 @@ class NotFound(Exception):
 
 def find(program: str) -> Path:
     """Where a program of `PACKAGES` is. Raises `NotFound`."""
-    unpacked = [str(TOOLS / "usr" / folder) for folder in ("bin", "sbin")]
-    places = [os.environ.get("PATH", ""), "/usr/sbin", *unpacked]
-    found = shutil.which(program, path=os.pathsep.join(places))
+    # Chromium's command in `bin` is a script that looks for the program in the system's folders.
+    unpacked = [str(TOOLS / "usr" / folder) for folder in ("lib/chromium", "bin", "sbin")]
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *unpacked])
+    found = shutil.which(program, path=places) or shutil.which(PACKAGES[program], path=places)
     if found is None:
         raise NotFound(program)
     return Path(found)
 
 
+def libraries() -> str:
+    """`LD_LIBRARY_PATH` for a program with libraries."""
+    return os.pathsep.join(str(folder) for folder in sorted(TOOLS.glob("usr/lib/*-linux-gnu")))
+
+
 def fetch(program: str) -> None:
-    """Unpack the program's package, without what that depends on, into `.tools`."""
+    """Unpack the program's package into `.tools`, mostly without what that depends on."""
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise NotFound(program, "and this is no Debian, to fetch it from")
     package = PACKAGES[program]
@@ -48,16 +64,20 @@ def fetch(program: str) -> None:
     # Lists of its own: those of the machine may be empty, and only root may renew them.
     apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}"]
     apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::http::Timeout=15"]
+    load = ["download", package]
+    if program in WITH_LIBRARIES:  # nothing is installed, so there is nothing to lock
+        apt += ["-o", "Debug::NoLocking=1", "--no-install-recommends", "--yes"]
+        load = ["--download-only", "install", package]
     try:
-        for step in (["update"], ["download", package]):
+        for step in (["update"], load):
             done = subprocess.run(
                 [*apt, *step], cwd=state, stderr=subprocess.PIPE, text=True, check=False
             )
             if done.returncode:
                 said = done.stderr.strip().splitlines() or ["it did not say why"]
                 raise NotFound(program, f"apt-get {step[0]}: {said[-1]}")
-        archive = next(state.glob(f"{package}_*.deb"))
-        subprocess.run(["dpkg", "-x", archive, TOOLS], check=True)
+        for archive in state.rglob("*.deb"):
+            subprocess.run(["dpkg", "-x", archive, TOOLS], check=True)
     finally:
         shutil.rmtree(state)
     find(program)

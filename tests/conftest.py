@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import programs
 import pytest
 from hypothesis import settings
 
+from waiting import PATIENCE
+
 # Examples share the machine with real engines: a slow one says nothing.
 settings.register_profile("ponder", deadline=None)
 settings.load_profile("ponder")
+
+# As httpx's own five seconds would say on a busy machine. All of its functions share this object.
+_timeout = inspect.signature(httpx.get).parameters["timeout"].default
+_timeout.connect = _timeout.read = _timeout.write = _timeout.pool = PATIENCE
+
+ENGINE_SECONDS = 1800
+"""What a test on a real engine may take, its start included, on a machine that does much else."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.timeout(ENGINE_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ from ponder.server.settings import BUNDLED_MODEL, Settings
 
 HEAD = """# Settings
 
-What `ponder serve` can be told, as a flag or in the environment; a flag wins. Values are checked at
-the start, and an unknown flag is an error. A list is a repeated flag; in the environment it is JSON
-(`'["one", "two"]'`), and API keys are separated by commas.
+What `ponder serve` can be told, as a flag or in the environment; a flag wins. Values are checked
+at the start, and an unknown flag is an error. A list is a repeated flag; in the environment it is
+JSON (`'["one", "two"]'`), and API keys are separated by commas. A variable without a value is not
+set, but an empty `PONDER_API_KEY` is refused: it would let everybody in. A variable whose name is
+nearly that of a setting is a warning at the start.
 
 Written by `deploy/generate.py` out of the settings class.
 

@@ -36,6 +36,7 @@ class Work(BaseModel):
     budgets: list[int] = Field([0, 8], description="budgets in tokens")
     rate: float = Field(0.5, ge=0, description="a rate")
     mode: Literal["fast", "slow"] = Field("fast", description="how")
+    size: Literal["small", "middle", "large"] = Field("small", description="how large")
     out: Path | None = Field(None, description="where to")
     seed: int | None = Field(None, description="seed")
     report: Path | None = Field(None, alias="json", description="where to write the numbers")
@@ -155,6 +156,7 @@ def test_a_mistake_is_a_sentence(argv: tuple[str, ...], sentence: str) -> None:
     [
         ((), "RECIPE is required: name of a recipe"),
         (("x", "--mode", "odd"), "--mode must be 'fast' or 'slow', not odd"),
+        (("x", "--size", "odd"), "--size must be 'small', 'middle' or 'large', not odd"),
         (("x", "--budgets", "0,x"), "--budgets must be a valid integer, not x"),
         (("x", "--xylophone"), "--xylophone is not an option: see thing do --help"),
         (("x", "--rate", "-1"), "--rate must be greater than or equal to 0, not -1"),

@@ -1,23 +1,15 @@
-"""`ponder chat` as a process, in a pipe and on a terminal, against a server that is scripted."""
+"""`ponder chat` as a process in a pipe, against a server that is scripted."""
 
 from __future__ import annotations
 
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from .scripted import Reply, ScriptedServer, answer, chunk, error, models, report
-
-COMMAND = [sys.executable, "-m", "ponder.cli.main", "chat"]
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+from .scripted import Reply, ScriptedServer, answer, chunk, error, models
+from .terminal import COMMAND
 
 
 def chat(
@@ -28,7 +20,7 @@ def chat(
         input=stdin,
         capture_output=True,
         env={**os.environ, **environment},
-        timeout=20,
+        timeout=120,
         check=False,
     )
     return subprocess.CompletedProcess(
@@ -72,6 +64,110 @@ def test_bytes_that_are_no_text_do_no_harm(server: ScriptedServer, argv: tuple[b
     assert server.asked[0]["messages"][0]["content"].startswith("caf")
 
 
+def test_a_prompt_and_what_is_piped_in_are_one_question(server: ScriptedServer) -> None:
+    server.replies.extend([Reply(answer())] * 2)
+    assert chat(server, "Summarise:", stdin=b"One line.\nAnother.\n").returncode == 0
+    assert chat(server, "Alone?", stdin=b" \n").returncode == 0
+    asked = [body["messages"][0]["content"] for body in server.asked]
+    assert asked == ["Summarise:\n\nOne line.\nAnother.\n", "Alone?"]
+
+
+def test_a_pipe_that_says_nothing_is_waited_for_aloud(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    with subprocess.Popen(
+        [*COMMAND, "--url", server.url, "Summarise:"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert b"standard input until it ends" in process.stderr.readline()
+        process.stdin.write(b"late")
+        process.stdin.close()
+        assert process.wait(120) == 0
+    assert server.asked[0]["messages"][0]["content"] == "Summarise:\n\nlate"
+
+
+def test_without_standard_input_the_prompt_is_the_question(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    shell = 'exec "$@" <&-'
+    command = ["sh", "-c", shell, "sh", *COMMAND, "--url", server.url, "Hi"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, b"It is 7.\n")
+
+
+def test_sampling_is_asked_for_as_typed(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    flags = "--temperature 0 --top-p 0.9 --seed 7 --max-tokens 99 --no-hint --budget 9999999999999"
+    assert chat(server, *flags.split(), "Hi").returncode == 0
+    body = server.asked[0]
+    assert {name: body[name] for name in body if name not in ("messages", "model", "stream")} == {
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "seed": 7,
+        "max_completion_tokens": 99,
+        "ponder": {"hint": False},
+        "thinking_token_budget": 9999999999999,
+    }
+
+
+def test_server_key_and_model_may_come_from_the_environment(server: ScriptedServer) -> None:
+    server.models = models("tiny", "large")
+    server.replies.append(Reply(answer()))
+    done = subprocess.run(
+        [*COMMAND, "Hi"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={
+            **os.environ,
+            "PONDER_URL": server.url.removeprefix("http://"),
+            "PONDER_API_KEY": "secret",
+            "PONDER_MODEL": "large",
+        },
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"It is 7.\n")
+    assert (server.asked[0]["model"], server.keys) == ("large", ["Bearer secret"])
+
+
+def test_what_the_environment_says_wrongly_is_named(server: ScriptedServer) -> None:
+    done = chat(server, "Hi", PONDER_MODEL="none")
+    told = "ponder chat: the server has no model none: it has tiny (PONDER_MODEL names it)\n"
+    assert (done.returncode, done.stderr) == (1, told)
+    broken = {**os.environ, "PONDER_URL": "ftp://host"}
+    wrong = subprocess.run([*COMMAND, "Hi"], env=broken, capture_output=True, check=False)
+    assert wrong.returncode == 2
+    assert b"PONDER_URL or OPENAI_BASE_URL in the environment: 'ftp://host'" in wrong.stderr
+    wrong = subprocess.run([*COMMAND, "--url", "host:x"], capture_output=True, check=False)
+    assert wrong.returncode == 2
+    assert b"--url: 'host:x' is no URL" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "out", "err"),
+    [
+        ("latin-1", b"\xbd of caf\xe9 > 1\n", "thought 32/32 tokens · cut"),
+        ("ascii", b"? of cafe > 1\n", "thought 32/32 tokens - cut"),
+    ],
+)
+def test_what_an_encoding_lacks_is_spelt(
+    server: ScriptedServer, encoding: str, out: bytes, err: str
+) -> None:
+    server.replies.append(Reply(answer(said="½ of café › 1")))
+    done = subprocess.run(
+        [*COMMAND, "--url", server.url, "Hi"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, out)
+    assert err in done.stderr.decode(encoding)
+
+
 def test_no_question_is_said(server: ScriptedServer) -> None:
     done = chat(server, stdin=b" \n")
     assert (done.returncode, server.asked) == (2, [])
@@ -110,165 +206,6 @@ def test_no_server_names_the_remedy(server: ScriptedServer) -> None:
     )
 
 
-class Terminal:
-    """`ponder chat` on a pseudo-terminal, as a user sees it."""
-
-    def __init__(self, *argv: str) -> None:
-        self._file, theirs = pty.openpty()
-        self._process = subprocess.Popen(
-            [*COMMAND, *argv],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
-        )
-        os.close(theirs)
-        self._written = b""
-        self._seen = 0
-
-    @property
-    def raw(self) -> str:
-        return self._written.decode(errors="replace")
-
-    def type(self, line: str) -> None:
-        os.write(self._file, line.encode() + b"\r")
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def end_of_input(self) -> None:
-        os.write(self._file, b"\x04")
-
-    def wait_for(self, text: str) -> str:
-        """What came up to `text`, without colours, since the last wait."""
-        return self._read(lambda new: text in new)
-
-    def leaves_with(self) -> int:
-        self._read(lambda _: self._process.poll() is not None)
-        return self._process.wait()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._file)
-
-    def _read(self, enough: Callable[[str], bool]) -> str:
-        deadline = time.monotonic() + 15
-        while not enough(new := ESCAPES.sub("", self.raw[self._seen :])):
-            assert time.monotonic() < deadline, f"waited in vain, with this on the screen: {new}"
-            if select.select([self._file], [], [], 0.05)[0]:
-                try:
-                    self._written += os.read(self._file, 1 << 16)
-                except OSError:  # Linux says so when the other side has closed
-                    assert self._process.wait(5) is not None
-        self._seen = len(self.raw)
-        return new
-
-
-@pytest.fixture
-def terminal(server: ScriptedServer) -> Iterator[Terminal]:
-    terminal = Terminal("--url", server.url)
-    yield terminal
-    terminal.close()
-
-
-def test_a_conversation(server: ScriptedServer, terminal: Terminal) -> None:
-    server.replies.append(Reply(answer(said="It is 7.")))
-    server.replies.append(Reply(answer(end_cause="natural", thinking_tokens=20)))
-    server.replies.append(Reply(answer()))
-    opening = terminal.wait_for("› ")
-    assert f"tiny at {server.url}" in opening
-    assert "budget: the server's default, no limit" in opening
-
-    terminal.type("3 + 4?")
-    shown = terminal.wait_for("› ")
-    assert shown.index("Let me think.") < shown.index("It is 7.") < shown.index("thought 32/32")
-    assert "\x1b[2mLet me think.\x1b[0m" in terminal.raw
-    assert "\x1b[1mIt is 7.\x1b[0m" in terminal.raw
-
-    terminal.type("/budget 32")
-    assert "budget: 32 tokens" in terminal.wait_for("\n› ")
-    terminal.type("Sure?")
-    assert "thought 20/32 tokens · ended by itself, 12 to spare" in terminal.wait_for("\n› ")
-    assert "thinking_token_budget" not in server.asked[0]
-    assert server.asked[1]["thinking_token_budget"] == 32
-    assert server.asked[1]["messages"] == [
-        {"role": "user", "content": "3 + 4?"},
-        {"role": "assistant", "content": "It is 7."},
-        {"role": "user", "content": "Sure?"},
-    ]
-
-    terminal.type("/clear")
-    assert "forgotten" in terminal.wait_for("\n› ")
-    terminal.type("/etc/hosts is what?")
-    terminal.wait_for("answer 7 tokens")
-    assert server.asked[2]["messages"] == [{"role": "user", "content": "/etc/hosts is what?"}]
-    terminal.type("/quit")
-    assert terminal.leaves_with() == 0
-
-
-def test_commands_explain_themselves(server: ScriptedServer, terminal: Terminal) -> None:
-    terminal.wait_for("› ")
-    for typed, told in [
-        ("/help", "forget the conversation"),
-        ("/budget", "the server's default, no limit"),
-        ("/budget ten", "a budget is a number of tokens"),
-        ("/budget -2", "a budget is a number of tokens"),
-        ("/budget 1 2", "a budget is a number of tokens"),
-        ("/budget -1", "budget: no limit"),
-        ("/nonsense", "/nonsense is not a command: see /help"),
-        ("   ", ""),
-    ]:
-        terminal.type(typed)
-        assert told in terminal.wait_for("\n› ")
-    assert server.asked == []
-    terminal.end_of_input()
-    assert terminal.leaves_with() == 0
-
-
-def test_ctrl_c_stops_the_answer_then_leaves(server: ScriptedServer, terminal: Terminal) -> None:
-    server.replies.append(Reply([chunk(reasoning="Let me")], endless=True))
-    server.replies.append(Reply([chunk(content="It is")], endless=True))
-    server.replies.append(Reply(answer()))
-    terminal.wait_for("› ")
-    terminal.type("one")
-    terminal.wait_for("Let me")
-    terminal.interrupt()
-    assert "stopped" in terminal.wait_for("\n› ")
-    assert server.client_gone.wait(5)
-    terminal.type("two")
-    terminal.wait_for("It is")
-    terminal.interrupt()
-    terminal.wait_for("\n› ")
-    terminal.type("three")
-    assert "answer 7 tokens" in terminal.wait_for("\n› ")
-    # What was stopped before it said anything is forgotten; what it said is kept.
-    assert [message["content"] for message in server.asked[2]["messages"]] == [
-        "two",
-        "It is",
-        "three",
-    ]
-    time.sleep(0.3)  # readline forgets a signal that comes before it starts to wait
-    terminal.interrupt()
-    assert terminal.leaves_with() == 0
-    assert "Traceback" not in terminal.raw
-
-
-def test_an_error_is_told_and_the_chat_goes_on(server: ScriptedServer, terminal: Terminal) -> None:
-    server.replies.append(Reply(status=503, body=error("too busy: ask again", "overloaded")))
-    server.replies.append(Reply([chunk(content="It")]))
-    server.replies.append(Reply(answer(**report(end_cause="disabled", budget_effective=0))))
-    terminal.wait_for("› ")
-    terminal.type("one")
-    assert "too busy: ask again" in terminal.wait_for("\n› ")
-    terminal.type("two")
-    assert "ended before the answer did" in terminal.wait_for("\n› ")
-    terminal.type("three")
-    assert "no thought · answer 7 tokens" in terminal.wait_for("\n› ")
-    assert [message["content"] for message in server.asked[2]["messages"]] == ["two", "It", "three"]
-
-
 def test_ctrl_c_of_a_single_question_is_status_130(server: ScriptedServer) -> None:
     server.replies.append(Reply([chunk(content="It is")], endless=True))
     with subprocess.Popen(
@@ -278,6 +215,6 @@ def test_ctrl_c_of_a_single_question_is_status_130(server: ScriptedServer) -> No
         assert process.stderr is not None
         assert process.stdout.read(5) == b"It is"
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(120) == 130
         assert process.stderr.read() == b""
     assert server.client_gone.wait(5)

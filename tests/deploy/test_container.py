@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from generators import dashboard
 
 from ponder.server.settings import Settings
 
@@ -69,6 +75,32 @@ def test_variables_are_settings() -> None:
     assert set(composed("compose.yaml")["ponder"]["environment"]) <= known
 
 
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_the_health_check_asks_the_port_that_is_set(status: int, healthy: bool) -> None:
+    asked = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    found = re.search(r"HEALTHCHECK .*\n +CMD (\[.*\])", DOCKERFILE.read_text())
+    assert found is not None
+    _, *arguments = json.loads(found[1])
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        environment = {**os.environ, "PONDER_PORT": str(server.server_port)}
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, check=False
+        )
+    assert asked == ["/healthz"]
+    assert (done.returncode == 0) is healthy
+
+
 def test_an_unknown_variant_is_refused(tmp_path: Path) -> None:
     """Before anything is downloaded."""
     script = DEPLOY / "container/install.sh"
@@ -100,6 +132,18 @@ def test_compose_serves_scrapes_and_shows() -> None:
         (DEPLOY / "grafana/provisioning/dashboards/ponder.yaml").read_text()
     )["providers"]
     assert board["target"].startswith(provider["options"]["path"])
+
+
+def test_the_alerts_of_compose_link_to_a_page_that_is_there() -> None:
+    """Prometheus serves the runbook under the address that a browser on this machine has."""
+    prometheus = composed("compose.yaml")["prometheus"]
+    options = dict(part.split("=", 1) for part in prometheus["command"])
+    (mount,) = [v for v in prometheus["volumes"] if v["target"] == "/etc/prometheus"]
+    consoles = options["--web.console.templates"].replace(mount["target"], mount["source"])
+    assert (Path(consoles) / "runbook.html").exists()
+    port = prometheus["ports"][0]["published"]
+    assert options["--web.external-url"] == f"http://localhost:{port}"
+    assert f"{options['--web.external-url']}/consoles/runbook.html" == dashboard.RUNBOOK
 
 
 def test_compose_lets_requests_finish() -> None:

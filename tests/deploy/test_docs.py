@@ -13,6 +13,7 @@ from .conftest import ROOT
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")])
 ELSEWHERE = {
+    "web",
     "build",
     "build-arg",
     "budgets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import generate
 import pytest
 import yaml
+from generators import runbook
 
 from .conftest import ROOT
 
@@ -22,20 +24,26 @@ def test_committed_files_are_as_generated(path: str) -> None:
     assert (ROOT / path).read_text() == generate.FILES[path](), remedy
 
 
+def board() -> dict[str, Any]:
+    return dict(json.loads((ROOT / DASHBOARD).read_text()))
+
+
 def panels() -> Iterator[dict[str, Any]]:
-    for panel in json.loads((ROOT / DASHBOARD).read_text())["panels"]:
+    for panel in board()["panels"]:
         if panel["type"] != "row":
             yield panel
 
 
 def queries() -> list[str]:
-    return [target["expr"] for panel in panels() for target in panel["targets"]]
+    marks = [mark["expr"] for mark in board()["annotations"]["list"]]
+    return marks + [target["expr"] for panel in panels() for target in panel["targets"]]
 
 
 def without_variables(query: str) -> str:
     """As Grafana fills them in."""
-    for name, value in {"$job": "ponder", "$__rate_interval": "1m", "$__range": "1h"}.items():
-        query = query.replace(name, value)
+    for name in ("$job", "$instance"):
+        query = query.replace(name, "ponder")
+    query = query.replace("$__rate_interval", "1m").replace("$__range", "1h")
     assert "$" not in query
     return query
 
@@ -51,20 +59,74 @@ def test_every_query_parses(promtool: Callable[..., str], tmp_path: Path) -> Non
 
 
 def test_the_panels_are_those_that_operators_need() -> None:
-    said = " ".join(queries())
-    for metric in (
-        "ponder_thinking_tokens_total",
-        "ponder_answer_tokens_total",
-        "ponder_requests_total",
-        "ponder_budget_used_ratio_bucket",
-        "ponder_time_to_first_answer_token_seconds_bucket",
-        "ponder:savings:difference_lower",
-        "ponder:holdout:mean",
-        "ponder_budget_violations_total",
-        "ponder_empty_answers_total",
-        "vllm:num_requests_running",
-    ):
-        assert metric in said
+    titles = {panel["title"] for panel in panels()}
+    assert titles >= {
+        "Requests per second",
+        "Error share",
+        "Errors",
+        "End-to-end latency",
+        "Time to first token",
+        "Time to first answer token",
+        "Tokens per second",
+        "Thoughts by how they ended",
+        "Budget used",
+        "Quality by arm",
+        "Engine load",
+        "Time in the queue",
+        "Cache",
+        "Empty answers",
+        "Budget violations",
+    }
+
+
+def test_every_query_is_of_the_servers_that_the_variables_choose() -> None:
+    """What is recorded over the servers of a job knows no instance, nor does an alert or `up`."""
+    for query in queries():
+        for name, labels in re.findall(r"([a-zA-Z_:]+){(.*?)}", query):
+            assert 'job=~"$job"' in labels, query
+            whole = name in ("up", "ALERTS") or name.startswith("ponder:")
+            assert ('instance=~"$instance"' in labels) != whole, query
+
+
+def test_variables_choose_servers_by_model_then_job() -> None:
+    variables = {variable["name"]: variable for variable in board()["templating"]["list"]}
+    assert list(variables) == ["source", "model", "job", "instance", "runbook"]
+    assert variables["model"]["query"] == "label_values(ponder_build_info{}, model)"
+    assert (
+        variables["instance"]["query"]
+        == 'label_values(ponder_build_info{model=~"$model",job=~"$job"}, instance)'
+    )
+
+
+def test_firing_alerts_are_marked_for_old_and_new_grafana() -> None:
+    (mark,) = board()["annotations"]["list"]
+    assert mark["expr"] == mark["target"]["expr"] == 'ALERTS{alertstate="firing",job=~"$job"}'
+    assert mark["titleFormat"] == "{{alertname}}"
+
+
+def test_units_and_words_say_what_a_number_is() -> None:
+    shown = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in panels()}
+    assert all(defaults["unit"] for defaults in shown.values())
+    assert shown["Tokens per second"]["unit"] == "suffix: tokens/s"
+    (words,) = shown["Enough to say so"]["mappings"]
+    assert {value: to["text"] for value, to in words["options"].items()} == {
+        "0": "not yet",
+        "1": "yes",
+    }
+    for panel in panels():
+        named = [target["legendFormat"] for target in panel["targets"]]
+        if any("histogram_quantile" in target["expr"] for target in panel["targets"]):
+            assert named in (["p50", "p90", "p99"], [""], ["{{instance}}"])
+
+
+def test_the_panels_that_the_runbook_names_link_to_it() -> None:
+    linked = {
+        (panel["title"], link["url"]) for panel in panels() for link in panel.get("links", [])
+    }
+    for alert, section in runbook.sections().items():
+        for title in runbook.panels(section):
+            assert (title, f"${{runbook:raw}}#{alert.lower()}") in linked
+    assert board()["links"][0]["url"] == "${runbook:raw}"
 
 
 def test_panels_fill_the_grid_and_say_what_they_show() -> None:
@@ -78,12 +140,12 @@ def test_panels_fill_the_grid_and_say_what_they_show() -> None:
         assert max(x for x, _ in cells) < 24
         assert not cells & taken
         taken |= cells
-    ids = [panel["id"] for panel in json.loads((ROOT / DASHBOARD).read_text())["panels"]]
+    ids = [panel["id"] for panel in board()["panels"]]
     assert len(ids) == len(set(ids))
 
 
 def test_the_runbook_names_panels_that_exist() -> None:
     titles = {panel["title"] for panel in panels()}
-    runbook = (ROOT / "docs/runbook.md").read_text()
-    named = {part.replace("\n", " ") for part in runbook.split("*")[1::2]}
-    assert {name for name in named if name[:1].isupper()} - titles == set()
+    named = {name for text in runbook.sections().values() for name in runbook.panels(text)}
+    assert named - titles == set()
+    assert len(named) > 5

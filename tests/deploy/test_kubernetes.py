@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -52,6 +54,20 @@ def test_objects_are_valid(objects: Objects, version: str) -> None:
             CUSTOM[kind].model_validate(item)
         else:
             kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_the_runbooks_address_is_set_in_one_place(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    place = tmp_path / "kubernetes" / "monitoring" / "runbook.yaml"
+    default = yaml.safe_load(place.read_text())["data"]["url"]
+    place.write_text(place.read_text().replace(default, "https://docs.test/runbook.md"))
+    rendered = run(installed("kubectl"), "kustomize", tmp_path / "kubernetes/overlays/cpu")
+    (rule,) = [item for item in yaml.safe_load_all(rendered) if item["kind"] == "PrometheusRule"]
+    alerts = [r for group in rule["spec"]["groups"] for r in group["rules"] if "alert" in r]
+    assert alerts
+    for alert in alerts:
+        link = f"https://docs.test/runbook.md#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == link
 
 
 def test_misspelt_fields_are_found(objects: Objects) -> None:

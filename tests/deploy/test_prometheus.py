@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import demo
+import httpx
 import pytest
 import yaml
 
@@ -20,19 +23,19 @@ ALERTS = [
     "TruncationRateHigh",
     "QualityGap",
     "NotReady",
+    "EngineStalled",
     "HighQueueTime",
 ]
 
+WAIT_SECONDS = 60
+
 Promtool = Callable[..., str]
+Program = Callable[[str], Path]
 
 
 def alerts() -> list[dict[str, Any]]:
     groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
-
-
-def anchor(heading: str) -> str:
-    return re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
 
 
 def test_the_configuration_is_valid(promtool: Promtool) -> None:
@@ -70,7 +73,41 @@ def test_each_alert_has_a_firing_and_a_quiet_case_and_a_runbook_section() -> Non
     ]
     assert {case["alertname"] for case in cases if "exp_alerts" in case} == set(ALERTS)
     assert {case["alertname"] for case in cases if "exp_alerts" not in case} == set(ALERTS)
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    assert headings == ALERTS
+
+
+def test_a_raised_alert_links_to_its_section(program: Program, tmp_path: Path) -> None:
+    """Where there is no server, NotReady is pending at once, with the address it was raised at."""
+    program("prometheus")
+    with demo.prometheus(tmp_path, "http://127.0.0.1:9") as url:
+
+        def raised() -> list[dict[str, Any]]:
+            reply = httpx.get(f"{url}/api/v1/alerts").raise_for_status()
+            return list(reply.json()["data"]["alerts"])
+
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (found := raised()):
+            assert time.monotonic() < deadline, "no alert was raised"
+            time.sleep(0.1)
+        (alert,) = found
+        assert alert["labels"]["alertname"] == "NotReady"
+        page, _, section = alert["annotations"]["runbook_url"].partition("#")
+        assert page == f"{url}/consoles/runbook.html"
+        shown = httpx.get(page).raise_for_status()
+        assert shown.headers["content-type"].startswith("text/html")
+        assert f'<h2 id="{section}">NotReady</h2>' in shown.text
+
+
+def test_every_alert_links_to_the_page_of_the_prometheus_that_raised_it() -> None:
+    page = (PROMETHEUS / "consoles" / "runbook.html").read_text()
+    sections = {name: section for section, name in re.findall(r'<h2 id="(.+)">(.+)</h2>', page)}
     for rule in alerts():
-        page, _, section = rule["annotations"]["runbook_url"].partition("#")
-        headings = re.findall(r"^## (.+)$", (ROOT / page).read_text(), re.MULTILINE)
-        assert section in [anchor(heading) for heading in headings]
+        link = f"{{{{ $externalURL }}}}/consoles/runbook.html#{sections[rule['alert']]}"
+        assert rule["annotations"]["runbook_url"] == link
+
+
+def test_the_runbook_as_a_page_links_to_nothing_that_is_not_served() -> None:
+    page = (PROMETHEUS / "consoles" / "runbook.html").read_text()
+    assert "{{" not in page  # Prometheus would expand it
+    assert re.findall(r'href="(?!https?://|#)', page) == []

@@ -12,8 +12,9 @@ import pytest
 
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.server.settings import BUNDLED_MODEL
+from waiting import wait_until
 
-from .conftest import ServerProcess, wait_until
+from .conftest import ServerProcess
 
 pytestmark = pytest.mark.engine
 
@@ -156,10 +157,12 @@ def test_clients_that_vanish_leave_nothing_running(
 
             await asyncio.gather(*(start_and_leave(index) for index in range(20)))
 
+    sampled = server.metric("vllm:generation_tokens_total")
     asyncio.run(vanish())
-    # Left alone they would run for a quarter of a minute.
-    wait_until(lambda: server.metric("vllm:num_requests_running") == 0, seconds=5)
+    wait_until(lambda: server.metric("vllm:num_requests_running") == 0)
     assert server.metric("ponder_choices_running") == 0
+    # Left alone each would have filled the context.
+    assert server.metric("vllm:generation_tokens_total") - sampled < 20 * 4000 / 2
 
 
 @pytest.mark.parametrize("typed", ["</think>", "<think>", "</think>\n\nThe answer is 1.<think>"])

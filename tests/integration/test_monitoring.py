@@ -1,10 +1,17 @@
-"""A real Prometheus scrapes a real server: every query of the dashboard returns data there."""
+"""A real Prometheus scrapes a real server: every query of the dashboard returns data there.
+
+And the demonstration, which is made of both, ends by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,21 +20,24 @@ from typing import Any
 
 import demo
 import httpx
+import psutil
 import pytest
+import report
 
-from .conftest import ServerProcess, start_server, wait_until
+from waiting import wait_until
+
+from .conftest import START_SECONDS, ServerProcess, start_server
 
 pytestmark = pytest.mark.engine
-
-DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "ponder.json"
-VARIABLES = {"$job": "ponder", "$__rate_interval": "1m", "$__range": "1h"}
-LOAD_SECONDS = 150.0
 
 
 @dataclass
 class Monitored:
+    """`load` is what the demonstration's page would show of it."""
+
     server: ServerProcess
     prometheus: str
+    load: report.Monitor | None = None
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         reply = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": expression})
@@ -38,6 +48,15 @@ class Monitored:
     def value(self, expression: str) -> float:
         (only,) = self.query(expression)
         return float(only["value"][1])
+
+    def comes_to(self, expression: str, value: float) -> None:
+        """Wait until a query has this value: a scrape and the rules after it take their time."""
+
+        def there() -> bool:
+            found = [float(series["value"][1]) for series in self.query(expression)]
+            return found == [pytest.approx(value, rel=1e-6)]
+
+        wait_until(there)
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +71,17 @@ def monitored(
     try:
         server.wait_ready()
         with demo.prometheus(folder, server.url) as prometheus:
-            both = Monitored(server, prometheus)
+            both, began = Monitored(server, prometheus), time.time()
             chat = f"{server.url}/v1/chat/completions"
             assert httpx.post(chat, json={"messages": []}).status_code == 400
-            deadline = time.monotonic() + LOAD_SECONDS
             while savings(server)["status"] != "measured":
-                assert time.monotonic() < deadline, savings(server)
                 tally = asyncio.run(demo.load(server.url, 10))
                 assert not tally.errors
-            time.sleep(3 * demo.SCRAPE_SECONDS)
+            # Nothing is asked any more: what is scraped now stays.
+            scraped = 'ponder_holdout_tokens_count{arm="policy"}'
+            both.comes_to(scraped, savings(server)["tokens"]["policy"]["count"])
+            both.comes_to('ponder:savings:measured{measure="tokens"}', 1)
+            both.load = report.Monitor(prometheus, began, time.time())
             yield both
     finally:
         server.stop()
@@ -71,16 +92,28 @@ def savings(server: ServerProcess) -> dict[str, Any]:
 
 
 def test_every_query_of_the_dashboard_returns_data(monitored: Monitored) -> None:
+    assert monitored.load
     silent = []
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+    for panel in json.loads(report.DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", []):
-            expression = target["expr"]
-            for name, value in VARIABLES.items():
-                expression = expression.replace(name, value)
-            found = [float(series["value"][1]) for series in monitored.query(expression)]
+            found = monitored.load.last(target["expr"])
             if not any(map(math.isfinite, found)):
-                silent.append((panel["title"], expression, found))
+                silent.append((panel["title"], target["expr"], found))
     assert silent == []
+
+
+def test_every_variable_of_the_dashboard_has_a_value(monitored: Monitored) -> None:
+    (chosen,) = monitored.query("ponder_build_info")
+    address = monitored.server.url.removeprefix("http://")
+    expected = {"job": "ponder", "instance": address, "model": "tiny"}
+    assert {name: chosen["metric"][name] for name in expected} == expected
+
+
+def test_the_page_of_the_demonstration_shows_every_panel(monitored: Monitored) -> None:
+    assert monitored.load
+    text = report.page(savings(monitored.server), monitored.load, "the policy")
+    assert "no data yet" not in text
+    assert text.count("<polyline") > 40
 
 
 @pytest.mark.parametrize("measure", ["tokens", "seconds"])
@@ -88,17 +121,15 @@ def test_prometheus_records_what_the_server_reports(monitored: Monitored, measur
     reported = savings(monitored.server)[measure]
     for effect in ("difference", "ratio"):
         for part, end in {"": "value", "_lower": "low", "_upper": "high"}.items():
-            recorded = monitored.value(f'ponder:savings:{effect}{part}{{measure="{measure}"}}')
-            assert recorded == pytest.approx(reported[effect][end], rel=1e-6)
+            recorded = f'ponder:savings:{effect}{part}{{measure="{measure}"}}'
+            monitored.comes_to(recorded, reported[effect][end])
 
 
 def test_prometheus_records_quality_too(monitored: Monitored) -> None:
     reported = savings(monitored.server)["quality"]["feedback"]
     for arm in ("policy", "holdout"):
         labels = f'{{measure="quality",signal="feedback",arm="{arm}"}}'
-        assert reported[arm]["mean"]["value"] == pytest.approx(
-            monitored.value(f"ponder:holdout:mean{labels}"), rel=1e-6
-        )
+        monitored.comes_to(f"ponder:holdout:mean{labels}", reported[arm]["mean"]["value"])
 
 
 def test_counters_arrive_whole(monitored: Monitored) -> None:
@@ -118,3 +149,41 @@ def test_a_server_that_is_gone_is_seen(monitored: Monitored) -> None:
     wait_until(lambda: monitored.value('up{job="ponder"}') == 0)
     pending = 'ALERTS{alertname="NotReady",alertstate="pending"}'
     wait_until(lambda: bool(monitored.query(pending)))
+
+
+@pytest.mark.timeout(900)
+def test_the_demonstration_ends_by_itself(tmp_path: Path, program: Callable[[str], Path]) -> None:
+    program("prometheus")
+    page = tmp_path / "runs" / "demo.html"
+    command = [sys.executable, demo.__file__, "--duration", "5", "--report", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The policy takes" in done.stdout or "Not measured yet" in done.stdout
+    assert "Ctrl-C" not in done.stdout
+    assert page.as_uri() in done.stdout.replace("\n", "")
+    assert "Time to first token" in page.read_text()
+
+
+@pytest.mark.timeout(900)
+def test_ctrl_c_ends_a_demonstration_that_was_told_to_stay(
+    tmp_path: Path, program: Callable[[str], Path]
+) -> None:
+    program("prometheus")
+    command = [sys.executable, "-u", demo.__file__, "--duration", "2", "--keep"]
+    command += ["--report", str(tmp_path / "demo.html")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout
+    said = []
+    for line in child.stdout:
+        said.append(line)
+        if "metrics" in line:
+            break
+    else:
+        pytest.fail("".join(said))
+    family = psutil.Process(child.pid).children(recursive=True)
+    assert len(family) >= 2
+    os.killpg(child.pid, signal.SIGINT)
+    rest, _ = child.communicate(timeout=START_SECONDS)
+    assert child.returncode == 0
+    assert "Traceback" not in rest
+    assert psutil.wait_procs(family, timeout=20)[1] == []

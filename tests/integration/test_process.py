@@ -1,27 +1,28 @@
-"""The life of the server process: start-up errors, SIGTERM, and the death of its engine."""
+"""The life of the server process: signals, the death of either process, an engine that hangs."""
 
 from __future__ import annotations
 
-import shutil
+import json
 import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from ponder.server.process import StartupError, bind
-from ponder.server.settings import BUNDLED_MODEL
+from waiting import wait_until
 
-from .conftest import start_server, wait_until
+from .conftest import ServerProcess, start_server
 
 pytestmark = pytest.mark.engine
 
-ENDLESS = {
+LONG = {
     "messages": [{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}],
     "stream": True,
     "ignore_eos": True,
@@ -37,21 +38,36 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(path)
 
 
+@contextmanager
+def running_answer(server: ServerProcess) -> Iterator[Future[httpx.Response]]:
+    """An answer that is being generated, and whose engine has stopped."""
+    with server.hanging(), ThreadPoolExecutor() as pool:
+        url = f"{server.url}/v1/chat/completions"
+        answer = pool.submit(httpx.post, url, json=LONG, timeout=300)
+        wait_until(lambda: server.metric("ponder_choices_running") == 1)
+        yield answer
+
+
+def readiness(server: ServerProcess) -> str:
+    return httpx.get(f"{server.url}/readyz").text
+
+
 def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Path) -> None:
     running = start_server(tmp_path / "log")
     try:
         running.wait_ready()
-        url = f"{running.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=ENDLESS, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
+        with running_answer(running) as answer:
             running.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(f"{running.url}/readyz").text == "draining\n")
+            wait_until(lambda: readiness(running) == "draining\n")
             assert running.metric("ponder_choices_running") == 1
-            text = "\n".join(lines)
-        assert "data: [DONE]" in text
-        assert running.process.wait(60) == 0, running.log.read_text()
-        assert "died" not in running.log.read_text()
+            running.engine().resume()
+            assert "data: [DONE]" in answer.result().text
+        log = running.log
+        assert running.process.wait(60) == 0, log.read_text()
+        assert "ponder: draining: 1 running" in log.read_text()
+        assert log.read_text().splitlines()[-1].endswith(" ponder: stopped")
+        for word in ("died", "Traceback", "leaked", "Warning"):
+            assert word not in log.read_text()
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz")
         assert list(temporary.iterdir()) == []
@@ -59,22 +75,45 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Pa
         running.stop()
 
 
-def test_a_second_sigterm_cuts_what_runs(tmp_path: Path) -> None:
-    """The client is told, the ledger has it, and the status is 0 all the same."""
-    log = tmp_path / "log"
-    running = start_server(log, "--drain-timeout", "600", "--log-format", "json")
+def test_a_second_signal_cuts_what_runs(tmp_path: Path) -> None:
+    """A hangup drains too. The client is told, the log has it, and the status is 0 all the same."""
+    options = ["--drain-timeout", "600", "--log-format", "json"]
+    running = start_server(tmp_path / "log", *options)
     try:
         running.wait_ready()
-        url = f"{running.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=ENDLESS, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
+        with running_answer(running) as answer:
+            running.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: readiness(running) == "draining\n")
             running.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(f"{running.url}/readyz").text == "draining\n")
-            running.process.send_signal(signal.SIGTERM)
-            assert '"code": "draining"' in "\n".join(lines)
-        assert running.process.wait(60) == 0, log.read_text()
-        assert "request ended" in log.read_text()
+            refused = answer.result()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert running.process.wait(60) == 0, running.log.read_text()
+        text = running.log.read_text()
+        entries = [json.loads(line) for line in text.splitlines()]  # from the first to the last
+        assert entries[-1]["message"] == "stopped"
+        assert "--drain-timeout" not in text
+        (cut,) = [entry for entry in entries if "another signal came" in entry["message"]]
+        assert cut["message"].endswith("1 running choices are cut")
+        (ended,) = [entry for entry in entries if entry.get("path") == "/v1/chat/completions"]
+        assert (ended["status"], ended["code"], ended["completion_tokens"]) == (503, "draining", 0)
+    finally:
+        running.stop()
+
+
+def test_an_engine_that_hangs_is_seen_and_dies_with_a_killed_server(tmp_path: Path) -> None:
+    running = start_server(tmp_path / "log", "--stall-timeout", "1")
+    try:
+        running.wait_ready()
+        with running_answer(running) as answer:
+            wait_until(lambda: readiness(running) == "engine stalled\n")
+            assert running.metric("ponder_engine_silence_seconds") > 1
+            running.engine().resume()
+            assert "data: [DONE]" in answer.result().text
+            assert readiness(running) == "ready\n"
+        with running.hanging():
+            engine = running.engine()
+            running.process.kill()
+            engine.wait(30)
     finally:
         running.stop()
 
@@ -94,24 +133,15 @@ def test_a_dead_engine_is_noticed_and_ends_the_process(tmp_path: Path) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        for child in psutil.Process(running.process.pid).children(recursive=True):
-            if "VLLM" in " ".join(child.cmdline()):
-                child.kill()
+        wait_until(lambda: bool(states))
+        running.engine().kill()
         assert running.process.wait(60) == 1, running.log.read_text()
         watcher.join(10)
         assert states[0] == 200
         assert states[-1] == 503
+        assert "the vLLM engine died" in running.log.read_text()
     finally:
         running.stop()
-
-
-def test_a_taken_port_is_said_before_the_model_loads(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        running = start_server(tmp_path / "log", "--port", str(taken.getsockname()[1]))
-        assert running.process.wait(60) == 1
-        assert "choose another --host or --port" in running.log.read_text()
 
 
 def test_a_server_that_still_loads_has_its_port() -> None:
@@ -122,21 +152,10 @@ def test_a_server_that_still_loads_has_its_port() -> None:
         bind("127.0.0.1", held.getsockname()[1])
 
 
-def test_a_contract_for_another_tokenizer_is_refused(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(BUNDLED_MODEL, model)
-    tokenizer = model / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    running = start_server(tmp_path / "log", str(model))
-    try:
+def test_a_taken_port_is_said_before_the_model_loads(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        running = start_server(tmp_path / "log", "--port", str(taken.getsockname()[1]))
         assert running.process.wait(120) == 1
-        assert "was written for another tokenizer" in running.log.read_text()
-    finally:
-        running.stop()
-
-
-def test_a_model_that_is_nowhere_is_said(tmp_path: Path) -> None:
-    running = start_server(tmp_path / "log", str(tmp_path / "nowhere"))
-    assert running.process.wait(120) == 1
-    assert "nowhere" in running.log.read_text()
-    assert "Traceback" not in running.log.read_text()
+        assert "choose another --host or --port" in running.log.read_text()

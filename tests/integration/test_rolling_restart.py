@@ -1,4 +1,7 @@
-"""Two servers behind nginx, one replaced while 200 streams run: nothing breaks, nothing is lost."""
+"""Two servers behind nginx, one replaced while 200 streams run: nothing breaks, nothing is lost.
+
+The engine of the one that leaves is suspended until it drains: what it runs cannot end before.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,11 @@ import httpx
 import pytest
 from demo import free_port
 
-from .conftest import ServerProcess, start_server, wait_until
+from waiting import wait_until
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+from .conftest import ServerProcess, start_server
+
+pytestmark = pytest.mark.engine
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx" / "ponder.conf"
 STREAMS = 200
@@ -56,14 +61,14 @@ class Load:
         self._url = f"{url}/v1/chat/completions"
         self._numbers = itertools.count(10)
         self.stopping = False
-        self.running: set[int] = set()
+        self.begun: set[int] = set()  # ports of servers that have said something
         self.done: list[Stream] = []
 
-    async def lane(self, client: httpx.AsyncClient, lane: int) -> None:
+    async def lane(self, client: httpx.AsyncClient) -> None:
         while not self.stopping:
-            await self._stream(client, lane)
+            await self._stream(client)
 
-    async def _stream(self, client: httpx.AsyncClient, lane: int) -> None:
+    async def _stream(self, client: httpx.AsyncClient) -> None:
         number = next(self._numbers)
         body = {
             "messages": [{"role": "user", "content": f"What is {number} + 17 - 5?"}],
@@ -75,12 +80,9 @@ class Load:
         }
         started = monotonic()
         async with client.stream("POST", self._url, json=body) as answer:
-            parts = []
-            async for part in answer.aiter_bytes():
-                parts.append(part)
-                self.running.add(lane)
-            self.running.discard(lane)
             server = int(answer.headers["x-upstream"].rsplit(":", 1)[1])
+            self.begun.add(server)
+            parts = [part async for part in answer.aiter_bytes()]
             text = b"".join(parts).decode()
             self.done.append(Stream(started, monotonic(), answer.status_code, server, text))
 
@@ -139,21 +141,38 @@ async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(wait_until, condition, PATIENCE)
 
 
-async def replace_one_under_load(
-    url: str, servers: list[ServerProcess], log: Path
-) -> tuple[list[Stream], float, float]:
-    """All streams, when the old server was told to leave, and when it had left."""
+def draining(server: ServerProcess) -> bool:
+    return httpx.get(f"{server.url}/readyz").text == "draining\n"
+
+
+@dataclass
+class Replaced:
+    """All streams, and when the old server was told to leave, said that it drains, and had left."""
+
+    streams: list[Stream]
+    told: float
+    draining: float
+    left: float
+
+
+async def replace_one_under_load(url: str, servers: list[ServerProcess], log: Path) -> Replaced:
     load, (old, _) = Load(url), servers
     limits = httpx.Limits(max_connections=None)
     async with (
         httpx.AsyncClient(limits=limits, timeout=PATIENCE) as client,
         asyncio.TaskGroup() as group,
     ):
-        for lane in range(STREAMS):
-            group.create_task(load.lane(client, lane))
-        await until(lambda: len(load.running) == STREAMS)
+        for _ in range(STREAMS):
+            group.create_task(load.lane(client))
+        await until(lambda: port_of(old) in load.begun)
+        engine = old.engine()
+        engine.suspend()
+        await until(lambda: old.metric("ponder_choices_running") >= STREAMS // 4)
         told = monotonic()
         old.process.send_signal(signal.SIGTERM)
+        await until(lambda: draining(old))
+        drains = monotonic()
+        engine.resume()
         await until(lambda: old.process.poll() is not None)
         left = monotonic()
         new = serve(log, port_of(old))
@@ -166,28 +185,29 @@ async def replace_one_under_load(
 
         await until(lambda: served_by_the_new() >= SERVED_BY_THE_NEW)
         load.stopping = True
-    return load.done, told, left
+    return Replaced(load.done, told, drains, left)
 
 
 def test_no_stream_breaks_and_no_request_is_lost(
     servers: list[ServerProcess], proxy: str, tmp_path: Path
 ) -> None:
-    streams, told, left = asyncio.run(replace_one_under_load(proxy, servers, tmp_path / "new"))
+    seen = asyncio.run(replace_one_under_load(proxy, servers, tmp_path / "new"))
+    streams = seen.streams
     old, other, new = servers
     broken = [s for s in streams if s.status != 200 or not s.text.endswith("data: [DONE]\n\n")]
     assert broken == []
     assert old.process.returncode == 0, old.log.read_text()
 
     # The old server had streams when it was told to leave; meanwhile the other one took the rest.
-    theirs = [s for s in streams if s.started < told < s.ended and s.server == port_of(old)]
+    theirs = [s for s in streams if s.started < seen.told < s.ended and s.server == port_of(old)]
     assert len(theirs) >= STREAMS // 4
-    assert all(s.ended <= left for s in theirs)
-    meanwhile = [s for s in streams if told < s.started < left]
+    assert all(s.ended <= seen.left for s in theirs)
+    meanwhile = [s for s in streams if seen.draining < s.started < seen.left]
     assert meanwhile
     assert {s.server for s in meanwhile} == {port_of(other)}
 
     # Each process counted what it served, to the token.
-    for server, since in ((other, 0.0), (new, left)):
+    for server, since in ((other, 0.0), (new, seen.left)):
         mine = [s for s in streams if s.server == port_of(server) and s.started > since]
         assert server.metric("ponder_requests_total") == len(mine)
         assert server.metric("ponder_thinking_tokens_total") == sum(s.thinking for s in mine)

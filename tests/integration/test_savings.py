@@ -22,7 +22,7 @@ from ponder.thought.holdout import Arm, Holdout
 
 from .conftest import ServerProcess, start_server
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.engine
 
 KEY = "integration test key"
 BUDGET = 24

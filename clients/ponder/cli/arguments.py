@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic.networks import AnyUrl
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsError
 
@@ -27,7 +26,7 @@ PASSED_ON = "engine_options"
 """The field that takes everything after `--`."""
 
 _POSITIONAL = get_args(CliPositionalArg[str])[1]
-_METAVARS = {int: "N", float: "X", Path: "PATH", AnyUrl: "URL"}
+_METAVARS = {int: "N", float: "X", Path: "PATH"}
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -43,7 +42,7 @@ class UsageError(Exception):
 def parse(options: type[OptionsT], argv: Sequence[str], *, prog: str) -> OptionsT:
     """Raises `UsageError`; prints the help and raises `SystemExit` on --help."""
     own, passed_on = _split(argv)
-    parser = _parser(options, prog)
+    parser = parser_of(options, prog)
     found, unknown = parser.parse_known_args(own)
     if unknown:
         raise UsageError(_unknown(unknown[0], options, prog))
@@ -84,7 +83,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message.removeprefix("argument "))
 
 
-def _parser(options: type[BaseModel], prog: str) -> _Parser:
+def parser_of(options: type[BaseModel], prog: str) -> argparse.ArgumentParser:
+    """Reads the flags into the fields they are named after, each value as it was typed."""
     usage = f"{prog} [options]"
     for name, field in options.model_fields.items():
         if _is_positional(field):
@@ -97,7 +97,7 @@ def _parser(options: type[BaseModel], prog: str) -> _Parser:
     for name, field in options.model_fields.items():
         if name == PASSED_ON:
             continue
-        kind, many = _shape(field.annotation)
+        kind, many = shape(field.annotation)
         settings: dict[str, Any] = {"help": _help(field)}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
@@ -124,16 +124,16 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return own[:at], own[at + 1 :]
 
 
-def _shape(annotation: Any) -> tuple[Any, bool]:
+def shape(annotation: Any) -> tuple[Any, bool]:
     """The type of one value, and whether there may be several."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _shape(args[0])
+        return shape(args[0])
     if origin in (Union, UnionType):
         members = [member for member in args if member is not type(None)]
-        return _shape(members[0]) if len(members) == 1 else (str, False)
+        return shape(members[0]) if len(members) == 1 else (str, False)
     if origin in (list, tuple):
-        return _shape(args[0])[0], True
+        return shape(args[0])[0], True
     return annotation, False
 
 
@@ -148,7 +148,9 @@ def _flag(name: str) -> str:
 def _metavar(name: str, field: FieldInfo) -> str:
     if _is_positional(field):
         return name.upper()
-    kind, many = _shape(field.annotation)
+    if name == "url":
+        return "URL"
+    kind, many = shape(field.annotation)
     if get_origin(kind) is Literal:
         return "|".join(map(str, get_args(kind)))
     for known, metavar in _METAVARS.items():
@@ -210,7 +212,9 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
         return f"{label} is required: {field.description}"
     if name not in given and _reads_env(options):
         label = f"{_env_prefix(options)}{name}".upper()
-    found = re.match(r"(?:Input|String|Value|List) should ([^,]+)", message)
+    # What follows a comma says how pydantic reads the type; the words of a choice are the message.
+    said = r"(.+)" if problem["type"] == "literal_error" else r"([^,]+)"
+    found = re.match(rf"(?:Input|String|Value|List) should {said}", message)
     if found is None:
         return f"{label}: {message}"
     return "".join([f"{label} must {found[1]}", *_not(problem["input"], field)])
@@ -218,7 +222,7 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
 
 def _not(value: Any, field: FieldInfo) -> Iterator[str]:
     """What was given, unless it is a secret."""
-    kind, _ = _shape(field.annotation)
+    kind, _ = shape(field.annotation)
     secret = isinstance(kind, type) and issubclass(kind, SecretStr | SecretBytes)
     if isinstance(value, str) and not secret:
         yield f", not {shlex.quote(value)}"

@@ -2,68 +2,82 @@
 
 from __future__ import annotations
 
-import os
-import re
+import select
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from importlib import import_module
-from typing import Annotated
+from typing import Annotated, TextIO
 
-from pydantic import BaseModel, Field, HttpUrl, SecretStr
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.console import Console
 from rich.text import Text
 
+from ponder import environment
+from ponder.cli.connection import ServerOptions, explained
+from ponder.cli.conversation import Conversation, find_model
 from ponder.cli.display import Display, LiveDisplay, PlainDisplay
-from ponder.cli.meter import UNLIMITED, Meter, known_budget, summary
-from ponder.client import Ponder, PonderAPIError
-from ponder.protocol.response import ChunkChoice, ModelCard
+from ponder.cli.meter import UNLIMITED, Meter
+from ponder.cli.slash import COMMANDS, budget_in_words, is_command, obey
+from ponder.cli.spelling import spell
+from ponder.client import ChatOptions, PonderAPIError
 
-HELP = """\
-/budget N  thinking tokens for the next answers; 0 answers without thinking, -1 is no limit
-/clear     forget the conversation
-/help      this list
-/quit      leave; so do Ctrl-D and, while nothing is being answered, Ctrl-C
-Ctrl-C     stop the answer that is being written"""
+_PATIENCE_S = 2.0
 
 
-def _key_of_environment() -> SecretStr | None:
-    """The first, where the server's own variable lists several."""
-    key = os.environ.get("PONDER_API_KEY", "").split(",")[0].strip()
-    return SecretStr(key) if key else None
-
-
-class Options(BaseModel):
+class Options(ServerOptions):
     """Talk to a Ponder server in the terminal.
 
     The thought is dim, the answer bright, and a meter shows what is used of the budget. With a
-    PROMPT, or one piped in, it answers once: in a pipe the answer is on stdout and the thought on
-    stderr.
+    PROMPT, or text piped in, or both, it answers once: in a pipe the answer is on stdout and the
+    thought on stderr.
     """
 
     prompt: CliPositionalArg[str | None] = Field(
-        None, description="ask this and leave (default: a conversation)"
+        None, description="ask this and leave; piped text follows it (default: a conversation)"
     )
-    url: HttpUrl = Field(
-        HttpUrl("http://127.0.0.1:8000"),
-        description="where the server listens (default: http://127.0.0.1:8000)",
+    model: str | None = Field(
+        None,
+        description=f"model to ask (default: {environment.named(environment.MODEL)}, else the "
+        "server's first)",
     )
-    api_key: SecretStr | None = Field(
-        default_factory=_key_of_environment,
-        description="key the server asks for (default: PONDER_API_KEY in the environment)",
-    )
-    model: str | None = Field(None, description="model to ask (default: the server's first)")
     budget: Annotated[int, Field(ge=UNLIMITED)] | None = Field(
         None,
         description="thinking tokens; 0 answers without thinking, -1 is no limit "
         "(default: the server's)",
     )
+    hint: bool | None = Field(
+        None,
+        description="tell a model trained on budgets of the one it has (default: the server's)",
+    )
+    temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
+    top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
+    seed: int | None = Field(None, description="of the sampling: the same draws again")
+    max_tokens: int | None = Field(
+        None, ge=1, description="of thought and answer together (default: the context)"
+    )
     system: str | None = Field(None, description="system message that opens the conversation")
+    history: bool = Field(
+        True,
+        description="keep what is typed for the next chat, in ~/.local/state/ponder/chat-history",
+    )
+
+    def sampling(self) -> ChatOptions:
+        """What is left out stays the server's default."""
+        options = ChatOptions()
+        if self.temperature is not None:
+            options["temperature"] = self.temperature
+        if self.top_p is not None:
+            options["top_p"] = self.top_p
+        if self.seed is not None:
+            options["seed"] = self.seed
+        if self.max_tokens is not None:
+            options["max_completion_tokens"] = self.max_tokens
+        if self.hint is not None:
+            options["ponder"] = {"hint": self.hint}
+        return options
 
 
 def run(options: Options) -> int:
-    """0 when all went well, 1 when the one question asked got no answer."""
+    """0 when all went well, 1 when the one question asked got no answer, 2 without a question."""
     console = Console(highlight=False, markup=False, emoji=False)
     live = console.is_terminal and not console.is_dumb_terminal
     meter = Meter()
@@ -71,161 +85,92 @@ def run(options: Options) -> int:
     def display() -> Display:
         return LiveDisplay(console, meter) if live else PlainDisplay()
 
-    key = options.api_key.get_secret_value() if options.api_key else None
-    with Ponder(str(options.url), key) as client:
+    try:
+        connected = options.connect()
+    except ValueError as error:
+        return _complain(str(error), status=2)
+    with connected as client:
         try:
-            model = _find_model(client, options.model)
-            conversation = Conversation(client, model, options, meter, display)
-            if options.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
-                return _converse(conversation, console)
-            return _answer_once(conversation, options.prompt)
+            wanted = options.model or environment.model()
+            conversation = Conversation(
+                client,
+                find_model(client, wanted),
+                budget=options.budget,
+                system=options.system,
+                options=options.sampling(),
+                meter=meter,
+                display=display,
+            )
+            if options.prompt is None and _is_terminal(sys.stdin) and _is_terminal(sys.stdout):
+                return _converse(conversation, console, options)
+            question = _question(options.prompt)
+            if not question.strip():
+                return _complain("there is no question: give a PROMPT or pipe one in", status=2)
+            conversation.ask(question)
+            return 0
         except PonderAPIError as error:
-            print(f"ponder chat: {_problem(error, client)}", file=sys.stderr)
-            return 1
+            said = explained(error, client)
+            if error.code == "model_not_found" and options.model is None:
+                said += f" ({environment.MODEL[0]} names it)"
+            return _complain(said, status=1)
 
 
-class Conversation:
-    """What was said so far, with one model of one server. `budget` holds for the next answers."""
-
-    def __init__(
-        self,
-        client: Ponder,
-        model: ModelCard,
-        options: Options,
-        meter: Meter,
-        display: Callable[[], Display],
-    ) -> None:
-        self.client = client
-        self.model = model
-        self.budget = options.budget
-        self._meter = meter
-        self._display = display
-        self._opening = [{"role": "system", "content": options.system}] if options.system else []
-        self._messages: list[dict[str, str]] = []
-
-    def clear(self) -> None:
-        self._messages.clear()
-
-    def ask(self, text: str) -> None:
-        """Show the answer as it streams, then what it took.
-
-        Whatever ends it early (Ctrl-C, `PonderAPIError`) closes the connection, which stops the
-        engine, and passes on; the part of an answer that came stays in the conversation.
-        """
-        self._messages.append({"role": "user", "content": _encodable(text)})
-        answer: list[str] = []
-        try:
-            self._stream(answer)
-        finally:
-            if said := "".join(answer).strip():
-                self._messages.append({"role": "assistant", "content": said})
-            else:
-                self._messages.pop()
-
-    def _stream(self, answer: list[str]) -> None:
-        messages = [*self._opening, *self._messages]
-        self._meter.start(known_budget(self.budget, self.model.ponder))
-        last: ChunkChoice | None = None
-        with (
-            self._display() as display,
-            self.client.chat(
-                messages, model=self.model.id, budget=self.budget, stream=True
-            ) as stream,
-        ):
-            for choice in (choice for chunk in stream for choice in chunk.choices):
-                if choice.delta.reasoning:
-                    self._meter.add(choice.delta.reasoning)
-                    display.thought(choice.delta.reasoning)
-                if choice.delta.content:
-                    answer.append(choice.delta.content)
-                    display.answer(choice.delta.content)
-                last = choice
-            if last is not None and last.ponder is not None:
-                self._meter.finish(last.ponder)
-                display.note(summary(last.ponder, last.finish_reason))
+def _question(prompt: str | None) -> str:
+    """The prompt and what is piped in, or the one of them that is there."""
+    if _is_terminal(sys.stdin) and prompt is not None:
+        return prompt
+    parts = [prompt, _piped()]
+    return "\n\n".join(part for part in parts if part and part.strip())
 
 
-def _find_model(client: Ponder, name: str | None) -> ModelCard:
-    models = client.models().data
-    for card in models:
-        if name in (None, card.id):
-            return card
-    known = ", ".join(card.id for card in models)
-    message = f"the server has no model {name}: it has {known or 'none'}"
-    raise PonderAPIError(404, "model_not_found", message, "model")
+def _piped() -> str:
+    """All of standard input; a writer that takes its time is not a hang without a word."""
+    if sys.stdin is None:  # closed, as by `<&-`
+        return ""
+    if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
+        print(
+            "ponder chat: reading the question from standard input until it ends; "
+            "`< /dev/null` leaves it out",
+            file=sys.stderr,
+        )
+    return sys.stdin.buffer.read().decode(errors="replace")
 
 
-def _answer_once(conversation: Conversation, prompt: str | None) -> int:
-    text = sys.stdin.buffer.read().decode(errors="replace") if prompt is None else prompt
-    if not text.strip():
-        print("ponder chat: there is no question: give a PROMPT or pipe one in", file=sys.stderr)
-        return 2
-    conversation.ask(text)
-    return 0
-
-
-def _converse(conversation: Conversation, console: Console) -> int:
+def _converse(conversation: Conversation, console: Console, options: Options) -> int:
     """Question by question until the user leaves."""
-    with suppress(ImportError):
-        import_module("readline")  # gives `input` its line editing and history
+    from ponder.cli.prompt import Prompt  # prompt_toolkit takes a while
 
     def say(text: str, style: str = "dim cyan") -> None:
-        console.print(Text(text, style))
+        if text:
+            console.print(Text(text, style))
 
     say(f"{conversation.model.id} at {conversation.client.base_url}")
-    say(f"{_budget_in_words(conversation)} · /help")
+    say(f"{budget_in_words(conversation)} · /help")
+    history = environment.state_home() / "chat-history" if options.history else None
+    prompt = Prompt(spell("› ", console.encoding), history=history, commands=COMMANDS, say=say)
     while True:
+        console.print()
         try:
-            text = input("\n› ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
+            text = prompt.ask()
+        except EOFError:
             return 0
         if text == "/quit":
             return 0
         try:
-            if re.fullmatch(r"/\w+( .*)?", text):
-                say(_obey(conversation, *text.split()))
+            if is_command(text):
+                say(obey(conversation, text))
             elif text:
                 conversation.ask(text)
         except KeyboardInterrupt:
             say("stopped")
         except PonderAPIError as error:
-            say(_problem(error, conversation.client), "red")
+            say(explained(error, conversation.client), "red")
 
 
-def _obey(conversation: Conversation, command: str, *values: str) -> str:
-    """Carry out an in-chat command; returns what to say about it."""
-    if command == "/help":
-        return HELP
-    if command == "/clear":
-        conversation.clear()
-        return "the conversation is forgotten"
-    if command != "/budget":
-        return f"{command} is not a command: see /help"
-    if values:
-        if len(values) > 1 or not re.fullmatch(r"-1|\d{1,9}", values[0]):
-            return "a budget is a number of tokens, 0 for no thought, -1 for no limit"
-        conversation.budget = int(values[0])
-    return _budget_in_words(conversation)
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
-def _budget_in_words(conversation: Conversation) -> str:
-    if not conversation.model.ponder.thinks:
-        return "this model does not think"
-    known = known_budget(conversation.budget, conversation.model.ponder)
-    whose = "the server's default, " if conversation.budget is None else ""
-    return f"budget: {whose}{'no limit' if known is None else f'{known} tokens'}"
-
-
-def _problem(error: PonderAPIError, client: Ponder) -> str:
-    if error.code == "unreachable":
-        return (
-            f"no server answers at {client.base_url}: start one with `ponder serve`, "
-            f"or name another with --url"
-        )
-    return error.message
-
-
-def _encodable(text: str) -> str:
-    """Bytes that were no UTF-8 on the command line or terminal reach us as lone surrogates."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+def _complain(problem: str, *, status: int) -> int:
+    print(f"ponder chat: {problem}", file=sys.stderr)
+    return status

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ponder.cli.meter import Meter
+from ponder.cli.spelling import spell
 
 _BAR_WIDTH = 24
 # What a model writes must not move the cursor, set the title or colour the screen.
@@ -127,7 +128,7 @@ class LiveDisplay:
         if style != self._style:
             self._end_line()
             self._style, self._trim = style, _Trim()
-        shown = _CONTROL.sub("", self._trim.feed(text))
+        shown = _CONTROL.sub("", spell(self._trim.feed(text), self._console.encoding))
         if not shown:
             return
         *full, last = Text(self._line + shown, style).wrap(self._console, self._console.width)

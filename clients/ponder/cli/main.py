@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import NamedTuple
 
+from ponder.cli import spelling
+
 
 class Command(NamedTuple):
     """`module` has a pydantic class `Options` and `run(options) -> int`, the exit status."""
@@ -26,6 +28,7 @@ SERVER = "'ponder[cpu]', or 'ponder[gpu]' where there is an NVIDIA GPU"
 COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
     "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
+    "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
     "train": Command(
         "ponder.training.commands.train", "train a checkpoint from a recipe", "'ponder[train]'"
     ),
@@ -37,6 +40,7 @@ COMMANDS = {
     "study": Command(
         "ponder.training.commands.study", "reproduce the papers' claims", "'ponder[train]'"
     ),
+    "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),
 }
 
 INTERRUPTED = 130
@@ -44,6 +48,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `ponder ARGV…` and returns its exit status: 2 for a mistake in the arguments."""
+    spelling.install()
     words = list(sys.argv[1:] if argv is None else argv)
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):

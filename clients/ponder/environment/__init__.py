@@ -1,11 +1,12 @@
-"""Where the environment says which server to ask: the same names for every command and client.
+"""What the environment says: which server to ask, in the same words for all, and where state lies.
 
-Standard library only, and nobody's room: the command line, the client and the evaluation read it.
+Standard library only, and nobody's room: server, client, command line and evaluation read it.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 URL = ("PONDER_URL", "OPENAI_BASE_URL")
 API_KEY = ("PONDER_API_KEY", "OPENAI_API_KEY")
@@ -36,3 +37,9 @@ def _first(variables: tuple[str, ...]) -> str | None:
     """An empty variable is not set: `.env` files have such lines."""
     values = (os.environ.get(name, "").strip() for name in variables)
     return next((value for value in values if value), None)
+
+
+def state_home() -> Path:
+    """Where the XDG Base Directory Specification wants Ponder's state to be."""
+    home = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (home if home.is_absolute() else Path("~/.local/state").expanduser()) / "ponder"

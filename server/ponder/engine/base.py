@@ -112,6 +112,10 @@ class Engine(Protocol):
         """Requests the engine has not finished or aborted yet."""
         ...
 
+    def silence(self) -> float:
+        """Seconds without a token, while requests run; 0 while none does."""
+        ...
+
     async def check_health(self) -> None:
         """Raise `EngineDeadError` when the engine is gone."""
         ...

@@ -18,6 +18,7 @@ from ponder.engine.base import (
     TokenLogprob,
     Vocabulary,
 )
+from ponder.engine.pulse import Pulse
 
 Script = Callable[[Sequence[int], int], Iterator[int]]
 """(prompt token ids, number of the request on this engine) → the tokens the model would sample."""
@@ -74,9 +75,12 @@ class ScriptedEngine:
         self._vocabulary = vocabulary
         self._chunk_sizes = tuple(chunk_sizes)
         self._masked_token = masked_token
-        self._delay = delay
+        self.delay = delay
         self._running: set[str] = set()
         self._dead = False
+        self._pulse = Pulse()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.max_model_len = max_model_len
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []
@@ -99,13 +103,16 @@ class ScriptedEngine:
         self.requests.append((list(prompt), sampling))
         self.outputs.append([])
         self._running.add(request_id)
+        self._pulse.begin()
         play = self._play(self._script(prompt, number), sampling, self.outputs[number])
         try:
             async with aclosing(play):
                 async for chunk in play:
+                    self._pulse.beat()
                     yield chunk
         finally:
             self._running.discard(request_id)
+            self._pulse.end()
 
     async def _play(
         self, script: Iterator[int], sampling: Sampling, output: list[int]
@@ -127,17 +134,21 @@ class ScriptedEngine:
             elif len(output) >= sampling.max_tokens:
                 finish = "length"
             if finish or len(batch) >= self._chunk_sizes[turn % len(self._chunk_sizes)]:
-                await asyncio.sleep(self._delay)
+                await asyncio.sleep(self.delay)
+                await self._speaks.wait()
                 if self._dead:
                     raise EngineDeadError("the scripted engine was killed")
                 logprobs = None
                 if sampling.logprobs is not None:
-                    logprobs = [TokenLogprob(t, -1.0) for t in batch]
+                    logprobs = [_logprob(t, sampling.logprobs) for t in batch]
                 yield Chunk(batch, finish, logprobs)
                 batch, turn = [], turn + 1
 
     def unfinished(self) -> int:
         return len(self._running)
+
+    def silence(self) -> float:
+        return self._pulse.silence()
 
     async def check_health(self) -> None:
         if self._dead:
@@ -147,8 +158,21 @@ class ScriptedEngine:
         """Die, as an engine process does."""
         self._dead = True
 
+    def hang(self) -> None:
+        """Give no token, as an engine process that is stopped does, until it may `go_on`."""
+        self._speaks.clear()
+
+    def go_on(self) -> None:
+        self._speaks.set()
+
     def shutdown(self) -> None:
         self._dead = True
+
+
+def _logprob(token_id: int, alternatives: int) -> TokenLogprob:
+    """The sampled token is the best one, and the next ones follow it."""
+    top = tuple((token_id + rank, -1.0 - rank) for rank in range(alternatives))
+    return TokenLogprob(token_id, -1.0, top)
 
 
 def say(*texts: str, vocabulary: Vocabulary) -> Script:

@@ -6,13 +6,16 @@ the thought's own decoder.
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import re
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ponder.engine import machine
 from ponder.engine.base import (
@@ -24,6 +27,8 @@ from ponder.engine.base import (
     Sampling,
     TokenLogprob,
 )
+from ponder.engine.child import EngineContext
+from ponder.engine.pulse import Pulse
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -37,6 +42,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_SOCKETS = "VLLM_RPC_BASE_PATH"
+_DEAD = "the vLLM engine died"
 _ONE_MODEL = "name the model before the `--`; another revision of it is a directory of its own"
 _ONE_SAMPLING = "requests say how they are sampled, and generation_config.json what they leave open"
 _NOT_AFTER_DASHES = {
@@ -49,6 +56,10 @@ _NOT_AFTER_DASHES = {
 }
 
 
+class OptionsError(ValueError):
+    """What follows `--` is not for vLLM; the message says what to do."""
+
+
 def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     """Environment and vLLM options for a machine without a GPU, as measured on shared cores.
 
@@ -57,7 +68,8 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
       use otherwise.
     - KV cache for 32 full contexts, at most a quarter of the memory: unset, vLLM takes half.
     - Blocks of 32 tokens: the CPU default of 128 caches nothing for short thoughts.
-    - Eager: compiling costs half a minute and a C++ compiler.
+    - Eager, and nothing that torch compiles on first use, such as the ranks of log probabilities:
+      that costs half a minute and a C++ compiler, without which it ends the engine.
     - No chunked prefill: a seeded request whose prompt is prefilled in pieces kills the engine
       ("CPU Generator does not use offset"); 64 of them at once were enough.
     - One thread runs inside the engine's process: a worker process of its own halves the rate and
@@ -76,6 +88,7 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     environment = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads),
+        "TORCH_COMPILE_DISABLE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings on CPUs are about triton and tcmalloc
     }
     options = ["--block-size", "32", "--kv-cache-memory-bytes", str(cache), "--enforce-eager"]
@@ -99,22 +112,34 @@ def on_cpu() -> bool:
 class VLLMEngine:
     """An `AsyncLLM` behind the Engine protocol. Build it inside a running event loop."""
 
-    def __init__(self, llm: AsyncLLM, sockets: TemporaryDirectory[str]) -> None:
+    def __init__(self, llm: AsyncLLM, sockets: TemporaryDirectory[str] | None = None) -> None:
         self._llm = llm
         self._sockets = sockets
+        self._pulse = Pulse()
         self.max_model_len: int = llm.model_config.max_model_len
 
     @classmethod
     def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
-        """Load `model` (a directory or hub name) with vLLM's own command-line options."""
+        """Load `model` (a directory or hub name) with vLLM's own command-line options.
+
+        In the main thread, on which the engine's life hangs. Raises `OptionsError`, and whatever
+        vLLM raises where a model does not load.
+        """
         from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        own = logging.getLogger("vllm")
+        own.handlers.clear()  # its lines are formatted as all others are
+        own.propagate = True
+        arguments = parse_options(model, options)
         # vLLM leaves its sockets behind: they get a directory that does not stay.
-        sockets = TemporaryDirectory(prefix="ponder-")
-        os.environ.setdefault("VLLM_RPC_BASE_PATH", sockets.name)
+        sockets = None
+        if _SOCKETS not in os.environ:
+            sockets = TemporaryDirectory(prefix="ponder-")
+            os.environ[_SOCKETS] = sockets.name
         # Exceptions that vLLM's imports keep hold this frame: no local may be the AsyncLLM itself.
-        engine = cls(AsyncLLM.from_engine_args(parse_options(model, options)), sockets)
+        with _engine_processes():
+            engine = cls(AsyncLLM.from_engine_args(arguments), sockets)
         enable_envs_cache()  # its statistics read the environment at every token
         return engine
 
@@ -125,12 +150,14 @@ class VLLMEngine:
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 
+        self._pulse.begin()
         try:
             # The parameters check themselves when they are made, vLLM the rest when it starts.
             params = _sampling_params(sampling)
             stream = self._llm.generate(tokens_input(list(prompt)), params, request_id)
             async with aclosing(stream):
                 async for output in stream:
+                    self._pulse.beat()
                     part = output.outputs[0]
                     reason = part.finish_reason
                     if reason is not None and reason not in ("stop", "length"):
@@ -142,7 +169,7 @@ class VLLMEngine:
                         output.num_cached_tokens,
                     )
         except VLLMEngineDeadError as error:
-            raise EngineDeadError("the vLLM engine died; see its log above") from error
+            raise EngineDeadError(_DEAD) from error
         except VLLMClientError as error:  # no ValueError
             param = getattr(error, "parameter", None)
             raise RequestRefusedError(f"vLLM refused the request: {error}", param) from error
@@ -151,10 +178,15 @@ class VLLMEngine:
         except (VLLMError, ValueError) as error:
             cause = error.__cause__ or error  # vLLM's own has no words of what happened
             raise EngineError(f"vLLM failed the request: {cause!r}") from error
+        finally:
+            self._pulse.end()
 
     def unfinished(self) -> int:
         unfinished: int = self._llm.get_num_unfinished_requests()
         return unfinished
+
+    def silence(self) -> float:
+        return self._pulse.silence()
 
     async def check_health(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
@@ -162,13 +194,14 @@ class VLLMEngine:
         try:
             await self._llm.check_health()
         except VLLMEngineDeadError as error:
-            raise EngineDeadError("the vLLM engine died; see its log above") from error
+            raise EngineDeadError(_DEAD) from error
 
     def shutdown(self) -> None:
         """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
         del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
-        self._sockets.cleanup()
+        if self._sockets is not None:
+            self._sockets.cleanup()
 
 
 def prepare(model: Path) -> list[str]:
@@ -189,19 +222,43 @@ def prepare(model: Path) -> list[str]:
 def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
     """vLLM's own parser on vLLM's own options; the last of two equal options wins.
 
-    What Ponder reads itself, the engine must not read elsewhere: such an option ends the process
-    with the parser's message.
+    Raises `OptionsError` for what vLLM does not take, and for what Ponder reads itself: the engine
+    must not read that elsewhere.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = FlexibleArgumentParser(prog="ponder serve MODEL --")
-    parser = AsyncEngineArgs.add_cli_args(parser)
+    class Parser(FlexibleArgumentParser):  # type: ignore[misc]
+        def error(self, message: str) -> NoReturn:
+            found = re.search(r"unrecognized arguments: (\S+)", message)
+            if found is None:
+                raise OptionsError(f"after `--`, {message}")
+            close = difflib.get_close_matches(found[1], self._option_string_actions, n=1)
+            remedy = f"did you mean {close[0]}?" if close else "leave it out"
+            raise OptionsError(f"{found[1]} after `--` is no option of vLLM: {remedy}")
+
+    parser = AsyncEngineArgs.add_cli_args(Parser(prog="ponder serve MODEL --"))
     parsed, own = (parser.parse_args(["--model", model, *more]) for more in (options, []))
     for name, remedy in _NOT_AFTER_DASHES.items():
         if getattr(parsed, name) != getattr(own, name):
-            parser.error(f"--{name.replace('_', '-')} is not for vLLM alone: {remedy}")
+            raise OptionsError(f"--{name.replace('_', '-')} is not for vLLM alone: {remedy}")
     return AsyncEngineArgs.from_cli_args(parsed)
+
+
+@contextmanager
+def _engine_processes() -> Iterator[None]:
+    """In this block vLLM starts its engine as our own kind of process."""
+    from vllm.v1.engine import coordinator, utils
+
+    context = EngineContext()
+    before = {module: module.get_mp_context for module in (utils, coordinator)}
+    try:
+        for module in before:
+            module.get_mp_context = lambda: context
+        yield
+    finally:
+        for module, own in before.items():
+            module.get_mp_context = own
 
 
 def _sampling_params(sampling: Sampling) -> Any:

@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
+from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
+from ponder.protocol.body import read_body
 from ponder.protocol.errors import (
     ApiError,
-    ErrorResponse,
     internal_error,
-    invalid_request,
     to_api_error,
 )
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
+from ponder.server import front, operations
 from ponder.server.completion import Completion
+from ponder.server.door import Door, allowed_hosts
+from ponder.server.gate import Place
 from ponder.server.ledger import StateError
-from ponder.server.logs import request_id
+from ponder.server.logs import RequestLog, note, request_id
+from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
-from ponder.server.streaming import ClientGone, EventStream, run_for_client
+from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 from ponder.thought.errors import ThoughtError
 
 logger = logging.getLogger(__name__)
 
-_NOT_YET = ("completions", "responses", "messages")
 _STARTED = int(time.time())
-# A megabyte takes half a second to tokenise, and all streams would wait for it; what is shorter
+_SHOWN = 100  # characters of what a client sent, in what it is told
+# A long body takes seconds to read and plan, and all streams would wait for it; what is shorter
 # than this takes less than changing threads is worth.
 _LONG_BYTES = 16384
 
 
 def create_app(service: Service) -> FastAPI:
     """An ASGI application that serves `service`; one process may hold several."""
-    app = FastAPI(title="Ponder", version=version("ponder"))
+    app = FastAPI(
+        title="Ponder",
+        version=version("ponder"),
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.service = service
-    app.include_router(_operations)
+    app.openapi = describes(app)  # type: ignore[method-assign]
+    app.include_router(operations.router)
     app.include_router(_v1)
+    app.include_router(_elsewhere)
+    front.install(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     # What is handled as a bare Exception is logged and raised again: the planned ones are named.
@@ -61,6 +74,12 @@ def create_app(service: Service) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-ponder-budget", "x-ponder-end-cause", "x-request-id"],
         )
+    app.add_middleware(
+        Door,
+        respond=lambda error: _respond(service, error),
+        hosts=allowed_hosts(service.settings),
+    )
+    app.add_middleware(RequestLog)  # last: the outermost
     return app
 
 
@@ -74,30 +93,14 @@ async def _authorised(request: Request) -> None:
     _service(request).authorise(request.headers.get("authorization"))
 
 
-_operations = APIRouter(tags=["operations"])
+async def _place(request: Request) -> AsyncIterator[Place]:
+    """Held until the response is over, if it is not left before. A full server reads nothing."""
+    with _service(request).enter() as place:
+        yield place
+
+
+_elsewhere = APIRouter(dependencies=[Depends(_authorised)])
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
-
-
-@_operations.get("/healthz")
-async def healthz() -> PlainTextResponse:
-    """The process is alive and answers."""
-    return PlainTextResponse("ok\n")
-
-
-@_operations.get("/readyz")
-async def readyz(request: Request) -> PlainTextResponse:
-    """The server takes requests: 503 while it drains and after its engine died."""
-    service = _service(request)
-    if service.ready:
-        return PlainTextResponse("ready\n")
-    return PlainTextResponse("engine dead\n" if service.dead else "draining\n", status_code=503)
-
-
-@_operations.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Ponder's metrics, and the engine's beside them."""
-    body = await _service(request).exposition()
-    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @_v1.get("/models", response_model=ModelList)
@@ -116,42 +119,45 @@ async def models(request: Request) -> ModelList:
 @_v1.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    responses={400: {"model": ErrorResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ChatCompletionRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=body_of(ChatCompletionRequest),
 )
-async def chat_completions(request: Request) -> Response:
+async def chat_completions(request: Request, place: Annotated[Place, Depends(_place)]) -> Response:
     """Think within a budget, then answer."""
     service = _service(request)
-    service.admit(1)  # before a server that is full reads and tokenises more
-    body = await _body(request, service.settings.max_body_bytes)
-    asked = ChatCompletionRequest.model_validate_json(body)
-    if len(body) < _LONG_BYTES:
-        completion = service.complete(asked, request.headers)
-    else:
-        completion = await asyncio.to_thread(service.complete, asked, request.headers)
+    try:
+        async with place.time():
+            completion = await _plan(request)
+            place.grow(completion.request.n)
+    except ClientGone:
+        service.metrics.left()
+        return Response(status_code=499)
     request_id.set(completion.id)
     if completion.request.stream:
         return EventStream(
-            lambda put: service.streamed(completion, put),
+            lambda put: service.streamed(completion, place, put),
             respond=lambda error: _respond(service, error),
             last_event=lambda error: _error_event(service, error),
             headers=lambda: _headers(completion),
         )
     try:
-        reply = await run_for_client(request.receive, service.whole(completion))
+        reply = await run_for_client(request.receive, service.whole(completion, place))
     except ClientGone:
         return Response(status_code=499)
     headers = _headers(completion)
-    if len(reply.choices) == 1:
-        report = reply.choices[0].ponder
+    if completion.request.n == 1:
+        report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
         headers["x-ponder-end-cause"] = report.end_cause
-    return Response(reply.model_dump_json(), headers=headers, media_type="application/json")
+    return LongResponse(reply.parts(), headers, "application/json")
+
+
+async def _plan(request: Request) -> Completion:
+    """Read the body and plan what it asks for. Raises `ClientGone`."""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    if len(body) < _LONG_BYTES:
+        return service.complete(body, request.headers)
+    return await run_for_client(request.receive, service.plan(body, request.headers))
 
 
 @_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
@@ -163,28 +169,35 @@ async def savings(request: Request) -> SavingsReport:
 @_v1.post(
     "/ponder/{response_id}/feedback",
     response_model=Feedback,
-    responses={404: {"model": ErrorResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=body_of(FeedbackRequest),
     tags=["savings"],
 )
 async def feedback(request: Request, response_id: str) -> Feedback:
     """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
     service = _service(request)
-    body = await _body(request, service.settings.max_body_bytes)
-    return await service.rate(response_id, FeedbackRequest.model_validate_json(body).score)
+    body = await _body(request, min(service.settings.max_body_bytes, _LONG_BYTES))
+    return await service.rate(response_id, read_body(FeedbackRequest, body).score)
 
 
-@_v1.post("/{endpoint}", include_in_schema=False)
-async def not_yet(endpoint: str) -> None:
-    """Endpoints of other dialects that clients may try."""
-    if endpoint in _NOT_YET:
-        raise invalid_request(f"/v1/{endpoint} is not served yet: use /v1/chat/completions")
-    raise HTTPException(404)
+async def _not_served(request: Request) -> None:
+    """Endpoints of OpenAI's and vLLM's servers that clients may try."""
+    raise ApiError(
+        404,
+        "endpoint_not_served",
+        f"{request.scope['path']} is not served here: this server answers chats, at "
+        "/v1/chat/completions",
+    )
+
+
+for _name in (
+    *("completions", "responses", "messages", "embeddings", "rerank", "score", "moderations"),
+    *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations"),
+):
+    _v1.add_api_route(f"/{_name}", _not_served, methods=["GET", "POST"], include_in_schema=False)
+for _name in ("tokenize", "detokenize", "generate", "pooling", "classify", "invocations"):
+    _elsewhere.add_api_route(
+        f"/{_name}", _not_served, methods=["GET", "POST"], include_in_schema=False
+    )
 
 
 def _headers(completion: Completion) -> dict[str, str]:
@@ -192,20 +205,19 @@ def _headers(completion: Completion) -> dict[str, str]:
     return {"x-request-id": completion.id, **completion.trace}
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int) -> bytearray:
     """The request's body. Raises 413 as soon as it is too large."""
-    parts, size = [], 0
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > most:
+        body += part  # a list of parts would take twice the memory when it is joined
+        if len(body) > most:
             raise ApiError(
                 413,
                 "request_too_large",
                 f"the body is larger than {most} bytes (--max-body-bytes): shorten the messages",
                 headers={"connection": "close"},
             )
-        parts.append(part)
-    return b"".join(parts)
+    return body
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -221,9 +233,17 @@ async def _error(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the router refuses, in the same shape as everything else."""
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.scope["path"][:_SHOWN]
     if error.status_code == 405:
-        refused = ApiError(405, "method_not_allowed", f"{request.method} is not for {path}")
+        allowed = (error.headers or {}).get("Allow", "")
+        if "GET" in allowed and "HEAD" not in allowed:
+            allowed += ", HEAD"  # the door makes a GET of it
+        refused = ApiError(
+            405,
+            "method_not_allowed",
+            f"{path} takes {allowed}, and not {request.method}",
+            headers={"allow": allowed},
+        )
     else:
         refused = ApiError(
             error.status_code, "not_found", f"there is no {path}: see /docs for what there is"
@@ -243,9 +263,8 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
         api_error = internal_error()
     elif api_error.status == 502:
         logger.error("the engine failed a request", exc_info=error)
-    service.metrics.failed(api_error.code)
-    fields = {"status": api_error.status, "code": api_error.code, "param": api_error.param}
-    logger.info("answered with an error", extra={"fields": fields})
+    service.metrics.failed(api_error.code, api_error.status)
+    note(code=api_error.code, param=api_error.field)
     return api_error
 
 

@@ -1,12 +1,15 @@
 """Prometheus metrics about thoughts. vLLM's own count requests to the engine instead.
 
-Labels are bounded: the one model that is served, the arms, the causes and the codes that this code
-names; never what a client sent. A process exports its own; several are several scrape targets.
+Labels are bounded: the arms, the causes and the codes that this code names; never what a client
+sent. A process serves one model, which `ponder_build_info` names once: what is true of all series
+of a target is no label of each (Prometheus, "target labels, not static scraped labels"). A process
+exports its own; several are several scrape targets.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -24,6 +27,7 @@ from prometheus_client.registry import Collector
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.controller import Outcome
+from ponder.thought.errors import AnswerDidNotFit
 from ponder.thought.holdout import Arm
 
 logger = logging.getLogger(__name__)
@@ -43,12 +47,18 @@ class Metrics:
     """
 
     def __init__(
-        self, model: str, arms: Sequence[Arm], running: Callable[[], int], savings: Collector
+        self,
+        model: str,
+        arms: Sequence[Arm],
+        *,
+        running: Callable[[], int],
+        silence: Callable[[], float],
+        reading: Callable[[], int],
+        savings: Collector,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
         self._distributions = CollectorRegistry()
-        self._model = model
 
         def counter(name: str, text: str, labels: Sequence[str] = ("arm",)) -> Counter:
             return Counter(f"ponder_{name}", text, labels, registry=self._counters)
@@ -61,10 +71,15 @@ class Metrics:
         self._requests = counter(
             "requests_total",
             "Choices completed, by how their thought ended",
-            ["model", "end_cause", "arm"],
+            ["end_cause", "arm"],
         )
-        self._errors = counter("errors_total", "Requests that ended in an error", ["code"])
+        self._errors = counter(
+            "errors_total", "Requests that ended in an error", ["code", "status"]
+        )
         self._left = counter("client_disconnects_total", "Requests whose client left them", [])
+        self._refused = counter(
+            "connections_refused_total", "Connections that the server ended, by reason", ["reason"]
+        )
         self._unjudged = counter(
             "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
         )
@@ -102,12 +117,34 @@ class Metrics:
         self._thinking_time = histogram(
             "thinking_seconds", "First sampled token to the end of the thought", _SECONDS_BUCKETS
         )
+        self._latency = histogram(
+            "e2e_request_latency_seconds",
+            "Request to its last token, of requests that were answered",
+            _SECONDS_BUCKETS,
+        )
         gauge = Gauge(
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
-        info = Gauge("ponder_build_info", "Always 1", ["version"], registry=self._distributions)
-        info.labels(version("ponder")).set(1)
+        gauge = Gauge(
+            "ponder_requests_reading",
+            "Requests being read and planned",
+            registry=self._distributions,
+        )
+        gauge.set_function(reading)
+        self.connections = Gauge(
+            "ponder_connections_open", "Connections of clients", registry=self._distributions
+        )
+        gauge = Gauge(
+            "ponder_engine_silence_seconds",
+            "Seconds since the engine's last token, while choices run",
+            registry=self._distributions,
+        )
+        gauge.set_function(silence)
+        info = Gauge(
+            "ponder_build_info", "Always 1", ["version", "model"], registry=self._distributions
+        )
+        info.labels(version("ponder"), model).set(1)
         self._distributions.register(savings)
         for arm in arms:
             self._exist(arm)
@@ -116,16 +153,21 @@ class Metrics:
         """Count a finished request."""
         arm = completion.assignment.arm
         self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
+        self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
         for outcome in completion.outcomes:
             self._choice(outcome, completion.prompt.plan, completion.started_at, arm)
 
-    def failed(self, code: str) -> None:
+    def failed(self, code: str, status: int) -> None:
         """Count a request that was answered with an error."""
-        self._errors.labels(code).inc()
+        self._errors.labels(code, status).inc()
 
     def left(self) -> None:
         """Count a request whose client left it."""
         self._left.inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a connection that the server ended."""
+        self._refused.labels(reason).inc()
 
     def unfinished(self, completion: Completion) -> None:
         """Count what was spent on a request that came to no end of its own."""
@@ -134,7 +176,7 @@ class Metrics:
         self._unfinished.labels(arm).inc(completion.spent_tokens)
 
     def empty(self, arm: Arm) -> None:
-        """Count a request whose answer stayed empty."""
+        """Count an answer that stayed empty though it had room."""
         self._empty.labels(arm).inc()
 
     def unjudged(self, reason: str) -> None:
@@ -148,7 +190,7 @@ class Metrics:
     def _exist(self, arm: Arm) -> None:
         """Export zeros before the first request, without which a first increase is not seen."""
         for cause in ("natural", "budget", "length", "disabled"):
-            self._requests.labels(self._model, cause, arm)
+            self._requests.labels(cause, arm)
         for cause in ("budget", "length"):
             self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
@@ -156,7 +198,7 @@ class Metrics:
             counter.labels(arm)
 
     def _choice(self, outcome: Outcome, plan: Plan, started_at: float, arm: Arm) -> None:
-        self._requests.labels(self._model, outcome.end_cause, arm).inc()
+        self._requests.labels(outcome.end_cause, arm).inc()
         self._thinking.labels(arm).inc(outcome.thinking_tokens)
         self._answer.labels(arm).inc(outcome.answer_tokens)
         self._forced.labels(arm).inc(outcome.forced_tokens)
@@ -168,6 +210,8 @@ class Metrics:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
             self._truncations.labels(outcome.end_cause, arm).inc()
+        if outcome.failure and not isinstance(outcome.failure, AnswerDidNotFit):
+            self.empty(arm)
         if outcome.audited_tokens > plan.budget:
             self._violations.labels(arm).inc()
             logger.error(

@@ -6,31 +6,35 @@ import asyncio
 import contextlib
 import gc
 import json
-import logging
 import os
 import signal
 import socket
-import sys
+import traceback
 from collections.abc import Iterator
 
 import uvicorn
 import uvloop
 
 from ponder.engine import vllm
+from ponder.engine.failure import explain
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
+from ponder.engine.warmup import WarmupError, warm_up
+from ponder.engine.weights import WeightsError, check_weights
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.ledger import StateError
+from ponder.server.listener import Listener
+from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
-from ponder.server.settings import Settings
+from ponder.server.settings import Settings, misspelt
+from ponder.server.start import Start, stop_signals
 from ponder.server.traces import Traces, TracesError
 from ponder.server.verifier import Verifier, VerifierError
-from ponder.thought.contract import ContractError
+from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
-logger = logging.getLogger(__name__)
 _THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 _LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
@@ -49,42 +53,58 @@ _OPERATOR_ERRORS = (
     StateError,
     VerifierError,
     TracesError,
+    WeightsError,
+    vllm.OptionsError,
 )
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM, SIGINT or the engine's death; returns the exit status."""
+    """Serve until SIGTERM, SIGINT, SIGHUP or the engine's death; returns the exit status."""
     logs.configure(settings.log_format)
+    for sentence in misspelt(os.environ):
+        process_log.warning("%s", sentence)
+    start = Start()
     try:
-        listener = bind(settings.host, settings.port)
-        files = ModelFiles.find(settings.model)
-        model = ServedModel.load(files, settings)
-        options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
-        threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
-        print(f"ponder: starting vLLM: {' '.join([*threads, *options])}", flush=True)
-        options += settings.engine_options
-        status: int = uvloop.run(_serve(settings, files, model, options, listener))
-        return status
+        status: int = uvloop.run(_serve(settings, start))
     except _OPERATOR_ERRORS as error:
-        print(f"ponder: {error}", file=sys.stderr)
-        return 1
+        process_log.critical("%s", error)
+        status = 1
+    except LoadError as error:
+        process_log.critical("%s", error)
+        return 1  # what was printed is kept
+    except SystemExit:  # vLLM's --help
+        printed = start.output.text()
+        start.clean()
+        print(printed)
+        raise
+    else:
+        process_log.info("stopped")
+    finally:
+        start.output.release()
+    start.clean()
+    return status
 
 
-async def _serve(
-    settings: Settings,
-    files: ModelFiles,
-    model: ServedModel,
-    options: list[str],
-    listener: socket.socket,
-) -> int:
+class LoadError(Exception):
+    """The model does not load; the message says why, and where the engine's own words are."""
+
+
+async def _serve(settings: Settings, start: Start) -> int:
+    """What takes no time is checked before what does."""
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
+        listener = stack.enter_context(bind(settings.host, settings.port))
+        files = ModelFiles.find(settings.model)
+        Contract.load(files.directory)
+        if files.name == str(files.directory):  # a hub's weights come when the model loads
+            check_weights(files.directory)
         verifier = traces = None
-        if settings.verifier is not None:
-            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
         if settings.traces:
             traces = stack.enter_context(contextlib.closing(Traces()))
-        engine = vllm.VLLMEngine.start(files.name, options)
+        if settings.verifier is not None:
+            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
+        model = ServedModel.load(files, settings)
+        ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
+        engine = await _load(settings, files, model, start)
         try:
             service = Service(settings, model, engine, ledger, verifier=verifier, traces=traces)
             await Server(service, listener).serve(sockets=[listener])
@@ -93,17 +113,42 @@ async def _serve(
             engine.shutdown()
 
 
+async def _load(
+    settings: Settings, files: ModelFiles, model: ServedModel, start: Start
+) -> vllm.VLLMEngine:
+    """An engine that has given tokens. Raises `LoadError`, and `OptionsError` before it begins."""
+    options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
+    threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
+    process_log.info("starting vLLM: %s", " ".join([*threads, *options]))
+    try:
+        with start.heartbeat(f"loading {model.name}"):
+            engine = vllm.VLLMEngine.start(files.name, [*options, *settings.engine_options])
+            try:
+                await warm_up(engine, model.tokenizer.encode("Hello"))
+            except WarmupError:
+                engine.shutdown()
+                raise
+    except vllm.OptionsError:
+        raise
+    except Exception as error:
+        traceback.print_exc()  # beside what else was printed
+        raise LoadError(
+            f"the model did not load: {explain(start.failed())} (all that was printed is in "
+            f"{start.output.file})"
+        ) from error
+    start.succeeded()
+    return engine
+
+
 class Server(uvicorn.Server):
     """uvicorn with our signals (it would die of them, instead of exiting 0) and our greeting."""
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         super().__init__(
-            uvicorn.Config(
+            Listener(service).config(
                 create_app(service),
                 log_config=None,
                 log_level="warning",
-                access_log=False,
-                lifespan="off",
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )
@@ -120,7 +165,7 @@ class Server(uvicorn.Server):
         # A full collection over all that vLLM imports stops the loop for half a second.
         gc.collect()
         gc.freeze()
-        print(greeting(self._service, self._listener), flush=True)
+        greet(self._service, self._listener)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
@@ -128,14 +173,15 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        loop, before = asyncio.get_running_loop(), {n: signal.getsignal(n) for n in stop_signals()}
+        for number in before:
             loop.add_signal_handler(number, self._stop)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, handler)
 
     def _stop(self) -> None:
         """First signal: drain. Second: end what runs. Third: leave at once.
@@ -144,6 +190,12 @@ class Server(uvicorn.Server):
         `/metrics` is read to the end.
         """
         if self._leaving is None:
+            process_log.info(
+                "draining: %d running answers have %d s to end, and a second signal (Ctrl-C) cuts "
+                "them",
+                self._service.running,
+                self._service.settings.drain_timeout,
+            )
             self._leaving = asyncio.create_task(self._drain())
         elif not self._hurry.is_set():
             self._hurry.set()
@@ -160,8 +212,8 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def greeting(service: Service, listener: socket.socket) -> str:
-    """Where the server is, and a request that works when pasted."""
+def greet(service: Service, listener: socket.socket) -> None:
+    """Say where the server is, and to people a request that works when pasted."""
     host, port = listener.getsockname()[:2]
     url = f"http://{_address('127.0.0.1' if host in ('0.0.0.0', '::') else host, port)}"
     model = service.model
@@ -172,12 +224,12 @@ def greeting(service: Service, listener: socket.socket) -> str:
     if model.compiled is not None:
         body["thinking_token_budget"] = 64
     key = " -H 'Authorization: Bearer YOUR_KEY'" if service.settings.api_key else ""
-    form = model.form.name if model.form else "does not think"
-    return (
-        f"ponder: serving {model.name} ({form}) at {url}\n\n"
-        f"  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
+    example = (
+        f"\n\n  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
+    form = model.form.name if model.form else "does not think"
+    process_log.info("serving %s (%s) at %s", model.name, form, url, extra={"more": example})
 
 
 def _address(host: str, port: int) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from ponder import environment
+
+PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
-
-
-def _state_home() -> Path:
-    """Where the XDG Base Directory Specification wants state to be."""
-    home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".local" / "state") / "ponder"
 
 
 class Settings(BaseSettings):
@@ -24,7 +29,7 @@ class Settings(BaseSettings):
     vLLM's own options pass through unchanged after `--`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PONDER_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     model: CliPositionalArg[str] = Field(
         BUNDLED_MODEL, description="Hugging Face model directory or name (default: the bundled one)"
@@ -56,7 +61,7 @@ class Settings(BaseSettings):
         None, description="secret that draws the held-out conversations; the same on every replica"
     )
     state: Path = Field(
-        default_factory=lambda: _state_home() / "state.sqlite3",
+        default_factory=lambda: environment.state_home() / "state.sqlite3",
         description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
         "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
     )
@@ -81,20 +86,47 @@ class Settings(BaseSettings):
         600.0, description="seconds a request may take before it ends with an error"
     )
     drain_timeout: Annotated[int, Field(ge=0)] = Field(
-        30, description="seconds that running requests get to finish after SIGTERM"
+        30, description="seconds that running requests get to finish after SIGTERM or Ctrl-C"
+    )
+    stall_timeout: Annotated[float, Field(gt=0)] = Field(
+        120.0,
+        description="seconds without a token, while choices run, after which /readyz says that the "
+        "engine is stalled; longer than it takes to read the longest prompt",
     )
     log_format: Literal["text", "json"] = Field(
         "text",
-        description="json writes a line for every request that ran and for every error too, "
-        "without what was said",
+        description="a line for each request, without what was said: for people, or as an object",
     )
     traces: bool = Field(
         False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
+    )
+    allowed_host: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
+        [],
+        description="host name that requests may use, beside addresses and local names; "
+        "*.example.com is all below it, * any; repeat for several (default: any, but local names "
+        "only where --host is of this machine alone and there is no --api-key)",
     )
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
     engine_options: list[str] = Field([], description="vLLM's own options, as given after `--`")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """A variable without a value is not set, but an empty key is no decision to have none."""
+        assert isinstance(env_settings, EnvSettingsSource)
+        key = f"{PREFIX}api_key".lower()
+        env_settings.env_vars = {
+            name: value for name, value in env_settings.env_vars.items() if value or name == key
+        }
+        return init_settings, env_settings
 
     @field_validator("api_key", mode="before")
     @classmethod
@@ -122,3 +154,13 @@ class Settings(BaseSettings):
                 "the same 16 or more characters on every replica, as from `openssl rand -hex 16`"
             )
         return self
+
+
+def misspelt(variables: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each variable that is nearly a setting's, and sets nothing."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for name in variables:
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                yield f"{name} sets nothing: did you mean {close[0]}?"

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import logging
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,7 +123,12 @@ class Verifier:
 
 
 def _work(path: str, pipe: Connection[Any, Any]) -> None:
-    """The process: say whether the judge loads, then answer until the pipe closes."""
+    """The process: say whether the judge loads, then answer until the pipe closes.
+
+    A terminal signals it too, and the server that drains still wants its scores.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     try:
         sys.path.insert(0, str(Path.cwd()))
         module, _, name = path.partition(":")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class Contract:
     base_model: str | None = None
     budget_hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
-    budget_curve: tuple[dict[str, Any], ...] = field(default=())
+    budget_curve: tuple[dict[str, Any], ...] = ()
     family: str | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -88,13 +88,22 @@ class Contract:
             )
         unknown = sorted(set(raw) - {f.name for f in fields(cls)})
         if unknown:
-            raise ContractError(f"{path} has unknown fields: {', '.join(unknown)}")
-        try:
-            for name in ("trained_budgets", "budget_curve"):
-                raw[name] = tuple(raw.get(name, ()))
-            contract = cls(**raw)
-        except TypeError as error:
-            raise ContractError(f"{path} is incomplete: {error}") from error
+            raise ContractError(
+                f"{path} has fields that no contract has ({', '.join(unknown)}): upgrade Ponder or "
+                f"export the checkpoint again"
+            )
+        required = {f.name for f in fields(cls) if f.default is MISSING}
+        if missing := sorted(required - set(raw)):
+            raise ContractError(
+                f"{path} lacks {', '.join(missing)}: export the checkpoint again, or restore the "
+                f"file that was exported"
+            )
+        for name in ("trained_budgets", "budget_curve"):
+            given = raw.get(name, [])
+            if not isinstance(given, list):
+                raise ContractError(f"{path}: {name} must be a list")
+            raw[name] = tuple(given)
+        contract = cls(**raw)
         for name in ("think_start", "think_end", "close_text", "answer_prefix"):
             if not isinstance(getattr(contract, name), str):
                 raise ContractError(f"{path}: {name} must be a string")

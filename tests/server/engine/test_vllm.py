@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +22,7 @@ from ponder.engine.base import (
     RequestRefusedError,
     Sampling,
 )
-from ponder.engine.vllm import VLLMEngine, cpu_settings, parse_options
+from ponder.engine.vllm import OptionsError, VLLMEngine, cpu_settings, parse_options
 from ponder.server.settings import BUNDLED_MODEL
 
 
@@ -39,9 +38,7 @@ def raised(error: Exception | None, **sampling: Any) -> EngineError:
 
     async def first() -> Chunk:
         rules = Sampling(**{"max_tokens": 4, **sampling})
-        sockets = TemporaryDirectory()
-        sockets.cleanup()
-        return await anext(VLLMEngine(llm, sockets).generate([1], rules, "request"))
+        return await anext(VLLMEngine(llm).generate([1], rules, "request"))
 
     with pytest.raises(EngineError) as caught:
         asyncio.run(first())
@@ -87,13 +84,26 @@ def test_a_full_queue_is_no_failure() -> None:
         ("--override-generation-config", '{"temperature": 0}'),
     ],
 )
-def test_what_ponder_reads_too_is_not_for_vllm_alone(
-    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
+def test_what_ponder_reads_too_is_not_for_vllm_alone(options: tuple[str, ...]) -> None:
+    with pytest.raises(OptionsError, match="is not for vLLM alone"):
         parse_options(BUNDLED_MODEL, options)
-    assert "is not for vLLM alone" in capsys.readouterr().err
     assert parse_options(BUNDLED_MODEL, ["--max-num-seqs", "7"]).max_num_seqs == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-model-length", "64"), "did you mean --max-model-len?"),
+        (("--no-such-option",), "--no-such-option after `--` is no option of vLLM"),
+        (("--max-num-seqs", "many"), "argument --max-num-seqs: .*many"),
+    ],
+)
+def test_an_option_that_vllm_does_not_have_is_one_sentence(
+    options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OptionsError, match=said):
+        parse_options(BUNDLED_MODEL, options)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_dead_engine_is_said_to_be_dead() -> None:
@@ -109,4 +119,5 @@ def test_settings_keep_to_what_the_process_may_use(
     (tmp_path / "config.json").write_text(config.replace('"hidden_size": ', '"hidden_size": 10'))
     environment, options = cpu_settings(tmp_path)
     assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["TORCH_COMPILE_DISABLE"] == "1"
     assert options[options.index("--kv-cache-memory-bytes") + 1] == "100"

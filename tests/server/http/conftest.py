@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,12 +17,14 @@ from ponder.engine.base import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app
+from ponder.server.listener import Bounds, Listener
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.server.traces import Traces
 from ponder.server.verifier import Verifier
+from waiting import PATIENCE, wait_until
 
 THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
 
@@ -38,7 +39,9 @@ class Running:
     loop: asyncio.AbstractEventLoop
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=20)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=PATIENCE
+        )
 
     def ask(self, content: str = "What is 40 + 2?", **fields: object) -> Any:
         """One chat completion, or the list of its chunks.
@@ -77,6 +80,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         delay: float = 0.0,
         max_model_len: int = 4096,
         exporter: SpanExporter | None = None,
+        bounds: Bounds | None = None,
         **settings: object,
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
@@ -97,19 +101,19 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         verifier = Verifier(config.verifier) if config.verifier else None
         traces = Traces(exporter) if exporter else None
         service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)
+        connections = Listener(service, bounds)
         server = uvicorn.Server(
-            uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="off")
+            connections.config(create_app(service), port=0, log_level="error", log_config=None)
         )
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        while not server.started:
-            time.sleep(0.005)  # uvicorn has no event to wait for
+        wait_until(lambda: server.started)  # uvicorn has no event to wait for
         port = server.servers[0].sockets[0].getsockname()[1]
         loop = server.servers[0].get_loop()
 
         def stop() -> None:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE)
             for optional in (verifier, traces):
                 if optional is not None:
                     optional.close()
@@ -134,11 +138,3 @@ def reason(thought: str, *answers: str, vocabulary: Vocabulary) -> Script:
         yield min(vocabulary.eos_token_ids)
 
     return script
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until `condition`; fails when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not reached in time"
-        time.sleep(0.01)

@@ -15,8 +15,9 @@ import pytest
 from ponder.protocol.response import ChatCompletionChunk
 from ponder.server import streaming
 from ponder.thought.reader import ThoughtReader
+from waiting import wait_until
 
-from .conftest import THOUGHT, Running, Serve, wait_until
+from .conftest import THOUGHT, Running, Serve
 
 ENDLESS = "thinking and thinking. " * 400
 
@@ -237,11 +238,13 @@ def test_metrics_say_what_the_responses_said(serve: Serve) -> None:
     assert value("ponder_thinking_tokens_total") == thinking == 21
     assert value("ponder_thinking_tokens_sum") == thinking
     assert value("ponder_thinking_tokens_count") == 4
+    assert value("ponder_e2e_request_latency_seconds_count") == len(replies)
+    assert re.search(r'^ponder_build_info{model="tiny",version=".+"} 1\.0$', text, re.MULTILINE)
     assert value("ponder_prompt_tokens_total") == sum(usage.prompt_tokens for usage in usages)
     kinds = ("thinking", "answer", "forced", "retry", "probe")
     completion = sum(value(f"ponder_{kind}_tokens_total") for kind in kinds)
     assert completion == sum(usage.completion_tokens for usage in usages)
-    budget = 'ponder_requests_total{arm="policy",end_cause="budget",model="tiny"}'
+    budget = 'ponder_requests_total{arm="policy",end_cause="budget"}'
     assert value(budget) == 3
     assert value('ponder_truncations_total{arm="policy",cause="budget"}') == 3
     assert value("ponder_budget_violations_total") == 0

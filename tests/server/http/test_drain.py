@@ -6,14 +6,17 @@ import asyncio
 import concurrent.futures
 import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from .conftest import Running, Serve, wait_until
+from waiting import PATIENCE, wait_until
+
+from .conftest import THOUGHT, Running, Serve
 from .test_savings import savings, series
 
 SLOW = {"delay": 0.02, "holdout": 0.5, "holdout_key": "a key of sixteen"}
@@ -44,7 +47,17 @@ def charged(running: Running) -> float:
 
 
 def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Serve) -> None:
-    running = serve(**SLOW)
+    released = threading.Event()
+
+    def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
+        """Thinks until it is released: nothing ends before."""
+        tokenizer = running.service.model.tokenizer
+        while not released.is_set():
+            yield from tokenizer.encode("a")
+        yield from tokenizer.encode(THOUGHT)
+        yield from tokenizer.eos_token_ids
+
+    running = serve(script=script, **SLOW)
     with httpx.stream(
         "POST", f"{running.url}/v1/chat/completions", json={**BODY, "stream": True}
     ) as s:
@@ -58,8 +71,9 @@ def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Se
             running.ask()
         assert refused.value.code == "draining"
         assert not leaving.left.done()
+        released.set()
         assert events(lines)[-1] == "[DONE]"
-    leaving.left.result(10)
+    leaving.left.result(PATIENCE)
     assert charged(running) == 1
 
 
@@ -69,7 +83,7 @@ def test_what_does_not_end_in_time_is_told_so_and_charged(serve: Serve, hurried:
     running = serve("thinking. " * 500, drain_timeout=600 if hurried else 0, **SLOW)
     url = f"{running.url}/v1/chat/completions"
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        whole = pool.submit(httpx.post, url, json=BODY, timeout=30)
+        whole = pool.submit(httpx.post, url, json=BODY)
         with httpx.stream("POST", url, json={**BODY, "stream": True}) as stream:
             lines = stream.iter_lines()
             next(lines)
@@ -77,7 +91,7 @@ def test_what_does_not_end_in_time_is_told_so_and_charged(serve: Serve, hurried:
             leaving = Leaving(running)
             if hurried:
                 leaving.hurry()
-            leaving.left.result(10)
+            leaving.left.result(PATIENCE)
             last = events(lines)[-1]
     assert json.loads(last)["error"]["code"] == "draining"
     answer = whole.result()
@@ -96,16 +110,16 @@ def test_scores_are_waited_for(
     monkeypatch.chdir(tmp_path)
     running = serve(verifier="slow:judge")
     running.ask()
-    Leaving(running).left.result(30)
+    Leaving(running).left.result(PATIENCE)
     assert savings(running)["quality"]["verifier"]["policy"]["count"] == 1
 
 
 def test_a_full_server_refuses_before_it_reads(serve: Serve) -> None:
     """Its refusal does not wait for a body, which never comes here."""
     running = serve()
-    running.service.draining = True
+    running.service.gate.draining = True
     url = httpx.URL(running.url)
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: ponder\r\ncontent-length: 1000\r\n\r\n"
-    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+    with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 503 ")

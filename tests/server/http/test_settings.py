@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ponder.cli.arguments import UsageError, parse
-from ponder.server.settings import Settings
+from ponder.server.settings import Settings, misspelt
 
 
 def keys(*argv: str) -> list[str]:
@@ -37,3 +37,22 @@ def test_blanks_count_in_close_texts_alone() -> None:
     )
     assert settings.allowed_close_text == ["\nTime is up.\n</think>\n\n"]
     assert settings.cors_origin == ["https://a.example"]
+
+
+def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an .env file or a manifest writes it. An empty key is refused above, and not ignored."""
+    unset = Settings()  # type: ignore[call-arg]
+    for name in Settings.model_fields:
+        if name != "api_key":
+            monkeypatch.setenv(f"PONDER_{name}".upper(), "")
+    assert Settings() == unset  # type: ignore[call-arg]
+
+
+def test_a_variable_that_is_nearly_a_settings_is_said() -> None:
+    given = dict.fromkeys(
+        ("PONDER_DEFAULT_BUGET", "PONDER_APIKEY", "PONDER_PORT", "PONDER_URL", "HOME"), "1"
+    )
+    assert list(misspelt(given)) == [
+        "PONDER_DEFAULT_BUGET sets nothing: did you mean PONDER_DEFAULT_BUDGET?",
+        "PONDER_APIKEY sets nothing: did you mean PONDER_API_KEY?",
+    ]

@@ -1,13 +1,8 @@
-"""Traces and log lines of requests: complete, in the client's trace, without a word of text."""
+"""Traces of requests: complete, in the client's trace, without a word of text."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import openai
@@ -15,7 +10,6 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ponder.server import logs
 from ponder.server.traces import Traces, TracesError
 
 from .conftest import Running, Serve
@@ -113,57 +107,3 @@ def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(TracesError, match=r"ponder\[otel\]"):
         Traces()
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """What the server writes with `--log-format json`."""
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
-    handler.setFormatter(logs.JsonFormatter())
-    ours = logging.getLogger("ponder")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    yield written
-    ours.removeHandler(handler)
-    ours.setLevel(logging.NOTSET)
-
-
-def test_a_request_is_a_line_with_its_id(serve: Serve, lines: io.StringIO) -> None:
-    running = serve(ENDLESS, "a private answer")
-    replies = [running.ask("a private question", budget=budget) for budget in (3, 5)]
-    running.ask(stream=True, budget=0)
-    entries: list[dict[str, Any]] = [json.loads(line) for line in lines.getvalue().splitlines()]
-    assert [entry["request_id"] for entry in entries[:2]] == [reply.id for reply in replies]
-    assert [entry["thinking_tokens"] for entry in entries] == [3, 5, 0]
-    assert [entry["end_causes"] for entry in entries] == [["budget"], ["budget"], ["disabled"]]
-    assert {(entry["level"], entry["arm"], entry["error"]) for entry in entries} == {
-        ("INFO", "policy", None)
-    }
-    assert "private" not in lines.getvalue()
-
-
-def test_a_failure_is_a_line_with_its_id_and_traceback(
-    serve: Serve, lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_prompt: object, _number: int) -> Iterator[int]:
-        raise RuntimeError("a defect")
-        yield 0
-
-    running = serve(script=fail)
-    with pytest.raises(openai.InternalServerError):
-        running.ask()
-    ended, failed, answered = (json.loads(line) for line in lines.getvalue().splitlines())
-    assert (ended["error"], failed["level"]) == ("RuntimeError", "ERROR")
-    assert ended["request_id"] == failed["request_id"] == answered["request_id"]
-    assert "a defect" in failed["exception"]
-    assert (answered["status"], answered["code"]) == (500, "internal_error")
-
-
-def test_a_refusal_is_a_line_without_what_was_said(serve: Serve, lines: io.StringIO) -> None:
-    running = serve()
-    with pytest.raises(openai.BadRequestError):
-        running.ask("a private question", n=0)
-    (refused,) = (json.loads(line) for line in lines.getvalue().splitlines())
-    assert (refused["status"], refused["code"], refused["param"]) == (400, "invalid_request", "n")
-    assert "private" not in lines.getvalue()

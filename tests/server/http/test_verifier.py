@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 
 from ponder.server import verifier
 from ponder.server.verifier import Verifier, VerifierError
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 from .test_savings import savings, series
 
 JUDGES = """
@@ -68,6 +71,18 @@ def test_a_failing_verifier_is_counted_and_the_answer_stands(
     assert "private" not in caplog.text
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_signals_does_not_end_it(serve: Serve, number: signal.Signals) -> None:
+    running = serve(verifier="judges:knows")
+    verifier = running.service._verifier
+    assert verifier is not None
+    assert verifier._process.pid is not None
+    os.kill(verifier._process.pid, number)
+    running.ask()
+    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
+    assert failures(running) == {}
+
+
 def test_no_opinion_is_no_score_and_no_failure(serve: Serve) -> None:
     running = serve(verifier="judges:abstains")
     running.ask()
@@ -85,8 +100,8 @@ def test_one_that_hangs_is_ended_and_started_again(
     running.ask()
     assert time.monotonic() - began < 2.0  # the answer does not wait for its judge
     running.ask("fast")
-    wait_until(lambda: failures(running) == {'reason="timeout"': 1}, seconds=20)
-    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1, seconds=30)
+    wait_until(lambda: failures(running) == {'reason="timeout"': 1})
+    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
 
 
 def test_too_many_waiting_are_not_judged(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,9 @@ class ReplayEngine:
     def unfinished(self) -> int:
         return self._engine.unfinished()
 
+    def silence(self) -> float:
+        return self._engine.silence()
+
     async def check_health(self) -> None:
         await self._engine.check_health()
 

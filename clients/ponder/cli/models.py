@@ -1,0 +1,65 @@
+"""`ponder models`: what a server serves, and what each model can be asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ponder.cli.connection import ServerOptions, explained
+from ponder.cli.meter import UNLIMITED
+from ponder.client import PonderAPIError
+from ponder.protocol.response import ModelCard
+
+
+class Options(ServerOptions):
+    """Print what a server serves, and what each model can be asked for; tokens throughout."""
+
+    json_output: bool = Field(False, alias="json", description="print the server's list as JSON")
+
+
+def run(options: Options) -> int:
+    """0 when the server said it, 1 when it did not."""
+    try:
+        connected = options.connect()
+    except ValueError as error:
+        print(f"ponder models: {error}", file=sys.stderr)
+        return 2
+    with connected as client:
+        try:
+            models = client.models()
+        except PonderAPIError as error:
+            print(f"ponder models: {explained(error, client)}", file=sys.stderr)
+            return 1
+    if options.json_output:
+        print(models.model_dump_json(indent=2))
+    else:
+        Console(highlight=False, markup=False, emoji=False).print(_table(models.data))
+    return 0
+
+
+def _table(cards: list[ModelCard]) -> Table:
+    """A column per model: most servers have one, and its facts are too many for a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    facts = [list(_facts(card)) for card in cards]
+    for row in zip(*facts, strict=True):
+        table.add_row(row[0][0], *(Text(value) for _, value in row))
+    return table
+
+
+def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
+    can = card.ponder
+    default = "no limit" if can.default_budget == UNLIMITED else str(can.default_budget)
+    yield "model", card.id
+    yield "context", str(card.max_model_len)
+    yield "thinks", f"yes, as {can.format}" if can.thinks else "no"
+    yield "default budget", default if can.thinks else "-"
+    yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
+    yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
+    yield "hints", "yes" if can.budget_hint else "no"
+    yield "efforts", ", ".join(f"{name} {tokens}" for name, tokens in can.efforts.items())

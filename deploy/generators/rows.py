@@ -1,0 +1,315 @@
+"""What the dashboard shows, row by row; deploy/prometheus/savings.yml records the savings."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Threshold
+
+from .panels import (
+    FROM_ONE,
+    JOB,
+    MUST_BE_ZERO,
+    NEUTRAL,
+    SERVERS,
+    graph,
+    interval,
+    number,
+    per_second,
+    quantiles,
+    rate,
+)
+
+TOKENS, QUALITY = f'measure="tokens",{JOB}', f'measure="quality",{JOB}'
+CLIENTS_FAULT, SERVERS_FAULT = f'status=~"4..",{SERVERS}', f'status=~"5..",{SERVERS}'
+ANSWERED = per_second("ponder_e2e_request_latency_seconds_count")
+REFUSED = f"({per_second('ponder_errors_total', labels=CLIENTS_FAULT)} or vector(0))"
+FAILED = f"({per_second('ponder_errors_total', labels=SERVERS_FAULT)} or vector(0))"
+CUT = per_second("ponder_truncations_total")
+THOUGHTS_ENDED = per_second("ponder_requests_total", labels=f'end_cause!="disabled",{SERVERS}')
+TOKENS_UNIT = "suffix: tokens"
+
+AT_A_GLANCE = [
+    number("Servers up", "Servers that answer Prometheus.", f"sum(up{{{JOB}}})", "short", FROM_ONE),
+    number(
+        "Alerts firing",
+        "Alerts of these jobs that fire now. The runbook says what to do.",
+        f'count(ALERTS{{alertstate="firing",{JOB}}}) or vector(0)',
+        "short",
+        MUST_BE_ZERO,
+    ),
+    number(
+        "Requests answered",
+        "Requests that got their whole answer, per second.",
+        ANSWERED,
+        "reqps",
+        NEUTRAL,
+    ),
+    number(
+        "Error share",
+        "Of the requests that were answered or failed with a status of 5xx, the share that failed.",
+        f"{FAILED} / ({ANSWERED} + {FAILED} > 0)",
+        "percentunit",
+        [Threshold(None, "green"), Threshold(0.001, "orange"), Threshold(0.01, "red")],
+    ),
+    number(
+        "Latency p90",
+        "Nine requests in ten have their whole answer within this time.",
+        quantiles("ponder_e2e_request_latency_seconds")["p90"],
+        "s",
+        NEUTRAL,
+    ),
+    number(
+        "Choices running",
+        "Thoughts and answers being generated now.",
+        f"sum(ponder_choices_running{{{SERVERS}}})",
+        "short",
+        NEUTRAL,
+    ),
+    number(
+        "Tokens saved",
+        "Share of the tokens of a request that the policy saves, against the holdout.",
+        f"1 - ponder:savings:ratio{{{TOKENS}}}",
+        "percentunit",
+        NEUTRAL,
+    ),
+    number(
+        "Quality difference",
+        "Mean score of feedback and verifier, policy minus holdout: below 0 the policy costs "
+        "quality. Its interval is in the row Savings.",
+        f'ponder:savings:difference{{signal=~"feedback|verifier",{QUALITY}}}',
+        "percentunit",
+        [Threshold(None, "orange"), Threshold(-0.02, "blue")],
+    ),
+    number(
+        "Enough to say so",
+        "Yes where both arms have the conversations that an interval needs.",
+        f"ponder:savings:measured{{{TOKENS}}}",
+        "short",
+        [Threshold(None, "orange"), Threshold(1, "green")],
+        words={"0": "not yet", "1": "yes"},
+    ),
+    number(
+        "Thoughts cut",
+        "Share of the thoughts that were closed for the model.",
+        f"{CUT} / ({THOUGHTS_ENDED} > 0)",
+        "percentunit",
+        [Threshold(None, "green"), Threshold(0.5, "orange")],
+    ),
+    number(
+        "Empty answers",
+        "Requests that went away without an answer, in the time shown. Must be 0.",
+        f"sum(increase(ponder_empty_answers_total{{{SERVERS}}}[$__range]))",
+        "short",
+        MUST_BE_ZERO,
+    ),
+    number(
+        "Budget violations",
+        "Thoughts longer than their budget, in the time shown. Must be 0.",
+        f"sum(increase(ponder_budget_violations_total{{{SERVERS}}}[$__range]))",
+        "short",
+        MUST_BE_ZERO,
+    ),
+]
+REQUESTS = [
+    graph(
+        "Requests per second",
+        "Answered whole; refused with a status of 4xx, the client's mistake; failed with 5xx; left "
+        "by their client.",
+        {
+            "answered": ANSWERED,
+            "refused": REFUSED,
+            "failed": FAILED,
+            "client left": per_second("ponder_client_disconnects_total"),
+        },
+        "reqps",
+        stacked=True,
+    ),
+    graph(
+        "Errors",
+        "Requests that ended in an error, by its status and code.",
+        {"{{status}} {{code}}": per_second("ponder_errors_total", "status, code")},
+        "reqps",
+    ),
+    graph(
+        "End-to-end latency",
+        "From the request to the last token of its answer, of requests that were answered.",
+        quantiles("ponder_e2e_request_latency_seconds"),
+        "s",
+    ),
+    graph(
+        "Time to first token",
+        "From the request to the first sampled token: the wait in the queue and for the prompt.",
+        quantiles("ponder_time_to_first_token_seconds"),
+        "s",
+    ),
+    graph(
+        "Connections open",
+        "Connections of clients, idle ones too.",
+        {"open": f"sum(ponder_connections_open{{{SERVERS}}})"},
+        "short",
+    ),
+    graph(
+        "Connections ended",
+        "Connections that the server ended: too slow, too large, too many; its log says which.",
+        {"ended": f"{per_second('ponder_connections_refused_total')} or vector(0)"},
+        "suffix: connections/s",
+    ),
+]
+THOUGHTS = [
+    graph(
+        "Tokens per second",
+        "What is generated for thoughts and answers, what closing and retries add, and what is "
+        "spent on requests that fail or are left.",
+        {
+            part: per_second(f"ponder_{part}_tokens_total")
+            for part in ("thinking", "answer", "forced", "retry", "unfinished")
+        },
+        "suffix: tokens/s",
+        stacked=True,
+    ),
+    graph(
+        "Thoughts by how they ended",
+        "natural: by themselves; budget and length: closed for the model; disabled: not asked for.",
+        {"{{end_cause}}": per_second("ponder_requests_total", "end_cause")},
+        "suffix: thoughts/s",
+        stacked=True,
+    ),
+    graph(
+        "Budget used",
+        "Thinking tokens over effective budget; at 1 the thought was cut.",
+        quantiles("ponder_budget_used_ratio"),
+        "percentunit",
+    ),
+    graph(
+        "Thinking tokens per thought",
+        "How long thoughts are, cut or not: what a default budget is chosen from.",
+        quantiles("ponder_thinking_tokens"),
+        TOKENS_UNIT,
+    ),
+    graph(
+        "Time of thought",
+        "From the first sampled token to the end of the thought.",
+        quantiles("ponder_thinking_seconds"),
+        "s",
+    ),
+    graph(
+        "Time to first answer token",
+        "What a user waits for: from the request to the first text of the answer.",
+        quantiles("ponder_time_to_first_answer_token_seconds"),
+        "s",
+    ),
+]
+SAVINGS = [
+    graph(
+        "Tokens per request, by arm",
+        "Thinking, forced, answer and retry tokens, since the experiment began.",
+        {"{{arm}}": f"ponder:holdout:mean{{{TOKENS}}}"},
+        TOKENS_UNIT,
+    ),
+    graph(
+        "Tokens saved per request, with its 95 % interval",
+        "Holdout minus policy, counted by conversation. An interval that holds 0 shows no saving.",
+        {
+            "saved": f"-ponder:savings:difference{{{TOKENS}}}",
+            "lower end": f"-ponder:savings:difference_upper{{{TOKENS}}}",
+            "upper end": f"-ponder:savings:difference_lower{{{TOKENS}}}",
+        },
+        TOKENS_UNIT,
+    ),
+    graph(
+        "Quality by arm",
+        "Mean scores of feedback and verifier; shares of forced and empty answers.",
+        {"{{signal}}, {{arm}}": f"ponder:holdout:mean{{{QUALITY}}}"},
+        "percentunit",
+    ),
+    graph(
+        "Quality, policy minus holdout, with its 95 % interval",
+        "Below 0 the policy answers worse (for feedback and verifier).",
+        interval("ponder:savings:difference", QUALITY),
+        "percentunit",
+    ),
+]
+ENGINE = [
+    graph(
+        "Engine load",
+        "Requests in vLLM's batch, and those that wait for a place in it.",
+        {
+            "running": f"sum(vllm:num_requests_running{{{SERVERS}}})",
+            "waiting": f"sum(vllm:num_requests_waiting{{{SERVERS}}})",
+        },
+        "short",
+    ),
+    graph(
+        "Time in the queue",
+        "Seconds until the engine takes a request up.",
+        quantiles("vllm:request_queue_time_seconds"),
+        "s",
+    ),
+    graph(
+        "Cache",
+        "KV cache in use, and the share of prompt tokens found in the prefix cache.",
+        {
+            "KV cache in use": f"max(vllm:kv_cache_usage_perc{{{SERVERS}}})",
+            "prefix cache hits": f"{per_second('vllm:prefix_cache_hits_total')} / "
+            f"{per_second('vllm:prefix_cache_queries_total')}",
+        },
+        "percentunit",
+    ),
+    graph(
+        "Preemptions",
+        "Requests that the engine put back because the KV cache was full.",
+        {"preemptions": per_second("vllm:num_preemptions_total")},
+        "reqps",
+    ),
+]
+EACH_SERVER = [
+    graph(
+        "Choices running, by server",
+        "Thoughts and answers being generated: unequal lines are an unequal load.",
+        {"{{instance}}": f"sum by (instance) (ponder_choices_running{{{SERVERS}}})"},
+        "short",
+    ),
+    graph(
+        "Tokens per second, by server",
+        "Tokens of thoughts and answers.",
+        {
+            "{{instance}}": "sum by (instance) ("
+            f"{rate('ponder_thinking_tokens_total')} + {rate('ponder_answer_tokens_total')})"
+        },
+        "suffix: tokens/s",
+    ),
+    graph(
+        "Latency p90, by server",
+        "Nine requests in ten have their whole answer within this time.",
+        {
+            "{{instance}}": "histogram_quantile(0.9, "
+            f"{per_second('ponder_e2e_request_latency_seconds_bucket', 'instance, le')})"
+        },
+        "s",
+    ),
+    graph(
+        "Time since the last token, by server",
+        "How long choices run without a token; an engine that hangs gives none.",
+        {"{{instance}}": f"max by (instance) (ponder_engine_silence_seconds{{{SERVERS}}})"},
+        "s",
+    ),
+    graph(
+        "Requests waiting, by server",
+        "Requests that wait for a place in the engine's batch.",
+        {"{{instance}}": f"sum by (instance) (vllm:num_requests_waiting{{{SERVERS}}})"},
+        "short",
+    ),
+    graph(
+        "KV cache in use, by server",
+        "At 100 % requests are put back and computed again.",
+        {"{{instance}}": f"max by (instance) (vllm:kv_cache_usage_perc{{{SERVERS}}})"},
+        "percentunit",
+    ),
+]
+ROWS = {
+    "At a glance": AT_A_GLANCE,
+    "Requests": REQUESTS,
+    "Thoughts": THOUGHTS,
+    "Savings": SAVINGS,
+    "Engine": ENGINE,
+    "Each server": EACH_SERVER,
+}

@@ -1,0 +1,31 @@
+"""Whether an engine still speaks."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+
+class Pulse:
+    """When an engine last gave a token, or was first asked for one after it had nothing to do.
+
+    A request is between `begin` and `end`, and each of its chunks is a `beat`.
+    """
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._heard = 0.0
+
+    def begin(self) -> None:
+        if not self._requests:
+            self.beat()
+        self._requests += 1
+
+    def end(self) -> None:
+        self._requests -= 1
+
+    def beat(self) -> None:
+        self._heard = monotonic()
+
+    def silence(self) -> float:
+        """Seconds without a token, while requests run; 0 while none does."""
+        return monotonic() - self._heard if self._requests else 0.0

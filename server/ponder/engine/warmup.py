@@ -1,0 +1,55 @@
+"""The first tokens of an engine: what it compiles or allocates on first use, before anybody waits.
+
+vLLM samples on several paths, each of which may compile when it is first taken: a client's first
+`logprobs` held up all others for seconds, and ended an engine that had no compiler to call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ponder.engine.base import Engine, EngineError, Sampling
+
+_TOKENS = 2
+PATHS: Mapping[str, Mapping[str, Any]] = {
+    "plain sampling": {},
+    "greedy sampling": {"temperature": 0.0},
+    "top_k, top_p and min_p": {"top_k": 5, "top_p": 0.9, "min_p": 0.05},
+    "logprobs": {"logprobs": 2},
+    "penalties": {
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.1,
+        "repetition_penalty": 1.1,
+    },
+    "seeds": {"seed": 1},
+    "logit_bias": {"logit_bias": {0: -1.0}},
+    "min_tokens": {"min_tokens": 1, "stop_token_ids": (0,)},
+}
+"""Sampling rules by name, one for each path."""
+
+
+class WarmupError(EngineError):
+    """The engine gives no tokens; the message says on which path."""
+
+
+async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
+    """Take every path alone, then all at once, twice each: a batch compiles another shape.
+
+    Raises `WarmupError`.
+    """
+    numbers = itertools.count()
+
+    async def take(path: str) -> None:
+        sampling = Sampling(max_tokens=_TOKENS, **PATHS[path])
+        try:
+            async for _ in engine.generate(prompt, sampling, f"warm-up-{next(numbers)}"):
+                pass
+        except EngineError as error:
+            raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error
+
+    for path in PATHS:
+        await take(path)
+    await asyncio.gather(*map(take, (*PATHS, *PATHS)))

@@ -1,0 +1,73 @@
+"""What operators and their tools ask: is it alive, does it take requests, what has it counted."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from ponder.server.service import Service
+
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _text(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Statuses answered in plain text, for the schema."""
+    said = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    means = {200: "Yes", 503: "No"}
+    return {status: {"description": means[status], **said} for status in statuses}
+
+
+router = APIRouter(tags=["operations"])
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.get("/healthz", response_class=PlainTextResponse, responses=_text(200))
+async def healthz() -> PlainTextResponse:
+    """The process is alive and answers."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz", response_class=PlainTextResponse, responses=_text(200, 503))
+async def readyz(request: Request) -> PlainTextResponse:
+    """The server takes requests: 503 while it drains, and while its engine is stalled or dead."""
+    service = _service(request)
+    if service.ready:
+        return PlainTextResponse("ready\n")
+    why = "engine dead" if service.dead else "draining" if service.draining else "engine stalled"
+    return PlainTextResponse(f"{why}\n", status_code=503)
+
+
+@router.get("/health", response_class=PlainTextResponse, responses=_text(200, 503))
+async def health(request: Request) -> PlainTextResponse:
+    """The engine is alive, by vLLM's name: 503 after it died."""
+    dead = _service(request).dead
+    return PlainTextResponse("engine dead\n" if dead else "ok\n", status_code=503 if dead else 200)
+
+
+@router.get("/ping", response_class=PlainTextResponse, responses=_text(200, 503))
+async def ping(request: Request) -> PlainTextResponse:
+    """The same, by SageMaker's name."""
+    return await health(request)
+
+
+@router.get("/version")
+async def show_version() -> dict[str, str]:
+    """Ponder's version, where vLLM's server says its own."""
+    return {"version": version("ponder")}
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Ponder's metrics, and the engine's beside them, for Prometheus."""
+    return Response(await _service(request).exposition(), media_type=_METRICS)

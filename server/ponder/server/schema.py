@@ -1,0 +1,163 @@
+"""`/openapi.json`: what FastAPI finds, with bodies and errors that it cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from ponder.protocol.errors import ErrorResponse
+from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.response import ChatCompletionChunk
+from ponder.protocol.savings import FeedbackRequest
+
+_REF = "#/components/schemas/{model}"
+_BODIES = (ChatCompletionRequest, FeedbackRequest)
+_ANY = {
+    400: "The request is at fault: `param` names the field, `message` the remedy",
+    403: "The Host is none of this server's, or the operator does not allow an option",
+    408: "The request took too long to arrive",
+    414: "The URL is too long",
+    431: "The headers are too large",
+    500: "An internal error, or `no_answer_produced`: even asked again the model said nothing",
+    503: "Overloaded, draining, or the engine is dead: see Retry-After",
+}
+_MORE = {
+    401: "The API key is missing or wrong",
+    404: "There is no such model or response",
+    413: "The body is too large",
+    415: "A browser sent something else than JSON",
+    502: "The engine failed the request",
+    504: "The request took longer than --request-timeout",
+}
+_ADDED = {
+    "/v1/models": (401,),
+    "/v1/chat/completions": (401, 404, 413, 415, 502, 504),
+    "/v1/ponder/savings": (401,),
+    "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
+}
+_BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
+_BUDGETS = (
+    ("ChatCompletionRequest", ("thinking_token_budget", "budget", "thinking_budget")),
+    ("Thinking", ("budget_tokens",)),
+    ("Reasoning", ("max_tokens",)),
+    ("NvExt", ("max_thinking_tokens",)),
+)
+
+
+def body_of(model: type) -> dict[str, Any]:
+    """`openapi_extra` for a route that reads its body itself."""
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describes(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The application's `openapi`, made once, when it is first asked for."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    return openapi
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    components = schema["components"]
+    known = components["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        known.pop(name, None)
+    models = [(model, "validation") for model in (*_BODIES, ErrorResponse)]
+    _, definitions = models_json_schema(
+        [*models, (ChatCompletionChunk, "serialization")],  # type: ignore[list-item]
+        ref_template=_REF,
+    )
+    known.update(definitions["$defs"])
+    _tighten(known)
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            operation["responses"].pop("422", None)
+            added = _ADDED.get(path, ())
+            for status in sorted((*_ANY, *added)):
+                operation["responses"].setdefault(str(status), _error(status))
+            if path.startswith("/v1/"):
+                keys = app.state.service.settings.api_key
+                operation["security"] = [{"key": []}] if keys else [{}, {"key": []}]
+            if path == "/v1/chat/completions" and method == "post":
+                content = operation["responses"]["200"]["content"]
+                content["text/event-stream"] = {"schema": _STREAM}
+    return schema
+
+
+def _encoded(*models: type) -> dict[str, Any]:
+    """A string that holds one of the models."""
+    references = [{"$ref": _REF.format(model=model.__name__)} for model in models]
+    return {"contentMediaType": "application/json", "contentSchema": {"anyOf": references}}
+
+
+# One server-sent event, as OpenAPI 3.2 describes them.
+_STREAM = {
+    "type": "object",
+    "description": "With `stream`: server-sent events; `[DONE]` is the last, unless an error is.",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "anyOf": [{"const": "[DONE]"}, _encoded(ChatCompletionChunk, ErrorResponse)],
+        }
+    },
+}
+
+
+def _error(status: int) -> dict[str, Any]:
+    reference = {"$ref": _REF.format(model="ErrorResponse")}
+    return {
+        "description": {**_ANY, **_MORE}[status],
+        "content": {"application/json": {"schema": reference}},
+    }
+
+
+def _tighten(known: dict[str, Any]) -> None:
+    """Say what the models check in code; and that null is the same as leaving a field out."""
+    for definition in _strict(known.values()):
+        required = definition.get("required", ())
+        for name, given in definition["properties"].items():
+            if name not in required and not _nullable(given):
+                about = {key: given.pop(key) for key in ("title", "default") if key in given}
+                definition["properties"][name] = {"anyOf": [given, {"type": "null"}], **about}
+    for model, names in _BUDGETS:
+        for name in names:
+            known[model]["properties"][name] = {"title": name, **_BUDGET}
+    said = {"required": ["content"], "properties": {"content": {"not": {"type": "null"}}}}
+    assistant = {"properties": {"role": {"const": "assistant"}}}
+    known["Message"]["anyOf"] = [assistant, said]
+    chat = known["ChatCompletionRequest"]
+    chat["allOf"] = [
+        _needs("top_logprobs", {"type": "integer"}, "logprobs"),
+        _needs("stream_options", {"type": "object"}, "stream"),
+    ]
+
+
+def _needs(field: str, kind: dict[str, Any], switch: str) -> dict[str, Any]:
+    """A field that is given needs another to be true."""
+    given = {"required": [field], "properties": {field: kind}}
+    return {
+        "if": given,
+        "then": {"required": [switch], "properties": {switch: {"const": True}}},
+    }
+
+
+def _strict(definitions: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    return (one for one in definitions if one.get("additionalProperties") is False)
+
+
+def _nullable(given: dict[str, Any]) -> bool:
+    kinds = given.get("anyOf", [given])
+    return any(kind.get("type") == "null" or not kind.keys() - {"title"} for kind in kinds)

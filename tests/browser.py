@@ -1,0 +1,103 @@
+"""A real browser without a screen, told what to do over Chrome's DevTools protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import programs
+from websockets.sync.client import ClientConnection, connect
+
+PATIENCE_SECONDS = 60.0
+
+
+class Page:
+    """One tab. `complaints` are its console's errors, `asked` the URLs that it loaded."""
+
+    def __init__(self, devtools: ClientConnection) -> None:
+        self._devtools = devtools
+        self._number = 0
+        self._session = ""
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        target = self._do("Target.createTarget", url="about:blank")["targetId"]
+        attached = self._do("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._do(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        self._do("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete'")
+
+    def run(self, script: str) -> Any:
+        """What a JavaScript expression gives."""
+        got = self._do("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in got, got["exceptionDetails"]
+        return got["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.run(condition):
+            assert time.monotonic() < deadline, f"{condition} did not come: {self.complaints}"
+            time.sleep(0.02)
+
+    def _do(self, method: str, **parameters: object) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, object] = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        self._devtools.send(json.dumps(message))
+        while True:
+            said = json.loads(self._devtools.recv(PATIENCE_SECONDS))
+            if said.get("id") == self._number:
+                assert "error" not in said, said
+                result: dict[str, Any] = said["result"]
+                return result
+            self._note(said)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        what, about = event.get("method"), event.get("params", {})
+        if what == "Network.requestWillBeSent":
+            self.asked.append(about["request"]["url"])
+        elif what == "Runtime.exceptionThrown":
+            self.complaints.append(str(about["exceptionDetails"]))
+        elif what == "Log.entryAdded" and about["entry"]["level"] == "error":
+            self.complaints.append(about["entry"]["text"])
+
+
+@contextmanager
+def browsing(program: Path, folder: Path) -> Iterator[Page]:
+    """A browser with a profile of its own in `folder`; it ends with the block."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": programs.libraries(), "HOME": str(folder)}
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]
+    options += ["--remote-debugging-port=0", f"--user-data-dir={folder}"]
+    with (folder / "browser.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *options, "about:blank"], stdout=log, stderr=log, env=environment
+        )
+    try:
+        port = folder / "DevToolsActivePort"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (port.exists() and port.read_text().count("\n")):
+            assert process.poll() is None, (folder / "browser.log").read_text()
+            assert time.monotonic() < deadline, (folder / "browser.log").read_text()
+            time.sleep(0.02)
+        number, path = port.read_text().split()
+        with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as devtools:
+            yield Page(devtools)
+    finally:
+        process.terminate()
+        process.wait(20)

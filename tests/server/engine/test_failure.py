@@ -1,0 +1,76 @@
+"""Causes and remedies, out of what vLLM printed in each case."""
+
+from __future__ import annotations
+
+import pytest
+
+from ponder.engine.failure import explain
+
+PREFIX = "(EngineCore pid=7) ERROR 11-25 21:47:43 [core.py:1510] "
+END = (
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+)
+
+
+def printed(*lines: str) -> str:
+    head = ["W1125 torch/_library/triton.py:53] Triton not available", f"{PREFIX}Traceback"]
+    return "\n".join([*head, *(PREFIX + line for line in lines), "Traceback", END])
+
+
+@pytest.mark.parametrize(
+    ("line", "cause", "remedy"),
+    [
+        (
+            "ValueError: To serve at least one request with the models's max seq len (4096), "
+            "(0.01 GiB KV cache is needed, which is larger than the available KV cache memory "
+            "(0.00 GiB). Try increasing gpu_memory_utilization.",
+            "To serve at least one request",
+            "--kv-cache-memory-bytes",
+        ),
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: "
+            "can't allocate memory: you tried to allocate 1000000000000 bytes. Error code 12",
+            "DefaultCPUAllocator",
+            "free memory",
+        ),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.",
+            "CUDA out of memory",
+            "free memory",
+        ),
+        (
+            "RuntimeError: Cannot find any model weights with `/models/mine`",
+            "Cannot find any model weights",
+            "download or export the model again",
+        ),
+        (
+            "safetensors_rust.SafetensorError: Error while deserializing header: incomplete",
+            "Error while deserializing header",
+            "damaged",
+        ),
+        (
+            "  Value error, User-specified max_model_len (100000) is greater than the derived "
+            "max_model_len (max_position_embeddings=4096.0). To allow overriding, set X [type=v]",
+            "User-specified max_model_len (100000)",
+            "lower `-- --max-model-len`",
+        ),
+        ("KeyError: 'mystery'", "'mystery'", "see what was printed before it"),
+        ("AssertionError", "AssertionError", "see what was printed before it"),
+    ],
+)
+def test_a_cause_comes_with_its_remedy(line: str, cause: str, remedy: str) -> None:
+    said = explain(printed(line))
+    assert cause in said
+    assert remedy in said
+    assert "\n" not in said
+    assert len(said) < 600
+    assert "11-25" not in said
+
+
+def test_an_engine_that_the_system_killed_was_short_of_memory() -> None:
+    output = END.replace("{}", "{'EngineCore': -9}")
+    assert "want of memory" in explain(output)
+
+
+def test_silence_is_said_too() -> None:
+    assert explain("") == "nothing was said of why: see what was printed before it"

@@ -1,0 +1,121 @@
+"""`/openapi.json` against the standard, and the server against `/openapi.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from openapi_spec_validator import validate
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from ponder.protocol.errors import ErrorResponse
+
+from .conftest import Serve
+
+EXAMPLES = 25  # of each operation
+# Budgets that disagree, say, no schema can refuse; and numbers may come as text.
+BEYOND_A_SCHEMA = [positive_data_acceptance, negative_data_rejection]
+
+
+@pytest.fixture
+def schema(serve: Serve) -> dict[str, Any]:
+    said: dict[str, Any] = httpx.get(f"{serve().url}/openapi.json").json()
+    return said
+
+
+def test_it_is_valid(schema: dict[str, Any]) -> None:
+    assert schema["openapi"].startswith("3.1")
+    validate(schema)
+
+
+def test_every_operation_says_its_errors_in_their_shape(schema: dict[str, Any]) -> None:
+    shape = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            said = operation["responses"]
+            assert "422" not in said
+            errors = {status for status in said if status[0] in "45"}
+            assert errors >= {"400", "403", "408", "414", "431", "500", "503"}
+            assert ("401" in errors) == path.startswith("/v1/")
+            for status in errors:
+                if path not in ("/readyz", "/health", "/ping"):
+                    assert said[status]["content"]["application/json"]["schema"] == shape
+    chat = schema["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert set(chat) >= {"404", "413", "415", "502", "504"}
+    assert set(chat["200"]["content"]) == {"application/json", "text/event-stream"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/ping", "/metrics"])
+def test_what_is_text_is_declared_as_text(schema: dict[str, Any], path: str) -> None:
+    assert set(schema["paths"][path]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+
+
+def test_keys_are_declared_where_they_are_wanted(serve: Serve) -> None:
+    for keys, wanted in (("", [{}, {"key": []}]), ("one", [{"key": []}])):
+        more = {"api_key": keys} if keys else {}
+        said = httpx.get(f"{serve(**more).url}/openapi.json").json()
+        assert said["paths"]["/v1/models"]["get"]["security"] == wanted
+        assert "security" not in said["paths"]["/healthz"]["get"]
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        ({"thinking_token_budget": 8, "temperature": None, "include_reasoning": None}, True),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, True),
+        ({"logprobs": True, "top_logprobs": 3}, True),
+        ({"messages": []}, False),
+        ({"messages": [{"role": "user"}]}, False),
+        ({"messages": [{"role": "user", "content": None}]}, False),
+        ({"thinking_token_budget": -2}, False),
+        ({"thinking_token_budget": 1.5}, False),
+        ({"thinking": {"budget_tokens": "many"}}, False),
+        ({"top_logprobs": 3}, False),
+        ({"stream_options": {}}, False),
+        ({"no_such_field": 1}, False),
+    ],
+)
+def test_schema_and_server_agree_on_a_body(
+    serve: Serve, fields: dict[str, object], valid: bool
+) -> None:
+    running = serve()
+    schema = httpx.get(f"{running.url}/openapi.json").json()
+    body = {"messages": [USER], **fields}
+    chat = {"$ref": "#/components/schemas/ChatCompletionRequest", **schema}
+    assert jsonschema.Draft202012Validator(chat).is_valid(body) == valid
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert (answer.status_code == 200) == valid
+
+
+def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
+    """Generated requests, good and bad: declared statuses, types and shapes, and no failure."""
+    schema = schemathesis.openapi.from_url(f"{serve().url}/openapi.json")
+    seen = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=EXAMPLES,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def conforms(case: schemathesis.Case) -> None:
+            nonlocal seen
+            seen += 1
+            answer = case.call()
+            case.validate_response(answer, excluded_checks=BEYOND_A_SCHEMA)
+            assert answer.headers["x-request-id"]
+
+        conforms()
+    assert seen > 100
