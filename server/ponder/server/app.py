@@ -27,9 +27,9 @@ from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import ChatCompletion, ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server.completion import Completion
-from ponder.server.ledger import StateError
 from ponder.server.logs import request_id
 from ponder.server.service import Service
+from ponder.server.store import StateError
 from ponder.server.streaming import ClientGone, EventStream, run_for_client
 from ponder.thought.errors import ThoughtError
 
@@ -235,7 +235,9 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     """Count an error and give it its HTTP face; what nobody planned for is logged."""
     if isinstance(error, StateError):
         logger.error("%s", error)
-        api_error: ApiError | None = ApiError(503, "state_unavailable", str(error))
+        api_error: ApiError | None = ApiError(
+            503, "state_unavailable", str(error), headers={"retry-after": "1"}
+        )
     else:
         api_error = to_api_error(error)
     if api_error is None:

@@ -20,11 +20,11 @@ from ponder.engine import vllm
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.server import logs
 from ponder.server.app import create_app
-from ponder.server.ledger import StateError
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings
+from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
 from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import ContractError
