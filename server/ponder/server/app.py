@@ -30,10 +30,10 @@ from ponder.server import front, operations
 from ponder.server.completion import Completion
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.gate import Place
-from ponder.server.ledger import StateError
 from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
+from ponder.server.store import StateError
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 from ponder.thought.errors import ThoughtError
 
@@ -257,7 +257,9 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     """Count an error and give it its HTTP face; what nobody planned for is logged."""
     if isinstance(error, StateError):
         logger.error("%s", error)
-        api_error: ApiError | None = ApiError(503, "state_unavailable", str(error))
+        api_error: ApiError | None = ApiError(
+            503, "state_unavailable", str(error), headers={"retry-after": "1"}
+        )
     else:
         api_error = to_api_error(error)
     if api_error is None:
