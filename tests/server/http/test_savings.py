@@ -149,7 +149,7 @@ def test_an_empty_answer_is_charged_to_its_arm(serve: Serve) -> None:
         client.chat.completions.create(
             model="tiny",
             messages=[{"role": "user", "content": "hi"}],
-            extra_body={"ponder": {"max_answer_tokens": 5}},
+            extra_body={"ponder": {"max_answer_tokens": 20}},
         )
     assert series(running, "ponder_empty_answers_total") == {'arm="policy"': 1}
     quality = savings(running)["quality"]

@@ -89,7 +89,7 @@ def test_each_choice_has_its_phases_and_a_stream_is_traced(
 def test_a_failure_is_on_its_span(serve: Serve, exporter: InMemorySpanExporter) -> None:
     running = serve("thought</think>" + "\n" * 100, exporter=exporter)
     with pytest.raises(openai.InternalServerError):
-        running.ask(ponder={"max_answer_tokens": 5})
+        running.ask(ponder={"max_answer_tokens": 20})
     (root,) = spans(running, exporter)
     assert (root.attributes or {})["error.type"] == "NoAnswerProduced"
     assert not root.status.is_ok
