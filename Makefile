@@ -3,13 +3,14 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?=
+RECIPE ?=
 DURATION ?= 60
 KEEP ?=
 ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench bench-train train-tiny results
+.PHONY: help serve demo test check bench bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -46,6 +47,10 @@ bench: ## Ponder against vLLM's own server, and what observing it costs (about 4
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench.training --out docs/benchmark-train.json
+
+train: ## install what training needs, then train RECIPE (without one: list them; ARGS follow)
+	@$(PYTHON) deploy/bootstrap.py engine train
+	@exec $(BIN)/ponder train $(or $(RECIPE),--list) $(ARGS)
 
 train-tiny: ## the cold start, then the runs of the reproduction that are still missing
 	@$(PYTHON) deploy/bootstrap.py engine dev

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 80, 18
+WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 105, 24
 COLOURS = ("#3d71d9", "#e0752d", "#37872d", "#c4162a", "#8f3bb8", "#b88700", "#128c9b", "#777777")
 
 
@@ -42,16 +42,22 @@ def number(title: str, text: str, colour: str) -> str:
     )
 
 
-def graph(title: str, description: str, series: Sequence[Series], unit: str) -> str:
-    """Lines over time, with a legend that has each one's last value."""
+def graph(
+    title: str,
+    description: str,
+    series: Sequence[Series],
+    unit: str,
+    *,
+    start: float,
+    end: float,
+) -> str:
+    """Lines from `start` to `end`, with a legend that has each one's last value."""
     values = [v for line in series for _, v in line.points if math.isfinite(v)]
-    times = [t for line in series for t, _ in line.points]
     head = f"<figure><h3>{escape(title)}</h3><p>{escape(description)}</p>"
     if not values:
         return f"{head}<p><em>no data yet</em></p></figure>\n"
     low, high = min(0.0, *values), max(0.0, *values)
     high = high if high > low else low + 1
-    start, end = min(times), max(*times, min(times) + 1)
 
     def place(t: float, value: float) -> str:
         x = LEFT + (t - start) / (end - start) * (WIDTH - LEFT)
@@ -65,7 +71,7 @@ def graph(title: str, description: str, series: Sequence[Series], unit: str) -> 
             f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
             f'<text x="{LEFT - 6}" y="{y}">{escape(shown(value, unit))}</text>'
         )
-    marks.append(f'<text x="{WIDTH}" y="{HEIGHT - 2}">{end - start:.0f} s</text>')
+    marks.append(f'<text x="{WIDTH}" y="{HEIGHT - 10}">{end - start:.0f} s</text>')
     lines, legend = [], []
     for number, line in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]

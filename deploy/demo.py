@@ -44,7 +44,7 @@ STOP_SECONDS = 45.0
 CONCURRENCY = 16
 SCRAPE_SECONDS = 2
 BUDGET_OVER_TRAINED = 2
-HOLDOUT = 0.4  # far more than a real deployment spares, so that a minute is enough
+HOLDOUT = 0.5  # far more than a real deployment spares, so that a minute is enough
 console = Console(highlight=False)
 
 

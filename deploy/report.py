@@ -23,6 +23,7 @@ DASHBOARD = DEPLOY / "grafana" / "ponder.json"
 RUNBOOK = DEPLOY / "prometheus" / "consoles" / "runbook.html"
 COLOURS = {"green": "#37872d", "red": "#c4162a", "orange": "#e0752d", "blue": "#3d71d9"}
 POINTS = 120  # of a line
+WINDOW_SECONDS = 30  # that a rate is taken over
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.4 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
@@ -50,7 +51,7 @@ def sentence(savings: Savings) -> str:
     tokens, quality = savings["tokens"]["ratio"], savings["quality"]["feedback"]["difference"]
     if tokens is None or quality is None:
         needed = savings["more_requests_needed"] or "more"
-        return f"Not measured yet: about {needed} more requests are needed. Let it run longer."
+        return f"Not measured yet: about {needed} more requests are needed (a longer DURATION)."
     more = tuple(100 * (tokens[end] - 1) for end in ENDS)
     right = tuple(100 * quality[end] for end in ENDS)
     took = _either_way(more, "tokens", unit=" %", digits=0)
@@ -117,7 +118,8 @@ class Monitor:
 
     def asked(self, query: str) -> str:
         """A query of the dashboard with its variables filled in, for all servers."""
-        window, whole = "15s", f"{max(15, round(self.end - self.start))}s"
+        whole = f"{max(WINDOW_SECONDS, round(self.end - self.start))}s"
+        window = f"{WINDOW_SECONDS}s"
         filled = query.replace("$__rate_interval", window).replace("$__range", whole)
         return re.sub(r'=~"\$\w+"', '=~".*"', filled)
 
@@ -158,7 +160,8 @@ def panel(monitor: Monitor, shown: dict[str, Any]) -> str:
         for target in shown["targets"]
         for line in monitor.lines(target["expr"], target["legendFormat"])
     ]
-    return charts.graph(shown["title"], shown["description"], series, defaults["unit"])
+    title, about, unit = shown["title"], shown["description"], defaults["unit"]
+    return charts.graph(title, about, series, unit, start=monitor.start, end=monitor.end)
 
 
 def rows(monitor: Monitor) -> Iterator[str]:

@@ -22,13 +22,20 @@ from .rows import ROWS
 # Where Compose's Prometheus serves it; elsewhere the variable is set to the runbook's address.
 RUNBOOK = "http://localhost:9090/consoles/runbook.html"
 
+STEP = "60s"
+
 
 class FiringAlerts(AnnotationQuery):
-    """Marks when an alert began to fire. The SDK lacks the fields that name the mark."""
+    """Marks when an alert began to fire.
+
+    The SDK knows neither how a mark is named, nor that Grafana's newer versions read the query from
+    `target` and older ones from `expr`.
+    """
 
     def to_json(self) -> dict[str, object]:
-        shown = {"titleFormat": "{{alertname}}", "textFormat": "{{instance}}"}
-        return super().to_json() | shown | {"tagKeys": "severity", "step": "60s"}
+        shown = {"titleFormat": "{{alertname}}", "textFormat": "{{instance}}", "step": STEP}
+        target = {"expr": self.expr, "interval": STEP, "refId": "Alerts"}
+        return super().to_json() | shown | {"tagKeys": "severity", "target": target}
 
 
 def chosen(name: str, labels: str) -> dashboard.QueryVariable:

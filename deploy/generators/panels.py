@@ -7,7 +7,13 @@ what Prometheus records over all servers of a job.
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
-from grafana_foundation_sdk.models.common import BigValueColorMode, StackingMode
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    StackingMode,
+    TooltipDisplayMode,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     Threshold,
@@ -90,6 +96,13 @@ def graph(
 ) -> Panel:
     """Lines over time in half the width."""
     panel = timeseries.Panel().height(8).span(12).unit(unit)
+    panel.legend(
+        common.VizLegendOptions()
+        .display_mode(LegendDisplayMode.LIST)
+        .placement(LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )
+    panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     if stacked:
         panel.fill_opacity(40).stacking(common.StackingConfig().mode(StackingMode.NORMAL))
     return with_queries(panel, title, text, queries)

@@ -141,6 +141,18 @@ REQUESTS = [
         quantiles("ponder_time_to_first_token_seconds"),
         "s",
     ),
+    graph(
+        "Connections open",
+        "Connections of clients, idle ones too.",
+        {"open": f"sum(ponder_connections_open{{{SERVERS}}})"},
+        "short",
+    ),
+    graph(
+        "Connections ended",
+        "Connections that the server ended: too slow, too large, too many; its log says which.",
+        {"ended": f"{per_second('ponder_connections_refused_total')} or vector(0)"},
+        "suffix: connections/s",
+    ),
 ]
 THOUGHTS = [
     graph(
@@ -264,6 +276,21 @@ EACH_SERVER = [
             f"{rate('ponder_thinking_tokens_total')} + {rate('ponder_answer_tokens_total')})"
         },
         "suffix: tokens/s",
+    ),
+    graph(
+        "Latency p90, by server",
+        "Nine requests in ten have their whole answer within this time.",
+        {
+            "{{instance}}": "histogram_quantile(0.9, "
+            f"{per_second('ponder_e2e_request_latency_seconds_bucket', 'instance, le')})"
+        },
+        "s",
+    ),
+    graph(
+        "Time since the last token, by server",
+        "How long choices run without a token; an engine that hangs gives none.",
+        {"{{instance}}": f"max by (instance) (ponder_engine_silence_seconds{{{SERVERS}}})"},
+        "s",
     ),
     graph(
         "Requests waiting, by server",

@@ -41,7 +41,7 @@ sys.exit(main())
 
 
 def command(server: str, model: Path, port: int, parser: str) -> list[str]:
-    """How each server is started: the same engine options, no request logs."""
+    """How each server is started: the same engine options; Ponder logs a line for each request."""
     options = ["--served-model-name", MODEL_NAME, "--host", "127.0.0.1", "--port", str(port)]
     if server in ("ponder", "observed"):
         watched = ["--holdout", "0.05", "--traces"] if server == "observed" else []

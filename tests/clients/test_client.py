@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from ponder.client import AsyncPonder, Ponder, PonderAPIError
+from ponder.client.retry import pause
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 
 from .scripted import (
@@ -28,6 +29,7 @@ from .scripted import (
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Ask = Callable[..., Any]
+NO_RETRY = {"x-should-retry": "false"}
 
 
 def ask_sync(transport: httpx.MockTransport | None, url: str, *asked: Any, **options: Any) -> Any:
@@ -127,7 +129,7 @@ def test_the_servers_error_keeps_status_code_and_param(ask: Ask, stream: bool) -
 def test_an_error_of_another_shape_is_still_told(
     ask: Ask, stream: bool, body: bytes, message: str
 ) -> None:
-    transport, _ = scripted(httpx.Response(502, content=body))
+    transport, _ = scripted(httpx.Response(502, content=body, headers=NO_RETRY))
     with pytest.raises(PonderAPIError) as caught:
         ask(transport, "http://host", "Hi", model="tiny", stream=stream)
     assert (caught.value.status, caught.value.message) == (502, message)
@@ -193,7 +195,7 @@ def test_savings_are_typed(kind: type[Ponder] | type[AsyncPonder]) -> None:
     got = call(kind, transport, "savings")
     assert (got.status, got.tokens.policy.count) == ("insufficient data", 3)
     assert str(requests[0].url) == "http://host/v1/ponder/savings"
-    transport, _ = scripted(httpx.Response(503, json=error("busy", "state_unavailable")))
+    transport, _ = scripted(refusal(503, x_should_retry="false"))
     with pytest.raises(PonderAPIError, match="busy"):
         call(kind, transport, "savings")
 
@@ -273,3 +275,52 @@ def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> No
 
     server.replies.append(Reply([chunk(content="It")], endless=True))
     assert asyncio.run(cancel())
+
+
+def refusal(status: int, **headers: str) -> httpx.Response:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, json=error("busy", "overloaded"), headers=names)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_busy_server_is_asked_again(ask: Ask, stream: bool) -> None:
+    good = event_stream(answer()) if stream else json.dumps(completion()).encode()
+    transport, requests = scripted(
+        refusal(503, retry_after="0"),
+        refusal(500, retry_after="0"),
+        httpx.Response(200, content=good),
+    )
+    assert ask(transport, "http://host", "Hi", model="tiny", stream=stream)
+    assert len({request.content for request in requests}) == 1
+    assert len(requests) == 3
+
+
+def test_a_server_that_stays_busy_is_left_after_two_more_tries(ask: Ask) -> None:
+    transport, requests = scripted(*(refusal(503, retry_after="0") for _ in range(9)))
+    with pytest.raises(PonderAPIError, match="busy"):
+        ask(transport, "http://host", "Hi", model="tiny")
+    assert len(requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (400, {}),
+        (404, {"retry_after": "0"}),
+        (500, {"x_should_retry": "false"}),
+        (503, {"retry_after": "3600"}),
+    ],
+)
+def test_what_another_try_does_not_mend_is_not_tried(
+    ask: Ask, status: int, headers: dict[str, str]
+) -> None:
+    transport, requests = scripted(refusal(status, **headers))
+    with pytest.raises(PonderAPIError):
+        ask(transport, "http://host", "Hi", model="tiny")
+    assert len(requests) == 1
+
+
+def test_pauses_grow_where_the_server_names_none() -> None:
+    bare, dated = refusal(503), refusal(429, retry_after="Wed, 21 Oct 2026 07:28:00 GMT")
+    assert [pause(bare, attempt) for attempt in range(3)] == [0.5, 1.0, 2.0]
+    assert (pause(dated, 0), pause(refusal(503, retry_after="7"), 1)) == (0.5, 7.0)

@@ -131,3 +131,19 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_version_is_said_before_anything_is_loaded() -> None:
+    code = (
+        "import sys; from ponder.cli.main import main; main(['--version'])\n"
+        "heavy = ('pydantic', 'httpx', 'rich', 'prompt_toolkit', 'shtab')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_chat_loads_its_prompt_when_it_asks() -> None:
+    code = "import sys, ponder.cli.chat; print('prompt_toolkit' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -98,6 +98,12 @@ def test_variables_choose_servers_by_model_then_job() -> None:
     )
 
 
+def test_firing_alerts_are_marked_for_old_and_new_grafana() -> None:
+    (mark,) = board()["annotations"]["list"]
+    assert mark["expr"] == mark["target"]["expr"] == 'ALERTS{alertstate="firing",job=~"$job"}'
+    assert mark["titleFormat"] == "{{alertname}}"
+
+
 def test_units_and_words_say_what_a_number_is() -> None:
     shown = {panel["title"]: panel["fieldConfig"]["defaults"] for panel in panels()}
     assert all(defaults["unit"] for defaults in shown.values())
@@ -110,7 +116,7 @@ def test_units_and_words_say_what_a_number_is() -> None:
     for panel in panels():
         named = [target["legendFormat"] for target in panel["targets"]]
         if any("histogram_quantile" in target["expr"] for target in panel["targets"]):
-            assert named in (["p50", "p90", "p99"], [""])
+            assert named in (["p50", "p90", "p99"], [""], ["{{instance}}"])
 
 
 def test_the_panels_that_the_runbook_names_link_to_it() -> None:

@@ -29,7 +29,7 @@ def test_a_server_is_measured(
     server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "e.json"
-    options = {"model": server.url, "modes": ["natural", "truncated"], "json": file}
+    options = {"target": server.url, "modes": ["natural", "truncated"], "json": file}
     assert run(Options.model_validate(options | {"budgets": [0, 32], "n": 10, "samples": 2})) == 0
     assert "anytime accuracy" in capsys.readouterr().out
     written = json.loads(file.read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def test_a_server_is_measured(
 def test_a_server_lacks_what_it_does_not_offer(
     server: ServerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(Options(model=server.url, modes=["efficient"], n=5)) == 1
+    assert run(Options(target=server.url, modes=["efficient"], n=5)) == 1
     assert "possible are natural, truncated" in capsys.readouterr().err
 
 

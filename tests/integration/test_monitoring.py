@@ -33,14 +33,11 @@ pytestmark = pytest.mark.engine
 
 @dataclass
 class Monitored:
+    """`load` is what the demonstration's page would show of it."""
+
     server: ServerProcess
     prometheus: str
-    began: float
-
-    @property
-    def monitor(self) -> report.Monitor:
-        """As the demonstration's page sees it, until now."""
-        return report.Monitor(self.prometheus, self.began, time.time())
+    load: report.Monitor | None = None
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         reply = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": expression})
@@ -74,7 +71,7 @@ def monitored(
     try:
         server.wait_ready()
         with demo.prometheus(folder, server.url) as prometheus:
-            both = Monitored(server, prometheus, time.time())
+            both, began = Monitored(server, prometheus), time.time()
             chat = f"{server.url}/v1/chat/completions"
             assert httpx.post(chat, json={"messages": []}).status_code == 400
             while savings(server)["status"] != "measured":
@@ -83,6 +80,8 @@ def monitored(
             # Nothing is asked any more: what is scraped now stays.
             scraped = 'ponder_holdout_tokens_count{arm="policy"}'
             both.comes_to(scraped, savings(server)["tokens"]["policy"]["count"])
+            both.comes_to('ponder:savings:measured{measure="tokens"}', 1)
+            both.load = report.Monitor(prometheus, began, time.time())
             yield both
     finally:
         server.stop()
@@ -93,10 +92,11 @@ def savings(server: ServerProcess) -> dict[str, Any]:
 
 
 def test_every_query_of_the_dashboard_returns_data(monitored: Monitored) -> None:
+    assert monitored.load
     silent = []
     for panel in json.loads(report.DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", []):
-            found = monitored.monitor.last(target["expr"])
+            found = monitored.load.last(target["expr"])
             if not any(map(math.isfinite, found)):
                 silent.append((panel["title"], target["expr"], found))
     assert silent == []
@@ -110,7 +110,8 @@ def test_every_variable_of_the_dashboard_has_a_value(monitored: Monitored) -> No
 
 
 def test_the_page_of_the_demonstration_shows_every_panel(monitored: Monitored) -> None:
-    text = report.page(savings(monitored.server), monitored.monitor, "the policy")
+    assert monitored.load
+    text = report.page(savings(monitored.server), monitored.load, "the policy")
     assert "no data yet" not in text
     assert text.count("<polyline") > 40
 
@@ -150,11 +151,12 @@ def test_a_server_that_is_gone_is_seen(monitored: Monitored) -> None:
     wait_until(lambda: bool(monitored.query(pending)))
 
 
+@pytest.mark.timeout(900)
 def test_the_demonstration_ends_by_itself(tmp_path: Path, program: Callable[[str], Path]) -> None:
     program("prometheus")
     page = tmp_path / "runs" / "demo.html"
     command = [sys.executable, demo.__file__, "--duration", "5", "--report", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The policy takes" in done.stdout or "Not measured yet" in done.stdout
     assert "Ctrl-C" not in done.stdout
@@ -162,6 +164,7 @@ def test_the_demonstration_ends_by_itself(tmp_path: Path, program: Callable[[str
     assert "Time to first token" in page.read_text()
 
 
+@pytest.mark.timeout(900)
 def test_ctrl_c_ends_a_demonstration_that_was_told_to_stay(
     tmp_path: Path, program: Callable[[str], Path]
 ) -> None:

@@ -76,20 +76,19 @@ def test_a_server_without_a_compiler_answers_everything_and_prints_what_is_its_o
         running.stop()
 
 
-def cut_off(model: Path) -> None:
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
+def other_size(model: Path) -> None:
+    config = model / "config.json"
+    config.write_text(config.read_text().replace('"vocab_size": ', '"vocab_size": 1'))
 
 
 @pytest.mark.parametrize(
     ("break_it", "options", "said"),
     [
-        (lambda model: (model / "model.safetensors").unlink(), [], "the directory lacks its"),
-        (cut_off, [], "a file of weights is damaged"),
+        (other_size, [], "the weights are not those of its config.json"),
         (None, ["--kv-cache-memory-bytes", "1000000"], "give the cache more room"),
         (None, ["--max-model-len", "100000"], "lower `-- --max-model-len`"),
     ],
-    ids=["no weights", "weights cut off", "no room for the cache", "a context too long"],
+    ids=["other weights", "no room for the cache", "a context too long"],
 )
 def test_a_model_that_does_not_load_is_one_sentence_with_a_remedy(
     model: Path,
@@ -115,6 +114,11 @@ def test_an_option_that_vllm_does_not_know_is_one_sentence(tmp_path: Path) -> No
     assert said.endswith("did you mean --max-model-len?")
 
 
+def cut_off(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
 def contract(**changes: Any) -> Callable[[Path], None]:
     def change(model: Path) -> None:
         path = model / "ponder.json"
@@ -129,10 +133,17 @@ def contract(**changes: Any) -> Callable[[Path], None]:
     [
         (contract(close_text=..., think_end=...), [], "lacks close_text, think_end"),
         (contract(tokenizer_sha256="0" * 64), [], "was written for another tokenizer"),
+        (cut_off, [], "is no file of weights, or is damaged"),
         (None, ["--verifier", "no.such:judge"], "cannot load the verifier"),
         (None, ["--state", "/proc/nowhere/state"], "state"),
     ],
-    ids=["an incomplete contract", "another tokenizer", "no verifier", "no state"],
+    ids=[
+        "an incomplete contract",
+        "another tokenizer",
+        "weights cut off",
+        "no verifier",
+        "no state",
+    ],
 )
 def test_what_can_be_checked_is_checked_before_the_model_loads(
     model: Path,

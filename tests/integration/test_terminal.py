@@ -54,10 +54,15 @@ class Terminal:
 
     def shows(self, pattern: str, seconds: float = START_SECONDS) -> str:
         """What the first group matches, once the screen shows it."""
-        wait_until(lambda: re.search(pattern, self.screen) is not None, seconds)
-        found = re.search(pattern, self.screen)
-        assert found is not None
-        return found[1] if found.groups() else found[0]
+        found: list[re.Match[str]] = []
+
+        def shown() -> bool:
+            found[:] = re.finditer(pattern, self.screen)
+            assert found or self.process.poll() is None, self.screen
+            return bool(found)
+
+        wait_until(shown, seconds)
+        return found[0][1] if found[0].groups() else found[0][0]
 
     @property
     def screen(self) -> str:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import torch
@@ -33,3 +34,16 @@ def test_an_export_loads_as_it_was_trained(
     assert contract.trained_budgets == (40, 80, 160, 200)
     assert (contract.recipe, contract.seed) == ("test", 5)
     assert contract.recipe_sha256 == recipe_sha256(recipe)
+
+
+def test_another_user_may_read_what_was_exported(
+    recipe: SftRecipe, trained: SftResult, tmp_path: Path
+) -> None:
+    usual = os.umask(0o022)
+    try:
+        export(tmp_path, trained.model, trained.tokenizer, cold_start_contract(recipe))
+    finally:
+        os.umask(usual)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert "model.safetensors" in modes
+    assert set(modes.values()) == {"0o644"}, modes

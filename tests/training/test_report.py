@@ -22,10 +22,13 @@ def printed(samples: Sequence[Sample]) -> str:
 
 
 def test_the_report_shows_conditions_difficulties_and_families() -> None:
-    text = printed(measure(Oracle(), budgets=Options(model="m").budgets))
+    text = printed(measure(Oracle(), budgets=Options(target="m").budgets))
     for word in ("natural", "efficient", "hint 80", "free", "100.0%", "anytime accuracy", "1.09"):
         assert word in text
-    assert "pass@2 / all-2-pass" in text
+    assert text.count("pass@2 / all-2-pass") == 1
+    rows = text.partition("any/all is")[2].splitlines()
+    labels = [row.split()[0] for row in rows if row.startswith("   ") and row.strip()]
+    assert labels == ["95", "tokens", "any/all"] * (len(labels) // 3) and len(labels) > 9
     assert all(task.name in text for task in TINY_TASKS)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text, "a cell was cropped"

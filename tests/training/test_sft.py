@@ -1,9 +1,22 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
 import pytest
 import torch
+import yaml
 
-from ponder.training.examples import Example
-from ponder.training.recipe import SftRecipe
+from ponder.training import examples
+from ponder.training.commands.train import Options, run
+from ponder.training.examples import Example, ExampleWriter
+from ponder.training.recipe import Checkpoints, SftRecipe
+from ponder.training.runs import checkpoints
 from ponder.training.sft import SftResult, batch_loss, collate, lr_schedule, train_sft
+from ponder.training.stream import BatchStream, Place
 
 
 def test_a_run_is_a_function_of_its_recipe(recipe: SftRecipe, trained: SftResult) -> None:
@@ -40,3 +53,59 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[100] == pytest.approx(0.02)
+
+
+def test_a_stream_goes_on_from_its_place(
+    recipe: SftRecipe, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stopped: within the first pool, between two, among terse ones and after."""
+    monkeypatch.setattr(examples, "_POOL", 12)
+    writer = ExampleWriter(tokenizer, recipe.traces, "train")
+
+    def stream(place: Place | None = None) -> BatchStream:
+        return BatchStream(writer, Random(3), 512, 10, place)
+
+    whole = stream()
+    places, given = [], []
+    for _ in range(20):
+        places.append(whole.place)
+        given.append(next(whole))
+    assert len({place.state for place in places}) > 2
+    for at, place in enumerate(places):
+        again = stream(place)
+        assert [next(again) for _ in given[at:]] == given[at:]
+
+
+def test_a_killed_cold_start_ends_as_if_it_had_not_been(recipe: SftRecipe, tmp_path: Path) -> None:
+    plan = recipe.optimisation.model_copy(update={"steps": 120, "tokens_per_step": 512})
+    own = recipe.model_copy(
+        update={"optimisation": plan, "checkpoints": Checkpoints(every=20, keep=2)}
+    )
+    path, whole, killed = tmp_path / "own.yaml", tmp_path / "whole", tmp_path / "killed"
+    path.write_text(yaml.safe_dump(own.model_dump(mode="json")))
+    command = [sys.executable, "-m", "ponder.cli.main", "train", str(path), "--threads", "1"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--out", str(killed)], stderr=log)
+        while not checkpoints(killed):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert not (killed / "model.safetensors").exists()
+    half = killed / "staging" / "checkpoint-9"
+    half.mkdir(parents=True, exist_ok=True)
+
+    for out, resume in ((whole, False), (killed, True), (killed, True)):
+        assert run(Options(recipe=str(path), out=out, threads=1, resume=resume)) == 0
+        names = ["checkpoint-100", "checkpoint-120"]
+        assert [found.name for found in checkpoints(out)] == names
+    held = {file.relative_to(whole) for file in whole.rglob("*") if file.is_file()}
+    assert held == {file.relative_to(killed) for file in killed.rglob("*") if file.is_file()}
+    for name in ("model.safetensors", "recipe.json", "ponder.json"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    one, two = (
+        torch.load(out / "checkpoints" / "checkpoint-120" / "state.pt") for out in (whole, killed)
+    )
+    assert one["losses"] == two["losses"]
+    assert one["validation"] == two["validation"]
+    assert (one["tokens"], one["place"]) == (two["tokens"], two["place"])

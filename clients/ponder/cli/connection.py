@@ -29,7 +29,8 @@ class ServerOptions(BaseModel):
 
     def connect(self) -> Ponder:
         """Raises `ValueError` for an address or a key that can be none."""
-        return Ponder(self.url, self.api_key.get_secret_value() if self.api_key else None)
+        key = self.api_key.get_secret_value() if self.api_key else None
+        return Ponder(self.url, key, max_retries=0)  # whoever waits wants to know
 
 
 def explained(error: PonderAPIError, client: Ponder) -> str:

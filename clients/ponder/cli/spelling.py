@@ -53,19 +53,12 @@ def _spelt(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unknown = error.object[error.start : error.end]
-    return "".join(_of(character, error.encoding) for character in unknown), error.end
+    return "".join(map(_in_ascii, unknown)), error.end
 
 
-def _of(character: str, encoding: str) -> str:
-    bare = unicodedata.normalize("NFD", character)[0]  # the letter without its accents
-    for candidate in (_SPELLINGS.get(character, ""), bare):
-        try:
-            candidate.encode(encoding)
-        except UnicodeEncodeError:
-            continue
-        if candidate:
-            return candidate
-    return "?"
+def _in_ascii(character: str) -> str:
+    letter = unicodedata.normalize("NFD", character)[0]  # without its accents
+    return _SPELLINGS.get(character, letter if letter.isascii() else "?")
 
 
 codecs.register_error(_HANDLER, _spelt)

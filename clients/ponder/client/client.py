@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ from ponder import environment
 from ponder.client.address import server_root, transport_errors
 from ponder.client.errors import PonderAPIError, error_of_response
 from ponder.client.request import ChatOptions, Messages, chat_body
+from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
 from ponder.protocol.response import ChatCompletion, ModelList
 from ponder.protocol.savings import Feedback, SavingsReport
@@ -70,8 +73,9 @@ class Ponder:
 
     Where `base_url` and `api_key` are left out, PONDER_URL and PONDER_API_KEY say them, then
     OPENAI_BASE_URL and OPENAI_API_KEY; without any of them the server is that of `ponder serve`.
-    `timeout` is in seconds: how long the server may stay silent. Every method raises
-    `PonderAPIError`, and nothing else, when it gets no answer.
+    `timeout` is in seconds: how long the server may stay silent. A request that a busy or failing
+    server refuses is sent again up to `max_retries` times. Every method raises `PonderAPIError`,
+    and nothing else, when it gets no answer.
     """
 
     def __init__(
@@ -80,17 +84,17 @@ class Ponder:
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         *,
+        max_retries: int = MAX_RETRIES,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = _find(base_url)
         self._http = httpx.Client(**_settings(self.base_url, api_key, timeout), transport=transport)
+        self._max_retries = max(0, max_retries)
         self._model: str | None = None
 
     def models(self) -> ModelList:
         """What the server serves, and what each model can be asked for."""
-        with transport_errors(self.base_url):
-            response = self._http.get(MODELS)
-        return _read(ModelList, response)
+        return _read(ModelList, self._send("GET", MODELS))
 
     @overload
     def chat(
@@ -130,26 +134,35 @@ class Ponder:
         """
         name = model or self._first_model()
         body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
-        with transport_errors(self.base_url):
-            request = self._http.build_request("POST", CHAT, json=body)
-            response = self._http.send(request, stream=stream)
-            if not response.is_success:
-                response.read()
+        response = self._send("POST", CHAT, body, stream=stream)
         if stream and response.is_success:
             return ChatStream(response, self.base_url)
         return _read(ChatCompletion, response)
 
     def feedback(self, response_id: str, score: float) -> Feedback:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
-        with transport_errors(self.base_url):
-            response = self._http.post(_feedback_path(response_id), json={"score": score})
-        return _read(Feedback, response)
+        path = _feedback_path(response_id)
+        return _read(Feedback, self._send("POST", path, {"score": score}))
 
     def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""
-        with transport_errors(self.base_url):
-            response = self._http.get(SAVINGS)
-        return _read(SavingsReport, response)
+        return _read(SavingsReport, self._send("GET", SAVINGS))
+
+    def _send(
+        self, method: str, path: str, body: object = None, *, stream: bool = False
+    ) -> httpx.Response:
+        """The response, or the last one where all were refusals. A refusal has been read."""
+        for attempt in range(self._max_retries + 1):
+            with transport_errors(self.base_url):
+                request = self._http.build_request(method, path, json=body)
+                response = self._http.send(request, stream=stream)
+                if not response.is_success:
+                    response.read()
+            if response.is_success or (wait := pause(response, attempt)) is None:
+                break
+            if attempt < self._max_retries:
+                time.sleep(wait)
+        return response
 
     def _first_model(self) -> str:
         if self._model is None:
@@ -175,19 +188,19 @@ class AsyncPonder:
         api_key: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         *,
+        max_retries: int = MAX_RETRIES,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = _find(base_url)
         self._http = httpx.AsyncClient(
             **_settings(self.base_url, api_key, timeout), transport=transport
         )
+        self._max_retries = max(0, max_retries)
         self._model: str | None = None
 
     async def models(self) -> ModelList:
         """What the server serves, and what each model can be asked for."""
-        with transport_errors(self.base_url):
-            response = await self._http.get(MODELS)
-        return _read(ModelList, response)
+        return _read(ModelList, await self._send("GET", MODELS))
 
     @overload
     async def chat(
@@ -223,26 +236,35 @@ class AsyncPonder:
         """As `Ponder.chat`."""
         name = model or await self._first_model()
         body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
-        with transport_errors(self.base_url):
-            request = self._http.build_request("POST", CHAT, json=body)
-            response = await self._http.send(request, stream=stream)
-            if not response.is_success:
-                await response.aread()
+        response = await self._send("POST", CHAT, body, stream=stream)
         if stream and response.is_success:
             return AsyncChatStream(response, self.base_url)
         return _read(ChatCompletion, response)
 
     async def feedback(self, response_id: str, score: float) -> Feedback:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
-        with transport_errors(self.base_url):
-            response = await self._http.post(_feedback_path(response_id), json={"score": score})
-        return _read(Feedback, response)
+        path = _feedback_path(response_id)
+        return _read(Feedback, await self._send("POST", path, {"score": score}))
 
     async def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""
-        with transport_errors(self.base_url):
-            response = await self._http.get(SAVINGS)
-        return _read(SavingsReport, response)
+        return _read(SavingsReport, await self._send("GET", SAVINGS))
+
+    async def _send(
+        self, method: str, path: str, body: object = None, *, stream: bool = False
+    ) -> httpx.Response:
+        """The response, or the last one where all were refusals. A refusal has been read."""
+        for attempt in range(self._max_retries + 1):
+            with transport_errors(self.base_url):
+                request = self._http.build_request(method, path, json=body)
+                response = await self._http.send(request, stream=stream)
+                if not response.is_success:
+                    await response.aread()
+            if response.is_success or (wait := pause(response, attempt)) is None:
+                break
+            if attempt < self._max_retries:
+                await asyncio.sleep(wait)
+        return response
 
     async def _first_model(self) -> str:
         if self._model is None:

@@ -1,6 +1,6 @@
-"""Where the environment says which server to ask: the same names for every command and client.
+"""What the environment says: which server to ask, in the same words for all, and where state lies.
 
-Standard library only, and nobody's room: the command line, the client and the evaluation read it.
+Standard library only, and nobody's room: server, client, command line and evaluation read it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ _KNOWN = (
 )
 _PREFIX = re.compile(r"^(?:\([^)]*\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] )?")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt)\b(?:: (?P<said>.*))?$")
-_LONGEST = 300
+_INVALID = "Value error, "  # as pydantic says what vLLM's configuration refused
+_ENOUGH, _LONGEST = 60, 300
 
 
 def explain(output: str) -> str:
@@ -64,16 +65,19 @@ def explain(output: str) -> str:
         for line in lines:
             if re.search(pattern, line):
                 return f"{_cut(line)}: {remedy}"
+    invalid = [line for line in lines if line.startswith(_INVALID)]
     raised = [line for line in lines if _RAISED.match(line)]
     own = [line for line in raised if "See root cause above" not in line]
-    cause = (own or raised or ["nothing was said of why"])[0]
-    return f"{_cut(cause)}: see what came before it"
+    cause = (invalid or own or raised or ["nothing was said of why"])[0]
+    return f"{_cut(cause)}: see what was printed before it"
 
 
 def _cut(line: str) -> str:
-    """Without the exception's name and pydantic's notes."""
+    """The first sentences, without the exception's name and pydantic's notes."""
     found = _RAISED.match(line)
     said = (found and found["said"]) or line
-    said = re.sub(r"^(?:Value error, |Error\(s\) in )", "", said)
-    said = said.partition(" [type=")[0].rstrip(" .:")
+    said = said.removeprefix(_INVALID).partition(" [type=")[0].rstrip(" .:")
+    for end in re.finditer(r"(?<=[^. ])\. (?=[A-Z])", said):
+        if end.start() >= _ENOUGH:
+            return said[: end.start()]
     return said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,14 +17,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ponder import environment
+
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
-
-
-def _state_home() -> Path:
-    """Where the XDG Base Directory Specification wants state to be."""
-    home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".local" / "state") / "ponder"
 
 
 class Settings(BaseSettings):
@@ -66,7 +61,7 @@ class Settings(BaseSettings):
         None, description="secret that draws the held-out conversations; the same on every replica"
     )
     state: Path = Field(
-        default_factory=lambda: _state_home() / "state.sqlite3",
+        default_factory=lambda: environment.state_home() / "state.sqlite3",
         description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
         "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
     )
@@ -161,10 +156,10 @@ class Settings(BaseSettings):
         return self
 
 
-def misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+def misspelt(variables: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each variable that is nearly a setting's, and sets nothing."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    for name in environment:
+    for name in variables:
         if name.startswith(PREFIX) and name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if close:

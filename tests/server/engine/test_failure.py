@@ -54,8 +54,8 @@ def printed(*lines: str) -> str:
             "User-specified max_model_len (100000)",
             "lower `-- --max-model-len`",
         ),
-        ("KeyError: 'mystery'", "'mystery'", "see what came before it"),
-        ("AssertionError", "AssertionError", "see what came before it"),
+        ("KeyError: 'mystery'", "'mystery'", "see what was printed before it"),
+        ("AssertionError", "AssertionError", "see what was printed before it"),
     ],
 )
 def test_a_cause_comes_with_its_remedy(line: str, cause: str, remedy: str) -> None:
@@ -73,4 +73,4 @@ def test_an_engine_that_the_system_killed_was_short_of_memory() -> None:
 
 
 def test_silence_is_said_too() -> None:
-    assert explain("") == "nothing was said of why: see what came before it"
+    assert explain("") == "nothing was said of why: see what was printed before it"

@@ -39,6 +39,7 @@ def exported(serve: Serve) -> dict[str, set[str]]:
     for user in range(8):
         running.ask(user=str(user))
     assert httpx.post(f"{running.url}/v1/chat/completions", json={}).status_code == 400
+    running.service.metrics.refused("evicted")  # which the listener does, and this has none
     text = httpx.get(f"{running.url}/metrics").text
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):

@@ -76,6 +76,7 @@ def test_a_ponder_server_is_asked_under_every_budget_with_one_seed() -> None:
             "messages": [{"role": "user", "content": "What is 3 + 4?"}],
             "temperature": 1.0,
             "seed": 11,
+            "ponder": {"holdout": "never"},
         }
     ]
 
@@ -84,7 +85,7 @@ def test_a_server_that_hints_by_itself_is_told_not_to() -> None:
     card = {"id": "tiny", "ponder": {"trained_budgets": [40], "budget_hint": "{budget}"}}
     server = Server(card, answer=ponder_answer)
     server.ask([Ask("What is 3 + 4?", 11, (32,))])
-    assert server.bodies[0]["ponder"] == {"hint": False}
+    assert server.bodies[0]["ponder"] == {"holdout": "never", "hint": False}
 
 
 def test_a_foreign_server_is_asked_in_the_common_tongue() -> None:

@@ -35,8 +35,7 @@ class Base:
         try:
             files = ModelFiles.find(recipe.base)
         except FileNotFoundError as error:
-            remedy = "; `ponder train tiny-sft` makes it" if recipe.base == "tiny-sft" else ""
-            raise RecipeError(f"base: {error}{remedy}") from error
+            raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         try:
             tokenizer = HFTokenizer(files.directory)
             contract = Contract.load(files.directory) or _of_family(recipe.base, tokenizer)

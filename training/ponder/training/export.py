@@ -5,9 +5,10 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
-from ponder.thought.contract import Contract, tokenizer_sha256
+from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
 
 from .recipe import SftRecipe, recipe_sha256
 from .tokenizer import THINK_END, THINK_START
@@ -36,6 +37,10 @@ def export(
     tokenizer.save_pretrained(directory)
     contract = replace(contract, tokenizer_sha256=tokenizer_sha256(directory))
     contract.save(directory)
+    # safetensors keeps its files to their owner: a server under another user could not read them.
+    mode = S_IMODE((directory / FILE_NAME).stat().st_mode)
+    for path in filter(Path.is_file, directory.iterdir()):
+        path.chmod(mode)
     return contract
 
 

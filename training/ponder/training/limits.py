@@ -12,6 +12,9 @@ from ponder.engine.tokenizer import HFTokenizer
 from .methods import BrpoConfig, HbpoConfig, MethodConfig
 from .recipe import PolicyRecipe, RecipeError
 
+# Trackers whose package has their name.
+_PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio", "neptune", "swanlab")
+
 
 def check_processes(recipe: PolicyRecipe, world: int) -> None:
     """Each of `world` processes must get whole groups of every update, and validation problems."""
@@ -86,8 +89,12 @@ def check_trackers(recipe: PolicyRecipe) -> None:
     """Every tracker must be known to transformers, and installed."""
     from transformers.integrations import get_reporting_integration_callbacks
 
-    try:
-        for callback in get_reporting_integration_callbacks(list(recipe.report_to)):
-            callback()
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise RecipeError(f"report_to: {error}") from error
+    for name in recipe.report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except ValueError as error:  # transformers lists those that it knows
+            raise RecipeError(f"report_to: {error}") from error
+        except (RuntimeError, ImportError) as error:
+            remedy = f"pip install {name}" if name in _PACKAGES else str(error)
+            raise RecipeError(f"report_to: {name} is not installed: {remedy}") from error

@@ -18,6 +18,8 @@ from .algorithms import brpo, dapo, grpo, hbpo, htpo
 from .algorithms.kernel import Denominator, Objective, Rows, clipped_objective
 from .algorithms.outcomes import Advantages, AnytimeOutcomes, Outcomes
 
+_NAME = "which method it is"
+
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Longest = Annotated[
     int, Field(ge=8, le=1_000_000, description="tokens of the longest response (L_max)")
@@ -123,26 +125,26 @@ class _DynamicallySampled(_Whole, _Unhinted):
 class GrpoConfig(_Whole, _Unhinted, _SampledOnce):
     """GRPO: correct or not, against the group."""
 
-    method: Literal["grpo"] = "grpo"
+    method: Literal["grpo"] = Field("grpo", description=_NAME)
 
 
 class DapoConfig(_DynamicallySampled):
     """DAPO: GRPO with dynamic sampling and a soft overlong penalty."""
 
-    method: Literal["dapo"] = "dapo"
+    method: Literal["dapo"] = Field("dapo", description=_NAME)
 
 
 class LengthPenaltyConfig(_Whole, _Unhinted, _SampledOnce):
     """The cosine ablation of HBPO: shorter correct responses earn more, without hints."""
 
-    method: Literal["length-penalty"] = "length-penalty"
+    method: Literal["length-penalty"] = Field("length-penalty", description=_NAME)
     beta: float = Field(4.0, gt=0, le=1000, description="reward of a correct empty response (β)")
 
 
 class HbpoConfig(_Whole, _SampledOnce):
     """HBPO: subgroups hinted with budgets, compared within and across."""
 
-    method: Literal["hbpo"] = "hbpo"
+    method: Literal["hbpo"] = Field("hbpo", description=_NAME)
     budgets: Budgets = Field(
         default_factory=lambda data: hbpo.scaled_budgets(data["longest"]),
         description="tokens that hints promise, rising; L/8, L/4, L/2 and 5L/8 unless given",
@@ -204,7 +206,7 @@ class HbpoConfig(_Whole, _SampledOnce):
 class BrpoConfig(_Unhinted, _SampledOnce):
     """BRPO: thoughts cut at every budget and summarised, rewarded densely."""
 
-    method: Literal["brpo"] = "brpo"
+    method: Literal["brpo"] = Field("brpo", description=_NAME)
     group_size: int = Field(8, ge=2, le=1024, description="thoughts per prompt (G)")
     clip_high: ClipHigh = 0.2
     dual_clip: DualClip = None
@@ -248,7 +250,7 @@ class HtpoConfig(_DynamicallySampled):
     It differs from DAPO beyond the clip, so it needs several updates per rollout, 4 in the paper.
     """
 
-    method: Literal["htpo"] = "htpo"
+    method: Literal["htpo"] = Field("htpo", description=_NAME)
     sign: htpo.Sign = Field(
         "figure", description="of the branches beyond the clip: the figure's, or released code's"
     )

@@ -1,7 +1,8 @@
-"""What a recipe would do and need, told without loading a model (`ponder train --dry-run`).
+"""What a recipe would do and need (`ponder train --dry-run`); nothing is written.
 
 Figures are upper bounds where they count tokens, and estimates where they count memory: the
-activations follow from the widths of a transformer block, not from a measurement.
+activations follow from the widths of a transformer block, not from a measurement. The time is
+scaled from a first step, which is tried where the model is small.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 
 from ponder.engine.tokenizer import ModelFiles
 
+from .bars import duration
 from .limits import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .methods import METHODS, BrpoConfig
-from .recipe import PolicyRecipe, RecipeError
+from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
 GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
@@ -99,7 +101,7 @@ def shape(recipe: PolicyRecipe) -> Shape:
         source = "its config.json"
     except (FileNotFoundError, OSError) as error:
         if recipe.base not in PUBLIC_SHAPES:
-            raise RecipeError(f"base: {error}") from error
+            raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         config = AutoConfig.for_model(**PUBLIC_SHAPES[recipe.base])
         source = "Ponder's table of public shapes, as the hub is out of reach"
     with torch.device("meta"):
@@ -255,14 +257,57 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     return longest, f"the longest of {_PROMPTS_DRAWN} drawn"
 
 
-def describe(recipe: PolicyRecipe) -> str:
+def describe(recipe: Recipe, threads: int) -> str:
     """The whole plan. Raises `RecipeError` where the recipe does not hold."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if isinstance(recipe, SftRecipe):
+        return "\n".join(_cold_start(recipe))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     check_trackers(recipe)
     model = shape(recipe)
     room_for_prompt(recipe, model.positions)
     prompt, source = prompt_tokens(recipe)
-    return "\n".join(lines(recipe, model, prompt, source))
+    return "\n".join([*lines(recipe, model, prompt, source), _time(recipe, model)])
+
+
+def _time(recipe: PolicyRecipe, model: Shape) -> str:
+    from .pace import LARGEST, can_try, try_step
+
+    if not can_try(recipe, model.parameters):
+        return (
+            "time        unknown: divide the FLOP of the whole run by what your machine does (a "
+            f"step is tried where the base lies here and has {LARGEST / 1e6:.0f}M parameters at "
+            "most)"
+        )
+    whole, step = try_step(recipe)
+    return (
+        f"time        about {duration(whole)}, estimated from one step that was tried here "
+        f"({step:.1f} s)"
+    )
+
+
+def _cold_start(recipe: SftRecipe) -> Iterator[str]:
+    from .pace import try_cold_start
+
+    whole, tried = try_cold_start(recipe)
+    plan, saved = recipe.optimisation, recipe.checkpoints
+    parameters = sum(p.numel() for p in tried.model.parameters())
+    yield f"{recipe.name}: cold start from scratch"
+    yield f"model       {parameters / 1e6:,.1f}M parameters"
+    yield (
+        f"steps       {plan.steps:,} of at most {plan.tokens_per_step:,} tokens; "
+        f"{plan.steps * plan.tokens_per_step / 1e6:,.1f}M tokens in all"
+    )
+    yield (
+        f"checkpoints every {saved.every:,} steps, the last {saved.keep} kept; an export of "
+        f"{_size(2 * parameters)}"
+    )
+    yield (
+        f"time        about {duration(whole)}, estimated from {len(tried.losses)} steps that were "
+        f"tried here ({tried.seconds:.1f} s)"
+    )
 
 
 def _size(value: float) -> str:

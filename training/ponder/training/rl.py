@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from ponder.engine.tokenizer import ModelFiles
 
 from .base import Base
-from .engines.trl import BudgetTrainer, GRPOConfig, checkpoints
+from .engines.trl import BudgetTrainer, GRPOConfig
 from .export import export
 from .limits import adapted, check_processes, check_trackers, room_for_prompt
 from .methods import METHODS
 from .recipe import PolicyRecipe, RecipeError
 from .rollout.experience import Collector, Experience, Judge
 from .rollout.plans import Prompt, Reader, plain
+from .runs import last_checkpoint, record
 from .tasks.base import Task, held_out
 from .tasks.sources import find_tasks
-from .watch import Progress, quieten, write_whole
+from .watch import BEST, Progress, quieten
 
-RECIPE = "recipe.json"
 _VALIDATION_SEED = 1
 
 
@@ -50,7 +50,7 @@ class Run:
         self._recipe = recipe
         self._out = out
         self._judge = judge
-        self._start = self._last_checkpoint(resume)
+        self._start = last_checkpoint(out, recipe, resume)
         world = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun and accelerate
         check_processes(recipe, world)
         check_trackers(recipe)
@@ -73,8 +73,7 @@ class Run:
         main: bool = trainer.accelerator.is_main_process
         done = int(self._start.name.rpartition("-")[2]) if self._start else 0
         if main and self._start is None:
-            self._out.mkdir(parents=True, exist_ok=True)
-            write_whole(self._out / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+            record(recipe, self._out)
         watch = Progress(
             self._out,
             name=recipe.name,
@@ -92,6 +91,15 @@ class Run:
         watch.close()
         trainer.accelerator.wait_for_everyone()
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return bool(self._trainer.accelerator.is_main_process)
+
+    def reached(self) -> Iterator[str]:
+        """What a run that was trained has reached, in sentences."""
+        return self._watch.reached()
+
     def validate(self, step: int) -> None:
         """Natural thinking on the validation problems; keeps the weights if none were better."""
         accelerator, plan = self._trainer.accelerator, self._recipe.validation
@@ -106,25 +114,22 @@ class Run:
         accuracy, thinking = totals[0] / totals[2], totals[1] / totals[2]
         # The main process alone knows the validations before a resume, and exporting is collective.
         better = [self._watch.validated(step, accuracy, thinking)]
+        self._report({"eval_accuracy": accuracy, "eval_thinking_tokens": thinking})
         if broadcast_object_list(better)[0]:
-            self._export(self._out / "best")
+            self._export(self._out / BEST)
+
+    def _report(self, figures: dict[str, float]) -> None:
+        """To the trackers; the trainer's own log would also empty what the updates have counted."""
+        trainer = self._trainer
+        control = trainer.control
+        due = control.should_log
+        trainer.callback_handler.on_log(trainer.args, trainer.state, control, figures)
+        control.should_log = due  # the step's own figures are still to come
 
     def _observe(self, step: int, experience: Experience) -> None:
         """Some rollouts of every step that a validation follows; `step` counts from 0."""
         if (step + 1) % self._recipe.validation.every == 0:
             self._watch.sample(step + 1, experience.shown)
-
-    def _last_checkpoint(self, resume: bool) -> Path | None:
-        found = checkpoints(self._out)
-        if not resume and found:
-            raise RecipeError(
-                f"{self._out} holds checkpoints of an earlier run: pass --resume to continue it, "
-                "or another --out"
-            )
-        if not found:
-            return None
-        _check_same(self._recipe, self._out / RECIPE)
-        return found[-1]
 
     def _build(self, base: ModelFiles, world: int) -> BudgetTrainer:
         recipe, plan, method = self._recipe, self._recipe.optimisation, self._recipe.method
@@ -294,18 +299,3 @@ def _validation(
             f"positions of {recipe.base} leave {room}: lower it, or the budgets"
         )
     return prompts
-
-
-def _check_same(recipe: PolicyRecipe, path: Path) -> None:
-    """What is resumed must be what was started."""
-    try:
-        earlier = PolicyRecipe.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path} of the run to resume cannot be read: {error}") from error
-    if changed := [
-        k for k in type(recipe).model_fields if getattr(earlier, k) != getattr(recipe, k)
-    ]:
-        raise RecipeError(
-            f"{path.parent} was started with another recipe ({', '.join(changed)} differ): resume "
-            f"it with the settings in {path.name}, or choose another --out"
-        )

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
+from .bars import step_bar
 from .examples import Example, ExampleWriter, batches, tokenizer_corpus
 from .model import build_model
 from .recipe import SftRecipe
+from .runs import place_checkpoint, record
+from .stream import BatchStream, Place
 from .tokenizer import train_tokenizer
 
 _FINAL_LR_SHARE = 0.02
 _VALIDATION_BATCHES = 8
+_STATE = "state.pt"
+_FIGURES = ("losses", "validation", "tokens", "seconds")
 
 
 class NotFinite(RuntimeError):
@@ -43,13 +49,28 @@ class SftResult:
     tokens: int = 0
     seconds: float = 0.0
 
+    def reached(self) -> Iterator[str]:
+        """What there is to say of the run, in sentences."""
+        yield f"trained on {self.tokens:,} tokens in {self.seconds / 60:.1f} minutes"
+        yield f"loss: {self.losses[0]:.3f} → {self.losses[-1]:.3f} nats a token"
+        if self.validation:
+            (_, first), (_, last) = self.validation[0], self.validation[-1]
+            yield f"validation: {first:.3f} → {last:.3f}, on problems that were not trained on"
 
-def train_sft(recipe: SftRecipe, progress: bool = True) -> SftResult:
+
+def train_sft(
+    recipe: SftRecipe,
+    progress: bool = True,
+    *,
+    out: Path | None = None,
+    start: Path | None = None,
+) -> SftResult:
     """Train from scratch on the CPU; a function of the recipe (its seed included).
 
-    `progress` shows a bar with step, loss, tokens/s and the time left.
+    `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`;
+    `start` is one to go on from, to the very weights that a run which never stopped has.
     """
-    plan = recipe.optimisation
+    plan, saved = recipe.optimisation, recipe.checkpoints
     torch.manual_seed(recipe.seed)
     rng = Random(recipe.seed)
     tokenizer = train_tokenizer(
@@ -61,14 +82,17 @@ def train_sft(recipe: SftRecipe, progress: bool = True) -> SftResult:
         torch.optim.lr_scheduler.LambdaLR(o, lr_schedule(plan.warmup_steps, plan.steps))
         for o in optimizers
     ]
+    state = _State(result, [result.model, *optimizers, *schedules])
+    place = state.load(start) if start else None
     writer = ExampleWriter(tokenizer, recipe.traces, "train")
     terse_steps = int(plan.steps * recipe.traces.terse_until)
-    stream = islice(batches(writer, rng, plan.tokens_per_step, terse_steps), plan.steps)
+    stream = BatchStream(writer, rng, plan.tokens_per_step, terse_steps, place)
     held_out = _validation_batches(tokenizer, recipe) if plan.validate_every else []
 
-    began = time.monotonic()
-    with tqdm(total=plan.steps, desc=recipe.name, unit="step", disable=not progress) as bar:
-        for step, batch in enumerate(stream, start=1):
+    done = len(result.losses)
+    began = time.monotonic() - result.seconds
+    with step_bar(recipe.name, plan.steps, done, progress) as bar:
+        for step, batch in zip(range(done + 1, plan.steps + 1), stream, strict=False):
             loss = batch_loss(result.model, batch)
             if not torch.isfinite(loss):
                 raise NotFinite(
@@ -86,9 +110,33 @@ def train_sft(recipe: SftRecipe, progress: bool = True) -> SftResult:
             result.seconds = time.monotonic() - began
             if plan.validate_every and (step % plan.validate_every == 0 or step == plan.steps):
                 result.validation.append((step, mean_loss(result.model, held_out)))
+            if out and (step % saved.every == 0 or step == plan.steps):
+                record(recipe, out)
+                place_checkpoint(out, step, saved.keep, partial(state.save, stream.place))
+            bar.set_postfix_str(_meter(result), refresh=False)
             bar.update()
-            bar.set_postfix(_meter(result), refresh=False)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """All that a run changes: its result, and the `parts` that have a `state_dict`."""
+
+    result: SftResult
+    parts: Sequence[Any]
+
+    def save(self, place: Place, directory: Path) -> None:
+        figures = {name: getattr(self.result, name) for name in _FIGURES}
+        parts = [part.state_dict() for part in self.parts]
+        torch.save({"parts": parts, "place": tuple(place), **figures}, directory / _STATE)
+
+    def load(self, directory: Path) -> Place:
+        held = torch.load(directory / _STATE, weights_only=True)
+        for part, state in zip(self.parts, held["parts"], strict=True):
+            part.load_state_dict(state)
+        for name in _FIGURES:
+            setattr(self.result, name, held[name])
+        return Place(*held["place"])
 
 
 def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
@@ -149,11 +197,7 @@ def _validation_batches(tokenizer: Any, recipe: SftRecipe) -> list[list[Example]
     return list(islice(stream, _VALIDATION_BATCHES))
 
 
-def _meter(result: SftResult) -> dict[str, str]:
-    meter = {
-        "loss": f"{result.losses[-1]:.3f}",
-        "tok/s": f"{result.tokens / max(result.seconds, 1e-9):,.0f}",
-    }
-    if result.validation:
-        meter["validation"] = f"{result.validation[-1][1]:.3f}"
-    return meter
+def _meter(result: SftResult) -> str:
+    speed = result.tokens / max(result.seconds, 1e-9)
+    told = f"loss {result.losses[-1]:.3f}, {speed:,.0f} tokens/s"
+    return told + (f", validation {result.validation[-1][1]:.3f}" if result.validation else "")

@@ -1,10 +1,11 @@
-"""`ponder eval`: how accuracy and thinking grow with the budget, on held-out problems."""
+"""`ponder eval`: how accuracy and thinking grow with the budget."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
+from ponder import environment
 from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
 from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
-from ponder.training.tasks.base import Problem, held_out
+from ponder.training.tasks.base import Problem, Split, at_most
 from ponder.training.tasks.sources import SOURCES, find_tasks
 from ponder.training.tasks.tiny import TINY_TASKS
 from ponder.training.tasks.workers import VerifierError, VerifierPool
@@ -23,20 +25,26 @@ if TYPE_CHECKING:
     from ponder.training.evaluation import Sample
 
 
+# Of a large set, as many as say something within minutes.
+_ENOUGH = 500
+
+
 def _key_of_environment() -> SecretStr | None:
-    key = os.environ.get("OPENAI_API_KEY")
+    key = environment.api_key()
     return SecretStr(key) if key else None
 
 
 class Options(BaseModel):
-    """Measure accuracy and thinking tokens on held-out problems, sampled at temperature 1.
+    """Measure accuracy and thinking tokens on problems with known answers, at temperature 1.
 
     Modes: natural thinks freely, efficient is told to use minimal tokens, hinted is told each
     trained budget, truncated is cut at each of --budgets.
     """
 
-    model: CliPositionalArg[str] = Field(
-        description="directory of a checkpoint, or URL of an OpenAI-compatible server"
+    target: CliPositionalArg[str | None] = Field(
+        default_factory=environment.server_url,
+        description="directory of a checkpoint, or URL of an OpenAI-compatible server (default: "
+        f"{environment.named(environment.URL)})",
     )
     modes: list[Mode] = Field(
         default=["truncated"], min_length=1, description=f"of {', '.join(MODES)}"
@@ -49,7 +57,17 @@ class Options(BaseModel):
         min_length=1,
         description="thinking tokens; -1 thinks freely",
     )
-    n: int = Field(default=500, ge=1, description="problems, spread over tasks and difficulties")
+    split: Split | None = Field(
+        default=None,
+        description="take the problems that training keeps for this (default: all problems of a "
+        "jsonl: or hf: set, and test problems of an endless family)",
+    )
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        description="problems, spread over tasks and difficulties (default: all there are, up to "
+        f"{_ENOUGH})",
+    )
     samples: int = Field(default=16, ge=1, description="answers per problem and condition")
     seed: int = Field(default=0, ge=0, description="of the problems and of the sampling")
     max_tokens: int | None = Field(
@@ -57,12 +75,14 @@ class Options(BaseModel):
         ge=1,
         description="of thought and answer together (default: what the context leaves)",
     )
-    served_model_name: str | None = Field(
-        default=None, description="which of a server's models (default: its only one)"
+    model: str | None = Field(
+        default_factory=environment.model,
+        description="which of a server's models (default: "
+        f"{environment.named(environment.MODEL)}, or its only one)",
     )
     api_key: SecretStr | None = Field(
         default_factory=_key_of_environment,
-        description="key the server asks for (default: OPENAI_API_KEY in the environment)",
+        description=f"key the server asks for (default: {environment.named(environment.API_KEY)})",
     )
     json_file: Path | None = Field(
         default=None, alias="json", description="write all numbers to this file"
@@ -119,8 +139,11 @@ def run(options: Options) -> int:
         # Missing matplotlib is said first.
         from ponder.training.plots import plot_evaluation, plot_training
 
+    if options.target is None:
+        print("ponder eval: name a checkpoint's directory or a server's URL", file=sys.stderr)
+        return 2
     try:
-        problems = held_out(find_tasks(options.tasks), options.n, "test", options.seed)
+        problems = _problems(options)
     except ValueError as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 2
@@ -136,13 +159,13 @@ def run(options: Options) -> int:
     # Written before anything is printed: a reader such as `head` may close the pipe.
     if options.json_file is not None:
         unsaid = {"json_file", "plots", "api_key"}
-        settings = options.model_dump(mode="json", exclude=unsaid) | {"split": "test"}
+        settings = options.model_dump(mode="json", exclude=unsaid) | {"n": len(problems)}
         text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
         options.json_file.write_text(text + "\n", encoding="utf-8")
     figures: list[Path] = []
     if options.plots is not None:
         figures = plot_evaluation(samples, options.plots)
-        if (metrics := Path(options.model) / "metrics.jsonl").exists():
+        if (metrics := Path(options.target) / "metrics.jsonl").exists():
             figures += plot_training(metrics, options.plots / "training")
     print_report(samples, Console())
     for file in figures:
@@ -153,14 +176,20 @@ def run(options: Options) -> int:
 async def _measure(
     options: Options, problems: list[Problem], pool: VerifierPool
 ) -> tuple[list[Sample], Subject]:
-    from tqdm import tqdm
+    from ponder.training.bars import AnswerBar
 
     responder = _responder(options)
     try:
         subject = await responder.subject()
         conditions = conditions_of(options.modes, options.budgets, subject)
-        total = len(problems) * distinct(conditions) * options.samples
-        with tqdm(total=total, desc="eval", unit="answer") as bar:
+        each = distinct(conditions)
+        total = len(problems) * each * options.samples
+        print(
+            f"ponder eval: {len(problems):,} problems x {options.samples} samples x {each} ways of "
+            f"asking = {total:,} answers; --n, --samples and --budgets change that",
+            file=sys.stderr,
+        )
+        with AnswerBar(total) as bar:
             samples = await evaluate(
                 responder,
                 problems,
@@ -168,26 +197,40 @@ async def _measure(
                 conditions=conditions,
                 samples=options.samples,
                 seed=options.seed,
-                advance=bar.update,
+                advance=bar.advance,
             )
         return samples, subject
     finally:
         await responder.close()
 
 
+def _problems(options: Options) -> list[Problem]:
+    """Raises `ValueError` where a task or as many problems as were asked for do not exist."""
+    found = at_most(find_tasks(options.tasks), options.n or _ENOUGH, options.split, options.seed)
+    if not found or (options.n is not None and len(found) < options.n):
+        split = f"{options.split} " if options.split else ""
+        why = f" (a tenth of listed problems, by a hash, is kept for {options.split})"
+        raise ValueError(
+            f"only {len(found)} different {split}problems exist"
+            f"{why if options.split in ('test', 'validation') else ''}: ask for fewer with --n, or "
+            f"{'leave --split out' if options.split else 'name more --tasks'}"
+        )
+    return found
+
+
 def _responder(options: Options) -> Responder:
     from ponder.training.responders.http import HttpResponder
     from ponder.training.responders.local import LocalResponder
 
-    if options.model.startswith(("http://", "https://")):
+    target = str(options.target)
+    if re.match(r"[\w.-]+:\d+(/|$)", target):
+        target = f"http://{target}"  # as `ponder chat` takes it
+    if target.startswith(("http://", "https://")):
         key = options.api_key.get_secret_value() if options.api_key else None
         return HttpResponder(
-            options.model,
-            api_key=key,
-            model=options.served_model_name,
-            max_tokens=options.max_tokens,
+            target, api_key=key, model=options.model, max_tokens=options.max_tokens
         )
-    directory = Path(options.model)
+    directory = Path(target)
     if not (directory / "config.json").exists():
         raise ResponderError(f"{directory} is neither a URL nor a directory with a config.json")
     return LocalResponder.on_vllm(directory, options.max_tokens)

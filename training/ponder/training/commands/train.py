@@ -3,91 +3,137 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
+
+from ponder.training.installed import require
+from ponder.training.shipped import listed, shipped_recipes
 
 if TYPE_CHECKING:
     from ponder.training.recipe import PolicyRecipe, SftRecipe
 
 
 class Options(BaseModel):
-    """Train a checkpoint from a recipe."""
-
-    recipe: CliPositionalArg[str] = Field(
-        description="a shipped recipe such as tiny-sft, or the path of a YAML file"
+    recipe: CliPositionalArg[str | None] = Field(
+        default=None, description="a shipped recipe, or the path of a YAML file"
     )
     out: Path | None = Field(
-        default=None, description="directory of the checkpoint (default: ./NAME of the recipe)"
+        default=None, description="directory of the run (default: ./NAME of the recipe)"
     )
     base: str | None = Field(
         default=None, description="replaces the recipe's base checkpoint (not for a cold start)"
     )
     seed: int | None = Field(default=None, ge=0, description="replaces the recipe's seed")
+    changes: list[str] = Field(
+        default=[],
+        alias="set",
+        description="KEY=VALUE replaces any field, such as optimisation.steps=20; repeat for "
+        "several (docs/recipes.md lists the fields)",
+    )
     threads: int = Field(default=2, ge=1, description="CPU threads")
-    resume: bool = Field(default=False, description="continue from the last complete checkpoint")
-    dry_run: bool = Field(default=False, description="print the plan and the memory it needs")
+    resume: bool = Field(
+        default=False, description="continue the run in --out from its last complete checkpoint"
+    )
+    dry_run: bool = Field(
+        default=False, description="print the plan, the memory and the time it needs"
+    )
+    list_recipes: bool = Field(default=False, alias="list", description="list the recipes")
+
+
+Options.__doc__ = f"""Train a checkpoint from a recipe.
+
+recipes:
+{indent(listed(), "  ")}"""
 
 
 def run(options: Options) -> int:
     """Train and export; 0 when the checkpoint is written, 1 when the run failed, 2 when the
     recipe does not hold.
     """
+    if options.list_recipes:
+        print(listed())
+        return 0
+    if options.recipe is None:
+        print(f"ponder train: name a recipe, or a YAML file of yours:\n{listed()}", file=sys.stderr)
+        return 2
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
+    require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
     from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
 
     try:
-        recipe = load_recipe(find_recipe(options.recipe))
+        recipe = load_recipe(find_recipe(options.recipe), options.changes)
         if options.seed is not None:
             recipe = recipe.model_copy(update={"seed": options.seed})
         if isinstance(recipe, SftRecipe):
-            for given in ("base", "resume", "dry_run"):
-                if getattr(options, given):
-                    flag = "--" + given.replace("_", "-")
-                    raise RecipeError(f"{flag} is for reinforcement learning: leave it out here")
-            return _cold_start(recipe, options)
-        if options.base is not None:
-            recipe = recipe.model_copy(update={"base": options.base})
+            if options.base is not None:
+                raise RecipeError("--base is for reinforcement learning: leave it out here")
+        else:
+            if options.base is not None:
+                recipe = recipe.model_copy(update={"base": options.base})
+            _check_base(recipe.base)
         if options.dry_run:
             from ponder.training.plan import describe
 
-            print(describe(recipe))
+            print(describe(recipe, options.threads))
             return 0
-        return _policy(recipe, options)
+        directory = options.out or Path(recipe.name)
+        _check_out(directory)
+        if options.resume:
+            from ponder.training.runs import check_resumable
+
+            check_resumable(directory)
+        if isinstance(recipe, SftRecipe):
+            return _cold_start(recipe, directory, options)
+        return _policy(recipe, directory, options)
     except RecipeError as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 2
 
 
-def _cold_start(recipe: SftRecipe, options: Options) -> int:
+def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
     import torch
 
     from ponder.training.export import cold_start_contract, export
     from ponder.training.recipe import RecipeError
+    from ponder.training.runs import last_checkpoint
     from ponder.training.sft import NotFinite, train_sft
 
     torch.set_num_threads(options.threads)
-    directory = options.out or Path(recipe.name)
-    _check_out(directory)
-    if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
-        raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
+    start = last_checkpoint(directory, recipe, options.resume)
+    if start is None and (directory / "ponder.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
-        result = train_sft(recipe)
+        result = train_sft(recipe, out=directory, start=start)
     except NotFinite as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        _say_how_to_go_on(directory, options)
+        raise
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
-    print(
-        f"{directory}: {result.tokens:,} tokens in {result.seconds:.0f} s, "
-        f"loss {result.losses[-1]:.3f}"
-    )
+    _say_what_came(directory, result.reached())
     return 0
+
+
+def _check_base(base: str) -> None:
+    """A base that another recipe makes, before anything asks the hub for it."""
+    from ponder.training.recipe import RecipeError
+
+    if base in shipped_recipes() and not Path(base).is_dir():
+        raise RecipeError(
+            f"base: there is no directory {base} here: run `ponder train {base}` first, or name "
+            "another checkpoint with --base"
+        )
 
 
 def _check_out(directory: Path) -> None:
@@ -101,31 +147,58 @@ def _check_out(directory: Path) -> None:
         raise RecipeError(f"--out: {there} cannot be written")
 
 
-def _policy(recipe: PolicyRecipe, options: Options) -> int:
+def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
+    require("trl", "accelerate", "peft", "datasets", "matplotlib")
+
     import torch
 
-    from ponder.training.engines.trl import Diverged, checkpoints
     from ponder.training.recipe import RecipeError
-    from ponder.training.rl import Run
-    from ponder.training.tasks.workers import VerifierError, VerifierPool
 
     torch.set_num_threads(options.threads)
-    directory = options.out or Path(recipe.name)
-    _check_out(directory)
     if directory.resolve() == Path(recipe.base).resolve():
         raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
     if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
-    if options.resume and not checkpoints(directory):
-        print(f"ponder train: {directory} holds no checkpoint: starting anew", file=sys.stderr)
     try:
-        with VerifierPool(recipe.rollouts.verifiers) as pool:
-            Run(recipe, directory, pool.judge, options.resume).train()
-    except (Diverged, VerifierError) as error:
-        print(f"ponder train: {error}", file=sys.stderr)
-        return 1
+        from ponder.training.engines.trl import Diverged
+        from ponder.training.rl import Run
+        from ponder.training.tasks.workers import VerifierError, VerifierPool
+
+        try:
+            with VerifierPool(recipe.rollouts.verifiers) as pool:
+                run = Run(recipe, directory, pool.judge, options.resume)
+                run.train()
+        except (Diverged, VerifierError) as error:
+            print(f"ponder train: {error}", file=sys.stderr)
+            return 1
     except KeyboardInterrupt:
-        print(f"ponder train: stopped; --resume continues {directory}", file=sys.stderr)
+        _say_how_to_go_on(directory, options)
         raise
-    print(f"{directory}: {recipe.method.method}, {recipe.optimisation.steps} steps")
+    if run.is_main:
+        _say_what_came(directory, run.reached())
     return 0
+
+
+def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
+    """What was reached, where it lies, and what to do with it."""
+    for line in reached:
+        print(line)
+    there = shlex.quote(str(directory))
+    print(f"in {directory}; to serve and to measure it:")
+    print(f"  ponder serve {there}\n  ponder eval {there}")
+
+
+def _say_how_to_go_on(directory: Path, options: Options) -> None:
+    """After Ctrl-C: the command that continues, to paste."""
+    from ponder.training.runs import checkpoints
+
+    if found := checkpoints(directory):
+        words = ["ponder", "train", str(options.recipe), "--out", str(directory)]
+        words += ["--base", options.base] if options.base is not None else []
+        words += ["--seed", str(options.seed)] if options.seed is not None else []
+        words += [word for change in options.changes for word in ("--set", change)]
+        words += ["--threads", str(options.threads), "--resume"]
+        said = f"this continues from {found[-1].name}:\n  {shlex.join(words)}"
+    else:
+        said = f"{directory} has no checkpoint yet, so there is nothing to resume"
+    print(f"\nponder train: stopped; {said}", file=sys.stderr)

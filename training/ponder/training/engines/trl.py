@@ -27,6 +27,7 @@ from ..rollout.experience import COUNTS, Collector, Experience, Share
 from ..rollout.plans import Sampler
 from ..rollout.rows import collate, score, split_by_tokens
 from ..rollout.sampler import sample
+from ..runs import CHECKPOINTS, checkpoints
 
 with warnings.catch_warnings():
     # TRL supports colocated rollouts with some releases of vLLM only, and says so at import.
@@ -34,10 +35,9 @@ with warnings.catch_warnings():
     from trl import GRPOConfig, GRPOTrainer
     from trl.models import unwrap_model_for_generation
 
-CHECKPOINTS = "checkpoints"
 _STAGING = "staging"
 
-__all__ = ["CHECKPOINTS", "BudgetTrainer", "Diverged", "GRPOConfig", "checkpoints"]
+__all__ = ["BudgetTrainer", "Diverged", "GRPOConfig"]
 
 
 class Diverged(RuntimeError):
@@ -270,9 +270,3 @@ def _gathered(model: Any) -> Iterator[None]:
         for module in sharded:
             module.set_reshard_after_forward(True, recurse=False)
             module.reshard()
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    found = (run / CHECKPOINTS).glob("checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))

@@ -15,6 +15,7 @@ from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
 _TIMEOUT_S = 600.0
 _BUSY = (429, 503)
+_UNANSWERED = ("no_answer_produced", "answer_did_not_fit")
 _PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
 
 _PONDER_LACKS: dict[Mode, str] = {
@@ -94,8 +95,7 @@ class HttpResponder:
             return self._model
         wanted = "several models" if self._model is None else f"no model {self._model!r}"
         raise ResponderError(
-            f"{self._url} serves {wanted}: choose one with --served-model-name, of "
-            f"{', '.join(names)}"
+            f"{self._url} serves {wanted}: choose one with --model, of {', '.join(names)}"
         )
 
     async def _complete(self, ask: Ask, budget: int) -> Reply:
@@ -109,8 +109,10 @@ class HttpResponder:
             body["max_tokens"] = self._max_tokens
         if self._is_ponder:
             body["thinking_token_budget"] = budget
+            # Who measures wants the policy, whichever arm the draw puts the question in.
+            body["ponder"] = {"holdout": "never"}
         if self._hints:
-            body["ponder"] = {"hint": False}  # a cut is measured on its own
+            body["ponder"]["hint"] = False  # a cut is measured on its own
         if ask.hint is not None or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)
@@ -119,7 +121,7 @@ class HttpResponder:
         return _reply(completion)
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON of a reply; `no_answer_produced` is one too, any other failure is an error."""
+        """The JSON of a reply; one without an answer is one too, any other failure is an error."""
         for attempt in range(_PATIENCE):
             try:
                 response = await self._http.request(method, self._url + path, json=body)
@@ -132,7 +134,7 @@ class HttpResponder:
             if response.status_code not in _BUSY:
                 break
             await asyncio.sleep(2**attempt)
-        unanswered = _error_code(content) == "no_answer_produced"
+        unanswered = _error_code(content) in _UNANSWERED
         if response.is_error and not unanswered:
             remedy = ": name a key with --api-key" if response.status_code == 401 else ""
             raise ResponderError(

@@ -110,8 +110,9 @@ def execute(run: Planned, results: Path, work: Path, code: str) -> None:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
-    from ..engines.trl import Diverged, checkpoints
+    from ..engines.trl import Diverged
     from ..rl import Run
+    from ..runs import checkpoints
     from ..tasks.workers import VerifierPool
     from .measure import Bench
 
@@ -149,7 +150,7 @@ def execute(run: Planned, results: Path, work: Path, code: str) -> None:
 
 def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
     """Natural mode at every saved checkpoint."""
-    from ..engines.trl import checkpoints
+    from ..runs import checkpoints
     from .measure import Bench
 
     for path in checkpoints(out):

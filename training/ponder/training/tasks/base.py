@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 Split = Literal["train", "validation", "test"]
 
@@ -94,19 +94,28 @@ def draw(task: Task, rng: Random, difficulty: int, split: Split) -> Problem:
 
 
 def held_out(tasks: Sequence[Task], n: int, split: Split, seed: int) -> list[Problem]:
-    """`n` different problems of `split`, spread evenly over the tasks and their difficulties.
+    """`n` different problems of `split`, as `at_most` finds them.
 
-    A small family may run out of fresh problems: a finite one when all are taken, an endless one
-    after 200 repeats in a row; its turn then passes to the next one. Raises `ValueError` where the
-    tasks together hold fewer than `n`.
+    Raises `ValueError` where the tasks together hold fewer than `n`.
+    """
+    found = at_most(tasks, n, split, seed)
+    if len(found) < n:
+        raise ValueError(f"only {len(found)} different {split} problems exist; ask for fewer")
+    return found
+
+
+def at_most(tasks: Sequence[Task], n: int, split: Split | None, seed: int) -> list[Problem]:
+    """Up to `n` different problems, spread evenly over the tasks and their difficulties.
+
+    Without a split, listed problems are taken whole and endless families for tests. A small family
+    may run out of fresh problems: a finite one when all are taken, an endless one after 200 repeats
+    in a row; its turn then passes to the next one.
     """
     rng = Random(seed)
     open_cells = [_stream(task, rng, level, split) for task in tasks for level in task.difficulties]
     rng.shuffle(open_cells)
     found: dict[str, Problem] = {}
-    while len(found) < n:
-        if not open_cells:
-            raise ValueError(f"only {len(found)} different {split} problems exist; ask for fewer")
+    while open_cells and len(found) < n:
         for cell in tuple(open_cells):
             fresh = next((p for p in islice(cell, _REPEATS) if p.id not in found), None)
             if fresh is None:
@@ -118,11 +127,12 @@ def held_out(tasks: Sequence[Task], n: int, split: Split, seed: int) -> list[Pro
     return list(found.values())
 
 
-def _stream(task: Task, rng: Random, difficulty: int, split: Split) -> Iterator[Problem]:
+def _stream(task: Task, rng: Random, difficulty: int, split: Split | None) -> Iterator[Problem]:
     """Problems in random order: a finite task's each once, an endless one's for ever."""
     if isinstance(task, FiniteTask):
-        listed = task.problems(difficulty, split)
+        splits = (split,) if split else get_args(Split)
+        listed = [problem for each in splits for problem in task.problems(difficulty, each)]
         yield from rng.sample(listed, len(listed))
         return
     while True:
-        yield draw(task, rng, difficulty, split)
+        yield draw(task, rng, difficulty, split or "test")

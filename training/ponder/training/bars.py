@@ -1,0 +1,69 @@
+"""The bars of a training and of an evaluation."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Never, Self
+
+from tqdm import tqdm
+
+# The bar has a width of its own: tqdm would give it what the figures leave, on 100 columns nothing.
+_FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {elapsed}<{remaining}{postfix}"
+
+# An estimate is worth saying when it rests on this many answers and seconds.
+_ANSWERS = 50
+_SECONDS = 5.0
+
+
+def step_bar(name: str, steps: int, done: int, shown: bool) -> tqdm[Never]:
+    """Moves from `done` to `steps`; with some figures behind it, it fits into 100 columns."""
+    return tqdm(
+        total=steps, initial=done, desc=name, unit="step", disable=not shown, bar_format=_FORMAT
+    )
+
+
+def duration(seconds: float) -> str:
+    """In the unit that says it best; for a person, so not exact."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+class AnswerBar:
+    """Counts answers with the time left; says once, after the first ones, how long all will take.
+
+    The time runs from the first answer: loading a model is not answering.
+    """
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._clock = clock
+        self._bar = tqdm(total=total, desc="eval", unit="answer")
+        self._done = 0
+        self._began = 0.0
+        self._told = False
+
+    def advance(self, answers: int) -> None:
+        if self._done == 0:
+            self._began = self._clock()
+            self._bar.unpause()
+        self._done += answers
+        self._bar.update(answers)
+        elapsed = self._clock() - self._began
+        if not self._told and self._done >= _ANSWERS and elapsed >= _SECONDS:
+            self._told = True
+            left = duration(elapsed * (self._total / self._done - 1))
+            self._bar.write(
+                f"ponder eval: about {left} to go, by the first {self._done:,} answers",
+                file=sys.stderr,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

@@ -1,0 +1,78 @@
+"""What a recipe says besides its file (`--set key=value`), and what is wrong with it, in words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+
+def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """`raw` with every `dotted.key=value` in it; a value is YAML. Raises `ValueError`."""
+    import yaml
+
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--set {change}: write key=value, such as optimisation.steps=20")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {change}: the value is not YAML: {error}") from error
+        raw = _with(raw, key.split("."), value)
+    return raw
+
+
+def _with(section: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of `section` with `value` at `path`; sections that are not there are made."""
+    name, *rest = path
+    inside = section if isinstance(section, dict) else {}
+    return {**inside, name: _with(inside.get(name), rest, value) if rest else value}
+
+
+def sentences(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Every field that is wrong, by its dotted name, and what it must be."""
+    return "; ".join(_sentence(problem, kind) for problem in error.errors())
+
+
+def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
+    # The place of a method's field has the method's name in it, which no file has.
+    place = [str(part) for part in problem["loc"]]
+    if place[:1] == ["method"] and len(place) > 2:
+        del place[1]
+    field = ".".join(place) or "recipe"
+    match problem["type"]:
+        case "model_type" | "model_attributes_type":
+            return f"{field}: must be a section, with fields of its own"
+        case "missing":
+            return f"{field}: is missing"
+        case "extra_forbidden":
+            known = list(dict.fromkeys(field_paths(kind)))
+            close = difflib.get_close_matches(field, known, n=1)
+            return f"{field}: no such field" + (f": did you mean {close[0]}?" if close else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    if found := re.match(r"(?:Input|String|Tuple|List) should ([^,]+)", message):
+        given = problem["input"]
+        shown = f", not {given!r}" if isinstance(given, str | int | float | None) else ""
+        return f"{field}: must {found[1]}{shown}"
+    return f"{field}: {message}"
+
+
+def field_paths(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all fields, those of every method among them."""
+    for name, field in kind.model_fields.items():
+        yield prefix + name
+        for inner in models_in(field.annotation):
+            yield from field_paths(inner, f"{prefix}{name}.")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_in(part)

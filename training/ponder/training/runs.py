@@ -1,0 +1,105 @@
+"""The directory of a run: what was run, and the states that it can be continued from.
+
+OUT/recipe.json                what was run, with every default
+OUT/checkpoints/checkpoint-N/  the state after step (or update) N, moved into place whole
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from .recipe import RecipeError
+
+RECIPE = "recipe.json"
+CHECKPOINTS = "checkpoints"
+_STAGING = "staging"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = (run / CHECKPOINTS).glob("checkpoint-*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def place_checkpoint(run: Path, number: int, keep: int, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a directory, then move it into place; the `keep` newest ones stay."""
+    staged = run / _STAGING / f"checkpoint-{number}"
+    shutil.rmtree(staged.parent, ignore_errors=True)
+    staged.mkdir(parents=True)
+    write(staged)
+    final = run / CHECKPOINTS / staged.name
+    final.parent.mkdir(exist_ok=True)
+    shutil.rmtree(final, ignore_errors=True)
+    staged.rename(final)
+    staged.parent.rmdir()
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def last_checkpoint(run: Path, recipe: BaseModel, resume: bool) -> Path | None:
+    """What a run of `recipe` in this directory starts from; None where it starts anew.
+
+    Raises `RecipeError` for checkpoints that are not to be resumed, or are another recipe's.
+    """
+    found = checkpoints(run)
+    if not resume and found:
+        raise RecipeError(
+            f"{run} holds checkpoints of an earlier run: pass --resume to continue it, "
+            "or another --out"
+        )
+    if not found:
+        return None
+    _check_same(recipe, run / RECIPE)
+    return found[-1]
+
+
+def check_resumable(run: Path) -> None:
+    """What `--resume` was asked for must be there: a mistyped directory costs a whole run."""
+    if checkpoints(run):
+        return
+    where = "there is no such directory" if not run.exists() else "it holds no checkpoint"
+    nearest = _nearest(run)
+    remedy = f"did you mean --out {nearest}? Or leave" if nearest else "leave"
+    raise RecipeError(f"--resume: no run in {run} ({where}): {remedy} --resume out to start anew")
+
+
+def record(recipe: BaseModel, run: Path) -> None:
+    """Write down what is run."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(run / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one go: whoever reads it, or is killed, finds the old one or the new."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _nearest(run: Path) -> Path | None:
+    """Of the runs beside `run`, here and in ./runs, the one with the most similar name."""
+    places = dict.fromkeys((run.parent, Path(), Path("runs")))
+    runs = [path.parent for place in places for path in place.glob(f"*/{CHECKPOINTS}")]
+    by_name = {str(path): path for path in runs if checkpoints(path)}
+    close = difflib.get_close_matches(str(run), by_name, n=1, cutoff=0.0)
+    return by_name[close[0]] if close else None
+
+
+def _check_same(recipe: BaseModel, path: Path) -> None:
+    """What is resumed must be what was started."""
+    try:
+        earlier = type(recipe).model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} of the run to resume cannot be read: {error}") from error
+    if changed := [
+        k for k in type(recipe).model_fields if getattr(earlier, k) != getattr(recipe, k)
+    ]:
+        raise RecipeError(
+            f"{path.parent} was started with another recipe ({', '.join(changed)} differ): resume "
+            f"it with the settings in {path.name}, or choose another --out"
+        )
