@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ponder.server.door import welcome
 from ponder.server.settings import Settings
 
 from .conftest import DEPLOY, run
@@ -32,3 +33,8 @@ def test_a_request_that_has_begun_is_not_run_again() -> None:
     """A server that does not answer in time may be at work on it."""
     found = re.search(r"^ *proxy_next_upstream (.+);$", CONFIGURATION.read_text(), re.MULTILINE)
     assert found and set(found[1].split()) == {"error", "http_503", "non_idempotent"}
+
+
+def test_servers_on_loopback_answer_to_the_name_it_asks_for() -> None:
+    found = re.search(r"^ *proxy_set_header Host (.+);$", CONFIGURATION.read_text(), re.MULTILINE)
+    assert found and welcome(found[1], [])

@@ -12,10 +12,8 @@ import asyncio
 import functools
 import json
 import logging
-import resource
 import socket
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -27,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from ponder.protocol.errors import ApiError
+from ponder.server.bounds import Bounds, affordable
 from ponder.server.rarely import Rarely
 
 if TYPE_CHECKING:
@@ -36,45 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FILES = 1 << 16  # descriptors that the process asks for, where the system lets it
-_OTHER_FILES = 128  # of them for the engine, the state and the libraries
 _LINGERING = 64  # refused connections that are still told why
+_ENDED_AT_ONCE = 32
 _TLS = b"\x16\x03"  # how a handshake begins: no HTTP request does
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Bytes and seconds.
-
-    A client that takes nothing for `stall_seconds`, or not all of what is written for
-    `slow_seconds`, is cut. What was refused is read for another `linger_seconds` and dropped: a
-    client that still sends would lose the answer otherwise.
-    """
-
-    head_bytes: int = 1 << 16
-    request_seconds: float = 60.0
-    idle_seconds: int = 75  # nginx keeps its upstream connections for 60 s
-    stall_seconds: float = 30.0
-    slow_seconds: float = 300.0
-    linger_seconds: float = 2.0
-    sweep_seconds: float = 1.0
-    connections: int = 1024
-
-
-def affordable(max_running: int) -> Bounds:
-    """Bounds with four connections for each choice that may run, as far as descriptors go.
-
-    Asks the system for more descriptors where it gives them.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    most = max(Bounds.connections, 4 * max_running)
-    if soft != resource.RLIM_INFINITY:
-        most = max(16, min(most, soft - _OTHER_FILES))
-    return Bounds(connections=most)
 
 
 class Listener:
@@ -134,10 +97,13 @@ class Listener:
         )
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_later(self.limits.sweep_seconds, self._sweep, loop)
-        now = loop.time()
+        ended, now = 0, loop.time()
         for connection in list(self.open):
-            connection.look(now)
+            ended += connection.look(now)
+            if ended == _ENDED_AT_ONCE:
+                break  # each is a request's end: a thousand together would hold up all others
+        pause = self.limits.sweep_seconds / (20 if ended == _ENDED_AT_ONCE else 1)
+        loop.call_later(pause, self._sweep, loop)
         try:
             socket.socket().close()
         except OSError as error:
@@ -275,37 +241,43 @@ class Connection(HttpToolsProtocol):
 
     # What the listener calls.
 
-    def look(self, now: float) -> None:
-        """End what has taken too long."""
+    def look(self, now: float) -> bool:
+        """End what has taken too long; true if it had."""
         limits = self._limits
         if self._lingers_since is not None:
             if now - self._lingers_since > limits.linger_seconds:
                 self.transport.abort()
-            return
-        self._look_at_reader(now)
-        if self.transport.is_closing():
-            return
+            return False
+        if why := self._is_unread(now):
+            self.cut("slow_reader", why)
+            return True
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering and (not self.cycle.more_body or self.flow.read_paused):
-            return  # the server is at work
+            return False  # the server is at work
+        if self.transport.is_closing():
+            return False
         if self._asked_at is None or not self._begun:
             if now - (self._asked_at or self._waits_since) > limits.idle_seconds:
                 self.transport.close()
         elif now - self._asked_at > limits.request_seconds:
             self.refuse(_too_late(limits.request_seconds))
+            return True
+        return False
 
-    def _look_at_reader(self, now: float) -> None:
+    def _is_unread(self, now: float) -> str:
+        """How its client fails to take what is written; empty where it does take it."""
         before, self._unread = self._unread, self.transport.get_write_buffer_size()
         finished = self.cycle is not None and self.cycle.response_complete
         # While the server goes on writing, what is unread may grow although the client reads.
         if self._unread < before or not before or not (finished or self._paused_at):
             self._taken_at = now
         if not self._unread:
-            return
+            return ""
         if now - self._taken_at > self._limits.stall_seconds:
-            self.cut("slow_reader", f"it took nothing for {self._limits.stall_seconds:g} s")
-        elif self._paused_at is not None and now - self._paused_at > self._limits.slow_seconds:
-            self.cut("slow_reader", f"it took too little in {self._limits.slow_seconds:g} s")
+            return f"it took nothing for {self._limits.stall_seconds:g} s"
+        if self._paused_at is not None and now - self._paused_at > self._limits.slow_seconds:
+            return f"it took too little in {self._limits.slow_seconds:g} s"
+        return ""
 
     def cut(self, reason: str, why: str) -> None:
         """Close at once; what is unread is dropped."""

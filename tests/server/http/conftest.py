@@ -17,7 +17,8 @@ from ponder.engine.base import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app
-from ponder.server.listener import Bounds, Listener
+from ponder.server.bounds import Bounds
+from ponder.server.listener import Listener
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service

@@ -242,4 +242,5 @@ def test_a_name_is_refused_until_it_is_allowed(serve: Serve) -> None:
             answer = httpx.get(f"{url}{path}", headers={"host": "a.example"})
             assert answer.status_code == status
         if status == 403:
+            assert answer.json()["error"]["code"] == "host_not_allowed"
             assert "--allowed-host" in answer.json()["error"]["message"]

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from ponder.server.listener import Bounds, affordable
+from ponder.server.bounds import Bounds, affordable
 from ponder.server.rarely import Rarely
 from waiting import wait_until
 
