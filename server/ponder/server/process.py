@@ -22,7 +22,6 @@ from ponder.engine.warmup import WarmupError, warm_up
 from ponder.engine.weights import WeightsError, check_weights
 from ponder.server import logs
 from ponder.server.app import create_app
-from ponder.server.ledger import StateError
 from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
@@ -30,6 +29,7 @@ from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings, misspelt
 from ponder.server.start import Start, stop_signals
+from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
 from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
