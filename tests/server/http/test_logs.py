@@ -129,7 +129,7 @@ def test_probes_that_go_well_are_no_lines(serve: Serve, lines: Lines) -> None:
     running = serve()
     for path in ("/healthz", "/readyz", "/metrics"):
         assert httpx.get(f"{running.url}{path}").status_code == 200
-    running.service.draining = True
+    running.service.gate.draining = True
     assert httpx.get(f"{running.url}/readyz").status_code == 503
     assert [(entry["path"], entry["status"]) for entry in lines.objects(1)] == [("/readyz", 503)]
 
