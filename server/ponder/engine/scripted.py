@@ -75,7 +75,7 @@ class ScriptedEngine:
         self._vocabulary = vocabulary
         self._chunk_sizes = tuple(chunk_sizes)
         self._masked_token = masked_token
-        self._delay = delay
+        self.delay = delay
         self._running: set[str] = set()
         self._dead = False
         self._pulse = Pulse()
@@ -134,13 +134,13 @@ class ScriptedEngine:
             elif len(output) >= sampling.max_tokens:
                 finish = "length"
             if finish or len(batch) >= self._chunk_sizes[turn % len(self._chunk_sizes)]:
-                await asyncio.sleep(self._delay)
+                await asyncio.sleep(self.delay)
                 await self._speaks.wait()
                 if self._dead:
                     raise EngineDeadError("the scripted engine was killed")
                 logprobs = None
                 if sampling.logprobs is not None:
-                    logprobs = [TokenLogprob(t, -1.0) for t in batch]
+                    logprobs = [_logprob(t, sampling.logprobs) for t in batch]
                 yield Chunk(batch, finish, logprobs)
                 batch, turn = [], turn + 1
 
@@ -167,6 +167,12 @@ class ScriptedEngine:
 
     def shutdown(self) -> None:
         self._dead = True
+
+
+def _logprob(token_id: int, alternatives: int) -> TokenLogprob:
+    """The sampled token is the best one, and the next ones follow it."""
+    top = tuple((token_id + rank, -1.0 - rank) for rank in range(alternatives))
+    return TokenLogprob(token_id, -1.0, top)
 
 
 def say(*texts: str, vocabulary: Vocabulary) -> Script:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import jinja2
 
+_SHORT_TEXT = 1 << 17  # characters that are encoded whole without further ado
+_SLICE = 1 << 14
+_MARGIN = 1.25
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
 
 
@@ -48,6 +51,38 @@ class HFTokenizer:
         ids: list[int] = encoded.ids
         return ids
 
+    def beyond(self, text: str, most: int) -> int | None:
+        """Roughly how many tokens a text has that surely has more than `most`.
+
+        None where only encoding it can tell, which takes some 300 bytes of memory for each byte
+        of text. Two things are sure without it: no token is longer than the longest, and slices
+        have more tokens than the whole by a few at each end only. `_MARGIN` is many times that.
+        """
+        sure = len(text.encode()) > most * self._longest
+        if not sure and len(text) <= _SHORT_TEXT:
+            return None
+        tokens = 0
+        for start in range(0, len(text), _SLICE):
+            tokens += len(self.encode(text[start : start + _SLICE]))
+            if sure or tokens > most * _MARGIN:
+                read = min(start + _SLICE, len(text))
+                return max(most + 1, round(tokens * len(text) / read))
+        return None
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of text that one token stands for, at most.
+
+        What a normalizer composes (NFC, NFKC) was up to three times as long.
+        """
+        added = (len(token.content.encode()) for token in self._added())
+        longest = max(*map(len, self._bytes.values()), *added)
+        return longest * (1 if self._backend.normalizer is None else 3)
+
+    def _added(self) -> Iterable[Any]:
+        tokens: dict[int, Any] = self._backend.get_added_tokens_decoder()
+        return tokens.values()
+
     def token_bytes(self, token_id: int) -> bytes:
         """Empty for special tokens and for the padding ids of a model's larger vocabulary."""
         return self._bytes.get(token_id, b"")
@@ -71,7 +106,7 @@ class HFTokenizer:
             text: str = self._tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True, **arguments
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise TokenizerError(f"the chat template rejects these messages: {error}") from error
         return text
 

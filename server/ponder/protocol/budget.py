@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ponder.protocol.errors import ApiError
-from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.errors import ApiError, quoted
+from ponder.protocol.request import MOST_TOKENS, ChatCompletionRequest
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
 
 
@@ -78,14 +78,15 @@ def _number(name: str, value: Any) -> int:
             f"number of tokens or a reasoning_effort",
             param=name,
         )
-    if isinstance(value, bool) or not isinstance(value, int) or value < UNLIMITED:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number or not UNLIMITED <= value <= MOST_TOKENS:
         raise ApiError(
             400,
             "invalid_budget",
-            f"{name} must be a number of tokens ≥ 0, or -1 for no limit, not {value!r}",
+            f"{name} must be a number of tokens ≥ 0, or -1 for no limit, not {quoted(value)}",
             param=name,
         )
-    return value
+    return int(value)
 
 
 def _agreed(numbers: dict[str, int]) -> int | None:
@@ -112,7 +113,7 @@ def _effort(request: ChatCompletionRequest) -> int | None:
             raise ApiError(
                 400,
                 "invalid_budget",
-                f"{name} must be one of {', '.join(EFFORT_TOKENS)}, not {effort!r}",
+                f"{name} must be one of {', '.join(EFFORT_TOKENS)}, not {quoted(effort)}",
                 param=name,
             )
         tokens[name] = EFFORT_TOKENS[effort]

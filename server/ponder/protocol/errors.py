@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +15,7 @@ from ponder.engine.base import (
     EngineOverloadedError,
     RequestRefusedError,
 )
-from ponder.protocol.request import PonderOptions
+from ponder.protocol.request import PonderOptions, Strict
 from ponder.thought import errors as thought
 
 
@@ -42,17 +44,45 @@ class ApiError(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(cut(message, _MOST_MESSAGE))
         self.status = status
         self.code = code
-        self.param = param
+        self.param = cut(param) if param else None
         self.headers = dict(headers or {})
+
+    @property
+    def field(self) -> str | None:
+        """`param` for logs, which hold no word of a client's: what the schema knows of it."""
+        known = [part for part in (self.param or "").split(".") if part in _field_names()]
+        return ".".join(known) or None
 
     def body(self) -> dict[str, Any]:
         body = ErrorBody(
             message=str(self), type=_type_of(self.status), param=self.param, code=self.code
         )
         return ErrorResponse(error=body).model_dump()
+
+
+def cut(text: str, most: int = 100) -> str:
+    """At most `most` characters of a text that a client may have chosen."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def quoted(value: object) -> str:
+    """A client's value, as a message shows it."""
+    if isinstance(value, str):
+        return repr(cut(value))
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return cut(json.dumps(value))
+
+
+_MOST_MESSAGE = 1000
+
+
+@cache
+def _field_names() -> frozenset[str]:
+    return frozenset(name for model in Strict.__subclasses__() for name in model.model_fields)
 
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
@@ -69,12 +99,15 @@ def _type_of(status: int) -> str:
 # The official client repeats 408, 409, 429 and 5xx by itself; a repeat of these is pointless.
 NO_RETRY = {"x-should-retry": "false"}
 
+_DEAD = "the engine died and this server is about to exit: send the request to another one"
+
 _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
     (thought.InvalidBudget, 400, "invalid_budget", {}),
     (thought.BudgetLeavesNoAnswer, 400, "budget_leaves_no_answer", {}),
     (thought.ReasoningUnsupported, 400, "reasoning_unsupported", {}),
     (thought.ContextLengthExceeded, 400, "context_length_exceeded", {}),
     (thought.InvalidCloseText, 400, "invalid_request", {}),
+    (thought.AnswerDidNotFit, 400, "answer_did_not_fit", {}),
     (thought.NoAnswerProduced, 500, "no_answer_produced", NO_RETRY),
     (EngineOverloadedError, 503, "overloaded", {"retry-after": "1"}),
     (EngineDeadError, 503, "engine_dead", {"retry-after": "5"}),
@@ -89,6 +122,8 @@ def to_api_error(error: BaseException) -> ApiError | None:
         return error
     if isinstance(error, ValidationError):
         return _of_validation(error)
+    if isinstance(error, EngineDeadError):  # its own words are for the operator
+        error = EngineDeadError(_DEAD)
     for kind, status, code, headers in _STATUS:
         if isinstance(error, kind):
             param = getattr(error, "param", None)
@@ -96,6 +131,11 @@ def to_api_error(error: BaseException) -> ApiError | None:
                 param = f"ponder.{param}"
             return ApiError(status, code, str(error), param=param, headers=headers)
     return None
+
+
+def error_code(error: Exception) -> str:
+    """What a domain error is called on the wire."""
+    return next(code for kind, _, code, _ in _STATUS if isinstance(error, kind))
 
 
 def internal_error() -> ApiError:
@@ -107,16 +147,49 @@ def invalid_request(message: str, param: str | None = None) -> ApiError:
     return ApiError(400, "invalid_request", message, param=param)
 
 
+_SENTENCES = {
+    "missing": "is required: add it",
+    "extra_forbidden": "is not supported here: leave it out",
+    "too_short": "must not be empty: add an entry",
+    "too_long": "takes at most {max_length} entries: send fewer",
+    "string_too_short": "must not be empty: leave it out or give it a text",
+    "string_too_long": "takes at most {max_length} characters: shorten it",
+    "string_type": "must be a string, not {value}",
+    "list_type": "must be a list, not {value}",
+    "dict_type": "must be an object, not {value}",
+    "model_type": "must be an object, not {value}",
+    "model_attributes_type": "must be an object, not {value}",
+    "none_required": "must be null: leave it out",
+    "bool_type": "must be true or false, not {value}",
+    "int_type": "must be a whole number, not {value}",
+    "int_parsing": "must be a whole number, not {value}",
+    "int_parsing_size": "must be a smaller whole number",
+    "int_from_float": "must be a whole number, not {value}",
+    "float_type": "must be a number, not {value}",
+    "float_parsing": "must be a number, not {value}",
+    "finite_number": "must be a finite number, not {value}",
+    "greater_than": "must be above {gt:g}, not {value}",
+    "greater_than_equal": "must be at least {ge:g}, not {value}",
+    "less_than": "must be below {lt:g}, not {value}",
+    "less_than_equal": "must be at most {le:g}, not {value}",
+    "literal_error": "must be {expected}, not {value}",
+}
+"""What is wrong with a field, by pydantic's name for it."""
+
+
 def _of_validation(error: ValidationError) -> ApiError:
-    """The first problem pydantic found, as a sentence about one field."""
+    """The first problem pydantic found, as a sentence about one field.
+
+    The validators of requests and the lengths of their lists keep the list of problems short.
+    """
     problem = error.errors(include_url=False)[0]
-    param = ".".join(str(part) for part in problem["loc"]) or None
-    kind = problem["type"]
-    if kind == "json_invalid":
-        return invalid_request(f"the body is not JSON: {problem['msg']}")
-    if kind == "extra_forbidden":
-        return invalid_request(f"{param} is not supported here: leave it out", param)
-    if kind == "missing":
-        return invalid_request(f"{param} is required: add it", param)
-    message = problem["msg"].removeprefix("Value error, ")
-    return invalid_request(f"{param}: {message}" if param else message, param)
+    context = problem.get("ctx", {})
+    where = [str(part) for part in problem["loc"] if part != "[key]"]
+    param = ".".join(where)
+    sentence = _SENTENCES.get(problem["type"])
+    if sentence is None:  # our own validators speak for themselves
+        said = problem["msg"].removeprefix("Value error, ")
+        return invalid_request(f"{cut(param)}: {said}" if param else said, param or None)
+    name = cut(param) if param else "the body"
+    said = sentence.format_map({**context, "value": quoted(problem["input"])})
+    return invalid_request(f"{name} {said}", param or None)

@@ -21,10 +21,31 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-Tokens = Annotated[int, Field(ge=0, strict=True)]
-PositiveTokens = Annotated[int, Field(ge=1, strict=True)]
-TokenId = Annotated[int, Field(ge=0)]
+# Everything has a length; those of messages and metadata are OpenAI's.
+MOST_MESSAGES = 2048
+MOST_PARTS = 1024  # of one message
+MOST_TOKEN_IDS = 4096
+MOST_METADATA = 16
+MOST_NAME = 512  # characters of what only names something
+MOST_STOP = 1024  # characters of a stop string
+MOST_TOKENS = 2**64
+
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True)]
+PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(max_length=MOST_NAME)]
 Empty = Annotated[list[Any], Field(max_length=0)]
+
+
+def _at_most(most: int) -> BeforeValidator:
+    """A map's length, before its entries are looked at: pydantic would list all their mistakes."""
+
+    def check(given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > most:
+            raise PydanticCustomError("too_long", "", {"max_length": most})
+        return given
+
+    return BeforeValidator(check)
 
 
 class Strict(BaseModel):
@@ -33,9 +54,12 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, given: Any) -> Any:
+        """And so are unknown fields but the first: pydantic would list them all."""
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if value is not None}
+        unknown = (name for name in given if name not in cls.model_fields)
+        named = {*cls.model_fields, next((name for name in unknown if given[name] is not None), "")}
+        return {name: v for name, v in given.items() if v is not None and name in named}
 
 
 def _or_say(message: str) -> WrapValidator:
@@ -80,7 +104,9 @@ def _parts(content: Any) -> Any:
 
 
 Content = Annotated[
-    list[TextPart], BeforeValidator(_parts, json_schema_input_type=str | list[TextPart])
+    list[TextPart],
+    Field(max_length=MOST_PARTS, fail_fast=True),
+    BeforeValidator(_parts, json_schema_input_type=str | list[TextPart]),
 ]
 
 
@@ -92,10 +118,11 @@ def _one_or_several(stop: Any) -> Any:
     raise ValueError("must be a string or a list of at most 16 strings")
 
 
+Stop = Annotated[str, Field(max_length=MOST_STOP)]
 Stops = Annotated[
-    list[str],
-    BeforeValidator(_one_or_several, json_schema_input_type=str | list[str]),
-    Field(max_length=16),
+    list[Stop],
+    Field(max_length=16, fail_fast=True),
+    BeforeValidator(_one_or_several, json_schema_input_type=Stop | list[Stop]),
 ]
 
 
@@ -104,7 +131,7 @@ class Message(Strict):
 
     role: Annotated[Literal["system", "developer", "user", "assistant"], _ROLE]
     content: Content | None = None
-    name: str | None = None
+    name: Name | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     # What the official client writes back when a response message is sent as history.
@@ -144,7 +171,7 @@ class Thinking(Strict):
 class Reasoning(Strict):
     """OpenRouter's spelling."""
 
-    effort: str | None = None
+    effort: Name | None = None
     max_tokens: Any = None
     enabled: StrictBool | None = None
     exclude: StrictBool | None = None
@@ -172,7 +199,7 @@ class PonderOptions(Strict):
     grace_tokens: Tokens | None = None
     close_text: str | None = None
     hint: StrictBool | None = None
-    scope: Annotated[str, Field(min_length=1)] | None = None
+    scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 
     @model_validator(mode="after")
@@ -186,17 +213,19 @@ class PonderOptions(Strict):
 class ChatCompletionRequest(Strict):
     """The body. Budgets are typed `Any` here and read by `ponder.protocol.budget`."""
 
-    model: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)]
+    model: Name | None = None
+    messages: Annotated[
+        list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+    ]
 
     thinking_token_budget: Any = None
     budget: Any = None
     thinking_budget: Any = None
     thinking: Thinking | None = None
     reasoning: Reasoning | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Name | None = None
     nvext: NvExt | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], _at_most(MOST_METADATA)] | None = None
     include_reasoning: StrictBool = True
     ponder: PonderOptions = Field(default_factory=PonderOptions)
 
@@ -215,21 +244,28 @@ class ChatCompletionRequest(Strict):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Stops = Field(default_factory=list)
-    stop_token_ids: list[TokenId] = Field(default_factory=list)
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MOST_TOKEN_IDS, fail_fast=True)] = (
+        Field(default_factory=list)
+    )
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], _at_most(MOST_TOKEN_IDS)]
+        | None
+    ) = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     # Accepted because they change nothing about the answer.
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Name | None = None
+    metadata: Annotated[dict[Name, Name], _at_most(MOST_METADATA)] | None = None
     store: StrictBool | None = None
     service_tier: Literal["auto", "default"] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    modalities: Annotated[list[Literal["text"]] | None, _NO_AUDIO] = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, _NO_AUDIO
+    ] = None
     response_format: Annotated[TextFormat | None, _NO_GRAMMAR] = None
     tools: Annotated[Empty | None, _NO_TOOLS] = None
     tool_choice: Annotated[Literal["none", "auto"] | None, _NO_TOOLS] = None

@@ -19,7 +19,8 @@ class PonderReport(BaseModel):
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
     answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
     of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
-    conversation was drawn into, also where the request opted out of being held out.
+    conversation was drawn into, also where the request opted out of being held out. `error` is the
+    code of what left this choice without an answer while others have one.
     """
 
     budget_requested: int | None
@@ -35,6 +36,7 @@ class PonderReport(BaseModel):
     answer_forced: bool
     confidence: float | None = None
     arm: ArmName = "policy"
+    error: str | None = None
 
 
 class TopLogprob(BaseModel):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
+from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
+from ponder.protocol.body import read_body
 from ponder.protocol.errors import (
     ApiError,
     internal_error,
@@ -27,18 +29,19 @@ from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server import front, operations
 from ponder.server.completion import Completion
 from ponder.server.door import Door, allowed_hosts
-from ponder.server.ledger import StateError
+from ponder.server.gate import Place
 from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
-from ponder.server.streaming import ClientGone, EventStream, run_for_client
+from ponder.server.store import StateError
+from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 from ponder.thought.errors import ThoughtError
 
 logger = logging.getLogger(__name__)
 
 _STARTED = int(time.time())
 _SHOWN = 100  # characters of what a client sent, in what it is told
-# A megabyte takes half a second to tokenise, and all streams would wait for it; what is shorter
+# A long body takes seconds to read and plan, and all streams would wait for it; what is shorter
 # than this takes less than changing threads is worth.
 _LONG_BYTES = 16384
 
@@ -90,6 +93,12 @@ async def _authorised(request: Request) -> None:
     _service(request).authorise(request.headers.get("authorization"))
 
 
+async def _place(request: Request) -> AsyncIterator[Place]:
+    """Held until the response is over, if it is not left before. A full server reads nothing."""
+    with _service(request).enter() as place:
+        yield place
+
+
 _elsewhere = APIRouter(dependencies=[Depends(_authorised)])
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
 
@@ -112,34 +121,45 @@ async def models(request: Request) -> ModelList:
     response_model=ChatCompletion,
     openapi_extra=body_of(ChatCompletionRequest),
 )
-async def chat_completions(request: Request) -> Response:
+async def chat_completions(request: Request, place: Annotated[Place, Depends(_place)]) -> Response:
     """Think within a budget, then answer."""
     service = _service(request)
-    service.admit(1)  # before a server that is full reads and tokenises more
-    body = await _body(request, service.settings.max_body_bytes)
-    asked = ChatCompletionRequest.model_validate_json(body)
-    if len(body) < _LONG_BYTES:
-        completion = service.complete(asked, request.headers)
-    else:
-        completion = await asyncio.to_thread(service.complete, asked, request.headers)
+    try:
+        async with place.time():
+            completion = await _plan(request)
+            place.grow(completion.request.n)
+    except ClientGone:
+        service.metrics.left()
+        return Response(status_code=499)
     request_id.set(completion.id)
     if completion.request.stream:
         return EventStream(
-            lambda put: service.streamed(completion, put),
+            lambda put: service.streamed(completion, place, put),
             respond=lambda error: _respond(service, error),
             last_event=lambda error: _error_event(service, error),
             headers=lambda: _headers(completion),
         )
     try:
-        reply = await run_for_client(request.receive, service.whole(completion))
+        reply = await run_for_client(request.receive, service.whole(completion, place))
     except ClientGone:
         return Response(status_code=499)
     headers = _headers(completion)
-    if len(reply.choices) == 1:
-        report = reply.choices[0].ponder
+    if completion.request.n == 1:
+        report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
         headers["x-ponder-end-cause"] = report.end_cause
-    return Response(reply.model_dump_json(), headers=headers, media_type="application/json")
+    return LongResponse(reply.parts(), headers, "application/json")
+
+
+async def _plan(request: Request) -> Completion:
+    """Read the body and plan what it asks for. Raises `ClientGone`."""
+    service = _service(request)
+    body = await _body(request, service.settings.max_body_bytes)
+    if len(body) < _LONG_BYTES:
+        return service.complete(body, request.headers)
+    planning = service.plan(body, request.headers)
+    del body  # many may wait for their turn, and be refused
+    return await run_for_client(request.receive, planning)
 
 
 @_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
@@ -157,8 +177,8 @@ async def savings(request: Request) -> SavingsReport:
 async def feedback(request: Request, response_id: str) -> Feedback:
     """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
     service = _service(request)
-    body = await _body(request, service.settings.max_body_bytes)
-    return await service.rate(response_id, FeedbackRequest.model_validate_json(body).score)
+    body = await _body(request, min(service.settings.max_body_bytes, _LONG_BYTES))
+    return await service.rate(response_id, read_body(FeedbackRequest, body).score)
 
 
 async def _not_served(request: Request) -> None:
@@ -187,20 +207,19 @@ def _headers(completion: Completion) -> dict[str, str]:
     return {"x-request-id": completion.id, **completion.trace}
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _body(request: Request, most: int) -> bytearray:
     """The request's body. Raises 413 as soon as it is too large."""
-    parts, size = [], 0
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > most:
+        body += part  # a list of parts would take twice the memory when it is joined
+        if len(body) > most:
             raise ApiError(
                 413,
                 "request_too_large",
                 f"the body is larger than {most} bytes (--max-body-bytes): shorten the messages",
                 headers={"connection": "close"},
             )
-        parts.append(part)
-    return b"".join(parts)
+    return body
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -238,7 +257,9 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     """Count an error and give it its HTTP face; what nobody planned for is logged."""
     if isinstance(error, StateError):
         logger.error("%s", error)
-        api_error: ApiError | None = ApiError(503, "state_unavailable", str(error))
+        api_error: ApiError | None = ApiError(
+            503, "state_unavailable", str(error), headers={"retry-after": "1"}
+        )
     else:
         api_error = to_api_error(error)
     if api_error is None:
@@ -247,7 +268,7 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     elif api_error.status == 502:
         logger.error("the engine failed a request", exc_info=error)
     service.metrics.failed(api_error.code, api_error.status)
-    note(code=api_error.code, param=api_error.param)
+    note(code=api_error.code, param=api_error.field)
     return api_error
 
 

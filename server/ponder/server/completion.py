@@ -1,40 +1,39 @@
-"""One chat completion: n thoughts on one prompt, told as a whole or as a stream."""
+"""One chat completion: n thoughts on one prompt."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from ponder.engine.base import Engine, Sampling, TokenLogprob
+from ponder.engine.base import Engine, Sampling
 from ponder.protocol.budget import read_ask
+from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.response import (
-    ChatCompletion,
-    Choice,
-    ChoiceLogprobs,
     CompletionTokensDetails,
     PonderReport,
     PromptTokensDetails,
-    ResponseMessage,
-    TokenLogprobEntry,
-    TopLogprob,
     Usage,
 )
 from ponder.server.model import ServedModel
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Limits
 from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
+from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.holdout import Assignment
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
-# halves the work between engine and socket.
+# halves the work between engine and socket. With log probabilities the work is theirs, and the
+# choices of a request often have theirs at the same time.
 _WHOLE_CHUNK_TOKENS = 16
-_to_json = json.JSONEncoder().encode
+_LOGPROBS_CHUNK_TOKENS = 4
+MOST_LOGPROBS = 4_000_000
+"""Log probabilities that one reply may hold: some 70 bytes of text each."""
 
 
 class Completion:
@@ -58,6 +57,7 @@ class Completion:
         self.model = model
         self.assignment = assignment
         self.prompt = model.prompt(request, read_ask(request), limits)
+        self._bound_logprobs()
         self._engine = engine
         self._sampling = _sampling(request, model)
         self._rules = AnswerRules(
@@ -72,7 +72,8 @@ class Completion:
     async def run(self, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]) -> None:
         """Run every choice to its end; `outcomes` holds what happened.
 
-        One failing choice fails the request and aborts the others.
+        One that the engine fails fails the request and aborts the others. One without an answer
+        says so in its outcome; where none has an answer, the first one's error is raised.
         """
         thoughts = [self._thought(index) for index in range(self.request.n)]
         self._thoughts = thoughts
@@ -82,12 +83,15 @@ class Completion:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(thought.run(lambda delta, index=index: emit(index, delta)))  # type: ignore[misc]
+                    group.create_task(_live(thought, partial(emit, index)))
                     for index, thought in enumerate(thoughts)
                 ]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
-        self.outcomes = [task.result() for task in tasks]
+        unanswered = [failure for task in tasks if (failure := task.result()) is not None]
+        if len(unanswered) == len(thoughts):
+            raise unanswered[0]
+        self.outcomes = [thought.outcome for thought in thoughts]
 
     @property
     def spent_tokens(self) -> int:
@@ -108,6 +112,7 @@ class Completion:
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
             arm=self.assignment.arm,
+            error=error_code(outcome.failure) if outcome.failure else None,
         )
 
     def usage(self) -> Usage:
@@ -124,6 +129,22 @@ class Completion:
                 cached_tokens=max(outcome.cached_tokens for outcome in self.outcomes)
             ),
         )
+
+    def _bound_logprobs(self) -> None:
+        """Raise 400 where a reply could hold more of them than there is memory for."""
+        request, plan = self.request, self.prompt.plan
+        if not request.logprobs:
+            return
+        each = request.n * (1 + (request.top_logprobs or 0))
+        tokens = min(plan.allowance, plan.max_answer or plan.allowance)
+        if each * tokens > MOST_LOGPROBS:
+            raise invalid_request(
+                f"{request.n} choices of up to {tokens} tokens with {request.top_logprobs or 0} "
+                f"alternatives each may have {each * tokens} log probabilities, and a reply holds "
+                f"at most {MOST_LOGPROBS}: set max_completion_tokens to {MOST_LOGPROBS // each} or "
+                f"less, or lower n or top_logprobs",
+                "logprobs",
+            )
 
     def _thought(self, index: int) -> Thought:
         sampling = self._sampling
@@ -143,112 +164,14 @@ class Completion:
         )
 
 
-class WholeReply:
-    """Gathers the deltas of every choice into one response."""
-
-    def __init__(self, completion: Completion) -> None:
-        self._completion = completion
-        count = completion.request.n
-        self._reasoning: list[list[str]] = [[] for _ in range(count)]
-        self._content: list[list[str]] = [[] for _ in range(count)]
-        self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(count)]
-
-    def emit(self, index: int, delta: ThoughtDelta | AnswerDelta) -> None:
-        if isinstance(delta, ThoughtDelta):
-            self._reasoning[index].append(delta.text)
-        else:
-            self._content[index].append(delta.text)
-            self._logprobs[index].extend(delta.logprobs)
-
-    def response(self) -> ChatCompletion:
-        completion = self._completion
-        return ChatCompletion(
-            id=completion.id,
-            created=completion.created,
-            model=completion.model.name,
-            choices=[self._choice(index) for index in range(completion.request.n)],
-            usage=completion.usage(),
-        )
-
-    def _choice(self, index: int) -> Choice:
-        completion = self._completion
-        reasoning = "".join(self._reasoning[index]) or None
-        if not completion.request.shows_reasoning:
-            reasoning = None
-        return Choice(
-            index=index,
-            message=ResponseMessage(
-                content="".join(self._content[index]),
-                reasoning=reasoning,
-                reasoning_content=reasoning,
-            ),
-            logprobs=_choice_logprobs(completion, self._logprobs[index]),
-            finish_reason=completion.outcomes[index].finish_reason,
-            ponder=completion.report(index),
-        )
-
-
-class StreamedReply:
-    """Turns deltas into server-sent events (each a `ChatCompletionChunk`).
-
-    The envelope of an event does not change within a reply, so it is encoded once.
-    """
-
-    def __init__(self, completion: Completion) -> None:
-        self._completion = completion
-        self._shows_reasoning = completion.request.shows_reasoning
-        options = completion.request.stream_options
-        self._with_usage = options is not None and options.include_usage
-        envelope = json.dumps(
-            {
-                "id": completion.id,
-                "object": "chat.completion.chunk",
-                "created": completion.created,
-                "model": completion.model.name,
-            }
-        )
-        self._head = f'data: {envelope[:-1]}, "choices": '
-        self._tail = (', "usage": null' if self._with_usage else "") + "}\n\n"
-        self._opened = [False] * completion.request.n
-
-    def event(self, index: int, delta: ThoughtDelta | AnswerDelta) -> bytes:
-        """The event that says this delta; empty for reasoning that is not shown."""
-        if isinstance(delta, AnswerDelta):
-            entries = _choice_logprobs(self._completion, delta.logprobs)
-            logprobs = entries.model_dump_json() if entries else "null"
-            return self._event(index, f'{{"content": {_to_json(delta.text)}}}', logprobs)
-        if self._shows_reasoning:
-            return self._event(index, f'{{"reasoning": {_to_json(delta.text)}}}')
-        return b""
-
-    def closing(self) -> bytes:
-        """The last chunk of every choice, usage if it was asked for, and `[DONE]`."""
-        completion = self._completion
-        events = []
-        for index, outcome in enumerate(completion.outcomes):
-            report = completion.report(index).model_dump_json()
-            end = f'"finish_reason": "{outcome.finish_reason}", "ponder": {report}'
-            events.append(self._event(index, "{}", end=end))
-        if self._with_usage:
-            usage = completion.usage().model_dump_json()
-            events.append(f'{self._head}[], "usage": {usage}}}\n\n'.encode())
-        return b"".join([*events, b"data: [DONE]\n\n"])
-
-    def _event(
-        self, index: int, delta: str, logprobs: str = "null", end: str = '"finish_reason": null'
-    ) -> bytes:
-        """One event from encoded parts; a choice's first one is preceded by its role."""
-        opening = ""
-        if not self._opened[index]:
-            self._opened[index] = True
-            opening = self._choice(index, '{"role": "assistant", "content": ""}')
-        return (opening + self._choice(index, delta, logprobs, end)).encode()
-
-    def _choice(
-        self, index: int, delta: str, logprobs: str = "null", end: str = '"finish_reason": null'
-    ) -> str:
-        choice = f'{{"index": {index}, "delta": {delta}, "logprobs": {logprobs}, {end}}}'
-        return f"{self._head}[{choice}]{self._tail}"
+async def _live(
+    thought: Thought, emit: Callable[[ThoughtDelta | AnswerDelta], None]
+) -> NoAnswerProduced | None:
+    try:
+        await thought.run(emit)
+    except NoAnswerProduced as failure:
+        return failure
+    return None
 
 
 def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
@@ -259,6 +182,7 @@ def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
         if value is not None:
             chosen[name] = value
     chosen["top_k"] = max(0, int(chosen.get("top_k", 0)))
+    whole = _LOGPROBS_CHUNK_TOKENS if request.logprobs else _WHOLE_CHUNK_TOKENS
     return Sampling(
         max_tokens=0,  # set per segment by the thought
         **chosen,  # type: ignore[arg-type]
@@ -268,31 +192,5 @@ def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
         ignore_eos=request.ignore_eos,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         logit_bias=request.logit_bias or {},
-        chunk_tokens=1 if request.stream else _WHOLE_CHUNK_TOKENS,
-    )
-
-
-def _choice_logprobs(
-    completion: Completion, entries: Sequence[TokenLogprob]
-) -> ChoiceLogprobs | None:
-    """None unless they were asked for."""
-    if not completion.request.logprobs:
-        return None
-    token_bytes = completion.model.tokenizer.token_bytes
-    wanted = completion.request.top_logprobs or 0
-
-    def top(token_id: int, logprob: float) -> TopLogprob:
-        raw = token_bytes(token_id)
-        return TopLogprob(
-            token=raw.decode("utf-8", errors="replace"), logprob=logprob, bytes=list(raw)
-        )
-
-    return ChoiceLogprobs(
-        content=[
-            TokenLogprobEntry(
-                **top(entry.token_id, entry.logprob).model_dump(),
-                top_logprobs=[top(*other) for other in entry.top[:wanted]],
-            )
-            for entry in entries
-        ]
+        chunk_tokens=1 if request.stream else whole,
     )

@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.controller import Outcome
+from ponder.thought.errors import AnswerDidNotFit
 from ponder.thought.holdout import Arm
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,10 @@ class Metrics:
         self,
         model: str,
         arms: Sequence[Arm],
+        *,
         running: Callable[[], int],
         silence: Callable[[], float],
+        reading: Callable[[], int],
         savings: Collector,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -123,6 +126,12 @@ class Metrics:
             "ponder_choices_running", "Choices being generated", registry=self._distributions
         )
         gauge.set_function(running)
+        gauge = Gauge(
+            "ponder_requests_reading",
+            "Requests being read and planned",
+            registry=self._distributions,
+        )
+        gauge.set_function(reading)
         self.connections = Gauge(
             "ponder_connections_open", "Connections of clients", registry=self._distributions
         )
@@ -167,7 +176,7 @@ class Metrics:
         self._unfinished.labels(arm).inc(completion.spent_tokens)
 
     def empty(self, arm: Arm) -> None:
-        """Count a request whose answer stayed empty."""
+        """Count an answer that stayed empty though it had room."""
         self._empty.labels(arm).inc()
 
     def unjudged(self, reason: str) -> None:
@@ -201,6 +210,8 @@ class Metrics:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
             self._truncations.labels(outcome.end_cause, arm).inc()
+        if outcome.failure and not isinstance(outcome.failure, AnswerDidNotFit):
+            self.empty(arm)
         if outcome.audited_tokens > plan.budget:
             self._violations.labels(arm).inc()
             logger.error(

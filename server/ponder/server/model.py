@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
-from ponder.protocol.errors import ApiError, invalid_request
+from ponder.protocol.errors import ApiError, cut, invalid_request
 from ponder.protocol.request import ChatCompletionRequest, Message, PonderOptions
 from ponder.protocol.response import Capabilities
+from ponder.server.logprobs import TokenTexts
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan, resolve
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.format import (
@@ -108,7 +109,9 @@ class ServedModel:
         close = self._close(request.ponder.close_text)
         messages = [_template_message(message) for message in request.messages]
         arguments = self._template_arguments(request.chat_template_kwargs or {})
-        token_ids = self._render(messages, {**arguments, **(self.form.think if self.form else {})})
+        most = limits.max_model_len
+        think = self.form.think if self.form else {}
+        token_ids = asked = self._render(messages, {**arguments, **think}, most)
         plan = self._plan(ask, limits, token_ids, close)
         if plan.budget:
             return self._hinted(Prompt(token_ids, plan, close), request.ponder.hint, ask, limits)
@@ -116,11 +119,12 @@ class ServedModel:
             return Prompt(token_ids, plan, close)
         switched = self._no_think_arguments
         if switched is not None and request.ponder.close_text is None:
-            token_ids, shown = self._render(messages, {**arguments, **switched}), ""
+            token_ids, shown = self._render(messages, {**arguments, **switched}, most), ""
         else:
             token_ids, shown = [*token_ids, *self._start_ids, *close.ids], close.shown
         # A closed thought stays closed, even where the closed prompt is the shorter one.
-        plan = replace(self._plan(ask, limits, token_ids, close), budget=0)
+        closing = max(0, len(token_ids) - len(asked))
+        plan = replace(self._plan(ask, limits, token_ids, close, closing), budget=0)
         return Prompt(token_ids, plan, close, shown)
 
     def capabilities(self, limits: Limits) -> Capabilities:
@@ -152,14 +156,28 @@ class ServedModel:
             return prompt
         return Prompt(token_ids, plan, prompt.close, hint=hint)
 
-    def _plan(self, ask: Ask, limits: Limits, token_ids: list[int], close: Close | None) -> Plan:
+    def _plan(
+        self,
+        ask: Ask,
+        limits: Limits,
+        token_ids: list[int],
+        close: Close | None,
+        closing_tokens: int = 0,
+    ) -> Plan:
+        """`closing_tokens` of the prompt are there to close the thought."""
         return resolve(
             ask,
             limits,
-            prompt_tokens=len(token_ids),
+            prompt_tokens=len(token_ids) - closing_tokens,
+            closing_tokens=closing_tokens,
             close_tokens=len(self._start_ids) + len(close.ids) if close else 0,
             thinks=self.compiled is not None,
         )
+
+    @cached_property
+    def token_texts(self) -> TokenTexts:
+        """Every token as replies write it."""
+        return TokenTexts(self.tokenizer.token_bytes)
 
     @cached_property
     def _start_ids(self) -> list[int]:
@@ -176,11 +194,17 @@ class ServedModel:
         off = self.tokenizer.render(HELLO, self.form.no_think)
         return self.form.no_think if off != self.tokenizer.render(HELLO, self.form.think) else None
 
-    def _render(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> list[int]:
+    def _render(
+        self, messages: list[dict[str, Any]], arguments: Mapping[str, Any], most: int
+    ) -> list[int]:
+        """A prompt's tokens. One that cannot have less than `most` is not encoded."""
         try:
             text = self.tokenizer.render(messages, arguments)
         except TokenizerError as error:
             raise invalid_request(str(error), "messages") from error
+        roughly = self.tokenizer.beyond(text, most)
+        if roughly is not None:
+            raise no_room(most, f"roughly {roughly}")
         return self.tokenizer.encode(text)
 
     def _template_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +220,7 @@ class ServedModel:
         for name in given:
             if name not in free:
                 raise invalid_request(
-                    f"chat_template_kwargs.{name} is not for a request to set: this model's "
+                    f"chat_template_kwargs.{cut(name)} is not for a request to set: this model's "
                     f"template takes {', '.join(sorted(free))}; leave it out",
                     f"chat_template_kwargs.{name}",
                 )

@@ -6,38 +6,43 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from ponder.engine.base import Engine, EngineDeadError
+from ponder.protocol.body import read_body
 from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
+from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.request import ChatCompletionRequest
-from ponder.protocol.response import ChatCompletion
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server import logs
-from ponder.server.completion import Completion, StreamedReply, WholeReply
-from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
+from ponder.server.completion import Completion
+from ponder.server.gate import Gate, Place
+from ponder.server.ledger import Ledger
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
+from ponder.server.reply import StreamedReply, WholeReply
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
+from ponder.server.store import FEEDBACK_DAYS, Entry, StateError
 from ponder.server.traces import PROPAGATED, RequestSpan, Traces
 from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
-from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.holdout import ARMS
 from ponder.thought.outcome import ThoughtDelta
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
+STATE_SECONDS = 1.0  # that a scrape waits for the state file
 
 
 class Service:
-    """State of one server process. `draining` and `dead` are one-way."""
+    """State of one server process. `dead` is one-way."""
 
     def __init__(
         self,
@@ -63,19 +68,27 @@ class Service:
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],
-            running=lambda: self.running,
+            running=lambda: self.gate.running,
+            reading=lambda: self.gate.reading,
             silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
         )
         self._verifier = verifier
         self._traces = traces
         self._judged: set[asyncio.Task[None]] = set()
-        self._places: set[asyncio.Timeout] = set()
-        self._less = asyncio.Event()  # something ended
-        self.running = 0
-        self.draining = False
-        self._cut = False
+        self.gate = Gate(settings.max_running, settings.request_timeout)
+        # Two at once bound what long prompts take of the memory and of the loop's time.
+        self._planners = ThreadPoolExecutor(2, "plan")
         self.dead = False
+
+    @property
+    def running(self) -> int:
+        """Choices being generated."""
+        return self.gate.running
+
+    @property
+    def draining(self) -> bool:
+        return self.gate.draining
 
     @property
     def ready(self) -> bool:
@@ -91,32 +104,69 @@ class Service:
         keys = [key.get_secret_value() for key in self.settings.api_key]
         if not keys:
             return
-        scheme, _, given = (header or "").partition(" ")
+        scheme, _, rest = (header or "").partition(" ")
+        given = rest.strip()
         matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
-        if scheme.lower() != "bearer" or not any(matches):
-            raise ApiError(
-                401,
-                "invalid_api_key",
-                "this server wants an API key: send it as `Authorization: Bearer KEY`",
-                headers={"www-authenticate": "Bearer"},
-            )
+        if scheme.lower() == "bearer" and any(matches):
+            return
+        if scheme.lower() == "bearer" and given:
+            message = "this API key is none of this server's: check it, or ask its operator for one"
+        else:
+            message = "this server wants an API key: send it as `Authorization: Bearer KEY`"
+        challenge = {"www-authenticate": "Bearer"}
+        raise ApiError(401, "invalid_api_key", message, headers=challenge)
 
-    def complete(self, request: ChatCompletionRequest, headers: Mapping[str, str]) -> Completion:
-        """Plan a request. Raises everything the request itself is at fault for.
+    def enter(self) -> AbstractContextManager[Place]:
+        """A place for a request that is about to be read. Raises 503."""
+        if self.dead:
+            raise EngineDeadError("the engine died")
+        return self.gate.enter()
+
+    async def plan(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
+        """Read and plan a long request beside the others, which go on meanwhile.
+
+        A refusal comes without its traceback: the frames in it hold the whole prompt.
+        """
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._planners, self._complete_or_refuse, body, headers)
+        del body
+        planned = await work
+        if isinstance(planned, ApiError):
+            raise planned
+        return planned
+
+    def _complete_or_refuse(
+        self, body: bytearray, headers: Mapping[str, str]
+    ) -> Completion | ApiError:
+        try:
+            return self.complete(body, headers)
+        except Exception as error:
+            refusal = to_api_error(error)
+            if refusal is None:
+                raise
+        refusal.__context__ = refusal.__cause__ = None
+        return refusal.with_traceback(None)
+
+    def complete(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
+        """Read and plan a request. Raises everything the request itself is at fault for.
 
         The headers may name its conversation and its trace. A held-out conversation keeps the
         ceilings and what the client asks for, and goes without what the operator does to save.
         """
+        request = read_body(ChatCompletionRequest, body)
         if request.model is not None and request.model != self.model.name:
             raise ApiError(
                 404,
                 "model_not_found",
-                f"the model {request.model!r} is not served here: ask for {self.model.name!r}",
+                f"the model {quoted(request.model)} is not served here: ask for "
+                f"{self.model.name!r}",
                 param="model",
             )
         said = read_conversation(request, headers.get(CONVERSATION_HEADER))
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
+        if said is None:
+            assignment = replace(assignment, conversation=None)
         model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unhinted, replace(limits, default=UNLIMITED)
@@ -125,24 +175,29 @@ class Service:
             completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
         return completion
 
-    async def whole(self, completion: Completion) -> ChatCompletion:
-        """Run a completion and return it whole."""
+    async def whole(self, completion: Completion, place: Place) -> WholeReply:
+        """Run a completion and return all that it said."""
         reply = WholeReply(completion)
-        await self._run(completion, reply.emit)
-        return reply.response()
+        await self._run(completion, place, reply.emit)
+        return reply
 
-    async def streamed(self, completion: Completion, put: Callable[[bytes], None]) -> None:
+    async def streamed(
+        self, completion: Completion, place: Place, put: Callable[[bytes], None]
+    ) -> None:
         """Run a completion and put its events as they come."""
         reply = StreamedReply(completion)
-        await self._run(completion, lambda index, delta: put(reply.event(index, delta)))
+        await self._run(completion, place, lambda index, delta: put(reply.event(index, delta)))
         put(reply.closing())
 
     async def exposition(self) -> bytes:
         """All metrics; where the state cannot be read, the savings are as they last were."""
         try:
-            await self.ledger.refresh()
+            async with asyncio.timeout(STATE_SECONDS):
+                await self.ledger.refresh()
         except StateError as error:
             logger.error("%s", error)
+        except TimeoutError:
+            logger.error("the state file was not read within %g seconds", STATE_SECONDS)
         return self.metrics.render()
 
     async def savings(self) -> SavingsReport:
@@ -155,14 +210,17 @@ class Service:
             raise ApiError(
                 404,
                 "response_not_found",
-                f"no response {response!r} is known here: send the `id` of a response that is "
-                f"complete and at most {FEEDBACK_DAYS:g} days old",
+                f"no response {quoted(response)} is known here: send the `id` of a response that "
+                f"is complete and at most {FEEDBACK_DAYS:g} days old",
                 param="id",
             )
         return Feedback(id=response, score=score)
 
     async def _run(
-        self, completion: Completion, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]
+        self,
+        completion: Completion,
+        place: Place,
+        emit: Callable[[int, ThoughtDelta | AnswerDelta], None],
     ) -> None:
         """Run a completion and charge it with what it spent, however it ends.
 
@@ -176,7 +234,7 @@ class Service:
             emit(index, delta)
 
         try:
-            async with self._place(completion.request.n):
+            async with place.time():
                 span = self._traces.begin(completion) if self._traces is not None else None
                 try:
                     await completion.run(heard if self._verifier else emit)
@@ -190,17 +248,19 @@ class Service:
             self.metrics.left()
             logs.note(code="client_disconnected")
             raise
+        finally:
+            place.leave()  # however slowly the client takes what was said
         if self._verifier is not None:
-            for answer in answers:
-                task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
-                self._judged.add(task)
-                task.add_done_callback(self._judged_one)
+            texts = ["".join(answer) for answer in answers]
+            task = asyncio.create_task(self._judge(self._verifier, completion, texts))
+            self._judged.add(task)
+            task.add_done_callback(self._judged.discard)
 
     def _account(
         self, completion: Completion, span: RequestSpan | None, error: BaseException | None
     ) -> None:
         empty = isinstance(error, NoAnswerProduced)
-        if empty:
+        if empty and not isinstance(error, AnswerDidNotFit):
             self.metrics.empty(completion.assignment.arm)
         self.ledger.record(charge(completion, empty))
         if span is not None:
@@ -218,78 +278,27 @@ class Service:
             error=error and type(error).__name__,
         )
 
-    async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
-        """Record a score; one that does not come is counted, and is no low one."""
+    async def _judge(self, verifier: Verifier, completion: Completion, answers: list[str]) -> None:
+        """Record the scores; one that does not come is counted, and is no low one."""
         turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
+        scores: list[float] = []
+
+        async def judge(answer: str) -> None:
+            try:
+                score = await verifier.score(turns, answer)
+            except VerifierFailure as failure:
+                logger.warning("%s", failure)
+                self.metrics.unjudged(failure.reason)
+                return
+            if score is not None:
+                scores.append(score)
+
         try:
-            score = await verifier.score(turns, answer)
-        except VerifierFailure as failure:
-            logger.warning("%s", failure)
-            self.metrics.unjudged(failure.reason)
-            return
-        if score is not None:
-            self.ledger.record(Entry(completion.assignment, {"verifier": (1.0, score)}))
-
-    def _judged_one(self, task: asyncio.Task[None]) -> None:
-        self._judged.discard(task)
-        self._less.set()
-
-    @asynccontextmanager
-    async def _place(self, choices: int) -> AsyncIterator[None]:
-        """Hold a place for each choice, for as long as a request may take.
-
-        Raises 503 rather than queue without bound, and 504 when the time is up.
-        """
-        self.admit(choices)
-        self.running += choices
-        place = asyncio.timeout(self.settings.request_timeout)
-        self._places.add(place)
-        try:
-            async with place:
-                yield
-        except TimeoutError as error:
-            if self._cut:
-                raise self._leaving("was shut down before the answer was there") from error
-            raise ApiError(
-                504,
-                "deadline_exceeded",
-                f"the request took longer than {self.settings.request_timeout:g} seconds "
-                f"(--request-timeout): ask for fewer tokens",
-                headers=NO_RETRY,
-            ) from error
+            await asyncio.gather(*map(judge, answers))
         finally:
-            self._places.discard(place)
-            self.running -= choices
-            self._less.set()
-
-    def admit(self, choices: int) -> None:
-        """Raise 503 where there is no place, or no server any more."""
-        if self.dead:
-            raise EngineDeadError("the engine died; this server is about to exit")
-        if self.draining:
-            raise self._leaving("is shutting down")
-        if choices > self.settings.max_running:
-            raise invalid_request(
-                f"n is {choices}, but this server generates at most "
-                f"{self.settings.max_running} choices at once (--max-running): lower n",
-                "n",
-            )
-        if self.running + choices > self.settings.max_running:
-            raise ApiError(
-                503,
-                "overloaded",
-                f"{self.running} choices are being generated and at most "
-                f"{self.settings.max_running} may be (--max-running): try again in a moment",
-                headers={"retry-after": "1"},
-            )
-
-    def _leaving(self, why: str) -> ApiError:
-        return ApiError(
-            503,
-            "draining",
-            f"this server {why}: send the request to another one",
-            headers={"retry-after": "1"},
-        )
+            if scores:
+                measures = {"verifier": (float(len(scores)), sum(scores))}
+                self.ledger.record(Entry(completion.assignment, measures))
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Refuse what is new, and return when all that runs has ended and is accounted for.
@@ -297,7 +306,7 @@ class Service:
         What has not ended by itself after the drain timeout, or once `hurry` is set, ends with an
         error.
         """
-        self.draining = True
+        self.gate.draining = True
         ended, hurried = asyncio.create_task(self._ended()), asyncio.create_task(hurry.wait())
         await asyncio.wait(
             (ended, hurried),
@@ -307,25 +316,23 @@ class Service:
         hurried.cancel()
         if not ended.done():
             logger.warning(
-                "%s: %d running choices are cut, and %d answers go without the verifier's score",
+                "%s: %d running choices are cut, and the answers of %d requests go without "
+                "the verifier's score",
                 "another signal came"
                 if hurry.is_set()
                 else f"{self.settings.drain_timeout} s are over (--drain-timeout)",
                 self.running,
                 len(self._judged),
             )
-            self._cut = True
-            for place in self._places:
-                if not place.expired():
-                    place.reschedule(0)
+            self.gate.shut()
             for task in self._judged:
                 task.cancel()
             await ended
 
     async def _ended(self) -> None:
-        while self.running or self._judged:
-            self._less.clear()
-            await self._less.wait()
+        await self.gate.emptied()
+        while self._judged:
+            await asyncio.wait(self._judged)
 
     async def watch_engine(self) -> None:
         """Return once the engine is dead; until then ask it every second."""

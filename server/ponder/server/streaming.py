@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 15.0
+_PIECE_BYTES = 1 << 18
 _KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -58,6 +68,35 @@ async def _watched(receive: Receive, work: asyncio.Task[Any]) -> AsyncIterator[a
         await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # whoever left the block early did not want it
+
+
+class LongResponse(Response):
+    """A response whose parts are written one after the other, and never joined."""
+
+    def __init__(
+        self, parts: Sequence[bytes | bytearray], headers: Mapping[str, str], media_type: str
+    ) -> None:
+        size = {"content-length": str(sum(map(len, parts)))}
+        super().__init__(headers={**headers, **size}, media_type=media_type)
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for part in _pieces(self._parts):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _pieces(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """The same bytes, `_PIECE_BYTES` at a time."""
+    gathered = bytearray()
+    for part in parts:
+        for start in range(0, len(part), _PIECE_BYTES):
+            gathered += part[start : start + _PIECE_BYTES]
+            if len(gathered) >= _PIECE_BYTES:
+                yield bytes(gathered)
+                gathered.clear()
+    yield bytes(gathered)
 
 
 class Outbox:

@@ -84,16 +84,25 @@ def default_grace(budget: int) -> int:
 
 
 def resolve(
-    ask: Ask, limits: Limits, *, prompt_tokens: int, close_tokens: int, thinks: bool
+    ask: Ask,
+    limits: Limits,
+    *,
+    prompt_tokens: int,
+    close_tokens: int,
+    thinks: bool,
+    closing_tokens: int = 0,
 ) -> Plan:
     """The effective budget is the smallest of what was asked and what every limit leaves.
+
+    `closing_tokens` follow the prompt's and close a thought that is not to be; `close_tokens` are
+    what a cut will append.
 
     Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
     reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
     that does not think) and `InvalidBudget` (a minimum above the maximum). An effort is no number
     that a user insists on: it is clamped. The reserve is at least one token.
     """
-    allowance, allowance_source = _allowance(ask, limits, prompt_tokens)
+    allowance, allowance_source = _allowance(ask, limits, prompt_tokens, closing_tokens)
     reserve = _reserve(ask, allowance, allowance_source)
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
@@ -142,17 +151,23 @@ def resolve(
     )
 
 
+def no_room(max_model_len: int, tokens: str) -> ContextLengthExceeded:
+    """The error of a prompt that has so many tokens."""
+    return ContextLengthExceeded(
+        f"this model's context is {max_model_len} tokens and the prompt has {tokens}, which leaves "
+        f"no room for an answer: shorten the messages",
+        "messages",
+    )
+
+
 def _allowance(
-    ask: Ask, limits: Limits, prompt_tokens: int
+    ask: Ask, limits: Limits, prompt_tokens: int, closing_tokens: int
 ) -> tuple[int, Literal["max_completion_tokens", "context"]]:
     """Tokens for thought + close + answer, and which limit sets them."""
-    room = limits.max_model_len - prompt_tokens
+    room = limits.max_model_len - prompt_tokens - closing_tokens
     if room < 1:
-        raise ContextLengthExceeded(
-            f"this model's context is {limits.max_model_len} tokens and the prompt has "
-            f"{prompt_tokens}, which leaves no room for an answer: shorten the messages",
-            "messages",
-        )
+        closing = f" and {closing_tokens} more that close its thought" if closing_tokens else ""
+        raise no_room(limits.max_model_len, f"{prompt_tokens}{closing}")
     if ask.max_completion_tokens is not None and ask.max_completion_tokens <= room:
         return ask.max_completion_tokens, "max_completion_tokens"
     return room, "context"

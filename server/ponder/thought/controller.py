@@ -21,7 +21,7 @@ from dataclasses import replace
 from ponder.engine.base import Engine, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
-from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.format import Close, CompiledFormat
 from ponder.thought.outcome import EndCause, Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
@@ -31,6 +31,7 @@ __all__ = ["AnswerRules", "Emit", "EndCause", "Outcome", "Thought", "ThoughtDelt
 
 Emit = Callable[[ThoughtDelta | AnswerDelta], None]
 
+_LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
 _LENGTH_SOURCES = ("max_completion_tokens", "context")
 
 
@@ -123,6 +124,8 @@ class Thought:
                     break
             if text := reader.take_text():
                 emit(ThoughtDelta(text))
+            if reader.opened:
+                segment.forget(read)
         self.outcome.thought_ended_at = time.perf_counter()
 
         if reader.opened and verdict is not Verdict.ENDED:
@@ -234,13 +237,26 @@ class Thought:
             segment = self._request(self._answer_sampling(least))
             await self._read_answer(segment, emit)
         if self._empty(segment):
-            most = self._plan.max_answer
-            bound = most is not None and self._answered() >= most
-            limit = "ponder.max_answer_tokens" if bound else "max_completion_tokens"
-            raise NoAnswerProduced(
-                f"the model produced no answer in {outcome.completion_tokens} tokens: "
-                f"raise {limit}, or sample with a higher temperature"
+            raise self._failed()
+
+    def _failed(self) -> NoAnswerProduced:
+        """Why there is no answer: the request left it no room, or the model had none."""
+        outcome, most = self.outcome, self._plan.max_answer
+        bound = most is not None and self._answered() >= most
+        limit = "ponder.max_answer_tokens" if bound else "max_completion_tokens"
+        remedy = f"raise {limit}, or sample with a higher temperature"
+        room = self._answered() + outcome.retry_tokens
+        if self._left() <= 0 and room < _LEAST_ROOM:
+            outcome.failure = AnswerDidNotFit(
+                f"no more than {room} tokens were left for an answer, and the model began it with "
+                f"blank: {remedy}",
+                limit,
             )
+        else:
+            outcome.failure = NoAnswerProduced(
+                f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
+            )
+        return outcome.failure
 
     async def _read_answer(self, segment: Segment, emit: Emit) -> None:
         """Feed the writer until the engine finishes, a stop string appears or the cap is hit.
@@ -269,6 +285,7 @@ class Thought:
             outcome.answer_tokens += 1
             if index < last:
                 writer.feed(segment.sampled[index], segment.logprob(index))
+        segment.forget(len(segment.sampled))
 
     def _empty(self, segment: Segment) -> bool:
         """No answer came, and not by the user's own stop string or stop token."""

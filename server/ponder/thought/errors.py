@@ -7,6 +7,7 @@ ThoughtError
 ├── ContextLengthExceeded   the prompt leaves no room for an answer
 ├── InvalidCloseText        it does not hold the end marker exactly once
 └── NoAnswerProduced        the invariant's alarm: the answer stayed empty after a retry
+    └── AnswerDidNotFit     it had next to no room, which is the request's doing
 """
 
 from __future__ import annotations
@@ -41,4 +42,8 @@ class InvalidCloseText(ThoughtError):
 
 
 class NoAnswerProduced(ThoughtError):
+    pass
+
+
+class AnswerDidNotFit(NoAnswerProduced):
     pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from ponder.thought.errors import NoAnswerProduced
 
 EndCause = Literal["natural", "budget", "length", "disabled"]
 FinishReason = Literal["stop", "length"]
@@ -23,7 +25,8 @@ class Outcome:
     completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer.
     `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
     tokens counted again, from the ids that the answer followed on and not by the reader. The
-    `*_at` are `time.perf_counter` seconds, None for what did not happen.
+    `*_at` are `time.perf_counter` seconds, None for what did not happen. `failure` is why there is
+    no answer.
     """
 
     end_cause: EndCause = "natural"
@@ -39,6 +42,7 @@ class Outcome:
     thought_ended_at: float | None = None
     first_answer_at: float | None = None
     ended_at: float | None = None
+    failure: NoAnswerProduced | None = field(default=None, compare=False)
 
     @property
     def completion_tokens(self) -> int:

@@ -30,6 +30,7 @@ class Segment:
     sampled: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
+    _forgotten: int = 0
 
     async def read(self) -> Chunk:
         """Wait for the next chunk and record it."""
@@ -49,7 +50,12 @@ class Segment:
         self.finish = finish
 
     def logprob(self, index: int) -> TokenLogprob | None:
-        return self.logprobs[index] if self.logprobs else None
+        return self.logprobs[index - self._forgotten] if self.logprobs else None
+
+    def forget(self, end: int) -> None:
+        """Drop the log probabilities before `end`: they take a kilobyte a token."""
+        del self.logprobs[: end - self._forgotten]
+        self._forgotten = end
 
     @property
     def at_eos(self) -> bool:

@@ -117,7 +117,7 @@ def test_scores_are_waited_for(
 def test_a_full_server_refuses_before_it_reads(serve: Serve) -> None:
     """Its refusal does not wait for a body, which never comes here."""
     running = serve()
-    running.service.draining = True
+    running.service.gate.draining = True
     url = httpx.URL(running.url)
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: ponder\r\ncontent-length: 1000\r\n\r\n"
     with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE) as connection:

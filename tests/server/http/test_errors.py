@@ -9,6 +9,8 @@ import openai
 import pytest
 
 from ponder.engine.base import EngineError
+from ponder.engine.scripted import Script, say
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from waiting import wait_until
 
 from .conftest import Running, Serve
@@ -166,6 +168,22 @@ def test_keys_are_asked_for_and_checked(serve: Serve) -> None:
     assert httpx.get(f"{running.url}/healthz").status_code == 200
 
 
+def test_a_wrong_key_is_told_from_a_missing_one(serve: Serve) -> None:
+    running = serve(api_key="one")
+
+    def said(authorization: str | None) -> str:
+        headers = {"authorization": authorization} if authorization is not None else {}
+        answer = httpx.get(f"{running.url}/v1/models", headers=headers)
+        assert answer.status_code == 401
+        message: str = answer.json()["error"]["message"]
+        return message
+
+    assert "is none of this server's" in said("Bearer two")
+    for missing in (None, "Bearer", "Basic one"):
+        assert "wants an API key" in said(missing)
+    running.service.authorise("Bearer  one \t")  # a blank after it is forgiven
+
+
 def test_close_texts_must_be_allowed(serve: Serve) -> None:
     allowed = "\nTime is up.\n</think>\n\n"
     running = serve("thinking for ever", "ok", "ok", allowed_close_text=[allowed])
@@ -192,12 +210,76 @@ def test_large_bodies_are_refused(serve: Serve) -> None:
 def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> None:
     running = serve("thought</think>" + "\n" * 100)
     with pytest.raises(openai.InternalServerError) as caught:
-        running.ask(ponder={"max_answer_tokens": 5})
+        running.ask(ponder={"max_answer_tokens": 20})
     assert caught.value.body["code"] == "no_answer_produced"  # type: ignore[index]
     assert caught.value.response.headers["x-should-retry"] == "false"
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_empty_answers_total{arm="policy"} 1.0' in metrics
     assert 'ponder_errors_total{code="no_answer_produced",status="500"} 1.0' in metrics
+
+
+def test_an_answer_that_had_no_room_is_the_requests_fault(serve: Serve) -> None:
+    running = serve("thought</think>" + "\n" * 100)
+    error = refused(running, openai.BadRequestError, ponder={"max_answer_tokens": 5})
+    assert (error["code"], error["param"]) == ("answer_did_not_fit", "ponder.max_answer_tokens")
+    assert "raise ponder.max_answer_tokens" in error["message"]
+    running = serve("\n\n\n")
+    error = refused(running, openai.BadRequestError, max_tokens=1)
+    assert (error["code"], error["param"]) == ("answer_did_not_fit", "max_completion_tokens")
+    metrics = httpx.get(f"{running.url}/metrics").text
+    assert 'ponder_empty_answers_total{arm="policy"} 0.0' in metrics
+
+
+def some_blank(files: ModelFiles, blank: set[int]) -> Script:
+    """A script whose requests of these numbers say nothing but blank."""
+    vocabulary = HFTokenizer(files.directory)
+    texts = ["\n" * 40 if number in blank else "42" for number in range(9)]
+    return say(*texts, vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_choice_without_an_answer_leaves_the_others_theirs(
+    serve: Serve, files: ModelFiles, stream: bool
+) -> None:
+    running = serve(script=some_blank(files, {1, 3}))
+    asked = {"n": 3, "budget": 0, "ponder": {"max_answer_tokens": 20}}
+    reply = running.ask(stream=stream, **asked)
+    said, errors = ["", "", ""], {}
+    for part in reply if stream else [reply]:
+        for choice in part.choices:
+            said[choice.index] += (choice.delta if stream else choice.message).content or ""
+            if choice.finish_reason:
+                errors[choice.index] = choice.ponder["error"]
+    assert said == ["42", "", "42"]
+    assert errors == {0: None, 1: "no_answer_produced", 2: None}
+    metrics = httpx.get(f"{running.url}/metrics").text
+    assert 'ponder_empty_answers_total{arm="policy"} 1.0' in metrics
+
+
+def test_no_choice_with_an_answer_is_an_error(serve: Serve, files: ModelFiles) -> None:
+    running = serve(script=some_blank(files, set(range(9))))
+    error = refused(
+        running, openai.InternalServerError, n=3, budget=0, ponder={"max_answer_tokens": 20}
+    )
+    assert error["code"] == "no_answer_produced"
+
+
+def test_a_prompt_next_to_the_context_is_counted_without_the_close(serve: Serve) -> None:
+    tokens = serve().ask().usage.prompt_tokens
+    running = serve(max_model_len=tokens + 2)
+    error = refused(running, openai.BadRequestError)
+    assert error["code"] == "context_length_exceeded"
+    closing = len(running.service.model.compiled.close.ids)  # type: ignore[union-attr]
+    assert f"the prompt has {tokens} and {closing} more that close its thought" in error["message"]
+
+
+def test_log_probabilities_have_a_bound(serve: Serve) -> None:
+    running = serve(max_model_len=100_000)
+    asked = {"logprobs": True, "top_logprobs": 19, "n": 4}
+    error = refused(running, openai.BadRequestError, **asked)
+    assert error["param"] == "logprobs"
+    assert "set max_completion_tokens to 50000 or less" in error["message"]
+    assert running.ask(**asked, max_tokens=50_000).choices[3].logprobs.content
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:
@@ -274,7 +356,7 @@ def test_over_the_admission_limit_is_overloaded(serve: Serve) -> None:
 
 def test_a_draining_server_refuses_and_is_not_ready(serve: Serve) -> None:
     running = serve()
-    running.service.draining = True
+    running.service.gate.draining = True
     assert refused(running, openai.InternalServerError)["code"] == "draining"
     assert httpx.get(f"{running.url}/readyz").status_code == 503
     assert httpx.get(f"{running.url}/healthz").status_code == 200

@@ -15,6 +15,7 @@ from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
 _TIMEOUT_S = 600.0
 _BUSY = (429, 503)
+_UNANSWERED = ("no_answer_produced", "answer_did_not_fit")
 _PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
 
 _PONDER_LACKS: dict[Mode, str] = {
@@ -120,7 +121,7 @@ class HttpResponder:
         return _reply(completion)
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON of a reply; `no_answer_produced` is one too, any other failure is an error."""
+        """The JSON of a reply; one without an answer is one too, any other failure is an error."""
         for attempt in range(_PATIENCE):
             try:
                 response = await self._http.request(method, self._url + path, json=body)
@@ -133,7 +134,7 @@ class HttpResponder:
             if response.status_code not in _BUSY:
                 break
             await asyncio.sleep(2**attempt)
-        unanswered = _error_code(content) == "no_answer_produced"
+        unanswered = _error_code(content) in _UNANSWERED
         if response.is_error and not unanswered:
             remedy = ": name a key with --api-key" if response.status_code == 401 else ""
             raise ResponderError(

@@ -1,0 +1,136 @@
+"""The gate: how many requests are inside, for how long, and how the last ones leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
+
+
+class Gate:
+    """At most `most` places are taken at once, each for at most `seconds`.
+
+    `reading` requests hold one place each, `running` counts the choices that are generated.
+    `draining` is one-way: nobody new comes in, and whoever is inside goes on.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most = most
+        self.seconds = seconds
+        self.reading = 0
+        self.running = 0
+        self.draining = False
+        self.cut = False
+        self._places: set[Place] = set()
+        self._left = asyncio.Event()
+
+    @contextmanager
+    def enter(self) -> Iterator[Place]:
+        """A place for a request that is about to be read. Raises 503 rather than queue."""
+        if self.draining:
+            raise draining("is shutting down")
+        self._admit(1)
+        place = Place(self)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            self.leave(place)
+
+    def grow(self, place: Place, choices: int) -> None:
+        """The request is planned: it takes a place for each choice instead. Raises 400 and 503."""
+        if choices > self.most:
+            raise invalid_request(
+                f"n is {choices}, but this server generates at most {self.most} choices at once "
+                f"(--max-running): lower n",
+                "n",
+            )
+        self._admit(choices - 1)
+        self.reading -= 1
+        self.running += choices
+        place.choices = choices
+
+    def leave(self, place: Place) -> None:
+        """Free the place; for one that was left before, nothing."""
+        if place not in self._places:
+            return
+        self._places.remove(place)
+        self.running -= place.choices
+        self.reading -= not place.choices
+        self._left.set()
+
+    async def emptied(self) -> None:
+        while self._places:
+            self._left.clear()
+            await self._left.wait()
+
+    def shut(self) -> None:
+        """The time of everybody inside is up."""
+        self.cut = True
+        for place in self._places:
+            place.hurry()
+
+    def _admit(self, more: int) -> None:
+        if self.running + self.reading + more > self.most:
+            raise ApiError(
+                503,
+                "overloaded",
+                f"{self.running} choices are being generated and {self.reading} requests read, and "
+                f"at most {self.most} may be (--max-running): try again in a moment",
+                headers={"retry-after": "1"},
+            )
+
+
+class Place:
+    """What one request holds, from its body's first byte until its last choice has ended."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.choices = 0
+        self._gate = gate
+        self._ends_at = asyncio.get_running_loop().time() + gate.seconds
+        self._clock: asyncio.Timeout | None = None
+        gate.reading += 1
+
+    def grow(self, choices: int) -> None:
+        self._gate.grow(self, choices)
+
+    def leave(self) -> None:
+        self._gate.leave(self)
+
+    def hurry(self) -> None:
+        self._ends_at = 0.0
+        if self._clock is not None and not self._clock.expired():
+            self._clock.reschedule(0.0)
+
+    @asynccontextmanager
+    async def time(self) -> AsyncIterator[None]:
+        """What is done inside ends when the time is up, with 504; when the gate is shut, 503."""
+        clock = self._clock = asyncio.timeout_at(self._ends_at)
+        try:
+            async with clock:
+                yield
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            if self._gate.cut:
+                raise draining("was shut down before the answer was there") from error
+            raise ApiError(
+                504,
+                "deadline_exceeded",
+                f"the request took longer than {self._gate.seconds:g} seconds "
+                f"(--request-timeout): ask for fewer tokens",
+                headers=NO_RETRY,
+            ) from error
+        finally:
+            self._clock = None
+
+
+def draining(why: str) -> ApiError:
+    return ApiError(
+        503,
+        "draining",
+        f"this server {why}: send the request to another one",
+        headers={"retry-after": "1"},
+    )
