@@ -67,7 +67,7 @@ def test_a_conversation(server: ScriptedServer, terminal: Terminal) -> None:
     terminal.type("/clear")
     assert "forgotten" in terminal.wait_for_prompt()
     terminal.type("/etc/hosts is what?")
-    terminal.wait_for("answer 7 tokens")
+    assert "answer 7 tokens" in terminal.wait_for_prompt()
     assert server.asked[2]["messages"] == [{"role": "user", "content": "/etc/hosts is what?"}]
     terminal.type("/quit")
     assert terminal.leaves_with() == 0
@@ -323,7 +323,7 @@ def test_a_dumb_terminal_is_enough(server: ScriptedServer, start: Start) -> None
     terminal.wait_for("› ")
     terminal.type("3 + 4?")
     terminal.wait_for("answer 7 tokens")
-    terminal.end_of_input()
+    terminal.type("/quit")
     assert terminal.leaves_with() == 0
     assert questions(server) == ["3 + 4?"]
 
