@@ -25,21 +25,19 @@ class Command(NamedTuple):
 
 
 SERVER = "'ponder[cpu]', or 'ponder[gpu]' where there is an NVIDIA GPU"
+TRAINER = "'ponder[train]', or make train in a clone of the repository"
 COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
     "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
     "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
-    "train": Command(
-        "ponder.training.commands.train", "train a checkpoint from a recipe", "'ponder[train]'"
-    ),
+    "train": Command("ponder.training.commands.train", "train a checkpoint from a recipe", TRAINER),
     "eval": Command(
         "ponder.training.commands.evaluate",
         "accuracy and tokens per budget",
-        "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'",
+        "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a "
+        "clone of the repository, make train installs both",
     ),
-    "study": Command(
-        "ponder.training.commands.study", "reproduce the papers' claims", "'ponder[train]'"
-    ),
+    "study": Command("ponder.training.commands.study", "reproduce the papers' claims", TRAINER),
     "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),
 }
 

@@ -128,7 +128,8 @@ def test_what_is_not_installed_is_said_before_anything_loads(
     monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "trl" else name)
     argv = ["train", "tiny-hbpo", "--base", str(BASE["tiny-hbpo"]), "--out", str(tmp_path / "out")]
     assert main(argv) == 1
-    assert "needs trl, which is missing: pip install 'ponder[train]'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "needs trl, which is missing: pip install 'ponder[train]', or make train" in said
     assert not (tmp_path / "out").exists()
 
 
