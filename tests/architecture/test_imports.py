@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {
+    "cage": "server/ponder/cage",
     "thought": "server/ponder/thought",
     "engine": "server/ponder/engine",
     "protocol": "server/ponder/protocol",
@@ -25,6 +26,9 @@ ROOMS = {
     "environment": "clients/ponder/environment",
 }
 FORBIDDEN = [
+    ("cage", "ponder.training.tasks.base"),
+    ("cage", "ponder.server.verifier"),
+    ("cage", "numpy"),
     ("thought", "pydantic"),
     ("thought", "ponder.engine.scripted"),
     ("engine", "ponder.thought.budget"),
@@ -105,6 +109,10 @@ def test_the_thought_needs_the_standard_library_only() -> None:
     """import-linter can only forbid by name; this forbids everything that is not named."""
     thought = ROOT / ROOMS["thought"]
     assert strangers(thought, ("ponder.thought", "ponder.engine.base")) == []
+
+
+def test_the_cage_needs_the_standard_library_only() -> None:
+    assert strangers(ROOT / ROOMS["cage"], ("ponder.cage",)) == []
 
 
 def test_algorithms_need_torch_only() -> None:

@@ -40,6 +40,8 @@ class Work(BaseModel):
     out: Path | None = Field(None, description="where to")
     seed: int | None = Field(None, description="seed")
     report: Path | None = Field(None, alias="json", description="where to write the numbers")
+    dry: bool = Field(False, description="only say what would be done")
+    loud: bool | None = Field(None, description="say more")
     secret: SecretStr | None = Field(None, min_length=3, description="a secret")
 
     @field_validator("out")
@@ -114,6 +116,19 @@ def test_flags_switch_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THING_QUIET", "true")
     assert serve().quiet
     assert not serve("--no-quiet").quiet
+
+
+def test_what_is_off_unless_it_is_given_has_no_other_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only the environment, or a default of the server's, could have switched it on."""
+    assert (work("tiny", "--dry").dry, work("tiny").dry) == (True, False)
+    assert (work("tiny", "--no-loud").loud, work("tiny").loud) == (False, None)
+    with pytest.raises(SystemExit):
+        work("--help")
+    said = capsys.readouterr().out
+    assert "--no-loud" in said
+    assert "--no-dry" not in said
 
 
 def test_what_follows_two_dashes_passes_unchanged() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -27,6 +28,7 @@ from ponder.training.commands.train import run as command
 from ponder.training.methods import Method
 from ponder.training.recipe import RecipeError, recipe_sha256
 from ponder.training.tasks.workers import Verdict
+from ponder.training.watch import quieten
 from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
 
 MEASURED = {
@@ -130,6 +132,50 @@ def test_adapters_are_merged_into_what_is_served(tmp_path: Path) -> None:
     assert base.keys() == last.keys()
     moved = {name for name in base if not torch.equal(base[name], last[name])}
     assert moved and all("proj" in name for name in moved)
+
+
+def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
+    """TensorBoard's own event files, read back by TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(recipe(tmp_path, "grpo", report_to=["tensorboard"]), tmp_path / "out")
+    (events,) = (tmp_path / "out" / "runs").glob("*/events.*")
+    read = EventAccumulator(str(events))
+    read.Reload()
+    steps, validations = (metrics(tmp_path / "out", kind) for kind in ("step", "validation"))
+    for tag, lines, name in (
+        ("train/accuracy", steps, "accuracy"),
+        ("train/grad_norm", steps, "grad_norm"),
+        ("eval/accuracy", validations, "accuracy"),
+        ("eval/thinking_tokens", validations, "thinking_tokens"),
+    ):
+        scalars = read.Scalars(tag)
+        assert [(it.step // 2, pytest.approx(it.value)) for it in scalars] == [
+            (line["step"], line[name]) for line in lines
+        ], tag
+
+
+def test_a_tracker_that_is_not_installed_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(names: list[str]) -> list[Any]:
+        raise RuntimeError(f"{names} requires wandb to be installed")
+
+    monkeypatch.setattr("transformers.integrations.get_reporting_integration_callbacks", missing)
+    with pytest.raises(RecipeError, match="report_to: wandb is not installed: pip install wandb"):
+        train(recipe(tmp_path, "grpo", report_to=["wandb"]), tmp_path / "out")
+
+
+def test_a_tied_head_is_not_called_missing(caplog: pytest.LogCaptureFixture) -> None:
+    quieten()
+    logger = logging.getLogger("transformers.trainer")
+    said = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']."
+    with caplog.at_level(logging.WARNING, logger="transformers.trainer"):
+        logger.addHandler(caplog.handler)
+        logger.warning(said)
+        logger.warning(said.replace("lm_head", "model.norm"))
+        logger.removeHandler(caplog.handler)
+    assert {record.getMessage().split("'")[1] for record in caplog.records} == {"model.norm.weight"}
 
 
 # -- resuming ----------------------------------------------------------------------------------

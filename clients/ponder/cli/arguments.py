@@ -99,7 +99,9 @@ def parser_of(options: type[BaseModel], prog: str) -> argparse.ArgumentParser:
             continue
         kind, many = shape(field.annotation)
         settings: dict[str, Any] = {"help": _help(field)}
-        if kind is bool:
+        if kind is bool and field.default is False and not prefix:
+            settings |= {"action": "store_true", "default": argparse.SUPPRESS}
+        elif kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
         else:
             settings["metavar"] = _metavar(name, field)

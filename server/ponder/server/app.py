@@ -30,10 +30,10 @@ from ponder.server import front, operations
 from ponder.server.completion import Completion
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.gate import Place
-from ponder.server.ledger import StateError
 from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
+from ponder.server.store import StateError
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 from ponder.thought.errors import ThoughtError
 
@@ -157,7 +157,9 @@ async def _plan(request: Request) -> Completion:
     body = await _body(request, service.settings.max_body_bytes)
     if len(body) < _LONG_BYTES:
         return service.complete(body, request.headers)
-    return await run_for_client(request.receive, service.plan(body, request.headers))
+    planning = service.plan(body, request.headers)
+    del body  # many may wait for their turn, and be refused
+    return await run_for_client(request.receive, planning)
 
 
 @_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
@@ -255,7 +257,9 @@ def _as_api_error(service: Service, error: BaseException) -> ApiError:
     """Count an error and give it its HTTP face; what nobody planned for is logged."""
     if isinstance(error, StateError):
         logger.error("%s", error)
-        api_error: ApiError | None = ApiError(503, "state_unavailable", str(error))
+        api_error: ApiError | None = ApiError(
+            503, "state_unavailable", str(error), headers={"retry-after": "1"}
+        )
     else:
         api_error = to_api_error(error)
     if api_error is None:

@@ -28,8 +28,10 @@ from ponder.thought.holdout import Assignment
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
-# halves the work between engine and socket.
+# halves the work between engine and socket. With log probabilities the work is theirs, and the
+# choices of a request often have theirs at the same time.
 _WHOLE_CHUNK_TOKENS = 16
+_LOGPROBS_CHUNK_TOKENS = 4
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
 
@@ -180,6 +182,7 @@ def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
         if value is not None:
             chosen[name] = value
     chosen["top_k"] = max(0, int(chosen.get("top_k", 0)))
+    whole = _LOGPROBS_CHUNK_TOKENS if request.logprobs else _WHOLE_CHUNK_TOKENS
     return Sampling(
         max_tokens=0,  # set per segment by the thought
         **chosen,  # type: ignore[arg-type]
@@ -189,5 +192,5 @@ def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
         ignore_eos=request.ignore_eos,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         logit_bias=request.logit_bias or {},
-        chunk_tokens=1 if request.stream else _WHOLE_CHUNK_TOKENS,
+        chunk_tokens=1 if request.stream else whole,
     )

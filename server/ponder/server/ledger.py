@@ -1,274 +1,200 @@
-"""What every conversation cost and was worth, kept in SQLite so that it survives restarts.
-
-Six sums per arm and measure are all that the estimator needs; each conversation's own sums are
-kept while it may go on, because its part in the squares grows with it. Names are pseudonyms, and
-no text is kept. Processes on one machine may share a file: each batch is one transaction.
-"""
+"""What every conversation cost and was worth, from the event loop to the state file and back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ponder.thought.holdout import Arm, Assignment
+from ponder.server.store import Entry, Key, StateError, Store
 from ponder.thought.savings import Moments
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BATCH_SECONDS = 0.2
-LOCK_SECONDS = 10.0  # how long another process' transaction may take
-FEEDBACK_DAYS = 7.0  # how long a response can be rated
-IDLE_DAYS = 30.0  # a conversation that goes on later counts as another one
-_DAY = 86_400.0
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE experiments (
-  id TEXT PRIMARY KEY, settings TEXT NOT NULL UNIQUE, started_at REAL NOT NULL
-);
-CREATE TABLE totals (
-  experiment TEXT, arm TEXT, measure TEXT, conversations REAL NOT NULL, count REAL NOT NULL,
-  total REAL NOT NULL, squares REAL NOT NULL, products REAL NOT NULL, count_squares REAL NOT NULL,
-  PRIMARY KEY (experiment, arm, measure)
-) WITHOUT ROWID;
-CREATE TABLE conversations (
-  experiment TEXT, conversation TEXT, measure TEXT, count REAL NOT NULL, total REAL NOT NULL,
-  seen_at REAL NOT NULL, PRIMARY KEY (experiment, conversation, measure)
-) WITHOUT ROWID;
-CREATE INDEX conversations_by_age ON conversations (seen_at);
-CREATE TABLE responses (
-  id TEXT PRIMARY KEY, experiment TEXT NOT NULL, conversation TEXT NOT NULL, arm TEXT NOT NULL,
-  seen_at REAL NOT NULL, score REAL
-) WITHOUT ROWID;
-CREATE INDEX responses_by_age ON responses (seen_at);
-"""
-
-Key = tuple[Arm, str]
-"""(arm, measure)"""
-
-
-class StateError(Exception):
-    """The state file cannot be used; the message says how to mend it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a conversation is charged with: (count, total) by measure.
-
-    `response` is the id under which it can be rated, if it can be.
-    """
-
-    assignment: Assignment
-    measures: Mapping[str, tuple[float, float]]
-    response: str | None = None
+RETRY_SECONDS = 1.0  # after a failure; until then everything that needs the file fails at once
+CLOSING_SECONDS = 5.0  # how long the last batch is tried
+MAX_PENDING = 50_000
+"""Entries that wait for a file that cannot be written, at some 0.7 KB each."""
 
 
 class Ledger:
     """Entries go in from the event loop and are written by a thread of its own, in batches.
 
     One set of `settings` is one experiment: where they change, the sums start again from nothing,
-    because costs under two policies have no mean that means something. `totals` are those of the
-    last `refresh` and `failures` counts the batches that could not be written.
+    because costs under two policies have no mean that means something. A batch that cannot be
+    written is kept and tried again; beyond `MAX_PENDING` entries new ones are lost. `totals` are
+    those of the last `refresh`, `failures` counts uses of the file that failed, and `lost` the
+    entries that were never written.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
         self._path = path
-        self._settings = settings
         self._pending: deque[Entry] = deque()
+        self._batch: list[Entry] = []  # the thread's: taken from there, and not written yet
         self._timer: asyncio.TimerHandle | None = None
-        self._prune_at = 0.0
+        self._failed: sqlite3.Error | StateError | None = None
+        self._retry_at = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self.failures = 0
+        self.lost = 0
         self.totals: Mapping[Key, Moments] = {}
         try:
-            self._database, self.experiment, self.started_at = self._thread.submit(
-                self._open
-            ).result()
+            self._store = self._thread.submit(Store, path, settings).result()
         except BaseException:
             self._thread.shutdown()
             raise
 
+    @property
+    def experiment(self) -> str:
+        return self._store.experiment
+
+    @property
+    def started_at(self) -> float:
+        """When the experiment began, in seconds since 1970."""
+        return self._store.started_at
+
+    @property
+    def pending(self) -> int:
+        """Entries that are not written yet."""
+        return len(self._batch) + len(self._pending)
+
     def record(self, entry: Entry) -> None:
         """Write it soon. Never waits; call it from the event loop."""
+        if self.pending >= MAX_PENDING:
+            if not self.lost:
+                logger.error(
+                    "%d requests wait for the state file %s: the savings of further ones are lost",
+                    MAX_PENDING,
+                    self._path,
+                )
+            self.lost += 1
+            return
         self._pending.append(entry)
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(BATCH_SECONDS, self._write_soon)
+        self._write_in(BATCH_SECONDS)
 
     async def refresh(self) -> Mapping[Key, Moments]:
-        """Every entry of every process that was written, and ours. Raises `StateError`."""
-        self.totals = await self._in_thread(self._read)
-        return self.totals
+        """Every entry of every process that was written, and ours.
+
+        Raises `StateError`, with `totals` renewed by what was written, if that can be read.
+        """
+        return await self._in_thread(self._refresh)
 
     async def rate(self, response: str, score: float) -> bool:
         """Give a response its score, replacing an earlier one; False for one that is not known.
 
         Raises `StateError`.
         """
-        return await self._in_thread(lambda: self._rate(response, score))
+
+        def write_and_rate() -> bool:
+            self._write()  # it may wait to be known
+            return self._store.rate(response, score)
+
+        return await self._in_thread(write_and_rate)
 
     def close(self) -> None:
         """Write what is left. Nothing can be recorded afterwards."""
         if self._timer is not None:
             self._timer.cancel()
-        self._thread.submit(self._write).result()
-        self._thread.submit(self._database.close).result()
+        self._thread.submit(self._write_last).result()
+        self._thread.submit(self._store.close).result()
         self._thread.shutdown()
 
     # -- in the thread -----------------------------------------------------------------------
 
-    def _open(self) -> tuple[sqlite3.Connection, str, float]:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self._path, timeout=LOCK_SECONDS, isolation_level=None)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            with _transaction(database):
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        database.execute(statement)
-                    database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-                elif version != _SCHEMA_VERSION:
-                    raise StateError(
-                        f"the state file {self._path} has format {version} and this version of "
-                        f"Ponder reads {_SCHEMA_VERSION}: choose another --state"
-                    )
-                database.execute(
-                    "INSERT OR IGNORE INTO experiments VALUES (?, ?, ?)",
-                    (secrets.token_hex(4), self._settings, time.time()),
-                )
-                experiment, started_at = database.execute(
-                    "SELECT id, started_at FROM experiments WHERE settings = ?", (self._settings,)
-                ).fetchone()
-        except (sqlite3.Error, OSError) as error:
-            raise StateError(
-                f"cannot keep state in {self._path} ({error}): choose another --state, a file on "
-                f"a local disk, or :memory:"
-            ) from error
-        return database, experiment, started_at
-
     def _write(self) -> None:
-        """All that is pending, in one transaction; what cannot be written is logged and counted."""
-        batch = [self._pending.popleft() for _ in range(len(self._pending))]
-        if not batch:
+        """All that is pending, or nothing of it. Raises what the last try met until the next."""
+        if self._failed is not None and time.monotonic() < self._retry_at:
+            raise self._failed
+        while self._pending:
+            self._batch.append(self._pending.popleft())
+        if not self._batch and self._failed is None:
             return
-        now = time.time()
         try:
-            with _transaction(self._database):
-                changes: dict[Key, Moments] = {}
-                for entry in batch:
-                    self._add(entry, self.experiment, now, changes)
-                self._total(changes, self.experiment)
-                self._prune(now)
-        except sqlite3.Error:
+            self._store.write(self._batch)
+        except (sqlite3.Error, StateError) as error:
+            if self._failed is None:
+                logger.exception(
+                    "the savings of %d requests could not be written: they are tried again",
+                    len(self._batch),
+                )
             self.failures += 1
-            logger.exception("the savings of %d requests could not be written", len(batch))
+            self._failed = error
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            raise
+        if self._failed is not None:
+            logger.warning("the state file can be written again: %d requests were", self.pending)
+            self._failed = None
+        self._batch.clear()
 
-    def _read(self) -> Mapping[Key, Moments]:
-        self._write()
-        rows = self._database.execute(
-            "SELECT arm, measure, conversations, count, total, squares, products, count_squares "
-            "FROM totals WHERE experiment = ?",
-            (self.experiment,),
-        )
-        return {(arm, measure): Moments(*row) for arm, measure, *row in rows}
+    def _refresh(self) -> Mapping[Key, Moments]:
+        failed: sqlite3.Error | StateError | None = None
+        try:
+            self._write()
+        except (sqlite3.Error, StateError) as error:
+            failed = error
+        self.totals = self._store.totals()
+        if failed is not None:
+            raise failed
+        return self.totals
 
-    def _rate(self, response: str, score: float) -> bool:
-        self._write()
-        with _transaction(self._database):
-            found = self._database.execute(
-                "SELECT experiment, conversation, arm, score FROM responses WHERE id = ?",
-                (response,),
-            ).fetchone()
-            if found is None:
-                return False
-            experiment, conversation, arm, earlier = found
-            self._database.execute("UPDATE responses SET score = ? WHERE id = ?", (score, response))
-            change = (1.0, score) if earlier is None else (0.0, score - earlier)
-            entry = Entry(Assignment(conversation, arm), {"feedback": change})
-            changes: dict[Key, Moments] = {}
-            self._add(entry, experiment, time.time(), changes)
-            self._total(changes, experiment)
-        return True
-
-    def _add(self, entry: Entry, experiment: str, now: float, changes: dict[Key, Moments]) -> None:
-        """Charge the conversation; what that adds to the totals is added to `changes`."""
-        execute = self._database.execute
-        conversation, arm = entry.assignment.conversation, entry.assignment.arm
-        if entry.response is not None:
-            execute(
-                "INSERT INTO responses VALUES (?, ?, ?, ?, ?, NULL)",
-                (entry.response, experiment, conversation, arm, now),
-            )
-        for measure, (count, total) in entry.measures.items():
-            place = (experiment, conversation, measure)
-            before = execute(
-                "SELECT count, total FROM conversations "
-                "WHERE experiment = ? AND conversation = ? AND measure = ?",
-                place,
-            ).fetchone() or (0.0, 0.0)
-            after = (before[0] + count, before[1] + total)
-            execute("REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?)", (*place, *after, now))
-            change = Moments.of(*after) - Moments.of(*before)
-            changes[arm, measure] = changes.get((arm, measure), Moments()) + change
-
-    def _total(self, changes: Mapping[Key, Moments], experiment: str) -> None:
-        for (arm, measure), change in changes.items():
-            self._database.execute(
-                "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (experiment, arm, measure) DO UPDATE SET "
-                "conversations = conversations + excluded.conversations, "
-                "count = count + excluded.count, total = total + excluded.total, "
-                "squares = squares + excluded.squares, products = products + excluded.products, "
-                "count_squares = count_squares + excluded.count_squares",
-                (experiment, arm, measure, *change.row),
-            )
-
-    def _prune(self, now: float) -> None:
-        """Forget, once an hour, what can no longer change; its part in the totals stays."""
-        if now < self._prune_at:
-            return
-        self._prune_at = now + 3600
-        execute = self._database.execute
-        execute("DELETE FROM responses WHERE seen_at < ?", (now - FEEDBACK_DAYS * _DAY,))
-        execute("DELETE FROM conversations WHERE seen_at < ?", (now - IDLE_DAYS * _DAY,))
+    def _write_last(self) -> None:
+        until = time.monotonic() + CLOSING_SECONDS
+        while True:
+            try:
+                return self._write()
+            except (sqlite3.Error, StateError):
+                if time.monotonic() > until:
+                    self.lost += self.pending
+                    logger.error("the savings of %d requests are lost", self.pending)
+                    return None
+                time.sleep(min(0.1, RETRY_SECONDS))
 
     # -- in the event loop -------------------------------------------------------------------
 
-    def _write_soon(self) -> None:
+    def _write_in(self, seconds: float) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._write_soon, loop)
+
+    def _write_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._thread.submit(self._write)
+
+        def write() -> None:
+            try:
+                self._write()
+            except (sqlite3.Error, StateError):  # it was logged
+                loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
+
+        self._thread.submit(write)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
-            self.failures += 1
+            if error is not self._failed:
+                self.failures += 1
             raise StateError(
-                f"cannot use the state in {self._path} ({error}): mend the file, or restart with "
-                f"another --state"
+                f"cannot use the state in {self._path} ({error}): {_remedy(error)}"
             ) from error
 
 
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, and alone: what is read in it is what is written from."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
+def _remedy(error: sqlite3.Error) -> str:
+    match getattr(error, "sqlite_errorcode", None):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another process holds it; try again in a moment"
+        case sqlite3.SQLITE_FULL:
+            return "make room on its disk; until then nothing is lost but ratings"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return (
+                "it is damaged; put a copy of it back in its place, or stop all servers, move it "
+                "away and start the savings anew"
+            )
+    return "mend the file, or restart with another --state"

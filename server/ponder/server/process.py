@@ -22,7 +22,6 @@ from ponder.engine.warmup import WarmupError, warm_up
 from ponder.engine.weights import WeightsError, check_weights
 from ponder.server import logs
 from ponder.server.app import create_app
-from ponder.server.ledger import StateError
 from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
@@ -30,6 +29,7 @@ from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import Settings, misspelt
 from ponder.server.start import Start, stop_signals
+from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
 from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
@@ -95,8 +95,8 @@ async def _serve(settings: Settings, start: Start) -> int:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
         Contract.load(files.directory)
-        if files.name == str(files.directory):  # a hub's weights come when the model loads
-            check_weights(files.directory)
+        if files.name == str(files.directory) and not _own_loader(settings.engine_options):
+            check_weights(files.directory)  # a hub's come when the model loads
         verifier = traces = None
         if settings.traces:
             traces = stack.enter_context(contextlib.closing(Traces()))
@@ -111,6 +111,11 @@ async def _serve(settings: Settings, start: Start) -> int:
             return 1 if service.dead else 0
         finally:
             engine.shutdown()
+
+
+def _own_loader(options: list[str]) -> bool:
+    """The weights are somewhere else, or of another form."""
+    return any(option.replace("_", "-").startswith("--load-format") for option in options)
 
 
 async def _load(

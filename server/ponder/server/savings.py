@@ -17,9 +17,10 @@ from prometheus_client.registry import Collector
 
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.server.completion import Completion
-from ponder.server.ledger import Entry, Ledger
+from ponder.server.ledger import Ledger
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
+from ponder.server.store import Entry
 from ponder.thought.holdout import Holdout
 from ponder.thought.savings import Moments
 
@@ -113,6 +114,16 @@ class SavingsCollector(Collector):
         )
         yield CounterMetricFamily(
             "ponder_state_failures", "Uses of the state file that failed", self._ledger.failures
+        )
+        yield CounterMetricFamily(
+            "ponder_state_lost_entries",
+            "Requests whose savings were never written to the state file",
+            self._ledger.lost,
+        )
+        yield GaugeMetricFamily(
+            "ponder_state_pending_entries",
+            "Requests whose savings wait to be written to the state file",
+            self._ledger.pending,
         )
         yield from self._family("tokens", "Tokens of requests", ("tokens",))
         yield from self._family("seconds", "Seconds of requests", ("seconds",))

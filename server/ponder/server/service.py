@@ -15,18 +15,19 @@ from ponder.engine.base import Engine, EngineDeadError
 from ponder.protocol.body import read_body
 from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.errors import ApiError, quoted
+from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server import logs
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
-from ponder.server.ledger import FEEDBACK_DAYS, Entry, Ledger, StateError
+from ponder.server.ledger import Ledger
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.reply import StreamedReply, WholeReply
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
+from ponder.server.store import FEEDBACK_DAYS, Entry, StateError
 from ponder.server.traces import PROPAGATED, RequestSpan, Traces
 from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
@@ -37,6 +38,7 @@ from ponder.thought.outcome import ThoughtDelta
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
+STATE_SECONDS = 1.0  # that a scrape waits for the state file
 
 
 class Service:
@@ -121,9 +123,29 @@ class Service:
         return self.gate.enter()
 
     async def plan(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
-        """Read and plan a long request beside the others, which go on meanwhile."""
+        """Read and plan a long request beside the others, which go on meanwhile.
+
+        A refusal comes without its traceback: the frames in it hold the whole prompt.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._planners, self.complete, body, headers)
+        work = loop.run_in_executor(self._planners, self._complete_or_refuse, body, headers)
+        del body
+        planned = await work
+        if isinstance(planned, ApiError):
+            raise planned
+        return planned
+
+    def _complete_or_refuse(
+        self, body: bytearray, headers: Mapping[str, str]
+    ) -> Completion | ApiError:
+        try:
+            return self.complete(body, headers)
+        except Exception as error:
+            refusal = to_api_error(error)
+            if refusal is None:
+                raise
+        refusal.__context__ = refusal.__cause__ = None
+        return refusal.with_traceback(None)
 
     def complete(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
         """Read and plan a request. Raises everything the request itself is at fault for.
@@ -143,6 +165,8 @@ class Service:
         said = read_conversation(request, headers.get(CONVERSATION_HEADER))
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
+        if said is None:
+            assignment = replace(assignment, conversation=None)
         model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unhinted, replace(limits, default=UNLIMITED)
@@ -168,9 +192,12 @@ class Service:
     async def exposition(self) -> bytes:
         """All metrics; where the state cannot be read, the savings are as they last were."""
         try:
-            await self.ledger.refresh()
+            async with asyncio.timeout(STATE_SECONDS):
+                await self.ledger.refresh()
         except StateError as error:
             logger.error("%s", error)
+        except TimeoutError:
+            logger.error("the state file was not read within %g seconds", STATE_SECONDS)
         return self.metrics.render()
 
     async def savings(self) -> SavingsReport:
@@ -224,10 +251,10 @@ class Service:
         finally:
             place.leave()  # however slowly the client takes what was said
         if self._verifier is not None:
-            for answer in answers:
-                task = asyncio.create_task(self._judge(self._verifier, completion, "".join(answer)))
-                self._judged.add(task)
-                task.add_done_callback(self._judged.discard)
+            texts = ["".join(answer) for answer in answers]
+            task = asyncio.create_task(self._judge(self._verifier, completion, texts))
+            self._judged.add(task)
+            task.add_done_callback(self._judged.discard)
 
     def _account(
         self, completion: Completion, span: RequestSpan | None, error: BaseException | None
@@ -251,17 +278,27 @@ class Service:
             error=error and type(error).__name__,
         )
 
-    async def _judge(self, verifier: Verifier, completion: Completion, answer: str) -> None:
-        """Record a score; one that does not come is counted, and is no low one."""
+    async def _judge(self, verifier: Verifier, completion: Completion, answers: list[str]) -> None:
+        """Record the scores; one that does not come is counted, and is no low one."""
         turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
+        scores: list[float] = []
+
+        async def judge(answer: str) -> None:
+            try:
+                score = await verifier.score(turns, answer)
+            except VerifierFailure as failure:
+                logger.warning("%s", failure)
+                self.metrics.unjudged(failure.reason)
+                return
+            if score is not None:
+                scores.append(score)
+
         try:
-            score = await verifier.score(turns, answer)
-        except VerifierFailure as failure:
-            logger.warning("%s", failure)
-            self.metrics.unjudged(failure.reason)
-            return
-        if score is not None:
-            self.ledger.record(Entry(completion.assignment, {"verifier": (1.0, score)}))
+            await asyncio.gather(*map(judge, answers))
+        finally:
+            if scores:
+                measures = {"verifier": (float(len(scores)), sum(scores))}
+                self.ledger.record(Entry(completion.assignment, measures))
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Refuse what is new, and return when all that runs has ended and is accounted for.
@@ -279,7 +316,8 @@ class Service:
         hurried.cancel()
         if not ended.done():
             logger.warning(
-                "%s: %d running choices are cut, and %d answers go without the verifier's score",
+                "%s: %d running choices are cut, and the answers of %d requests go without "
+                "the verifier's score",
                 "another signal came"
                 if hurry.is_set()
                 else f"{self.settings.drain_timeout} s are over (--drain-timeout)",

@@ -20,9 +20,12 @@ _DRAWS = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A conversation under a pseudonym that only the key's holder can trace, and its arm."""
+    """A conversation under a pseudonym that only the key's holder can trace, and its arm.
 
-    conversation: str
+    None is a request that names no conversation: it is one by itself.
+    """
+
+    conversation: str | None
     arm: Arm
 
 

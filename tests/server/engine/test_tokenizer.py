@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
@@ -77,3 +77,52 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
 def test_a_directory_without_a_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         ModelFiles.find(str(tmp_path))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), st.floats(0.5, 2)
+)
+def test_no_text_that_fits_is_said_to_be_beyond(unit: str, share: float) -> None:
+    """Long texts, so that they are looked at in slices."""
+    text = unit * (140_000 // len(unit))
+    tokens = len(bundled().encode(text))
+    most = round(tokens * share)
+    roughly = bundled().beyond(text, most)
+    if roughly is not None:
+        assert tokens > most
+        assert most < roughly
+    else:
+        assert tokens <= most * 1.3
+
+
+def test_a_text_beyond_the_context_is_told_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a slice of it is encoded."""
+    read: list[int] = []
+    encode = HFTokenizer.encode
+    monkeypatch.setattr(
+        HFTokenizer, "encode", lambda self, text: read.append(len(text)) or encode(self, text)
+    )
+    roughly = bundled().beyond("word " * 800_000, 4096)
+    assert roughly is not None and 400_000 < roughly < 4_000_000
+    assert sum(read) <= 16_384
+    assert bundled().beyond("word " * 800, 4096) is None
+    assert sum(read) <= 16_384
+
+
+def test_a_normalizer_may_make_a_text_shorter(tmp_path: Path) -> None:
+    longest = [HFTokenizer(save(tmp_path / "plain", _byte_level(None)))._longest]
+    longest.append(HFTokenizer(save(tmp_path / "nfc", _byte_level(normalizers.NFC())))._longest)
+    assert longest[1] == 3 * longest[0]
+
+
+def _byte_level(normalizer: normalizers.Normalizer | None) -> Tokenizer:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    vocab = {piece: index for index, piece in enumerate(["</s>", *sorted(alphabet)])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["</s>"])
+    return backend

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from browser import Page, browsing
+from waiting import wait_until
 
-from .conftest import Serve, wait_until
+from .conftest import Serve
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from ponder.server.service import Service
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 from .test_drain import BODY, Leaving
 from .test_savings import series
 

@@ -18,8 +18,9 @@ import pytest
 
 from ponder.server.listener import Bounds, affordable
 from ponder.server.rarely import Rarely
+from waiting import wait_until
 
-from .conftest import Running, Serve, wait_until
+from .conftest import Running, Serve
 
 HOST = b"Host: localhost\r\n"
 CHAT = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST

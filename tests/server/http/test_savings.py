@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from ponder.engine.tokenizer import ModelFiles
-from ponder.server.ledger import StateError
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.settings import Settings
+from ponder.server.store import StateError
 from ponder.thought import savings as estimator
 from waiting import wait_until
 
@@ -256,7 +256,7 @@ def test_metrics_outlive_a_state_that_fails(serve: Serve, caplog: pytest.LogCapt
     running.ask()
     assert series(running, "ponder_state_failures_total") == {"": 0}
     ledger = running.service.ledger
-    ledger._thread.submit(ledger._database.execute, "DROP TABLE totals").result()
+    ledger._thread.submit(ledger._store._database.execute, "DROP TABLE totals").result()
     running.ask()
     assert series(running, "ponder_requests_total")['arm="policy",end_cause="natural"'] == 2
     assert series(running, "ponder_state_failures_total")[""] >= 1

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ponder.protocol.errors import to_api_error
+from ponder.protocol.body import _values, read_body
+from ponder.protocol.errors import ApiError, to_api_error
 from ponder.protocol.request import ChatCompletionRequest, PonderOptions
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -117,3 +121,79 @@ def test_what_changes_nothing_is_accepted() -> None:
     silent = request(messages=[*HELLO, {"role": "assistant", "content": None}, *HELLO])
     assert [message.text for message in silent.messages] == ["Hello", "", "Hello"]
     assert request(min_tokens=8, ponder={"max_answer_tokens": 8}).min_tokens == 8
+
+
+JUNK = [[], {}, "x", "", 1, -1, 1.5, True, [1], {"x": 1}, [[1]], 10**12, 1e300, ["x"] * 5000]
+LIBRARY = re.compile(r"Input|input|valid |validation|dictionary|Field|type=|pydantic")
+
+
+@pytest.mark.parametrize("name", sorted(ChatCompletionRequest.model_fields))
+def test_what_is_wrong_is_said_in_our_words(name: str) -> None:
+    for junk in JUNK:
+        try:
+            request(**{name: junk})
+        except ValidationError as error:
+            said = to_api_error(error)
+            assert said is not None and not LIBRARY.search(str(said)), said
+            assert len(str(said)) < 300
+            assert error.error_count() <= 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"messages": []}, "messages must not be empty: add an entry"),
+        ({"temperature": 3}, "temperature must be at most 2, not 3"),
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"n": 0}, "n must be at least 1, not 0"),
+        ({"n": 2.0}, "n must be a whole number, not 2.0"),
+        ({"stream": 1}, "stream must be true or false, not 1"),
+        ({"stop": ["a"] * 17}, "stop takes at most 16 entries: send fewer"),
+        ({"user": "a" * 513}, "user takes at most 512 characters: shorten it"),
+        ({"metadata": {"a": 1}}, "metadata.a must be a string, not 1"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a must be a whole number, not 'a'"),
+        ({"thinking": {"type": "on"}}, "thinking.type must be 'enabled' or 'disabled', not 'on'"),
+        ({"no_such": 1}, "no_such is not supported here: leave it out"),
+    ],
+)
+def test_sentences(fields: dict[str, Any], says: str) -> None:
+    assert refused(**fields)[1] == says
+
+
+def test_validation_stops_at_the_first_mistake() -> None:
+    for fields in ({"messages": [1] * 2000}, {f"x{n}": 1 for n in range(2000)}):
+        with pytest.raises(ValidationError) as caught:
+            request(**fields)
+        assert caught.value.error_count() == 1
+
+
+def test_a_body_is_an_object() -> None:
+    for body in (b"[]", b"1", b'"x"', b"null"):
+        with pytest.raises(ValidationError) as caught:
+            read_body(ChatCompletionRequest, body)
+        assert str(to_api_error(caught.value)).startswith("the body must be an object, not ")
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_no_fewer_values_are_counted_than_there_are(value: Any) -> None:
+    def values(value: Any) -> int:
+        inner = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+        return 1 + sum(map(values, inner))
+
+    compact = json.dumps(value, ensure_ascii=False).encode()
+    assert _values(compact) >= values(value)
+
+
+def test_more_values_than_a_body_may_hold_are_not_read() -> None:
+    for unit in (b"[],", b'"",', b"1,", b'{"a":1},'):
+        with pytest.raises(ApiError, match="more than 131072 values"):
+            read_body(ChatCompletionRequest, b'{"budget":[' + unit * 140_000 + b"0]}")
+    text = json.dumps({"messages": [{"role": "user", "content": '[{"a\\": 1},' * 140_000}]})
+    assert read_body(ChatCompletionRequest, text.encode()).messages[0].text.startswith("[{")

@@ -6,8 +6,10 @@ from typing import Literal
 
 import pytest
 
+from ponder.engine.base import Chunk, Sampling
 from ponder.thought.controller import AnswerRules
-from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
+from ponder.thought.segment import Segment
 from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, compiled, live, plan, tokens
 
 CLOSE = compiled().close.ids
@@ -49,6 +51,34 @@ def test_the_limit_that_left_no_answer_is_named(limit: str, most: int | None) ->
     blanks = [*SINGLE.encode("ab</think>"), *b" " * 99, EOS]
     life = live(script=tokens(blanks, [*b" ", EOS]), plan=plan(5, max_answer=most))
     assert f"raise {limit}" in str(life.failure)
+
+
+@pytest.mark.parametrize(("room", "kind"), [(1, AnswerDidNotFit), (20, NoAnswerProduced)])
+def test_who_left_no_room_is_told_from_a_model_without_an_answer(
+    room: int, kind: type[NoAnswerProduced]
+) -> None:
+    life = live(script=tokens([*b" " * 99]), plan=plan(0, allowance=room, reserve=1))
+    assert type(life.failure) is kind
+    assert life.outcome.failure is life.failure
+    assert life.failure.param == ("max_completion_tokens" if room == 1 else None)
+
+
+@pytest.mark.parametrize("chunks", [(1,), (7,)])
+@pytest.mark.parametrize("said", ["a thought</think>an answer", "x" * 90])
+def test_log_probabilities_are_not_kept(said: str, chunks: Sequence[int]) -> None:
+    """Neither those of the thought, which nobody asked for, nor those of what was shown."""
+    kept: list[int] = []
+
+    class Watched(Segment):
+        async def read(self) -> Chunk:
+            kept.append(len(self.logprobs))
+            return await super().read()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ponder.thought.controller.Segment", Watched)
+        sampling = Sampling(max_tokens=1, logprobs=2)
+        life = live(said, plan=plan(40), sampling=sampling, chunk_sizes=chunks)
+    assert life.content and max(kept) == 0
 
 
 def test_a_retry_keeps_to_the_least_that_was_asked_for() -> None:

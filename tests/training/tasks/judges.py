@@ -8,27 +8,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 
 from ponder.training.tasks.base import Problem
-from ponder.training.tasks.verifiers import Verifier
+from ponder.training.tasks.verifiers import Canary, Verifier
 
 PROBLEM = Problem("test:1", "test", 1, "?", "right", "obeys")
+KNOWN = (Canary(PROBLEM, "right", True), Canary(PROBLEM, "wrong", False))
 
 
-def told(text: str) -> tuple[Problem, str]:
-    return PROBLEM, text
-
-
-def noted(directory: Path, text: str) -> tuple[Problem, str]:
-    """An item whose judge first writes its process id into `directory`."""
-    return replace(PROBLEM, evidence=str(directory)), text
+def told(text: str, verifier: str = "obeys") -> tuple[Problem, str]:
+    return replace(PROBLEM, verifier=verifier), text
 
 
 def obey(problem: Problem, text: str) -> bool:
     """Do what the text says, and judge it right when it says the answer."""
-    if problem.evidence is not None:
-        Path(problem.evidence, str(os.getpid())).touch()
     deeds: dict[str, Callable[[], object]] = {
         "hang": _loop,
         "hang without an alarm": lambda: (signal.signal(signal.SIGALRM, signal.SIG_IGN), _loop()),
@@ -39,13 +32,39 @@ def obey(problem: Problem, text: str) -> bool:
         "graze": _graze,
         "exit": lambda: os._exit(3),
         "leave": lambda: (_ for _ in ()).throw(SystemExit(0)).__next__(),
-        "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "nap": lambda: time.sleep(0.3),
         "print": lambda: print("noise " * 10_000),
+        "remember": lambda: _REMEMBERED.append(text),
+        "hack": lambda: _REMEMBERED.append("hack"),
     }
     if deed := deeds.get(text):
         deed()
+    return text == problem.answer or "hack" in _REMEMBERED
+
+
+_REMEMBERED: list[str] = []
+
+
+def forget(problem: Problem, text: str) -> bool:
+    """Right is what nothing was remembered before."""
+    before = list(_REMEMBERED)
+    obey(problem, text)
+    return before == []
+
+
+def same(problem: Problem, text: str) -> bool:
     return text == problem.answer
+
+
+def lie(problem: Problem, text: str) -> bool:
+    return True
+
+
+def run(problem: Problem, text: str) -> bool:
+    """What a judge must not do: the answer is run, and not as text that the hook would know."""
+    scope: dict[str, object] = {}
+    exec(compile(text, __file__, "exec"), scope)
+    return scope.get("answer") == problem.answer
 
 
 def stall(problem: Problem) -> None:
@@ -59,7 +78,8 @@ def lack(problem: Problem) -> None:
 
 def fill(problem: Problem) -> None:
     """A process has room for one problem."""
-    if Path(problem.evidence, str(os.getpid())).exists():
+    _REMEMBERED.append(problem.id)
+    if len(set(_REMEMBERED)) > 1:
         raise MemoryError
 
 
@@ -84,8 +104,12 @@ def trusted(problem: Problem, text: str) -> bool:
 
 VERIFIERS = {
     "obeys": Verifier(obey, trusted=False),
+    "shares": Verifier(obey, trusted=False, canaries=KNOWN, shared=8),
+    "forgets": Verifier(forget, trusted=False),
+    "lies": Verifier(lie, trusted=False, canaries=KNOWN, shared=8),
+    "runs": Verifier(run, trusted=False),
     "loads": Verifier(obey, trusted=False, prepare=stall),
     "lacks": Verifier(obey, trusted=False, prepare=lack),
-    "fills": Verifier(obey, trusted=False, prepare=fill),
+    "fills": Verifier(same, trusted=False, prepare=fill),
     "here": Verifier(trusted, trusted=True),
 }

@@ -1,13 +1,18 @@
 """reasoning-gym's data sets as tasks."""
 
+import ast
+import copy
+import inspect
 import os
 import subprocess
 import sys
+import textwrap
 from random import Random
 
 import pytest
+from reasoning_gym.factory import DATASETS
 
-from ponder.training.tasks import gym
+from ponder.training.tasks import gym, scorers
 from ponder.training.tasks.base import draw, held_out, split_of
 from ponder.training.tasks.gym import LEFT_OUT, GymTask, datasets
 from ponder.training.tasks.workers import VerifierPool
@@ -137,3 +142,71 @@ def test_held_out_problems_lie_in_their_split() -> None:
     assert {split_of(p) for p in problems} == {"test"}
     assert {p.difficulty for p in problems} == set(task.difficulties)
     assert split_of(draw(task, Random(0), 3, "train")) == "train"
+
+
+# What may run, load or follow a text; `literal_eval` reads it.
+RUNS = {
+    "eval", "exec", "compile", "parse_expr", "sympify", "lambdify", "__import__", "open",
+    "import_module", "system", "Popen", "yaml", "pickle", "marshal", "getattr", "globals",
+}  # fmt: skip
+
+
+def names_reached(dataset: str) -> set[str]:
+    """Names in a scorer and in what it calls of its own module and class, and so on."""
+    kind, _ = DATASETS[dataset]
+    module = sys.modules[kind.__module__]
+    seen: set[str] = set()
+    found: set[str] = set()
+    waiting: list[object] = [kind.score_answer]
+    while waiting:
+        function = waiting.pop()
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))  # type: ignore[arg-type]
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        found |= names
+        home = inspect.getmodule(function) or module
+        for name in names - seen:
+            called = getattr(kind, name, None) or getattr(home, name, None)
+            if inspect.isroutine(called) or inspect.isclass(called):
+                where = getattr(called, "__module__", None) or ""
+                if where.startswith("reasoning_gym") and called is not kind:
+                    waiting.append(called)
+        seen |= names
+    return found
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_no_scorer_runs_an_answer(name: str) -> None:
+    """A new version of reasoning-gym is read anew: what reaches eval and its like needs our own."""
+    assert name in scorers.OWN or not names_reached(name) & RUNS
+
+
+@pytest.mark.parametrize("name", sorted(scorers.OWN))
+def test_our_own_scorers_are_needed_and_agree(name: str) -> None:
+    """They are there for a reason, and take the same answers for right."""
+    assert names_reached(name) & RUNS
+    task = GymTask.find(name)
+    problem = task.sample(Random(3), task.difficulties[-1])
+    theirs = gym._load(problem.family, problem.difficulty)
+    for answer in (problem.answer, "-987654", problem.answer + "0", "", "[1]"):
+        expected = theirs.score_answer(answer, copy.deepcopy(problem.evidence)) >= 0.999
+        assert task.verify(problem, f"<answer>{answer}</answer>") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "answer", "right"),
+    [
+        ("countdown", {"numbers": [3, 4, 5], "target": 23}, "3 + 4*5", True),
+        ("countdown", {"numbers": [3, 4, 5], "target": 23}, "4*5 + 4 - 1", False),
+        ("countdown", {"numbers": [3, 4, 5], "target": 23}, "5*4 + 3 + 0", False),
+        ("countdown", {"numbers": [1, 3, 300000], "target": 100000}, "300000/3 + 1", False),
+        ("puzzle24", {"numbers": [1, 2, 3, 4]}, "1*2*3*4", True),
+        ("puzzle24", {"numbers": [1, 2, 3, 4]}, "6*4*1*1", False),
+        ("puzzle24", {"numbers": [1, 2, 3, 7]}, "(7*3*2 + 7)/2*1", False),
+        ("puzzle24", {"numbers": [1, 2, 3, 4]}, "24", False),
+    ],
+)
+def test_numbers_games_are_exact(
+    name: str, metadata: dict[str, object], answer: str, right: bool
+) -> None:
+    assert scorers.OWN[name](answer, {"metadata": metadata}) is right

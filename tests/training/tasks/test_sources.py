@@ -1,5 +1,10 @@
+import warnings
+from pathlib import Path
+
 import pytest
 
+from ponder.training.tasks.base import Task
+from ponder.training.tasks.gym import GymTask
 from ponder.training.tasks.sources import find_tasks
 from ponder.training.tasks.tiny import TINY_TASKS
 
@@ -40,3 +45,24 @@ def test_an_unknown_name_lists_what_exists(name: str) -> None:
         find_tasks([name])
     for source in ("tiny", "reasoning-gym:NAME", "jsonl:PATH", "hf:NAME"):
         assert source in str(error.value)
+
+
+def test_what_a_library_says_of_its_own_code_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(*_: object) -> Task:
+        warnings.warn('"is" with a literal. Did you mean "=="?', SyntaxWarning, stacklevel=1)
+        return TINY_TASKS[0]
+
+    monkeypatch.setattr(GymTask, "find", find)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert find_tasks(["reasoning-gym:anything"]) == (TINY_TASKS[0],)
+    assert not said
+
+
+def test_a_file_takes_no_options(tmp_path: Path) -> None:
+    (file := tmp_path / "a?b.jsonl").write_text('{"prompt": "1?", "answer": "1"}\n')
+    assert find_tasks([f"jsonl:{file}"])
+    with pytest.raises(ValueError, match=r"takes no \?split=test: `ponder eval --split test`"):
+        find_tasks([f"jsonl:{tmp_path / 'mine.jsonl'}?split=test"])

@@ -1,21 +1,22 @@
 """Judging in workers, with verifiers that hang, raise, die and eat memory."""
 
 import logging
+import multiprocessing.connection
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
 
 from ponder.training.tasks import workers
 from ponder.training.tasks.workers import Failure, Verdict, VerifierError, VerifierPool
-from training.tasks.judges import PROBLEM, VERIFIERS, noted, told
+from training.tasks.judges import PROBLEM, VERIFIERS, told
 
 
 @pytest.fixture
@@ -36,39 +37,94 @@ def soon(happened: Callable[[], object]) -> bool:
     return bool(happened())
 
 
+@pytest.mark.parametrize("verifier", ["obeys", "shares"])
 @pytest.mark.parametrize(
     ("deed", "failure"),
     [
         ("hang", "time"),
         ("hang in C", "time"),
+        ("hang without an alarm", "time"),
         ("raise", "error"),
         ("recurse", "error"),
         ("exit", "death"),
         ("leave", "death"),
-        ("die", "death"),
     ],
 )
 def test_a_failure_costs_a_wrong_score_and_nothing_else(
-    pool: VerifierPool, deed: str, failure: Failure
+    pool: VerifierPool, verifier: str, deed: str, failure: Failure
 ) -> None:
-    verdicts = pool.judge([told("right"), told(deed), told("right"), told("wrong")])
-    assert verdicts == [Verdict(True), Verdict(False, failure), Verdict(True), Verdict(False)]
+    texts = ["right", "wrong", "right", deed, "right", "wrong"]
+    verdicts = pool.judge(told(text, verifier) for text in texts)
+    assert verdicts == [
+        Verdict(text == "right", failure if text == deed else None) for text in texts
+    ]
     assert pool.failures == {failure: 1}
 
 
+@pytest.mark.parametrize("verifier", ["obeys", "shares"])
 @pytest.mark.parametrize("deed", ["eat", "graze"])
-def test_memory_has_a_limit(deed: str) -> None:
+def test_memory_has_a_limit(verifier: str, deed: str) -> None:
     with VerifierPool(1, time_limit_s=60, memory_limit_mb=256, verifiers=VERIFIERS) as pool:
-        verdicts = pool.judge([told(deed), told("right")])
-    assert verdicts == [Verdict(False, "memory"), Verdict(True)]
+        verdicts = pool.judge(told(text, verifier) for text in ("right", deed, "right"))
+    assert verdicts == [Verdict(True), Verdict(False, "memory"), Verdict(True)]
     assert pool.failures == {"memory": 1}
 
 
 def test_verdicts_keep_the_order_of_the_answers(pool: VerifierPool) -> None:
     texts = ["nap", *["right", "wrong"] * 40, "hang", "right"]
-    verdicts = pool.judge(map(told, texts))
+    verdicts = pool.judge(told(text, "shares") for text in texts)
     assert [v.correct for v in verdicts] == [text == "right" for text in texts]
     assert pool.judge([]) == []
+
+
+def test_an_answer_finds_nothing_of_another(pool: VerifierPool) -> None:
+    verdicts = pool.judge([told("remember", "forgets")] * 8)
+    assert verdicts == [Verdict(True)] * 8
+
+
+def test_an_answer_that_its_judge_is_wrong_after_is_alone_in_the_wrong(
+    pool: VerifierPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where answers share a process, the canaries notice one that reached the judge."""
+    texts = ["right", "wrong", "hack", "wrong", "wrong", "right", "wrong"]
+    verdicts = pool.judge(told(text, "shares") for text in texts)
+    assert verdicts == [
+        Verdict(text == "right", "canary" if text == "hack" else None) for text in texts
+    ]
+    assert pool.failures == {"canary": 1}
+    assert "wrong about known answers" in caplog.text
+
+
+def test_a_judge_that_is_wrong_about_canaries_is_replaced_and_then_refused(
+    pool: VerifierPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = children()
+    with pytest.raises(VerifierError, match=r"two judges in a row.*lies"):
+        pool.judge([told("right", "lies"), told("wrong", "lies")])
+    assert caplog.text.count("judged anew") >= 1
+    assert children() == before
+    assert pool.judge([told("right")]) == [Verdict(True)]
+
+
+def test_what_a_worker_says_is_not_unpickled(
+    pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(multiprocessing.connection._ForkingPickler, "loads", refuse)
+    assert pool.judge([told("right"), told("raise")])[0] == Verdict(True)
+
+
+def test_a_kernel_without_filters_is_warned_of_once(
+    pool: VerifierPool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workers._Worker, "receive", lambda self, _: b'{"filtered": false}')
+    for _ in range(2):
+        pool._idle.append(pool._hand_over(workers._Job(VERIFIERS["obeys"], {})))
+        pool.close()
+    assert caplog.text.count("seccomp") == 1
 
 
 def test_failures_are_counted_and_each_kind_is_told_once(
@@ -84,12 +140,16 @@ def test_failures_are_counted_and_each_kind_is_told_once(
     assert any("its process ended with 3" in m for m in messages)
 
 
-def test_a_verifier_that_switches_the_alarm_off_is_ended_from_outside(
+def test_a_worker_that_falls_silent_is_replaced(
     pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool.judge([told("right")])
-    monkeypatch.setattr(workers, "_LOADING_LIMIT_S", 1.0)
-    assert pool.judge([told("hang without an alarm")]) == [Verdict(False, "time")]
+    (silent,) = children()
+    os.kill(silent, signal.SIGSTOP)
+    monkeypatch.setattr(workers, "LOADING_LIMIT_S", 1.0)
+    monkeypatch.setattr(pool, "_time_limit_s", -1.0)
+    assert pool.judge([told("right")]) == [Verdict(False, "death")]
+    assert silent not in children()
 
 
 def test_loading_is_outside_the_time_limit(pool: VerifierPool) -> None:
@@ -97,9 +157,9 @@ def test_loading_is_outside_the_time_limit(pool: VerifierPool) -> None:
     assert pool.judge([item]) == [Verdict(True)]
 
 
-def test_a_worker_killed_while_idle_blames_no_answer(pool: VerifierPool, tmp_path: Path) -> None:
-    pool.judge([noted(tmp_path, "nap"), noted(tmp_path, "nap")])
-    killed = {int(path.name) for path in tmp_path.iterdir()}
+def test_a_worker_killed_while_idle_blames_no_answer(pool: VerifierPool) -> None:
+    pool.judge([told("nap"), told("nap")])
+    killed = children()
     assert len(killed) == 2
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
@@ -109,16 +169,18 @@ def test_a_worker_killed_while_idle_blames_no_answer(pool: VerifierPool, tmp_pat
     assert not killed & children()
 
 
-def test_workers_start_when_needed_and_are_used_again(pool: VerifierPool, tmp_path: Path) -> None:
+def test_workers_start_when_needed_and_are_used_again(pool: VerifierPool) -> None:
     before = children()
     pid = str(os.getpid())
     here = replace(PROBLEM, verifier="here")
     assert pool.judge([(here, pid), (here, "0")]) == [Verdict(True), Verdict(False)]
     assert children() == before
+    pool.judge([told("nap"), told("nap")])
+    workers = children() - before
+    assert len(workers) == 2
     for _ in range(3):
-        pool.judge([noted(tmp_path, "right")] * 10)
-    assert len(list(tmp_path.iterdir())) <= 2
-    assert pid not in [path.name for path in tmp_path.iterdir()]
+        pool.judge([told("right"), told("raise"), told("wrong")] * 4)
+    assert children() - before == workers
 
 
 def test_what_a_verifier_prints_is_lost(
@@ -163,12 +225,12 @@ def test_what_cannot_be_loaded_is_an_error_not_a_wrong_score() -> None:
     assert children() == before
 
 
-def test_what_a_full_worker_cannot_load_a_new_one_can(tmp_path: Path) -> None:
-    problem = replace(PROBLEM, verifier="fills", evidence=str(tmp_path))
+def test_what_a_full_worker_cannot_load_a_new_one_can() -> None:
+    problems = [replace(PROBLEM, verifier="fills", id=f"test:{n}", family=f"{n}") for n in range(3)]
     with VerifierPool(1, verifiers=VERIFIERS) as pool:
-        assert pool.judge([(problem, "right")] * 3) == [Verdict(True)] * 3
+        verdicts = pool.judge((problem, "right") for problem in problems)
+    assert verdicts == [Verdict(True)] * 3
     assert not pool.failures
-    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,25 +242,26 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch: pytest.MonkeyPatch)
         pool.judge([told("right")])
 
 
-def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+def test_workers_and_cells_end_with_a_parent_that_was_killed() -> None:
     code = (
-        "from training.tasks.judges import VERIFIERS, noted;"
+        "from training.tasks.judges import VERIFIERS, told;"
         "from ponder.training.tasks.workers import VerifierPool;"
-        "from pathlib import Path; import sys;"
-        "pool = VerifierPool(2, time_limit_s=2.0, verifiers=VERIFIERS);"
-        "path = Path(sys.argv[1]);"
-        "pool.judge([noted(path, 'nap'), noted(path, 'nap'), noted(path, 'hang')])"
+        "pool = VerifierPool(2, time_limit_s=60.0, verifiers=VERIFIERS);"
+        "pool.judge([told('right'), told('right')]);"
+        "print('judging', flush=True);"
+        "pool.judge([told('hang'), told('hang without an alarm')])"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    parent = subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path)], env=environment)
-    try:
-        assert soon(lambda: len(list(tmp_path.iterdir())) == 2)
-        time.sleep(0.6)  # now one worker is idle and the other hangs
-        pids = [int(path.name) for path in tmp_path.iterdir()]
-        assert all(psutil.pid_exists(pid) for pid in pids)
-    finally:
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-c", code], env=environment, stdout=subprocess.PIPE
+    )
+    with parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        family = psutil.Process(parent.pid)
+        assert soon(lambda: len(family.children(recursive=True)) == 4)  # two workers, two cells
+        pids = [child.pid for child in family.children(recursive=True)]
         parent.kill()
-        parent.wait()
     assert soon(lambda: not any(_runs(pid) for pid in pids))
 
 

@@ -84,7 +84,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         if not self.validations:
             return
         first, last = self.validations[0], self.validations[-1]
-        best = max(reversed(self.validations), key=_score)
+        best = max(self.validations, key=_score)
         yield (
             f"validation: {first['accuracy']:.1%} → {last['accuracy']:.1%} right, "
             f"{first['thinking_tokens']:.0f} → {last['thinking_tokens']:.0f} tokens of thought"

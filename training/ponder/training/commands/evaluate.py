@@ -1,4 +1,4 @@
-"""`ponder eval`: how accuracy and thinking grow with the budget, on held-out problems."""
+"""`ponder eval`: how accuracy and thinking grow with the budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder import environment
-from ponder.training.bars import AnswerBar
 from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
 from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
 from ponder.training.tasks.base import Problem, Split, at_most
@@ -36,7 +35,7 @@ def _key_of_environment() -> SecretStr | None:
 
 
 class Options(BaseModel):
-    """Measure accuracy and thinking tokens on held-out problems, sampled at temperature 1.
+    """Measure accuracy and thinking tokens on problems with known answers, at temperature 1.
 
     Modes: natural thinks freely, efficient is told to use minimal tokens, hinted is told each
     trained budget, truncated is cut at each of --budgets.
@@ -177,6 +176,8 @@ def run(options: Options) -> int:
 async def _measure(
     options: Options, problems: list[Problem], pool: VerifierPool
 ) -> tuple[list[Sample], Subject]:
+    from ponder.training.bars import AnswerBar
+
     responder = _responder(options)
     try:
         subject = await responder.subject()

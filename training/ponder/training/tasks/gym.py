@@ -8,6 +8,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Self
 
+from . import scorers
 from .base import Problem, content_digest
 from .verify import final_answer
 
@@ -28,6 +29,7 @@ LEFT_OUT = {
     "composite": "it mixes other data sets: name those",
     "game_of_life_halting": "its scorer takes any text for right",
     "graph_color": _NO_ANSWER,
+    "intermediate_integration": "some of its reference answers are integrals that it left unsolved",
     "isomorphic_strings": _HASHED,
     "polynomial_multiplication": _HASHED,
     "propositional_logic": _NO_ANSWER,
@@ -111,17 +113,23 @@ def datasets() -> list[str]:
 
 
 def judge(problem: Problem, text: str) -> bool:
-    """Whether the data set's own scorer takes the answer in `text` for right.
+    """Whether the answer in `text` is right: by the data set's own scorer, where that is safe.
 
-    The scorer may raise, hang or evaluate the text that it is given.
+    It may raise, hang or eat memory on a text that it does not expect.
     """
-    score = load_dataset(problem).score_answer(final_answer(text), problem.evidence)
+    answer = final_answer(text)
+    if scorer := scorers.OWN.get(problem.family.removeprefix(PREFIX)):
+        return scorer(answer, problem.evidence)
+    score = _load(problem.family, problem.difficulty).score_answer(answer, problem.evidence)
     return bool(score >= _FULL_SCORE)
 
 
-def load_dataset(problem: Problem) -> Any:
-    """What `judge` needs for a problem."""
-    return _load(problem.family, problem.difficulty)
+def load_dataset(problem: Problem) -> None:
+    """What `judge` needs for a problem, down to what is loaded at first use."""
+    if problem.family.removeprefix(PREFIX) in scorers.OWN:
+        scorers.load(problem.family.removeprefix(PREFIX))
+    else:
+        _load(problem.family, problem.difficulty)
 
 
 @lru_cache(maxsize=64)

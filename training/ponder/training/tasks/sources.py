@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -57,8 +58,17 @@ def _find(name: str) -> Task:
         case "reasoning-gym" if rest:
             from .gym import GymTask
 
-            return GymTask.find(dataset, _options(GymOptions, name, query).range())
+            levels = _options(GymOptions, name, query).range()
+            with warnings.catch_warnings():
+                # What it imports compares strings with `is`, which Python says when it compiles it.
+                warnings.filterwarnings("ignore", '"is" with', SyntaxWarning)
+                return GymTask.find(dataset, levels)
         case "jsonl" if rest:
+            if query and not Path(rest).exists():
+                raise ValueError(
+                    f"{name}: there is no such file, and a jsonl: takes no ?{query}: `ponder eval "
+                    "--split test` takes the problems that training keeps for tests"
+                )
             return read_jsonl(name, Path(rest))
         case "hf" if rest:
             return load_hub(name, dataset, _options(HubOptions, name, query))

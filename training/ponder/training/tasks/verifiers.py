@@ -8,8 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import gym
+from .arithmetic import symbolic
 from .base import Problem
 from .verify import same_number, same_text
+
+# A cell of a process with sympy in it costs some 10 ms where an answer costs 1.
+_SHARED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text of which is known whether it is right: a judge that says otherwise is a broken one."""
+
+    problem: Problem
+    text: str
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +30,17 @@ class Verifier:
     """Judges the text after a thought; `check` is a function at the top of a module.
 
     A `trusted` one is cheap and safe whatever a model wrote, and runs in the calling process. The
-    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers.
-    `prepare` loads what `check` needs for a problem: a worker does it before its clock starts.
+    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers, and
+    the `canaries` after them. `prepare` loads what `check` needs for a problem: a worker does it
+    before its clock starts. `shared` answers at most have one process: 1 unless it is known that
+    `check` never runs what it reads, so that one answer cannot reach the next.
     """
 
     check: Callable[[Problem, str], bool]
     trusted: bool
     prepare: Callable[[Problem], object] | None = None
+    canaries: tuple[Canary, ...] = ()
+    shared: int = 1
 
 
 def verify(problem: Problem, text: str) -> bool:
@@ -57,15 +74,45 @@ def _mathematics(problem: Problem, text: str) -> bool:
 
 def _load_math_verify(_: Problem | None = None) -> Any:
     import math_verify
+    import math_verify.parser
 
     # Its own time limit raises in threads, so it is off, which would be warned of in every process.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
+    # It would run plain arithmetic as Python.
+    math_verify.parser.parse_expr = lambda text, **_: symbolic(text)
     return math_verify
+
+
+def _known(problem: Problem, right: str, wrong: str) -> tuple[Canary, ...]:
+    return Canary(problem, right, True), Canary(problem, wrong, False)
 
 
 VERIFIERS: Mapping[str, Verifier] = {
     "number": Verifier(_number, trusted=True),
     "exact": Verifier(_exact, trusted=True),
-    "math": Verifier(_mathematics, trusted=False, prepare=_load_math_verify),
-    "reasoning-gym": Verifier(gym.judge, trusted=False, prepare=gym.load_dataset),
+    "math": Verifier(
+        _mathematics,
+        trusted=False,
+        prepare=_load_math_verify,
+        canaries=_known(
+            Problem("canary:1", "canary", 0, "?", "0.5", "math"),
+            r"It is $\frac{2}{4}$.",
+            "The answer is 3/4.",
+        ),
+        shared=_SHARED,
+    ),
+    "reasoning-gym": Verifier(
+        gym.judge,
+        trusted=False,
+        prepare=gym.load_dataset,
+        canaries=_known(
+            Problem(
+                *("canary:2", f"{gym.PREFIX}chain_sum", 0, "?", "12", "reasoning-gym"),
+                evidence={"question": "?", "answer": "12", "metadata": {}},
+            ),
+            "The answer is 12.",
+            "The answer is 13.",
+        ),
+        shared=_SHARED,
+    ),
 }

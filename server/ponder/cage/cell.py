@@ -1,0 +1,150 @@
+"""A cell: a forked process that computes some results and can do nothing else.
+
+What its maker has loaded it has too, so that it costs a fork and not a start, and whatever happens
+in it ends with it. Three layers hold it, each for itself:
+
+- limits of the kernel: processor, memory (its maker's), no file may grow, it dies with its maker;
+- a seccomp filter: it may read, compute and write its results (`seccomp`);
+- an audit hook of Python: no code that came as text, no writing, sockets, processes or signals.
+
+Its maker measures the time. A network without interfaces comes from its maker (`leave_network`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from . import seccomp
+
+LONGEST_RESULT = 4096  # bytes
+_END = b"\n"
+_PART = 65_536
+_DESCRIPTORS = 1024
+_PR_SET_PDEATHSIG = 1
+_NEW_IPC, _NEW_USER, _NEW_NET = 0x08000000, 0x10000000, 0x40000000
+
+# What an audit event must not begin with: https://docs.python.org/3/library/audit_events.html
+_REFUSED = (
+    "socket.", "subprocess.", "ctypes.", "mmap.", "fcntl.", "shutil.", "tempfile.", "signal.",
+    "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill",
+    "os.putenv", "os.unsetenv", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link",
+    "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.chflags", "os.lockf", "os.utime",
+    "os.setxattr", "os.removexattr", "os.chdir", "pty.", "resource.", "syslog.", "code.__new__",
+    "pickle.find_class", "sys.settrace", "sys.setprofile", "sys._current_frames",
+    "gc.", "cpython.run_", "_thread.start_new_thread",
+)  # fmt: skip
+_TEXT = "<string>"  # the file name of code that eval, exec and the like were given as text
+_CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The results of a cell and how it ended: `status` is negative for a signal."""
+
+    results: list[bytes]
+    status: int
+    overdue: bool
+
+
+def run(
+    work: Callable[[], Iterable[bytes]], most: int, time_limit_s: float, keeper: Connection
+) -> Ended:
+    """The results of `work`, at most so many, computed in a cell of its own.
+
+    The limit of time holds for each. `EOFError` where the other end of `keeper` is gone; nothing
+    may come over it meanwhile.
+    """
+    reader, writer = os.pipe()
+    seccomp.program(writer)  # made here, once for all cells
+    pid = os.fork()
+    if not pid:
+        _live(work, writer, math.ceil(time_limit_s * most) + 1)
+    os.close(writer)
+    results: list[bytes] = []
+    unread, overdue = b"", False
+    until = time.monotonic() + time_limit_s
+    try:
+        while True:
+            ready = wait([reader, keeper], max(0.0, until - time.monotonic()))
+            if keeper in ready:
+                raise EOFError
+            if not ready:
+                overdue = True
+                break
+            part = os.read(reader, _PART)
+            *whole, unread = (unread + part).split(_END)
+            results += whole
+            if whole:
+                until = time.monotonic() + time_limit_s
+            if not part or len(unread) > LONGEST_RESULT or len(results) > most:
+                break
+    finally:
+        os.close(reader)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # one that ended by itself keeps its status
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return Ended(results[:most], status, overdue or -status == signal.SIGXCPU)
+
+
+def leave_network() -> None:
+    """Have no network but one without interfaces, where the kernel lets this user."""
+    if _libc.unshare(_NEW_NET | _NEW_IPC):
+        _libc.unshare(_NEW_USER | _NEW_NET | _NEW_IPC)
+
+
+_filter = seccomp.install
+
+
+def filtered() -> bool:
+    """Whether cells have their filter here; found by trying."""
+    if not (pid := os.fork()):
+        os._exit(not seccomp.install(2))
+    return not os.waitpid(pid, 0)[1]
+
+
+def _live(work: Callable[[], Iterable[bytes]], output: int, seconds: int) -> None:
+    status = 1
+    try:
+        gc.disable()
+        os.closerange(3, output)
+        os.closerange(output + 1, _DESCRIPTORS)
+        _lock(output, seconds)
+        for result in work():
+            os.write(output, result[:LONGEST_RESULT].replace(_END, b" ") + _END)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _lock(output: int, seconds: int) -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
+        resource.setrlimit(kind, (0, 0))
+    _filter(output)
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "exec":
+        refused = getattr(arguments[0], "co_filename", _TEXT) == _TEXT
+    elif event == "open":
+        refused = bool(arguments[2] & _CHANGES)
+    else:
+        refused = event.startswith(_REFUSED)
+    if refused:
+        raise PermissionError(f"a judge may not do this: {event}")

@@ -1,0 +1,82 @@
+"""A Python process that starts with nothing of ours: no environment, no descriptors, no pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Pipe
+
+MiB = 2**20
+_LONGEST_FRAME = MiB  # bytes that a child may send at once
+
+# Without it an interpreter that was built on a shared library may not find it.
+_NEEDED = ("LD_LIBRARY_PATH",)
+
+
+class Child:
+    """Runs `module:function(connection, *arguments)` in a new interpreter until `kill` or its end.
+
+    Its environment is `environment` alone. It finds modules where this process does, has the
+    connection as its only descriptor beside the standard three, and a process group of its own, so
+    that Ctrl-C is not meant for it. Frames are bytes: what it sends is never unpickled. It reads
+    the end of its connection when this process dies. `arguments` are numbers or texts.
+    """
+
+    def __init__(
+        self, function: str, *arguments: float | str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        module, _, name = function.partition(":")
+        self.connection, theirs = Pipe()
+        kept = {key: os.environ[key] for key in _NEEDED if key in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-I", "-B", "-W", "ignore", "-c",
+                    f"import sys; sys.path[:] = {sys.path!r}\n"
+                    "from multiprocessing.connection import Connection\n"
+                    f"from {module} import {name}\n"
+                    f"{name}(Connection({theirs.fileno()}), *{arguments!r})",
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+                | kept
+                | dict(environment or {}),
+                process_group=0,
+            )  # fmt: skip
+
+    def send(self, frame: bytes) -> None:
+        """`OSError` where the child is gone."""
+        self.connection.send_bytes(frame)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next frame; None where there is none in time. `EOFError` where the child is gone."""
+        if not self.connection.poll(timeout_s):
+            return None
+        try:
+            return self.connection.recv_bytes(_LONGEST_FRAME)
+        except OSError as error:  # longer, or cut short
+            raise EOFError from error
+
+    def kill(self) -> int:
+        """End it, with what it started in its group; returns its exit status, negative for signals.
+
+        That of a child that ended by itself is its own.
+        """
+        self.connection.close()
+        if self._process.returncode is None:  # not waited for: its number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()
+
+
+def limit_memory(megabytes: int) -> None:
+    """Of this process' address space and of those that it starts; and no core dumps."""
+    limit = megabytes * MiB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,41 @@
+"""Log probabilities as text: what is written is what pydantic would read and write."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.engine.base import TokenLogprob
+from ponder.engine.scripted import ByteVocabulary
+from ponder.protocol.response import ChoiceLogprobs
+from ponder.server.logprobs import LogprobWriter, TokenTexts
+
+ids = st.integers(0, 259)
+pairs = st.tuples(ids, st.floats(max_value=0))
+entries = st.builds(
+    lambda first, top: TokenLogprob(*first, tuple(top)), pairs, st.lists(pairs, max_size=3)
+)
+
+
+@given(st.lists(entries, max_size=4), st.integers(0, 3))
+def test_what_is_written_is_read_back(given_: list[TokenLogprob], top: int) -> None:
+    vocabulary = ByteVocabulary()
+    writer = LogprobWriter(TokenTexts(vocabulary.token_bytes), top)
+    text = writer.around(writer.entries(given_))
+    read = ChoiceLogprobs.model_validate_json(text)
+    assert json.loads(read.model_dump_json()) == json.loads(text)
+    for wrote, entry in zip(given_, read.content, strict=True):
+        assert len(entry.top_logprobs) == min(top, len(wrote.top))
+        said = [(wrote.token_id, wrote.logprob), *wrote.top[:top]]
+        for (token_id, logprob), one in zip(said, [entry, *entry.top_logprobs], strict=True):
+            assert bytes(one.bytes) == vocabulary.token_bytes(token_id)
+            assert one.logprob == max(-9999.0, logprob)
+            assert math.isfinite(one.logprob)
+
+
+def test_nothing_is_written_where_nothing_was_asked_for() -> None:
+    writer = LogprobWriter(TokenTexts(ByteVocabulary().token_bytes), None)
+    assert writer.around(writer.entries([TokenLogprob(1, -1.0)])) == "null"
