@@ -81,7 +81,11 @@ async def _serve(
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
         verifier = traces = None
         if settings.verifier is not None:
-            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
+            verifier = stack.enter_context(
+                contextlib.closing(
+                    Verifier(settings.verifier, settings.verifier_memory, settings.verifier_env)
+                )
+            )
         if settings.traces:
             traces = stack.enter_context(contextlib.closing(Traces()))
         engine = vllm.VLLMEngine.start(files.name, options)
