@@ -44,9 +44,7 @@ class Child:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-                | kept
-                | dict(environment or {}),
+                env=kept | dict(environment or {}),
                 process_group=0,
             )  # fmt: skip
 

@@ -101,7 +101,11 @@ async def _serve(settings: Settings, start: Start) -> int:
         if settings.traces:
             traces = stack.enter_context(contextlib.closing(Traces()))
         if settings.verifier is not None:
-            verifier = stack.enter_context(contextlib.closing(Verifier(settings.verifier)))
+            verifier = stack.enter_context(
+                contextlib.closing(
+                    Verifier(settings.verifier, settings.verifier_memory, settings.verifier_env)
+                )
+            )
         model = ServedModel.load(files, settings)
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
         engine = await _load(settings, files, model, start)

@@ -70,6 +70,14 @@ class Settings(BaseSettings):
         description="package.module:function of (messages, answer) that scores answers from 0 to 1 "
         "or gives None; runs in a process of its own",
     )
+    verifier_env: list[str] = Field(
+        [],
+        description="variable of the environment that the verifier gets, which has none else; "
+        "repeat for several; not the server's own (PONDER_*)",
+    )
+    verifier_memory: Annotated[int, Field(ge=64)] = Field(
+        4096, description="most memory of the verifier's process, as address space in MB"
+    )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
     )

@@ -1,22 +1,26 @@
 """The operator's own judge of answers, as a signal of quality beside the clients' feedback.
 
-It runs in a process of its own: it cannot hold up the event loop, and one that hangs or crashes is
-ended and started again.
+It runs in a process of its own: it cannot hold up the event loop, and one that hangs, crashes or
+outgrows its memory is ended and started again. It is the operator's code, so it may use files and
+the network; what it is given is anybody's, so it gets nothing else: no key of the server, no
+variable but those that are named, and what it says is read as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
-import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+
+from ponder.cage.child import Child, limit_memory
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +48,19 @@ class VerifierFailure(Exception):
 class Verifier:
     """Scores answers one at a time with the callable at `path`, as `package.module:function`.
 
-    Raises `VerifierError` where it cannot be loaded.
+    Its process has at most `memory_mb` of address space, and of the environment the variables in
+    `environment`. Raises `VerifierError` where it cannot be loaded.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, memory_mb: int = 4096, environment: Sequence[str] = ()) -> None:
         self._path = path
+        self._memory_mb = memory_mb
+        for name in environment:
+            if name.startswith("PONDER_"):
+                raise VerifierError(f"--verifier-env {name}: the server's own are not given away")
+            if name not in os.environ:
+                raise VerifierError(f"--verifier-env {name}: it is not set; set it or leave it out")
+        self._environment = {name: os.environ[name] for name in environment}
         self._waiting = 0
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
@@ -68,32 +80,34 @@ class Verifier:
 
     def close(self) -> None:
         self._closed = True
-        self._process.kill()
+        self._child.kill()
         self._thread.shutdown(cancel_futures=True)
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(self._path, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._child = Child(
+            f"{__name__}:_work",
+            *(self._path, str(Path.cwd()), self._memory_mb, JUDGE_SECONDS),
+            environment=self._environment,
+        )
         try:
+            frame = self._child.receive(START_SECONDS)
             problem = (
-                self._pipe.recv()
-                if self._pipe.poll(START_SECONDS)
-                else f"it took longer than {START_SECONDS:g} seconds"
+                f"it took longer than {START_SECONDS:g} seconds"
+                if frame is None
+                else json.loads(frame)
             )
         except EOFError:
             problem = "its process died"
         if problem is not None:
-            self._process.kill()
+            self._child.kill()
             raise VerifierError(
                 f"cannot load the verifier {self._path} ({problem}): give --verifier as "
-                f"package.module:function, importable from here"
+                f"package.module:function, importable from here, with the variables that it needs "
+                f"(--verifier-env) and room for it (--verifier-memory, {self._memory_mb} MB now)"
             )
 
     def _restart(self) -> None:
-        self._process.kill()
+        self._child.kill()
         if self._closed:
             return
         try:
@@ -104,15 +118,21 @@ class Verifier:
     def _score(self, messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
         """In the thread."""
         try:
-            self._pipe.send((list(messages), answer))
-            if not self._pipe.poll(JUDGE_SECONDS):
+            self._child.send(json.dumps([list(messages), answer]).encode())
+            frame = self._child.receive(JUDGE_SECONDS)
+            if frame is None:
                 raise VerifierFailure("timeout", f"the verifier took over {JUDGE_SECONDS:g} s")
-            score, problem = self._pipe.recv()
-        except (VerifierFailure, OSError, EOFError) as error:
+            score, problem = json.loads(frame)
+        except VerifierFailure:
             self._restart()
-            if isinstance(error, VerifierFailure):
-                raise
-            raise VerifierFailure("error", "the verifier's process died") from error
+            raise
+        except (OSError, EOFError, ValueError, TypeError, RecursionError) as error:
+            self._restart()
+            raise VerifierFailure(
+                "error", "the verifier's process died or spoke no JSON"
+            ) from error
+        if problem == MemoryError.__name__:
+            self._restart()
         if problem is not None:
             raise VerifierFailure("error", f"the verifier failed: {problem}")
         if score is None:
@@ -122,27 +142,42 @@ class Verifier:
         return float(score)
 
 
-def _work(path: str, pipe: Connection[Any, Any]) -> None:
-    """The process: say whether the judge loads, then answer until the pipe closes.
+def _work(
+    connection: Connection, path: str, directory: str, memory_mb: int, limit_s: float
+) -> None:
+    """The process: say whether the judge loads, then answer until the connection closes.
 
     A terminal signals it too, and the server that drains still wants its scores.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    limit_memory(memory_mb)
     try:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.insert(0, directory)
         module, _, name = path.partition(":")
         judge: Judge = getattr(importlib.import_module(module), name)
     except Exception as error:  # noqa: BLE001 - whatever a module raises while it loads is told
-        pipe.send(f"{type(error).__name__}: {error}")
+        connection.send_bytes(json.dumps(f"{type(error).__name__}: {error}").encode())
         return
-    pipe.send(None)
+    connection.send_bytes(b"null")
     while True:
         try:
-            messages, answer = pipe.recv()
+            messages, answer = json.loads(connection.recv_bytes())
         except EOFError:
             return
+        # Ends it where the server is no longer there to do so.
+        signal.setitimer(signal.ITIMER_REAL, limit_s + 1)
         try:
-            pipe.send((judge(messages, answer), None))
+            said = json.dumps([judge(messages, answer), None], default=_number)
         except Exception as error:  # noqa: BLE001 - the operator's code may fail in any way
-            pipe.send((None, type(error).__name__))
+            said = json.dumps([None, type(error).__name__])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        connection.send_bytes(said.encode())
+
+
+def _number(score: object) -> object:
+    """numpy's and torch's numbers; of anything else its kind, which is no score."""
+    try:
+        return float(score)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return type(score).__name__

@@ -62,8 +62,6 @@ def test_it_starts_with_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> Non
         environment = said["environment"]
         assert environment.pop("NAMED") == "kept"
         assert set(environment) <= {
-            "OMP_NUM_THREADS",
-            "OPENBLAS_NUM_THREADS",
             "LD_LIBRARY_PATH",
             "LC_CTYPE",  # Python's own, where no locale is named
         }

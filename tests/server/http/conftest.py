@@ -99,7 +99,11 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             delay=delay,
         )
         ledger = open_ledger(config, model)
-        verifier = Verifier(config.verifier) if config.verifier else None
+        verifier = (
+            Verifier(config.verifier, config.verifier_memory, config.verifier_env)
+            if config.verifier
+            else None
+        )
         traces = Traces(exporter) if exporter else None
         service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)
         connections = Listener(service, bounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ from .test_savings import savings, series
 
 JUDGES = """
 import os, time
+from fractions import Fraction
 
 def knows(messages, answer):
     print("a verifier may print")
@@ -29,6 +31,22 @@ def raises(messages, answer): raise ValueError("a private answer")
 def exaggerates(messages, answer): return 2.0
 def hangs(messages, answer): time.sleep(0 if "fast" in messages[0]["content"] else 60); return 1.0
 def dies(messages, answer): os._exit(3)
+def agrees(messages, answer): return True
+def divides(messages, answer): return Fraction(1, 4)
+def answers(messages, answer): return lambda: 1.0
+def speaks(messages, answer): return "0.5"
+def is_nan(messages, answer): return float("nan")
+
+def spies(messages, answer):
+    secrets = ("PONDER_API_KEY", "PONDER_HOLDOUT_KEY", "A_SECRET")
+    seen = [name for name in secrets if name in os.environ]
+    return float(seen == [] and os.environ.get("NAMED") == "for the verifier")
+
+def remembers(messages, answer, seen=[]):
+    seen.append(answer)
+    if len(seen) == 2:
+        bytearray(2**40)
+    return 1.0 if len(seen) == 1 else 0.0
 """
 
 
@@ -58,7 +76,15 @@ def test_scores_are_counted_whole_and_streamed(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("judge", "reason"), [("raises", "error"), ("exaggerates", "invalid"), ("dies", "error")]
+    ("judge", "reason"),
+    [
+        ("raises", "error"),
+        ("exaggerates", "invalid"),
+        ("answers", "invalid"),
+        ("speaks", "invalid"),
+        ("is_nan", "invalid"),
+        ("dies", "error"),
+    ],
 )
 def test_a_failing_verifier_is_counted_and_the_answer_stands(
     serve: Serve, judge: str, reason: str, caplog: pytest.LogCaptureFixture
@@ -111,6 +137,59 @@ def test_too_many_waiting_are_not_judged(serve: Serve, monkeypatch: pytest.Monke
     wait_until(lambda: failures(running) == {'reason="busy"': 2})
     answer = httpx.get(f"{running.url}/readyz")
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("judge", "score"), [("agrees", 1.0), ("divides", 0.25)])
+def test_what_is_like_a_number_is_a_score(serve: Serve, judge: str, score: float) -> None:
+    running = serve(verifier=f"judges:{judge}")
+    running.ask()
+    wait_until(lambda: not running.service._judged)
+    label = 'arm="policy",signal="verifier"'
+    assert series(running, "ponder_holdout_quality_count")[label] == 1
+    assert series(running, "ponder_holdout_quality_sum")[label] == score
+
+
+def test_it_gets_the_variables_that_are_named_and_no_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PONDER_API_KEY", "PONDER_HOLDOUT_KEY", "A_SECRET"):
+        monkeypatch.setenv(name, "a secret of the server")
+    monkeypatch.setenv("NAMED", "for the verifier")
+    running = serve(verifier="judges:spies", verifier_env=["NAMED"], api_key=[])
+    running.ask()
+    wait_until(lambda: not running.service._judged)
+    assert series(running, "ponder_holdout_quality_sum")['arm="policy",signal="verifier"'] == 1
+
+
+def test_a_variable_that_is_not_there_and_one_of_the_servers_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NAMED", raising=False)
+    monkeypatch.setenv("PONDER_API_KEY", "a secret of the server")
+    for name in ("NAMED", "PONDER_API_KEY"):
+        with pytest.raises(VerifierError, match=f"--verifier-env {name}"):
+            Verifier("judges:knows", environment=[name])
+
+
+def test_its_memory_has_a_limit_and_it_is_started_anew_beyond_it(serve: Serve) -> None:
+    running = serve(verifier="judges:remembers", verifier_memory=1024)
+    for _ in range(3):  # the second fails, and the third finds a process that remembers nothing
+        running.ask()
+        wait_until(lambda: not running.service._judged)
+    assert failures(running) == {'reason="error"': 1}
+    report = savings(running)["quality"]["verifier"]["policy"]
+    assert (report["count"], report["mean"]["value"]) == (2, 1.0)
+
+
+def test_what_it_says_is_not_unpickled(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(multiprocessing.connection._ForkingPickler, "loads", refuse)
+    running = serve(verifier="judges:agrees")
+    running.ask()
+    wait_until(lambda: not running.service._judged)
+    assert savings(running)["quality"]["verifier"]["policy"]["count"] == 1
 
 
 @pytest.mark.parametrize("path", ["judges", "judges:nobody", "no_such_module:f", "judges.knows"])

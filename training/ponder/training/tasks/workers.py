@@ -26,6 +26,8 @@ from .verifiers import VERIFIERS, Verifier
 
 Failure = Literal["time", "memory", "error", "death", "canary"]
 
+_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 _log = logging.getLogger(__name__)
 
 
@@ -226,7 +228,10 @@ class _Worker(Child):
     """A process that does one job at a time."""
 
     def __init__(self, time_limit_s: float, memory_limit_mb: int) -> None:
-        super().__init__("ponder.training.tasks.keeper:serve", time_limit_s, memory_limit_mb)
+        super().__init__(
+            *("ponder.training.tasks.keeper:serve", time_limit_s, memory_limit_mb),
+            environment=_SINGLE_THREADED,  # or it could not be forked
+        )
         self.used = False
         try:
             greeting = self.receive(LOADING_LIMIT_S)
