@@ -278,6 +278,7 @@ def _sampling_params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
+        flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
         logit_bias=dict(sampling.logit_bias) or None,
         stream_interval=sampling.chunk_tokens,
         output_kind=RequestOutputKind.DELTA,
@@ -287,10 +288,14 @@ def _sampling_params(sampling: Sampling) -> Any:
 
 
 def _logprobs(part: CompletionOutput) -> list[TokenLogprob]:
-    """vLLM's mapping per position holds the sampled token beside the best ones."""
+    """vLLM's flat lists hold a position's sampled token first, also where it is one of the best."""
+    flat = part.logprobs
+    if not flat:
+        return []
+    spans = zip(part.token_ids, flat.start_indices, flat.end_indices, strict=True)
     entries = []
-    for token_id, choices in zip(part.token_ids, part.logprobs or (), strict=True):
-        ranked = sorted(choices.items(), key=lambda item: -item[1].logprob)
-        top = tuple((other, entry.logprob) for other, entry in ranked)
-        entries.append(TokenLogprob(token_id, choices[token_id].logprob, top))
+    for token_id, start, end in spans:
+        found = dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+        top = tuple(sorted(found.items(), key=lambda item: -item[1]))
+        entries.append(TokenLogprob(token_id, found[token_id], top))
     return entries

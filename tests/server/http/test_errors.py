@@ -368,6 +368,7 @@ def test_a_dead_engine_is_unavailable(serve: Serve) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         running.ask()
     assert (caught.value.status_code, caught.value.body["code"]) == (503, "engine_dead")  # type: ignore[index]
+    assert "send the request to another one" in caught.value.body["message"]  # type: ignore[index]
 
 
 def test_a_request_that_takes_too_long_ends(serve: Serve) -> None:
