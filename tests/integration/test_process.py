@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from ponder.server.process import StartupError, bind
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from .conftest import ServerProcess, start_server
 
@@ -61,7 +61,7 @@ def readiness(server: ServerProcess) -> str:
 
 
 def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Path) -> None:
-    running = start_server(tmp_path / "log")
+    running = start_server(tmp_path / "log", "--drain-timeout", "600")
     try:
         running.wait_ready()
         with running_answer(running) as answer:
@@ -71,7 +71,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Pa
             running.engine().resume()
             assert "data: [DONE]" in answer.result().text
         log = running.log
-        assert running.process.wait(60) == 0, log.read_text()
+        assert running.process.wait(PATIENCE) == 0, log.read_text()
         assert "ponder: draining: 1 running" in log.read_text()
         assert log.read_text().splitlines()[-1].endswith(" ponder: stopped")
         for word in ("died", "Traceback", "leaked", "Warning"):
@@ -97,7 +97,7 @@ def test_a_second_signal_cuts_what_runs(tmp_path: Path) -> None:
             running.process.send_signal(signal.SIGTERM)
             refused = answer.result()
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
-        assert running.process.wait(60) == 0, running.log.read_text()
+        assert running.process.wait(PATIENCE) == 0, running.log.read_text()
         text = running.log.read_text()
         entries = [json.loads(line) for line in text.splitlines()]  # from the first to the last
         assert entries[-1]["message"] == "stopped"
@@ -123,7 +123,7 @@ def test_an_engine_that_hangs_is_seen_and_dies_with_a_killed_server(tmp_path: Pa
         with running.hanging():
             engine = running.engine()
             running.process.kill()
-            engine.wait(30)
+            engine.wait(PATIENCE)
     finally:
         running.stop()
 
@@ -145,8 +145,8 @@ def test_a_dead_engine_is_noticed_and_ends_the_process(tmp_path: Path) -> None:
         watcher.start()
         wait_until(lambda: bool(states))
         running.engine().kill()
-        assert running.process.wait(60) == 1, running.log.read_text()
-        watcher.join(10)
+        assert running.process.wait(PATIENCE) == 1, running.log.read_text()
+        watcher.join(PATIENCE)
         assert states[0] == 200
         assert states[-1] == 503
         assert "the vLLM engine died" in running.log.read_text()
@@ -167,5 +167,5 @@ def test_a_taken_port_is_said_before_the_model_loads(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         running = start_server(tmp_path / "log", "--port", str(taken.getsockname()[1]))
-        assert running.process.wait(120) == 1
+        assert running.process.wait(PATIENCE) == 1
         assert "choose another --host or --port" in running.log.read_text()

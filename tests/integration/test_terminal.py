@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from .conftest import START_SECONDS, ServerProcess
 from .test_process import running_answer
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 CTRL_C = b"\x03"
 PONDER = [sys.executable, "-m", "ponder.cli.main", "serve", "--port", "0", "--state", ":memory:"]
-MAKE = ["make", "--no-print-directory", "serve", "PORT=0", "ARGS=--state :memory:"]
+OPTIONS = "--state :memory: --drain-timeout 600"
+MAKE = ["make", "--no-print-directory", "serve", "PORT=0", f"ARGS={OPTIONS}"]
 
 
 class Terminal:
@@ -69,7 +70,7 @@ class Terminal:
         return self._shown.decode(errors="replace").replace("\r\n", "\n")
 
     def ends(self) -> int:
-        status = self.process.wait(120)
+        status = self.process.wait(PATIENCE)
         self._reader.join(30)
         return status
 
@@ -113,7 +114,7 @@ def test_ctrl_c_lets_answers_finish_under_make_too(
         assert httpx.get(f"{url}/readyz").text == "draining\n"
         server.engine().resume()
         assert "data: [DONE]" in answer.result().text
-    ponder.wait(60)
+    ponder.wait(PATIENCE)
     it.ends()
     assert last_line(it).endswith(" ponder: stopped")
     for word in ("Traceback", "leaked", "Error", "Interrupt", "Warning"):

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from waiting import PATIENCE
+
 PARENT = """
 import sys, time
 from ponder.engine.child import EngineContext
@@ -54,14 +56,14 @@ def parent(script: Path) -> Iterator[subprocess.Popen[str]]:
 def test_it_dies_with_a_parent_that_is_killed(parent: subprocess.Popen[str]) -> None:
     child = started(parent)
     parent.kill()
-    child.wait(30)
+    child.wait(PATIENCE)
 
 
 def test_it_dies_even_when_it_is_stopped(parent: subprocess.Popen[str]) -> None:
     child = started(parent)
     child.send_signal(signal.SIGSTOP)
     parent.kill()
-    child.wait(30)
+    child.wait(PATIENCE)
 
 
 def test_it_lives_in_a_session_of_its_own_and_takes_nothing_from_a_terminal(
@@ -77,9 +79,9 @@ def test_it_lives_in_a_session_of_its_own_and_takes_nothing_from_a_terminal(
     blocked = int(pending["SigBlk"], 16)
     assert all(blocked >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGHUP))
     child.terminate()
-    assert parent.wait(30) == 0
+    assert parent.wait(PATIENCE) == 0
 
 
 def test_it_can_be_told_to_end_before_it_has_begun(script: Path) -> None:
-    ended = subprocess.run([sys.executable, script, "at once"], timeout=60, check=False)
+    ended = subprocess.run([sys.executable, script, "at once"], timeout=PATIENCE, check=False)
     assert ended.returncode == 0

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import PATIENCE
+
 PROGRAM = """
 import logging, os, subprocess, sys, time
 from pathlib import Path
@@ -35,7 +37,7 @@ def run(tmp_path: Path, mode: str) -> tuple[str, list[str], str]:
     program, kept = tmp_path / "program.py", tmp_path / "kept"
     program.write_text(PROGRAM)
     command = [sys.executable, program, kept, mode]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return done.stdout, done.stderr.splitlines(), kept.read_text()
 
 
