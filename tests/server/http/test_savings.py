@@ -7,6 +7,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.server import service
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.settings import Settings
@@ -265,6 +267,64 @@ def test_metrics_outlive_a_state_that_fails(serve: Serve, caplog: pytest.LogCapt
     error = refused.json()["error"]
     assert error["code"] == "state_unavailable"
     assert "--state" in error["message"]
+
+
+def test_a_lock_costs_no_account_and_holds_up_nobody(serve: Serve, tmp_path: Path) -> None:
+    """All of this is answered while another process holds the file, which it does to the end."""
+    state = tmp_path / "state.sqlite3"
+    running = serve("a</think>b", state=state)
+    known = running.ask()
+    assert series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 1}
+    with closing(sqlite3.connect(state, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waits = [running.ask() for _ in range(3)]
+        for reply in (known, *waits):
+            refused = rate(running, reply.id, {"score": 1})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "state_unavailable"
+            assert "another process holds it" in refused.json()["error"]["message"]
+            assert refused.headers["retry-after"] == "1"
+        assert httpx.get(f"{running.url}/v1/ponder/savings").status_code == 503
+        assert series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 1}
+        assert series(running, "ponder_state_pending_entries") == {"": 3}
+        assert series(running, "ponder_state_failures_total")[""] >= 1
+        other.execute("ROLLBACK")
+    wait_until(lambda: rate(running, known.id, {"score": 1}).status_code == 200)
+    for reply in waits:
+        assert rate(running, reply.id, {"score": 1}).status_code == 200
+    assert series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 4}
+    assert series(running, "ponder_state_lost_entries_total") == {"": 0}
+
+
+def test_a_scrape_does_not_wait_for_a_disk_that_hangs(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "STATE_SECONDS", 0.1)
+    running = serve("a</think>b")
+    running.ask()
+    assert series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 1}
+    hangs = threading.Event()
+    running.service.ledger._thread.submit(hangs.wait)
+    try:
+        running.ask()
+        assert series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 1}
+    finally:
+        hangs.set()
+    assert "not read within" in caplog.text
+    wait_until(lambda: series(running, "ponder_holdout_tokens_count") == {'arm="policy"': 2})
+
+
+def test_several_answers_of_one_request_are_one_conversation(serve: Serve) -> None:
+    running = serve("a</think>b")
+    running.ask(n=3)
+    running.ask(n=2)
+    expected = {"count": 2.0, "conversations": 2.0, "count_squares": 2.0}
+    for part, value in expected.items():
+        assert series(running, f"ponder_holdout_tokens_{part}") == {'arm="policy"': value}
+    forced = {"count": 5.0, "conversations": 2.0, "count_squares": 9.0 + 4.0}
+    for part, value in forced.items():
+        label = 'arm="policy",signal="forced"'
+        assert series(running, f"ponder_holdout_quality_{part}")[label] == value
 
 
 def test_the_names_pass_promtool(serve: Serve, program: Callable[[str], Path]) -> None:

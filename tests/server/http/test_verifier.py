@@ -71,7 +71,11 @@ def test_scores_are_counted_whole_and_streamed(serve: Serve) -> None:
         return found
 
     wait_until(lambda: judged()["count"] == 4)
-    assert series(running, "ponder_holdout_quality_sum")['arm="policy",signal="verifier"'] == 3
+    label = 'arm="policy",signal="verifier"'
+    assert series(running, "ponder_holdout_quality_sum")[label] == 3
+    # The two answers of the first request belong together.
+    assert series(running, "ponder_holdout_quality_conversations")[label] == 3
+    assert series(running, "ponder_holdout_quality_count_squares")[label] == 2**2 + 1 + 1
     assert failures(running) == {}
 
 

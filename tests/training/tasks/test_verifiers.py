@@ -9,38 +9,77 @@ def problem(answer: str, verifier: str) -> Problem:
     return Problem("test:1", "test", 1, "?", answer, verifier)
 
 
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (r"\frac{1}{2}", r"The answer is $\frac12$."),
-        (r"\frac{1}{2}", r"\boxed{\dfrac{1}{2}}"),
-        (r"\frac{1}{2}", "0.5"),
-        (r"$\frac{1}{2}$", "$1/2$"),
-        ("x^2+1", "$1+x^2$"),
-        ("(1,2)", r"\boxed{(1, 2)}"),
-        (r"\sqrt{8}", r"$2\sqrt{2}$"),
-        (r"\boxed{72}", "72"),
-        ("1,250", "It costs 1250 coins."),
-        ("-5", "x is $-5$"),
-    ],
-)
+RIGHT = [
+    (r"\frac{1}{2}", r"The answer is $\frac12$."),
+    (r"\frac{1}{2}", r"\boxed{\dfrac{1}{2}}"),
+    (r"\frac{1}{2}", "0.5"),
+    (r"\frac{1}{2}", "2/4"),
+    (r"\frac{3}{2}", r"The answer is $\frac{6}{4}$."),
+    (r"$\frac{1}{2}$", "$1/2$"),
+    ("x^2+1", "$1+x^2$"),
+    ("(1,2)", r"\boxed{(1, 2)}"),
+    (r"\sqrt{8}", r"$2\sqrt{2}$"),
+    (r"\boxed{72}", "72"),
+    ("1,250", "It costs 1250 coins."),
+    ("-5", "x is $-5$"),
+    ("0.3333333", "1/3"),
+    ("13", "(4 + 9)*2/2"),
+    ("1024", "2^10"),
+    (r"\{1,2,3\}", r"$\{3, 2, 1\}$"),
+    (r"[0,1)", r"$[0, 1)$"),
+    (r"\sin(x)+\pi", r"$\pi + \sin(x)$"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"$\begin{pmatrix}1&2\\3&4\end{pmatrix}$"),
+    (r"\max(1,2)", r"$\max(1,2)$"),
+    ("50%", r"50\%"),
+]
+WRONG = [
+    (r"\frac{1}{2}", r"$\frac13$"),
+    (r"\frac{3}{2}", r"$\frac{2}{3}$"),
+    ("x^2+1", "$x^2-1$"),
+    ("(1,2)", r"\boxed{(2, 1)}"),
+    ("72", "I do not know."),
+    ("72", ""),
+    ("72", r"\boxed{\frac{"),
+    ("13", "(4 + 9)*2"),
+    ("0.333", "1/3"),
+]
+
+
+@pytest.mark.parametrize(("answer", "text"), RIGHT)
 def test_equal_mathematics_is_right(answer: str, text: str) -> None:
     assert verify(problem(answer, "math"), text)
 
 
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (r"\frac{1}{2}", r"$\frac13$"),
-        ("x^2+1", "$x^2-1$"),
-        ("(1,2)", r"\boxed{(2, 1)}"),
-        ("72", "I do not know."),
-        ("72", ""),
-        ("72", r"\boxed{\frac{"),
-    ],
-)
+@pytest.mark.parametrize(("answer", "text"), WRONG)
 def test_other_mathematics_is_wrong(answer: str, text: str) -> None:
     assert not verify(problem(answer, "math"), text)
+
+
+def test_mathematics_is_the_same_in_a_cell_and_in_the_library_itself() -> None:
+    """A cell runs no text, which the library does: also numbers."""
+    import math_verify
+
+    pairs = [*RIGHT, *WRONG]
+    with VerifierPool(1, time_limit_s=30) as pool:
+        verdicts = pool.judge((problem(answer, "math"), text) for answer, text in pairs)
+        assert not pool.failures
+    theirs = [
+        math_verify.verify(
+            math_verify.parse(
+                answer if "$" in answer or "boxed" in answer else f"\\boxed{{{answer}}}"
+            ),
+            math_verify.parse(text),
+        )
+        for answer, text in pairs
+    ]
+    assert [v.correct for v in verdicts] == theirs == [True] * len(RIGHT) + [False] * len(WRONG)
+
+
+def test_sympy_runs_texts_again_after_an_answer_was_judged() -> None:
+    import sympy
+
+    assert verify(problem("1/2", "math"), "0.5")
+    assert sympy.sympify("sin(0) + 1") == 1
 
 
 def test_mathematics_is_judged_in_workers_without_the_librarys_own_alarm() -> None:

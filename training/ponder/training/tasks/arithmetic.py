@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -69,7 +70,10 @@ def symbolic(text: str, variable: str = "") -> Any:
                 raise ValueError("a number that long is not looked at")
         return base**exponent
 
-    return _read(text, lambda value: sympy.Rational(str(value)), power, name, functions)
+    def number(value: float) -> Any:
+        return sympy.Integer(value) if isinstance(value, int) else sympy.Float(str(value))
+
+    return _read(text, number, power, name, functions)
 
 
 def _read(
@@ -86,7 +90,7 @@ def _read(
 
     def value(node: ast.expr) -> Any:
         match node:
-            case ast.Constant(value=int() | float() as constant) if not isinstance(constant, bool):
+            case ast.Constant(int() | float() as constant) if _is_number(constant):
                 return number(constant)
             case ast.BinOp(left, sign, right) if type(sign) in operators:
                 return operators[type(sign)](value(left), value(right))
@@ -104,3 +108,7 @@ def _read(
         return value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, MemoryError, RecursionError) as error:  # what the parser says of nesting
         raise ValueError("no arithmetic") from error
+
+
+def _is_number(constant: float) -> bool:
+    return not isinstance(constant, bool) and math.isfinite(constant)

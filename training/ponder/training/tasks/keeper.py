@@ -83,7 +83,7 @@ def _load(
             for problem, _ in items:
                 verifier.prepare(problem)
         if verifier.check not in warm:
-            for canary in verifier.canaries:
+            for canary in verifier.canaries[:2]:
                 if verifier.prepare is not None:
                     verifier.prepare(canary.problem)
                 verifier.check(canary.problem, canary.text)

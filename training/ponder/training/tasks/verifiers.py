@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from . import gym
@@ -30,10 +32,11 @@ class Verifier:
     """Judges the text after a thought; `check` is a function at the top of a module.
 
     A `trusted` one is cheap and safe whatever a model wrote, and runs in the calling process. The
-    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers, and
-    the `canaries` after them. `prepare` loads what `check` needs for a problem: a worker does it
-    before its clock starts. `shared` answers at most have one process: 1 unless it is known that
-    `check` never runs what it reads, so that one answer cannot reach the next.
+    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers.
+    `prepare` loads what `check` needs for a problem: a worker does it before its clock starts. The
+    `canaries` are judged after the answers; the first two also while loading, so that there have to
+    be others where results are cached. `shared` answers at most have one process: 1 unless it is
+    known that `check` never runs what it reads, so that one answer cannot reach the next.
     """
 
     check: Callable[[Problem, str], bool]
@@ -63,28 +66,44 @@ def _mathematics(problem: Problem, text: str) -> bool:
     """Equal as mathematics, LaTeX or plain; `ValueError` where the reference answer is neither."""
     math_verify = _load_math_verify()
     marked = "$" in problem.answer or r"\boxed" in problem.answer
-    reference = math_verify.parse(
-        problem.answer if marked else rf"\boxed{{{problem.answer}}}", parsing_timeout=None
-    )
-    if not reference:
-        raise ValueError(f"the reference answer {problem.answer!r} is no mathematics")
-    given = math_verify.parse(text, parsing_timeout=None)
-    return bool(math_verify.verify(reference, given, timeout_seconds=None))
+    with _read_not_run():
+        reference = math_verify.parse(
+            problem.answer if marked else rf"\boxed{{{problem.answer}}}", parsing_timeout=None
+        )
+        if not reference:
+            raise ValueError(f"the reference answer {problem.answer!r} is no mathematics")
+        given = math_verify.parse(text, parsing_timeout=None)
+        return bool(math_verify.verify(reference, given, timeout_seconds=None))
+
+
+@contextmanager
+def _read_not_run() -> Iterator[None]:
+    """sympy makes expressions of texts by running them as Python, also where they are numbers."""
+    modules = [import_module(name) for name in ("sympy.parsing.sympy_parser", "math_verify.parser")]
+    runs = [module.parse_expr for module in modules]
+    try:
+        for module in modules:
+            module.parse_expr = lambda text, *_, **__: symbolic(text)  # type: ignore[attr-defined]
+        yield
+    finally:
+        for module, run in zip(modules, runs, strict=True):
+            module.parse_expr = run  # type: ignore[attr-defined]
 
 
 def _load_math_verify(_: Problem | None = None) -> Any:
     import math_verify
-    import math_verify.parser
 
     # Its own time limit raises in threads, so it is off, which would be warned of in every process.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    # It would run plain arithmetic as Python.
-    math_verify.parser.parse_expr = lambda text, **_: symbolic(text)
     return math_verify
 
 
 def _known(problem: Problem, right: str, wrong: str) -> tuple[Canary, ...]:
     return Canary(problem, right, True), Canary(problem, wrong, False)
+
+
+def _mathematical(answer: str) -> Problem:
+    return Problem("canary:1", "canary", 0, "?", answer, "math")
 
 
 VERIFIERS: Mapping[str, Verifier] = {
@@ -94,10 +113,9 @@ VERIFIERS: Mapping[str, Verifier] = {
         _mathematics,
         trusted=False,
         prepare=_load_math_verify,
-        canaries=_known(
-            Problem("canary:1", "canary", 0, "?", "0.5", "math"),
-            r"It is $\frac{2}{4}$.",
-            "The answer is 3/4.",
+        canaries=(
+            *_known(_mathematical("0.5"), r"It is $\frac{2}{4}$.", "The answer is 3/4."),
+            *_known(_mathematical(r"\frac{7}{3}"), "14/6", r"\boxed{2.5}"),
         ),
         shared=_SHARED,
     ),
