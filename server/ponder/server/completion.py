@@ -80,12 +80,12 @@ class Completion:
         if len(thoughts) == 1:
             self.outcomes = [await thoughts[0].run(lambda delta: emit(0, delta))]
             return
+        tasks = []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(_live(thought, partial(emit, index)))
-                    for index, thought in enumerate(thoughts)
-                ]
+                for index, thought in enumerate(thoughts):
+                    tasks.append(group.create_task(_live(thought, partial(emit, index))))
+                    await asyncio.sleep(0)  # all at once, they would hold the loop
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
         unanswered = [failure for task in tasks if (failure := task.result()) is not None]

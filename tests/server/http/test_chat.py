@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import socket
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from ponder.protocol.response import ChatCompletionChunk
+from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.server import streaming
 from ponder.thought.reader import ThoughtReader
 from waiting import wait_until
@@ -194,6 +196,40 @@ def test_logprobs_cover_the_answer(serve: Serve) -> None:
         for entry in choice.logprobs.content
     ]
     assert "".join(entries) == "".join(e.token for e in whole.logprobs.content)
+
+
+def test_a_whole_reply_takes_no_more_memory_than_it_is_long(serve: Serve) -> None:
+    """Its text is made as it comes, and nothing else is kept."""
+    running = serve("x " * 200, max_model_len=100_000)
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "budget": 0, "n": 8, "max_tokens": 400, "ignore_eos": True,
+        "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    url = f"{running.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json={**body, "max_tokens": 4}, timeout=60) as answer:
+        assert answer.read()
+    tracemalloc.start()
+    try:
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
+            size = sum(map(len, answer.iter_bytes(1 << 16)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 3_000_000
+    assert most < 3 * size
+
+
+def test_a_whole_reply_is_a_chat_completion(serve: Serve) -> None:
+    running = serve(THOUGHT.replace("42", '42 "\\\n\U0001f642'))
+    body = {"messages": [{"role": "user", "content": "hi"}], "n": 2, "logprobs": True}
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    reply = ChatCompletion.model_validate_json(answer.content)
+    assert json.loads(reply.model_dump_json()) == answer.json()
+    assert list(answer.json()) == list(ChatCompletion.model_fields)
+    assert [choice.index for choice in reply.choices] == [0, 1]
+    assert reply.choices[1].message.content == 'The answer is 42 "\\\n\U0001f642.'
 
 
 def test_events_are_chunks_and_usage_comes_last(serve: Serve) -> None:
