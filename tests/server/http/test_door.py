@@ -66,7 +66,7 @@ def test_refusals_behind_keys_and_at_a_full_server_have_an_id(serve: Serve) -> N
         running.ask()
     assert refused.value.request_id
     running = serve()
-    running.service.draining = True
+    running.service.gate.draining = True
     with pytest.raises(openai.InternalServerError) as late:
         running.ask()
     assert (late.value.status_code, bool(late.value.request_id)) == (503, True)

@@ -119,7 +119,7 @@ def test_a_full_server_refuses_before_it_reads(serve: Serve) -> None:
     running = serve()
     running.service.gate.draining = True
     url = httpx.URL(running.url)
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: ponder\r\ncontent-length: 1000\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
     with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE) as connection:
         connection.sendall(head.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 503 ")

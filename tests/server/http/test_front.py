@@ -85,11 +85,11 @@ def test_a_browser_shows_what_was_refused_and_what_was_stopped(serve: Serve, pag
     running = serve("thinking " * 500, delay=0.02, budget_ceiling=400)
     page.open(running.url)
     page.wait('document.getElementById("model").textContent === "tiny"')
-    running.service.draining = True
+    running.service.gate.draining = True
     page.run(ASK % "")
     page.wait('document.getElementById("answer").className === "error"')
     assert "is shutting down" in text(page, "answer")
-    running.service.draining = False
+    running.service.gate.draining = False
     page.run(ASK % 400)
     page.wait('document.getElementById("thought").textContent.length > 20')
     page.run('document.getElementById("stop").click()')
