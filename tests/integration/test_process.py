@@ -103,7 +103,7 @@ def test_a_second_signal_cuts_what_runs(tmp_path: Path) -> None:
         assert entries[-1]["message"] == "stopped"
         assert "--drain-timeout" not in text
         (cut,) = [entry for entry in entries if "another signal came" in entry["message"]]
-        assert cut["message"].endswith("1 running choices are cut")
+        assert "1 running choices are cut" in cut["message"]
         (ended,) = [entry for entry in entries if entry.get("path") == "/v1/chat/completions"]
         assert (ended["status"], ended["code"], ended["completion_tokens"]) == (503, "draining", 0)
     finally:
