@@ -76,6 +76,7 @@ def test_a_stream_goes_on_from_its_place(
         assert [next(again) for _ in given[at:]] == given[at:]
 
 
+@pytest.mark.timeout(900)
 def test_a_killed_cold_start_ends_as_if_it_had_not_been(recipe: SftRecipe, tmp_path: Path) -> None:
     plan = recipe.optimisation.model_copy(update={"steps": 120, "tokens_per_step": 512})
     own = recipe.model_copy(
@@ -86,11 +87,14 @@ def test_a_killed_cold_start_ends_as_if_it_had_not_been(recipe: SftRecipe, tmp_p
     command = [sys.executable, "-m", "ponder.cli.main", "train", str(path), "--threads", "1"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*command, "--out", str(killed)], stderr=log)
-        while not checkpoints(killed):
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        try:
+            while not checkpoints(killed):
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            status = process.wait()
+    assert status == -signal.SIGKILL
     assert not (killed / "model.safetensors").exists()
     half = killed / "staging" / "checkpoint-9"
     half.mkdir(parents=True, exist_ok=True)
