@@ -276,7 +276,8 @@ def test_a_slow_reader_does_not_let_the_engine_overrun(serve: Serve) -> None:
     body = head + b'"budget": 30000, "max_completion_tokens": 31000, "ponder": {"grace_tokens": 0}}'
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+        request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        request += b"Content-Length: %d\r\n\r\n%s"
         slow.sendall(request % (len(body), body))
         wait_until(lambda: len(running.engine.requests) == 2)  # read nothing; the cut comes anyway
         assert running.engine.requests[1][1].max_tokens <= 1000
