@@ -152,7 +152,8 @@ class _Measure:
 
     async def _one(self, body: bytes) -> tuple[int, int]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=MIB)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+        head += f"content-length: {len(body)}\r\n"
         writer.write(head.encode() + b"connection: close\r\n\r\n")
         for start in range(0, len(body), MIB):
             writer.write(body[start : start + MIB])

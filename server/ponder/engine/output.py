@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 _LEVEL = re.compile(r"(?:\([^)]*\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _ENDS = re.compile(rb"[\r\n]")
 _MARK = b"\0"
-_MOMENT = 5.0
+_MOMENT = 30.0  # seconds, on a machine that does much else
 
 
 class Output:

@@ -27,7 +27,8 @@ LONG = {"messages": [{"role": "user", "content": "What is 40 + 2? " * 1200}]}
 def half_sent(running: Running) -> Iterator[tuple[socket.socket, bytes]]:
     """A connection on which half a request was sent and taken, and the other half."""
     body = json.dumps(BODY).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
     address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=20) as connection:
         connection.sendall(head.encode() + body[:20])
