@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ponder.server.door import allowed_hosts, welcome
 from ponder.server.settings import Settings
+from waiting import wait_until
 
 from .conftest import Running, Serve
 
@@ -87,6 +88,7 @@ def test_log_lines_of_refusals_have_the_answers_id(
     caplog.handler.setFormatter(Handler())
     caplog.set_level("INFO", "ponder")
     answer = client.get("/nowhere")
+    wait_until(lambda: any("/nowhere" in line for line in formatted))  # after the answer
     lines = [json.loads(line) for line in formatted]
     ids = [line.get("request_id") for line in lines if line.get("code") == "not_found"]
     assert ids == [answer.headers["x-request-id"]]
