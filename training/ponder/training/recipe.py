@@ -88,6 +88,35 @@ class SftRecipe(_Section):
     optimisation: Optimisation
 
 
+class LessonOptimisation(_Section):
+    """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a fiftieth."""
+
+    steps: int = Field(ge=1, le=1_000_000, description="optimizer updates")
+    tokens_per_step: int = Field(ge=256, le=1_000_000, description="of openings, with padding")
+    rehearsed_per_step: int = Field(ge=256, le=1_000_000, description="tokens of the tiny tasks")
+    muon_lr: float = Field(gt=0, le=1, description="learning rate of the matrices")
+    adamw_lr: float = Field(gt=0, le=1, description="learning rate of embedding and norms")
+    warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
+    clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
+
+
+class LessonRecipe(_Section):
+    """What people type first, taught to a trained tiny reasoner that keeps what it knew."""
+
+    name: str = Field(min_length=1)
+    seed: int = Field(ge=0)
+    base: str = Field(min_length=1, description="directory of a tiny checkpoint")
+    vocabulary: int = Field(
+        ge=280, le=4096, description="entries of the tokenizer, with the new words, at most"
+    )
+    temperature: float = Field(
+        gt=0, le=2, description="what the checkpoint recommends where a request does not say"
+    )
+    keep: float = Field(gt=0, le=1000, description="weight of the tiny tasks beside the openings")
+    traces: TraceMix
+    optimisation: LessonOptimisation
+
+
 class Rollouts(_Section):
     """What is sampled for a step."""
 
@@ -182,7 +211,7 @@ class PolicyRecipe(_Section):
         return self
 
 
-Recipe = SftRecipe | PolicyRecipe
+Recipe = SftRecipe | LessonRecipe | PolicyRecipe
 
 
 def shipped_recipes() -> list[str]:
@@ -213,15 +242,20 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
-    kind = SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
     try:
-        return kind.model_validate(raw)
+        return _kind(raw).model_validate(raw)
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
             for e in error.errors()
         )
         raise RecipeError(f"{path}: {wrong}") from error
+
+
+def _kind(raw: object) -> type[Recipe]:
+    if not isinstance(raw, dict) or "traces" not in raw:
+        return PolicyRecipe
+    return LessonRecipe if "base" in raw else SftRecipe
 
 
 def recipe_sha256(recipe: Recipe) -> str:

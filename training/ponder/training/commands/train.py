@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
 if TYPE_CHECKING:
-    from ponder.training.recipe import PolicyRecipe, SftRecipe
+    from ponder.training.recipe import LessonRecipe, PolicyRecipe, SftRecipe
 
 
 class Options(BaseModel):
@@ -40,7 +40,13 @@ def run(options: Options) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
 
-    from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
+    from ponder.training.recipe import (
+        LessonRecipe,
+        RecipeError,
+        SftRecipe,
+        find_recipe,
+        load_recipe,
+    )
 
     try:
         recipe = load_recipe(find_recipe(options.recipe))
@@ -54,6 +60,12 @@ def run(options: Options) -> int:
             return _cold_start(recipe, options)
         if options.base is not None:
             recipe = recipe.model_copy(update={"base": options.base})
+        if isinstance(recipe, LessonRecipe):
+            for given in ("resume", "dry_run"):
+                if getattr(options, given):
+                    flag = "--" + given.replace("_", "-")
+                    raise RecipeError(f"{flag} is for reinforcement learning: leave it out here")
+            return _lesson(recipe, options)
         if options.dry_run:
             from ponder.training.plan import describe
 
@@ -83,6 +95,30 @@ def _cold_start(recipe: SftRecipe, options: Options) -> int:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
+    print(
+        f"{directory}: {result.tokens:,} tokens in {result.seconds:.0f} s, "
+        f"loss {result.losses[-1]:.3f}"
+    )
+    return 0
+
+
+def _lesson(recipe: LessonRecipe, options: Options) -> int:
+    import torch
+
+    from ponder.training.lesson import run_lesson
+    from ponder.training.recipe import RecipeError
+    from ponder.training.sft import NotFinite
+
+    torch.set_num_threads(options.threads)
+    directory = options.out or Path(recipe.name)
+    _check_out(directory)
+    if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
+    try:
+        result = run_lesson(recipe, directory)
+    except NotFinite as error:
+        print(f"ponder train: {error}", file=sys.stderr)
+        return 1
     print(
         f"{directory}: {result.tokens:,} tokens in {result.seconds:.0f} s, "
         f"loss {result.losses[-1]:.3f}"
