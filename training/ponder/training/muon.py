@@ -53,4 +53,5 @@ def orthogonal(matrices_NRC: torch.Tensor) -> torch.Tensor:
     for _ in range(_STEPS):
         gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x if wide else x.mT
+    turned: torch.Tensor = x if wide else x.mT
+    return turned

@@ -83,9 +83,10 @@ Chain = tuple[tuple[str, int], ...]  # ("+", 12), ("-", 5): the first sign is a 
 
 def opening(rng: Random) -> Worked:
     """A question with its solution; `problem.id` is unique to what is asked."""
-    makers, weights = zip(*_MAKERS, strict=True)
+    weights = [weight for _, weight in _MAKERS]
     while True:
-        worked = rng.choices(makers, weights)[0](rng)
+        make, _ = rng.choices(_MAKERS, weights)[0]
+        worked = make(rng)
         if worked is not None:
             return worked
 
