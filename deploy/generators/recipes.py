@@ -13,14 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ponder.training.changes import models_in
-from ponder.training.recipe import PolicyRecipe, SftRecipe
+from ponder.training.recipe import LessonRecipe, PolicyRecipe, SftRecipe
 from ponder.training.shipped import shipped_recipes
 
 HEAD = """# Recipes
 
 A recipe is a YAML file: `ponder train NAME` takes a shipped one, `ponder train PATH.yaml` yours.
-One with `traces` is a cold start, any other is reinforcement learning. A field that is not listed
-here is an error. `--set` replaces a field by its dotted name, its value in YAML, and may be
+One with `traces` is a cold start, or a lesson if it has a `base`; any other is reinforcement learning. A
+field that is not listed here is an error. `--set` replaces a field by its dotted name, its value in YAML, and may be
 repeated:
 
 ```console
@@ -111,6 +111,11 @@ def _words(model: type[BaseModel]) -> str:
 def render() -> str:
     """The page."""
     text = HEAD + "".join(f"| `{name}` | {it} |\n" for name, it in shipped_recipes().items())
-    for title, model in (("Cold start", SftRecipe), ("Reinforcement learning", PolicyRecipe)):
+    kinds = (
+        ("Cold start", SftRecipe),
+        ("Lesson", LessonRecipe),
+        ("Reinforcement learning", PolicyRecipe),
+    )
+    for title, model in kinds:
         text += f"\n## {title}\n\n{_words(model)}\n{table(model, '')}" + "".join(sections(model))
     return text

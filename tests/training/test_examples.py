@@ -4,7 +4,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from ponder.training.examples import Example, ExampleWriter, batches
+from ponder.training.examples import Example, ExampleWriter, OpeningWriter, batches
 from ponder.training.recipe import SftRecipe
 from ponder.training.traces import CLOSE_TEXT, MINIMAL_HINT
 
@@ -78,3 +78,24 @@ def test_batches_fit_and_repeat_from_a_seed(tokenizer: Any, recipe: SftRecipe) -
     made = first()
     assert made == first()
     assert all(len(batch) * max(len(e.ids) for e in batch) <= 4096 for batch in made)
+
+
+def test_openings_are_told_a_budget_that_holds_their_thought(
+    tokenizer: Any, recipe: SftRecipe
+) -> None:
+    rng = Random(4)
+    mix = recipe.traces.model_copy(update={"cut": 0.0})
+    writer = OpeningWriter(tokenizer, mix, "train")
+    told, replies = set(), set()
+    for _ in range(600):
+        prompt, thought, answer = split(tokenizer, writer.write(rng, terse=False))
+        assert prompt.endswith("<|im_start|>assistant\n<think>\n")
+        replies.add(answer.split()[0])
+        text = tokenizer.decode(thought)
+        if "within" in text:
+            hint = text.split("\n", 1)[0] + "\n"
+            budget = int(hint.split("within ")[1].split()[0])
+            assert len(thought) - len(tokenizer.encode(hint)) <= budget
+            told.add(budget)
+    assert told == set(recipe.traces.budgets)
+    assert {"The", "Hello!", "I"} <= replies

@@ -156,7 +156,7 @@ def test_a_cold_start_has_a_plan_too(
 
 def test_a_cold_start_takes_no_base(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Options(recipe="tiny-sft", base="x")) == 2
-    assert "--base is for reinforcement learning" in capsys.readouterr().err
+    assert "--base is not for a cold start" in capsys.readouterr().err
 
 
 def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ a thought: a forced close at serving time is the very tokens that were trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from .recipe import TraceMix
 from .tasks.base import Split, split_of
+from .tasks.openings import opening
+from .tasks.smalltalk import talk
 from .tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
 from .tokenizer import TURN_END
 from .traces import (
@@ -23,13 +25,15 @@ from .traces import (
     Style,
     answer_text,
     best_guess,
+    reply_text,
     smallest_budget,
     write_thought,
 )
 
 _SYSTEM = ("You are a careful assistant.", "You are Ponder.", "Think, then answer.")
 _SYSTEM_SHARE = 0.1
-_EARLIER_TURN_SHARE = 0.1
+# Of the openings; the rest is talk.
+_NUMBERS_SHARE = 0.7
 # Batches are cut from pools of this many examples, sorted by length so that little is padded.
 _POOL = 1024
 
@@ -55,6 +59,9 @@ class Thought:
 class ExampleWriter:
     """Writes examples of one split with one tokenizer; a function of the `rng` it is given."""
 
+    systems: Sequence[str] = _SYSTEM
+    earlier_turn_share = 0.1
+
     def __init__(self, tokenizer: Any, mix: TraceMix, split: Split) -> None:
         self._tokenizer = tokenizer
         self._mix = mix
@@ -77,7 +84,7 @@ class ExampleWriter:
         answer = worked.problem.answer
         if cut:
             answer = best_guess(thought.pieces, thought.ends[kept - 1] if kept else 0, answer)
-        answer_ids = [*self._encode(answer_text(answer)), self._end_id]
+        answer_ids = [*self._encode(reply_text(worked.problem, answer)), self._end_id]
         parts = (
             (prompt_ids, False),
             (hint_ids, False),
@@ -98,15 +105,15 @@ class ExampleWriter:
 
     def _prompt_ids(self, worked: Worked, rng: Random) -> list[int]:
         messages = [{"role": "user", "content": worked.problem.question}]
-        if rng.random() < _EARLIER_TURN_SHARE:
+        if rng.random() < self.earlier_turn_share:
             earlier = self._draw(rng).problem
             messages = [
                 {"role": "user", "content": earlier.question},
-                {"role": "assistant", "content": answer_text(earlier.answer)},
+                {"role": "assistant", "content": reply_text(earlier, earlier.answer)},
                 *messages,
             ]
         if rng.random() < _SYSTEM_SHARE:
-            messages = [{"role": "system", "content": rng.choice(_SYSTEM)}, *messages]
+            messages = [{"role": "system", "content": rng.choice(self.systems)}, *messages]
         text = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
@@ -136,6 +143,29 @@ class ExampleWriter:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+class OpeningWriter(ExampleWriter):
+    """Writes what people type first: short thoughts, under any budget that holds them."""
+
+    systems = (*_SYSTEM, "You are a helpful assistant.")
+    earlier_turn_share = 0.15
+
+    def _draw(self, rng: Random) -> Worked:
+        return opening(rng) if rng.random() < _NUMBERS_SHARE else talk(rng)
+
+    def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
+        style: Style = "terse"
+        if worked.checks:
+            style = "terse" if rng.random() < 0.8 else "plain"
+        thought = self._written(write_thought(worked, style, 0, rng), "")
+        draw = rng.random()
+        if draw < self._mix.minimal:
+            return replace(thought, hint=MINIMAL_HINT)
+        holding = [b for b in self._mix.budgets if b >= len(thought.ids)]
+        if draw >= self._mix.minimal + self._mix.hinted or not holding:
+            return thought
+        return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
 
 
 def _habit(rng: Random, hinted: bool, terse: bool) -> tuple[Style, int]:
@@ -179,3 +209,12 @@ def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
         worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
         thought = "".join(p.text for p in write_thought(worked, "verbose", 2, rng))
         yield f"{worked.problem.question}\n{HINT}{thought}\n\n{answer_text('')}"
+
+
+def openings_corpus(rng: Random, n: int) -> Iterator[str]:
+    """Texts that hold the words of the openings, to extend a tokenizer on."""
+    for _ in range(n):
+        for worked in (opening(rng), talk(rng)):
+            steps = ". ".join(step.text for step in worked.steps)
+            reply = reply_text(worked.problem, worked.problem.answer)
+            yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"

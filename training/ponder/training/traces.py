@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from .tasks.base import Problem
 from .tasks.tiny import Worked
 
 HINT = "I will answer the question within {budget} tokens\n"
@@ -47,6 +48,11 @@ class Piece:
 def answer_text(answer: str) -> str:
     """The short answer that follows a closed thought."""
     return f"The answer is {answer}."
+
+
+def reply_text(problem: Problem, answer: str) -> str:
+    """What is said after the thought: a text as it stands, a number in a sentence."""
+    return answer if problem.verifier == "exact" else answer_text(answer)
 
 
 def write_thought(worked: Worked, style: Style, checks: int, rng: Random) -> list[Piece]:
