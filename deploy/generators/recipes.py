@@ -19,9 +19,9 @@ from ponder.training.shipped import shipped_recipes
 HEAD = """# Recipes
 
 A recipe is a YAML file: `ponder train NAME` takes a shipped one, `ponder train PATH.yaml` yours.
-One with `traces` is a cold start, or a lesson if it has a `base`; any other is reinforcement learning. A
-field that is not listed here is an error. `--set` replaces a field by its dotted name, its value in YAML, and may be
-repeated:
+One with `traces` is a cold start, or a lesson if it has a `base`; any other is reinforcement
+learning. A field that is not listed here is an error. `--set` replaces a field by its dotted name,
+its value in YAML, and may be repeated:
 
 ```console
 $ ponder train tiny-hbpo --set optimisation.steps=20 --set "method.budgets=[40, 80]"
