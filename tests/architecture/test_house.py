@@ -49,7 +49,8 @@ def test_files_can_be_read_in_one_sitting() -> None:
 
 def test_every_error_code_has_a_test() -> None:
     """A code that the server can send is raised somewhere in the tests."""
-    raised = "".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    rooms = [ROOT / "server" / "ponder" / room for room in ("protocol", "server", "thought")]
+    raised = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
     codes = set(re.findall(r'\b[45]\d\d,\s*"([a-z_]+)"', raised))
     assert {"invalid_budget", "overloaded", "engine_dead"} <= codes
     tested = "".join(path.read_text() for path in (ROOT / "tests" / "server").rglob("*.py"))

@@ -27,7 +27,7 @@ from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
-from ponder.server.settings import Settings, misspelt
+from ponder.server.settings import BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
 from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
@@ -35,6 +35,11 @@ from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
+_BUNDLED_KNOWS = """
+  A reasoner for small number problems. Ask it "What is 17 + 25 - 9?",
+  "Solve 3 * x + 14 = 35 for x.", "Which value is the highest: 12 + 9, 48 - 5?"
+  or "What is the integer square root of 150?".
+"""
 _THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 _LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
@@ -222,7 +227,7 @@ class Server(uvicorn.Server):
 
 
 def greet(service: Service, listener: socket.socket) -> None:
-    """Say where the server is, and to people a request that works when pasted."""
+    """Say where the server is, and to people what to ask, and a request that works when pasted."""
     host, port = listener.getsockname()[:2]
     url = f"http://{_address('127.0.0.1' if host in ('0.0.0.0', '::') else host, port)}"
     model = service.model
@@ -233,8 +238,9 @@ def greet(service: Service, listener: socket.socket) -> None:
     if model.compiled is not None:
         body["thinking_token_budget"] = 64
     key = " -H 'Authorization: Bearer YOUR_KEY'" if service.settings.api_key else ""
+    known = _BUNDLED_KNOWS if service.settings.model == BUNDLED_MODEL else ""
     example = (
-        f"\n\n  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
+        f"\n{known}\n  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
     form = model.form.name if model.form else "does not think"
