@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,11 @@ settings.load_profile("ponder")
 # As httpx's own five seconds would say on a busy machine. All of its functions share this object.
 _timeout = inspect.signature(httpx.get).parameters["timeout"].default
 _timeout.connect = _timeout.read = _timeout.write = _timeout.pool = PATIENCE
+
+# A shell has background jobs ignore Ctrl-C, and nohup hangups: the programs that tests start would
+# inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ENGINE_SECONDS = 1800
 """What a test on a real engine may take, its start included, on a machine that does much else."""
