@@ -72,7 +72,7 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Pa
             assert "data: [DONE]" in answer.result().text
         log = running.log
         assert running.process.wait(PATIENCE) == 0, log.read_text()
-        assert "ponder: draining: 1 running" in log.read_text()
+        assert "ponder: draining: running answers (1)" in log.read_text()
         assert log.read_text().splitlines()[-1].endswith(" ponder: stopped")
         for word in ("died", "Traceback", "leaked", "Warning"):
             assert word not in log.read_text()

@@ -205,7 +205,7 @@ class Server(uvicorn.Server):
         """
         if self._leaving is None:
             process_log.info(
-                "draining: %d running answers have %d s to end, and a second signal (Ctrl-C) cuts "
+                "draining: running answers (%d) have %d s to end; a second signal (Ctrl-C) cuts "
                 "them",
                 self._service.running,
                 self._service.settings.drain_timeout,
