@@ -106,8 +106,8 @@ def test_what_a_terminal_signals_does_not_end_it(serve: Serve, number: signal.Si
     running = serve(verifier="judges:knows")
     verifier = running.service._verifier
     assert verifier is not None
-    assert verifier._process.pid is not None
-    os.kill(verifier._process.pid, number)
+    assert verifier._child._process.pid is not None
+    os.kill(verifier._child._process.pid, number)
     running.ask()
     wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
     assert failures(running) == {}
