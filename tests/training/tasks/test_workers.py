@@ -143,8 +143,9 @@ def test_failures_are_counted_and_each_kind_is_told_once(
 def test_a_worker_that_falls_silent_is_replaced(
     pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = children()
     pool.judge([told("right")])
-    (silent,) = children()
+    (silent,) = children() - before
     os.kill(silent, signal.SIGSTOP)
     monkeypatch.setattr(workers, "LOADING_LIMIT_S", 1.0)
     monkeypatch.setattr(pool, "_time_limit_s", -1.0)
@@ -158,8 +159,9 @@ def test_loading_is_outside_the_time_limit(pool: VerifierPool) -> None:
 
 
 def test_a_worker_killed_while_idle_blames_no_answer(pool: VerifierPool) -> None:
+    before = children()
     pool.judge([told("nap"), told("nap")])
-    killed = children()
+    killed = children() - before
     assert len(killed) == 2
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
