@@ -33,7 +33,7 @@ _KNOWN = (
     ),
     (
         r"size of tensor|size mismatch|shape mismatch|not initialized from checkpoint|"
-        r"[Tt]here is no module or parameter named|Attempted to load weight",
+        r"[Tt]here is no module or parameter named|Attempted to load weight|assert loaded_weight",
         "the weights are not those of its config.json: download or export the model again",
     ),
     (

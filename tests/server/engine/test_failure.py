@@ -54,6 +54,11 @@ def printed(*lines: str) -> str:
             "User-specified max_model_len (100000)",
             "lower `-- --max-model-len`",
         ),
+        (
+            "    assert loaded_weight.shape[output_dim] == self.org_vocab_size",
+            "assert loaded_weight.shape",
+            "the weights are not those of its config.json",
+        ),
         ("KeyError: 'mystery'", "'mystery'", "see what was printed before it"),
         ("AssertionError", "AssertionError", "see what was printed before it"),
     ],
