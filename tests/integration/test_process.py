@@ -38,14 +38,6 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.fixture
-def hears_hangups() -> Iterator[None]:
-    """Whoever runs the tests under `nohup` has them ignored, and a server would keep to that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @contextmanager
 def running_answer(server: ServerProcess) -> Iterator[Future[httpx.Response]]:
     """An answer that is being generated, and whose engine has stopped."""
@@ -84,7 +76,6 @@ def test_sigterm_finishes_what_runs_and_exits_zero(tmp_path: Path, temporary: Pa
         running.stop()
 
 
-@pytest.mark.usefixtures("hears_hangups")
 def test_a_second_signal_cuts_what_runs(tmp_path: Path) -> None:
     """A hangup drains too. The client is told, the log has it, and the status is 0 all the same."""
     options = ["--drain-timeout", "600", "--log-format", "json"]
