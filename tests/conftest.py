@@ -38,13 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(ENGINE_SECONDS))
 
 
+_BEGAN_WITH = dict(os.environ)
+
+
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """What one test sets, as the commands do that run in this process, the next does not find."""
-    before = dict(os.environ)
+    """What other tests and shared fixtures set, as an engine in this process does, no test finds:
+    the servers that it starts would behave by it.
+    """
+    _as_it_began()
     yield
+    _as_it_began()
+
+
+def _as_it_began() -> None:
+    current = {name: value for name, value in os.environ.items() if name.startswith("PYTEST_")}
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(_BEGAN_WITH | current)
 
 
 @pytest.fixture(scope="session")

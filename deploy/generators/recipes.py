@@ -13,15 +13,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ponder.training.changes import models_in
-from ponder.training.recipe import LessonRecipe, PolicyRecipe, SftRecipe
+from ponder.training.recipe import PolicyRecipe, SftRecipe
 from ponder.training.shipped import shipped_recipes
 
 HEAD = """# Recipes
 
 A recipe is a YAML file: `ponder train NAME` takes a shipped one, `ponder train PATH.yaml` yours.
-One with `traces` is a cold start, or a lesson if it has a `base`; any other is reinforcement
-learning. A field that is not listed here is an error. `--set` replaces a field by its dotted name,
-its value in YAML, and may be repeated:
+One with `traces` is a cold start; any other is reinforcement learning. A field that is not listed
+here is an error. `--set` replaces a field by its dotted name, its value in YAML, and may be
+repeated:
 
 ```console
 $ ponder train tiny-hbpo --set optimisation.steps=20 --set "method.budgets=[40, 80]"
@@ -113,7 +113,6 @@ def render() -> str:
     text = HEAD + "".join(f"| `{name}` | {it} |\n" for name, it in shipped_recipes().items())
     kinds = (
         ("Cold start", SftRecipe),
-        ("Lesson", LessonRecipe),
         ("Reinforcement learning", PolicyRecipe),
     )
     for title, model in kinds:

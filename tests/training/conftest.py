@@ -35,6 +35,7 @@ def recipe() -> SftRecipe:
                 "cut_at_zero": 0.25,
                 "longest": 320,
                 "terse_until": 0.4,
+                "everyday": 0.0,
             },
             "optimisation": {
                 "steps": 3,

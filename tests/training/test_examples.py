@@ -4,7 +4,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from ponder.training.examples import Example, ExampleWriter, OpeningWriter, batches
+from ponder.training.examples import Example, ExampleWriter, batches
 from ponder.training.recipe import SftRecipe
 from ponder.training.traces import CLOSE_TEXT, MINIMAL_HINT
 
@@ -83,12 +83,9 @@ def test_batches_fit_and_repeat_from_a_seed(tokenizer: Any, recipe: SftRecipe) -
 def test_openings_are_told_a_budget_that_holds_their_thought(
     tokenizer: Any, recipe: SftRecipe
 ) -> None:
-    rng = Random(4)
-    mix = recipe.traces.model_copy(update={"cut": 0.0})
-    writer = OpeningWriter(tokenizer, mix, "train")
     told, replies = set(), set()
-    for _ in range(600):
-        prompt, thought, answer = split(tokenizer, writer.write(rng, terse=False))
+    for example in written(tokenizer, recipe, 600, cut=0.0, everyday=1.0):
+        prompt, thought, answer = split(tokenizer, example)
         assert prompt.endswith("<|im_start|>assistant\n<think>\n")
         replies.add(answer.split()[0])
         text = tokenizer.decode(thought)

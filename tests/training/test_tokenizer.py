@@ -1,12 +1,10 @@
 import re
-from random import Random
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ponder.training.examples import openings_corpus, tokenizer_corpus
-from ponder.training.tokenizer import SPECIAL_TOKENS, THINK_END, TURN_END, extended
+from ponder.training.tokenizer import SPECIAL_TOKENS, THINK_END, TURN_END
 from ponder.training.traces import CLOSE_TEXT, HINT
 
 
@@ -51,18 +49,3 @@ def test_the_template_opens_the_thought_and_forgets_earlier_ones(tokenizer: Any)
         "<|im_start|>user\nAnd 5 + 6?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n"
     )
-
-
-def test_an_extended_tokenizer_knows_new_words_and_spells_old_texts_as_before(
-    tokenizer: Any,
-) -> None:
-    taught = extended(tokenizer, openings_corpus(Random(0), 300), 800)
-    assert len(taught) == 800
-    assert len(taught.encode("Hello! problem")) < len(tokenizer.encode("Hello! problem"))
-    for text in tokenizer_corpus(Random(1), 60):
-        assert taught.encode(text) == tokenizer.encode(text)
-    strange = "</think> naïve 漢字 🙂\n\thello<|im_end|>"
-    assert taught.decode(taught.encode(strange)) == strange
-    assert taught.chat_template == tokenizer.chat_template
-    again = extended(tokenizer, openings_corpus(Random(0), 300), 800)
-    assert again.get_vocab() == taught.get_vocab()

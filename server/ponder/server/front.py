@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from ponder.server.service import Service
-from ponder.server.settings import BUNDLED_MODEL
+from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL
 
 _PAGES = Path(__file__).parent / "pages"
 # Nothing from elsewhere, nothing written into a page, no frame around it.
@@ -18,8 +18,6 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-
-_BUNDLED = "It is small, and knows number problems only."
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,7 +39,7 @@ async def front(request: Request) -> Response:
         "name": "Ponder",
         "version": version("ponder"),
         "model": service.model.name,
-        "about": _BUNDLED if service.settings.model == BUNDLED_MODEL else None,
+        "about": BUNDLED_KNOWS if service.settings.model == BUNDLED_MODEL else None,
         "capabilities": service.model.capabilities(service.limits).model_dump(),
         "key_needed": bool(service.settings.api_key),
         "links": {"chat": "/v1/chat/completions", "models": "/v1/models", "docs": "/docs"}

@@ -11,6 +11,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Iterator
+from textwrap import fill
 
 import uvicorn
 import uvloop
@@ -27,7 +28,7 @@ from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
-from ponder.server.settings import BUNDLED_MODEL, Settings, misspelt
+from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
 from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
@@ -35,11 +36,6 @@ from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
-_BUNDLED_KNOWS = """
-  A reasoner for small number problems. Ask it "What is 17 + 25 - 9?",
-  "Solve 3 * x + 14 = 35 for x.", "Which value is the highest: 12 + 9, 48 - 5?"
-  or "What is the integer square root of 150?".
-"""
 _THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 _LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
@@ -238,9 +234,11 @@ def greet(service: Service, listener: socket.socket) -> None:
     if model.compiled is not None:
         body["thinking_token_budget"] = 64
     key = " -H 'Authorization: Bearer YOUR_KEY'" if service.settings.api_key else ""
-    known = _BUNDLED_KNOWS if service.settings.model == BUNDLED_MODEL else ""
+    known = ""
+    if service.settings.model == BUNDLED_MODEL:
+        known = fill(BUNDLED_KNOWS, 78, initial_indent="  ", subsequent_indent="  ") + "\n\n"
     example = (
-        f"\n{known}\n  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
+        f"\n{known}  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
     form = model.form.name if model.form else "does not think"

@@ -21,6 +21,11 @@ from ponder import environment
 
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
+BUNDLED_KNOWS = (
+    'A reasoner for small number problems. Ask it "2+2", "What is 17 + 25 - 9?", '
+    '"Solve 3 * x + 14 = 35 for x.", "Which is the largest of 3, 14, 9?" or '
+    '"What is the integer square root of 150?".'
+)
 
 
 class Settings(BaseSettings):

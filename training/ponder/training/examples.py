@@ -6,15 +6,14 @@ a thought: a forced close at serving time is the very tokens that were trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from .recipe import TraceMix
+from .tasks import openings, smalltalk
 from .tasks.base import Split, split_of
-from .tasks.openings import opening
-from .tasks.smalltalk import talk
 from .tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
 from .tokenizer import TURN_END
 from .traces import (
@@ -30,10 +29,18 @@ from .traces import (
     write_thought,
 )
 
-_SYSTEM = ("You are a careful assistant.", "You are Ponder.", "Think, then answer.")
+_SYSTEM = (
+    "You are a careful assistant.",
+    "You are a helpful assistant.",
+    "You are Ponder.",
+    "Think, then answer.",
+)
 _SYSTEM_SHARE = 0.1
-# Of the openings; the rest is talk.
+_EARLIER_TURN_SHARE = 0.1
+# Of what people type first; the rest is talk.
 _NUMBERS_SHARE = 0.7
+_PLAIN_SHARE = 0.2
+_EVERYDAY = (openings.FAMILY, smalltalk.FAMILY)
 # Batches are cut from pools of this many examples, sorted by length so that little is padded.
 _POOL = 1024
 
@@ -58,9 +65,6 @@ class Thought:
 
 class ExampleWriter:
     """Writes examples of one split with one tokenizer; a function of the `rng` it is given."""
-
-    systems: Sequence[str] = _SYSTEM
-    earlier_turn_share = 0.1
 
     def __init__(self, tokenizer: Any, mix: TraceMix, split: Split) -> None:
         self._tokenizer = tokenizer
@@ -98,6 +102,8 @@ class ExampleWriter:
         return Example(ids, learnt)
 
     def _draw(self, rng: Random) -> Worked:
+        if rng.random() < self._mix.everyday:
+            return _first_typed(rng)
         while True:
             worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
             if split_of(worked.problem) == self._split:
@@ -105,7 +111,7 @@ class ExampleWriter:
 
     def _prompt_ids(self, worked: Worked, rng: Random) -> list[int]:
         messages = [{"role": "user", "content": worked.problem.question}]
-        if rng.random() < self.earlier_turn_share:
+        if rng.random() < _EARLIER_TURN_SHARE:
             earlier = self._draw(rng).problem
             messages = [
                 {"role": "user", "content": earlier.question},
@@ -113,13 +119,15 @@ class ExampleWriter:
                 *messages,
             ]
         if rng.random() < _SYSTEM_SHARE:
-            messages = [{"role": "system", "content": rng.choice(self.systems)}, *messages]
+            messages = [{"role": "system", "content": rng.choice(_SYSTEM)}, *messages]
         text = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
         return self._encode(text)
 
     def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
+        if worked.problem.family in _EVERYDAY:
+            return self._short_thought(worked, rng)
         draw = rng.random()
         if draw < self._mix.minimal:
             return self._written(write_thought(worked, "terse", 0, rng), MINIMAL_HINT)
@@ -134,6 +142,18 @@ class ExampleWriter:
             return thought
         return Thought(thought.pieces, thought.ids, thought.ends, HINT.format(budget=budget))
 
+    def _short_thought(self, worked: Worked, rng: Random) -> Thought:
+        """On what people type first: under any budget that holds it."""
+        plain = worked.checks and rng.random() < _PLAIN_SHARE
+        thought = self._written(write_thought(worked, "plain" if plain else "terse", 0, rng), "")
+        draw = rng.random()
+        if draw < self._mix.minimal:
+            return replace(thought, hint=MINIMAL_HINT)
+        holding = [b for b in self._mix.budgets if b >= len(thought.ids)]
+        if draw >= self._mix.minimal + self._mix.hinted or not holding:
+            return thought
+        return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
+
     def _written(self, pieces: list[Piece], hint: str) -> Thought:
         text = "".join(piece.text for piece in pieces)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -145,27 +165,8 @@ class ExampleWriter:
         return ids
 
 
-class OpeningWriter(ExampleWriter):
-    """Writes what people type first: short thoughts, under any budget that holds them."""
-
-    systems = (*_SYSTEM, "You are a helpful assistant.")
-    earlier_turn_share = 0.15
-
-    def _draw(self, rng: Random) -> Worked:
-        return opening(rng) if rng.random() < _NUMBERS_SHARE else talk(rng)
-
-    def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
-        style: Style = "terse"
-        if worked.checks:
-            style = "terse" if rng.random() < 0.8 else "plain"
-        thought = self._written(write_thought(worked, style, 0, rng), "")
-        draw = rng.random()
-        if draw < self._mix.minimal:
-            return replace(thought, hint=MINIMAL_HINT)
-        holding = [b for b in self._mix.budgets if b >= len(thought.ids)]
-        if draw >= self._mix.minimal + self._mix.hinted or not holding:
-            return thought
-        return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
+def _first_typed(rng: Random) -> Worked:
+    return openings.opening(rng) if rng.random() < _NUMBERS_SHARE else smalltalk.talk(rng)
 
 
 def _habit(rng: Random, hinted: bool, terse: bool) -> tuple[Style, int]:
@@ -203,18 +204,15 @@ def batches(
 
 
 def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
-    """Texts that hold every word of the tiny tasks and traces, to train a tokenizer on."""
+    """Texts that hold every word of the tiny tasks, of traces and of what people type first, to
+    train a tokenizer on.
+    """
     yield from ["system\nuser\nassistant\n", MINIMAL_HINT, *_SYSTEM] * (n // 4)
     for _ in range(n):
         worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
         thought = "".join(p.text for p in write_thought(worked, "verbose", 2, rng))
         yield f"{worked.problem.question}\n{HINT}{thought}\n\n{answer_text('')}"
-
-
-def openings_corpus(rng: Random, n: int) -> Iterator[str]:
-    """Texts that hold the words of the openings, to extend a tokenizer on."""
-    for _ in range(n):
-        for worked in (opening(rng), talk(rng)):
-            steps = ". ".join(step.text for step in worked.steps)
-            reply = reply_text(worked.problem, worked.problem.answer)
-            yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"
+        worked = _first_typed(rng)
+        steps = ". ".join(step.text for step in worked.steps)
+        reply = reply_text(worked.problem, worked.problem.answer)
+        yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"

@@ -18,7 +18,7 @@ from ponder.engine.tokenizer import ModelFiles
 from .bars import duration
 from .limits import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .methods import METHODS, BrpoConfig
-from .recipe import LessonRecipe, PolicyRecipe, Recipe, RecipeError, SftRecipe
+from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
 GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
@@ -264,8 +264,6 @@ def describe(recipe: Recipe, threads: int) -> str:
     torch.set_num_threads(threads)
     if isinstance(recipe, SftRecipe):
         return "\n".join(_cold_start(recipe))
-    if isinstance(recipe, LessonRecipe):
-        raise RecipeError("a lesson has no plan to show: leave --dry-run out")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     check_trackers(recipe)
     model = shape(recipe)

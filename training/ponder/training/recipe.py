@@ -58,6 +58,7 @@ class TraceMix(_Section):
     cut_at_zero: Share = Field(description="cut examples that have no thought at all")
     longest: int = Field(ge=32, le=4096, description="tokens; longer thoughts lose re-checks")
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
+    everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> TraceMix:
@@ -98,35 +99,6 @@ class SftRecipe(_Section):
     traces: TraceMix
     optimisation: Optimisation
     checkpoints: Checkpoints = Checkpoints(every=100, keep=1)
-
-
-class LessonOptimisation(_Section):
-    """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a fiftieth."""
-
-    steps: int = Field(ge=1, le=1_000_000, description="optimizer updates")
-    tokens_per_step: int = Field(ge=256, le=1_000_000, description="of openings, with padding")
-    rehearsed_per_step: int = Field(ge=256, le=1_000_000, description="tokens of the tiny tasks")
-    muon_lr: float = Field(gt=0, le=1, description="learning rate of the matrices")
-    adamw_lr: float = Field(gt=0, le=1, description="learning rate of embedding and norms")
-    warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
-    clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
-
-
-class LessonRecipe(_Section):
-    """What people type first, taught to a trained tiny reasoner that keeps what it knew."""
-
-    name: str = Field(min_length=1, description="name of the run and of its directory")
-    seed: int = Field(ge=0, description="of every random draw")
-    base: str = Field(min_length=1, description="directory of a tiny checkpoint")
-    vocabulary: int = Field(
-        ge=280, le=4096, description="entries of the tokenizer, with the new words, at most"
-    )
-    temperature: float = Field(
-        gt=0, le=2, description="what the checkpoint recommends where a request does not say"
-    )
-    keep: float = Field(gt=0, le=1000, description="weight of the tiny tasks beside the openings")
-    traces: TraceMix
-    optimisation: LessonOptimisation
 
 
 class Rollouts(_Section):
@@ -222,7 +194,7 @@ class PolicyRecipe(_Section):
         return self
 
 
-Recipe = SftRecipe | LessonRecipe | PolicyRecipe
+Recipe = SftRecipe | PolicyRecipe
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -265,9 +237,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _kind(raw: object) -> type[Recipe]:
-    if not isinstance(raw, dict) or "traces" not in raw:
-        return PolicyRecipe
-    return LessonRecipe if "base" in raw else SftRecipe
+    return SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
 
 
 def recipe_sha256(recipe: Recipe) -> str:

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from .bars import step_bar
 from .examples import Example, ExampleWriter, batches, tokenizer_corpus
 from .model import build_model
+from .muon import Muon
 from .recipe import SftRecipe
 from .runs import place_checkpoint, record
 from .stream import BatchStream, Place
@@ -174,7 +175,7 @@ def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[torch.
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.0),
+        Muon(matrices, lr=muon_lr),
         torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -192,7 +193,8 @@ def lr_schedule(warmup: int, steps: int) -> Callable[[int], float]:
 
 
 def _validation_batches(tokenizer: Any, recipe: SftRecipe) -> list[list[Example]]:
-    writer = ExampleWriter(tokenizer, recipe.traces, "validation")
+    held_out = recipe.traces.model_copy(update={"everyday": 0.0})  # the rest has no split
+    writer = ExampleWriter(tokenizer, held_out, "validation")
     stream = batches(writer, Random(recipe.seed), recipe.optimisation.tokens_per_step, 0)
     return list(islice(stream, _VALIDATION_BATCHES))
 

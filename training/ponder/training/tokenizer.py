@@ -8,9 +8,7 @@ single digits.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,53 +62,3 @@ def _with_visible_markers(spec: str) -> str:
     for token in tokenizer["added_tokens"]:
         token["special"] = token["content"] not in (THINK_START, THINK_END)
     return json.dumps(tokenizer)
-
-
-def extended(tokenizer: Any, texts: Iterable[str], vocabulary: int) -> Any:
-    """`tokenizer` with more merges, learnt on `texts`, up to `vocabulary` entries.
-
-    The new merges come after the old ones: a text whose words were whole before keeps its tokens.
-    """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    model = spec["model"]
-    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
-    counts = Counter(piece for text in texts for piece, _ in split(text))
-    words = {piece: _tokens(tokenizer, piece) for piece in counts}
-    while len(model["vocab"]) < vocabulary:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for piece, tokens in words.items():
-            for pair in pairwise(tokens):
-                pairs[pair] += counts[piece]
-        if not pairs:
-            break
-        # Ties go to the first in the alphabet: the same texts give the same merges.
-        left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        model["merges"].append([left, right])
-        model["vocab"][left + right] = len(model["vocab"])
-        words = {piece: _merged(tokens, left, right) for piece, tokens in words.items()}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
-        eos_token=TURN_END,
-        pad_token=END_OF_TEXT,
-        model_max_length=tokenizer.model_max_length,
-        clean_up_tokenization_spaces=False,
-        chat_template=tokenizer.chat_template,
-    )
-
-
-def _tokens(tokenizer: Any, piece: str) -> list[str]:
-    """A piece of the byte-level alphabet as its tokens now are."""
-    return [token.value for token in tokenizer.backend_tokenizer.model.tokenize(piece)]
-
-
-def _merged(tokens: list[str], left: str, right: str) -> list[str]:
-    made: list[str] = []
-    for token in tokens:
-        if made and made[-1] == left and token == right:
-            made[-1] = left + right
-        else:
-            made.append(token)
-    return made

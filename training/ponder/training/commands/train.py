@@ -17,7 +17,7 @@ from ponder.training.installed import require
 from ponder.training.shipped import listed, shipped_recipes
 
 if TYPE_CHECKING:
-    from ponder.training.recipe import LessonRecipe, PolicyRecipe, Recipe, SftRecipe
+    from ponder.training.recipe import PolicyRecipe, Recipe, SftRecipe
 
 
 class Options(BaseModel):
@@ -91,13 +91,7 @@ def run(options: Options) -> int:
 
 def _recipe(name: str, options: Options) -> Recipe:
     """The recipe with what the options replace. Raises `RecipeError`."""
-    from ponder.training.recipe import (
-        LessonRecipe,
-        RecipeError,
-        SftRecipe,
-        find_recipe,
-        load_recipe,
-    )
+    from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
 
     recipe = load_recipe(find_recipe(name), options.changes)
     if options.seed is not None:
@@ -109,21 +103,14 @@ def _recipe(name: str, options: Options) -> Recipe:
     if options.base is not None:
         recipe = recipe.model_copy(update={"base": options.base})
     _check_base(recipe.base)
-    if isinstance(recipe, LessonRecipe):
-        for given in ("resume", "dry_run"):
-            if getattr(options, given):
-                flag = "--" + given.replace("_", "-")
-                raise RecipeError(f"{flag} is not for a lesson: leave it out here")
     return recipe
 
 
 def _train(recipe: Recipe, directory: Path, options: Options) -> int:
-    from ponder.training.recipe import LessonRecipe, SftRecipe
+    from ponder.training.recipe import SftRecipe
 
     if isinstance(recipe, SftRecipe):
         return _cold_start(recipe, directory, options)
-    if isinstance(recipe, LessonRecipe):
-        return _lesson(recipe, directory, options)
     return _policy(recipe, directory, options)
 
 
@@ -161,25 +148,6 @@ def _check_base(base: str) -> None:
             f"base: there is no directory {base} here: run `ponder train {base}` first, or name "
             "another checkpoint with --base"
         )
-
-
-def _lesson(recipe: LessonRecipe, directory: Path, options: Options) -> int:
-    import torch
-
-    from ponder.training.lesson import run_lesson
-    from ponder.training.recipe import RecipeError
-    from ponder.training.sft import NotFinite
-
-    torch.set_num_threads(options.threads)
-    if (directory / "ponder.json").exists() or (directory / "recipe.json").exists():
-        raise RecipeError(f"--out: {directory} holds a checkpoint or a run: choose another")
-    try:
-        result = run_lesson(recipe, directory)
-    except NotFinite as error:
-        print(f"ponder train: {error}", file=sys.stderr)
-        return 1
-    _say_what_came(directory, result.reached())
-    return 0
 
 
 def _check_out(directory: Path) -> None:

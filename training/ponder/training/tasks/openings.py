@@ -13,7 +13,7 @@ from random import Random
 from .base import Problem, split_of
 from .tiny import Step, Worked
 
-_FAMILY = "opening"
+FAMILY = "opening"
 
 _SIGNS = {
     "+": (" + ", " + ", "+", "+", " plus "),
@@ -255,7 +255,7 @@ def _extreme(rng: Random) -> Worked | None:
     )
     question = _casual(rng, asked.format(said=said, listed=listed))
     restated = f"the {kind} of {', '.join(map(str, values))}"
-    problem = Problem(f"{_FAMILY}:{restated}", _FAMILY, 0, question, answer)
+    problem = Problem(f"{FAMILY}:{restated}", FAMILY, 0, question, answer)
     return Worked(problem, restated, tuple(steps), (f"the {kind} is {answer}",))
 
 
@@ -352,7 +352,7 @@ def _casual(rng: Random, question: str) -> str:
 
 def _worked(expression: str, question: str, lines: Sequence[str], answer: str) -> Worked:
     steps = (*map(Step, lines[:-1]), Step(lines[-1], answer))
-    problem = Problem(f"{_FAMILY}:{expression.replace(' ', '')}", _FAMILY, 0, question, answer)
+    problem = Problem(f"{FAMILY}:{expression.replace(' ', '')}", FAMILY, 0, question, answer)
     return Worked(problem, expression, steps, tuple(lines))
 
 

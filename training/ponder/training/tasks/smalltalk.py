@@ -18,7 +18,7 @@ import yaml
 from .base import Problem, content_digest
 from .tiny import Step, Worked
 
-_FAMILY = "talk"
+FAMILY = "talk"
 _TALK_SHARE = 0.35
 # Of the kinds of small talk, in the file's order: who it is and what it can do matters most.
 _TALK_WEIGHTS = (0.35, 0.35, 0.1, 0.12, 0.08)
@@ -40,7 +40,7 @@ def talk(rng: Random) -> Worked:
         makers: tuple[Callable[[Random], str], ...] = (_about, _plain, _numeric, _long)
         question = rng.choices(makers, (0.5, 0.2, 0.22, 0.08))[0](rng)
     reply = kind["reply"]
-    problem = Problem(f"{_FAMILY}:{content_digest(question)}", _FAMILY, 0, question, reply, "exact")
+    problem = Problem(f"{FAMILY}:{content_digest(question)}", FAMILY, 0, question, reply, "exact")
     return Worked(problem, "", (Step(kind["thought"], reply),), ())
 
 
