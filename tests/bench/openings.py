@@ -23,6 +23,9 @@ from .scenario import BUNDLED, MODEL_NAME
 from .server import running
 
 SAMPLES = 40
+FEWEST = 38
+"""Right answers of those that an opening must have."""
+
 EXAMPLE_ROUNDS = 10
 EXAMPLE_BUDGETS = (16, 64, -1)
 BUDGET = 64

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.openings import EXAMPLE, SAMPLES, Opening, ask
+from bench.openings import BUDGET, EXAMPLE, FEWEST, OPENINGS, SAMPLES, Opening, ask
 
 from .conftest import ServerProcess
 
@@ -41,6 +41,14 @@ def test_the_greetings_request_is_answered_right(server: ServerProcess) -> None:
     question = Opening(body["messages"][0]["content"], "33")
     right = sum(question.right(choice["message"]["content"]) for choice in reply["choices"])
     assert right >= RIGHT * SAMPLES
+
+
+@pytest.mark.parametrize("opening", OPENINGS, ids=lambda opening: opening.question)
+@pytest.mark.parametrize("budget", [None, BUDGET])
+def test_what_people_type_first_is_answered_right(
+    server: ServerProcess, opening: Opening, budget: int | None
+) -> None:
+    assert ask(server.url, "tiny", opening, budget).right >= FEWEST
 
 
 def test_a_reply_has_the_fields_that_the_readme_shows(server: ServerProcess) -> None:

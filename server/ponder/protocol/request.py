@@ -1,7 +1,8 @@
 """`POST /v1/chat/completions`: the request.
 
 Fields that Ponder cannot honour are refused, never ignored; fields that change nothing about the
-answer (`user`, `metadata`, an empty `tools`) are accepted. A field that is null is not given.
+answer (`user`, `metadata`, an empty `tools`, what speeds up or places a request elsewhere) are
+accepted. A field that is null is not given.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ _NO_GRAMMAR = _or_say(
     "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
     "the messages"
 )
+_NO_SEARCH = _or_say("this server does not search the web; leave it out")
+_NO_MARKERS = _or_say("this server never shows special tokens; leave it out")
 _TEXT_PART = _or_say(
     "this server reads text only, no images, audio or files; send parts of type text"
 )
@@ -92,6 +95,7 @@ _ROLE = _or_say(
 class TextPart(Strict):
     type: Annotated[Literal["text"], _TEXT_PART]
     text: str
+    cache_control: Any = None  # Anthropic's and OpenRouter's: prefixes are cached anyway
 
 
 def _parts(content: Any) -> Any:
@@ -134,8 +138,11 @@ class Message(Strict):
     name: Name | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    # What the official client writes back when a response message is sent as history.
-    refusal: None = None
+    type: Literal["text", "message"] | None = None
+    cache_control: Any = None
+    # What clients write back when a response message is sent as history.
+    refusal: str | None = None
+    reasoning_details: list[Any] | None = None
     annotations: Empty | None = None
     audio: Annotated[None, _NO_AUDIO] = None
     function_call: Annotated[None, _NO_TOOLS] = None
@@ -149,12 +156,13 @@ class Message(Strict):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.content or ())
+        return "".join(part.text for part in self.content or ()) or self.refusal or ""
 
 
 class StreamOptions(Strict):
     include_usage: StrictBool = False
-    include_obfuscation: Literal[False] | None = None
+    continuous_usage_stats: StrictBool = False
+    include_obfuscation: StrictBool | None = None
 
 
 class TextFormat(Strict):
@@ -162,9 +170,9 @@ class TextFormat(Strict):
 
 
 class Thinking(Strict):
-    """Anthropic's spelling."""
+    """Anthropic's spelling. `adaptive` leaves the budget to the server."""
 
-    type: Literal["enabled", "disabled"] | None = None
+    type: Literal["enabled", "disabled", "adaptive"] | None = None
     budget_tokens: Any = None
 
 
@@ -260,9 +268,14 @@ class ChatCompletionRequest(Strict):
     user: Name | None = None
     metadata: Annotated[dict[Name, Name], _at_most(MOST_METADATA)] | None = None
     store: StrictBool | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
+    prompt_cache_retention: Name | None = None
+    prediction: Any = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    skip_special_tokens: Annotated[Literal[True] | None, _NO_MARKERS] = None
+    web_search_options: Annotated[None, _NO_SEARCH] = None
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, _NO_AUDIO
     ] = None
@@ -282,7 +295,7 @@ class ChatCompletionRequest(Strict):
             raise ValueError(
                 "max_tokens and max_completion_tokens disagree: send max_completion_tokens alone"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")

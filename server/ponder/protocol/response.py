@@ -80,12 +80,25 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int
 
 
-class Usage(BaseModel):
+class TokenCounts(BaseModel):
     """`prompt_tokens` once, however many choices; `completion_tokens` summed over them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> TokenCounts:
+        return TokenCounts(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+        )
+
+
+class Usage(TokenCounts):
+    """What a finished completion cost."""
+
     completion_tokens_details: CompletionTokensDetails
     prompt_tokens_details: PromptTokensDetails
 
@@ -116,14 +129,16 @@ class ChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
-    """One server-sent event. With `stream_options.include_usage` the last has no choices."""
+    """One server-sent event. With `stream_options.include_usage` the last has no choices, and with
+    `continuous_usage_stats` the others say what was spent until then.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None = None
+    usage: Usage | TokenCounts | None = None
 
 
 class Capabilities(BaseModel):

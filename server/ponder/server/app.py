@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -90,7 +91,9 @@ def _service(request: Request) -> Service:
 
 async def _authorised(request: Request) -> None:
     # A coroutine, because FastAPI sends plain functions through its thread pool.
-    _service(request).authorise(request.headers.get("authorization"))
+    key = request.headers.get("x-api-key")  # as Anthropic's clients send it
+    header = request.headers.get("authorization") or (f"Bearer {key}" if key else None)
+    _service(request).authorise(header)
 
 
 async def _place(request: Request) -> AsyncIterator[Place]:
@@ -106,14 +109,24 @@ _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"]
 @_v1.get("/models", response_model=ModelList)
 async def models(request: Request) -> ModelList:
     """The served model and what it can be asked for."""
+    return ModelList(data=[_card(_service(request))])
+
+
+@_v1.get("/models/{name:path}", response_model=ModelCard)
+async def model(request: Request, name: str) -> ModelCard:
+    """One model by its name, which may hold slashes."""
     service = _service(request)
-    card = ModelCard(
+    service.check_served(name)
+    return _card(service)
+
+
+def _card(service: Service) -> ModelCard:
+    return ModelCard(
         id=service.model.name,
         created=_STARTED,
         max_model_len=service.limits.max_model_len,
         ponder=service.model.capabilities(service.limits),
     )
-    return ModelList(data=[card])
 
 
 @_v1.post(
@@ -247,9 +260,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
             headers={"allow": allowed},
         )
     else:
-        refused = ApiError(
-            error.status_code, "not_found", f"there is no {path}: see /docs for what there is"
-        )
+        remedy = "see /docs for what there is"
+        if any(route.path == f"/v1{path}" for route in _v1.routes if isinstance(route, APIRoute)):
+            remedy = "the API lies under /v1, and so does the base URL of a client"
+        refused = ApiError(error.status_code, "not_found", f"there is no {path}: {remedy}")
     return _respond(_service(request), refused)
 
 

@@ -17,6 +17,7 @@ from ponder.protocol.response import (
     CompletionTokensDetails,
     PonderReport,
     PromptTokensDetails,
+    TokenCounts,
     Usage,
 )
 from ponder.server.model import ServedModel
@@ -115,13 +116,15 @@ class Completion:
             error=error_code(outcome.failure) if outcome.failure else None,
         )
 
+    def tokens(self) -> TokenCounts:
+        """What was spent until now."""
+        return TokenCounts.of(len(self.prompt.token_ids), self.spent_tokens)
+
     def usage(self) -> Usage:
-        prompt_tokens = len(self.prompt.token_ids)
         completion_tokens = sum(outcome.completion_tokens for outcome in self.outcomes)
+        counts = TokenCounts.of(len(self.prompt.token_ids), completion_tokens)
         return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            total_tokens=prompt_tokens + completion_tokens,
+            **counts.model_dump(),
             completion_tokens_details=CompletionTokensDetails(
                 reasoning_tokens=sum(outcome.thinking_tokens for outcome in self.outcomes)
             ),

@@ -26,6 +26,11 @@ class Gate:
         self._places: set[Place] = set()
         self._left = asyncio.Event()
 
+    @property
+    def places(self) -> int:
+        """Requests inside, however many choices they have."""
+        return len(self._places)
+
     @contextmanager
     def enter(self) -> Iterator[Place]:
         """A place for a request that is about to be read. Raises 503 rather than queue."""

@@ -63,6 +63,12 @@ async def show_version() -> dict[str, str]:
     return {"version": version("ponder")}
 
 
+@router.get("/load")
+async def load(request: Request) -> dict[str, int]:
+    """Requests that are read or answered, as vLLM's server counts them for its routers."""
+    return {"server_load": _service(request).gate.places}
+
+
 @router.get(
     "/metrics",
     response_class=Response,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ponder.protocol.request import StreamOptions
 from ponder.server.completion import Completion
 from ponder.server.logprobs import LogprobWriter
 from ponder.thought.answer import AnswerDelta
@@ -85,8 +86,9 @@ class StreamedReply:
     def __init__(self, completion: Completion) -> None:
         self._completion = completion
         self._shows_reasoning = completion.request.shows_reasoning
-        options = completion.request.stream_options
-        self._with_usage = options is not None and options.include_usage
+        options = completion.request.stream_options or StreamOptions()
+        self._with_usage = options.include_usage
+        self._counts = self._with_usage and options.continuous_usage_stats
         envelope = json.dumps(
             {
                 "id": completion.id,
@@ -96,7 +98,7 @@ class StreamedReply:
             }
         )
         self._head = f'data: {envelope[:-1]}, "choices": '
-        self._tail = (', "usage": null' if self._with_usage else "") + "}\n\n"
+        self._usage = ', "usage": null' if self._with_usage else ""
         self._opened = [False] * completion.request.n
         self._logprobs = _writer(completion)
 
@@ -136,7 +138,10 @@ class StreamedReply:
         self, index: int, delta: str, logprobs: str = "null", end: str = '"finish_reason": null'
     ) -> str:
         choice = f'{{"index": {index}, "delta": {delta}, "logprobs": {logprobs}, {end}}}'
-        return f"{self._head}[{choice}]{self._tail}"
+        usage = self._usage
+        if self._counts:
+            usage = f', "usage": {self._completion.tokens().model_dump_json()}'
+        return f"{self._head}[{choice}]{usage}}}\n\n"
 
 
 def _writer(completion: Completion) -> LogprobWriter:

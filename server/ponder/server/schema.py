@@ -35,6 +35,7 @@ _MORE = {
 }
 _ADDED = {
     "/v1/models": (401,),
+    "/v1/models/{name}": (401, 404),
     "/v1/chat/completions": (401, 404, 413, 415, 502, 504),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
@@ -80,7 +81,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
     )
     known.update(definitions["$defs"])
     _tighten(known)
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
@@ -89,7 +93,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
                 operation["responses"].setdefault(str(status), _error(status))
             if path.startswith("/v1/"):
                 keys = app.state.service.settings.api_key
-                operation["security"] = [{"key": []}] if keys else [{}, {"key": []}]
+                operation["security"] = [*([] if keys else [{}]), {"key": []}, {"header": []}]
             if path == "/v1/chat/completions" and method == "post":
                 content = operation["responses"]["200"]["content"]
                 content["text/event-stream"] = {"schema": _STREAM}
@@ -140,7 +144,7 @@ def _tighten(known: dict[str, Any]) -> None:
     known["Message"]["anyOf"] = [assistant, said]
     chat = known["ChatCompletionRequest"]
     chat["allOf"] = [
-        _needs("top_logprobs", {"type": "integer"}, "logprobs"),
+        _needs("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"),
         _needs("stream_options", {"type": "object"}, "stream"),
     ]
 

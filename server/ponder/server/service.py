@@ -112,9 +112,22 @@ class Service:
         if scheme.lower() == "bearer" and given:
             message = "this API key is none of this server's: check it, or ask its operator for one"
         else:
-            message = "this server wants an API key: send it as `Authorization: Bearer KEY`"
+            message = (
+                "this server wants an API key: send it as `Authorization: Bearer KEY` or "
+                "`x-api-key: KEY`"
+            )
         challenge = {"www-authenticate": "Bearer"}
         raise ApiError(401, "invalid_api_key", message, headers=challenge)
+
+    def check_served(self, model: str) -> None:
+        """Raise 404 for a model of another name."""
+        if model != self.model.name:
+            raise ApiError(
+                404,
+                "model_not_found",
+                f"the model {quoted(model)} is not served here: ask for {self.model.name!r}",
+                param="model",
+            )
 
     def enter(self) -> AbstractContextManager[Place]:
         """A place for a request that is about to be read. Raises 503."""
@@ -154,14 +167,8 @@ class Service:
         ceilings and what the client asks for, and goes without what the operator does to save.
         """
         request = read_body(ChatCompletionRequest, body)
-        if request.model is not None and request.model != self.model.name:
-            raise ApiError(
-                404,
-                "model_not_found",
-                f"the model {quoted(request.model)} is not served here: ask for "
-                f"{self.model.name!r}",
-                param="model",
-            )
+        if request.model is not None:
+            self.check_served(request.model)
         said = read_conversation(request, headers.get(CONVERSATION_HEADER))
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)

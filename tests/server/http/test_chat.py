@@ -249,6 +249,56 @@ def test_events_are_chunks_and_usage_comes_last(serve: Serve) -> None:
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+def test_usage_is_said_all_along_where_it_is_asked_for(serve: Serve) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+    text = httpx.post(f"{serve().url}/v1/chat/completions", json=body).text
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    chunks = [ChatCompletionChunk.model_validate_json(event) for event in events[:-1]]
+    counts = [
+        (chunk.usage.completion_tokens, chunk.usage.total_tokens) for chunk in chunks if chunk.usage
+    ]
+    assert len(counts) == len(chunks)
+    assert counts == sorted(counts)
+    assert counts[0][0] < counts[-1][0]
+    assert {total - spent for spent, total in counts} == {chunks[-1].usage.prompt_tokens}
+
+
+OF_CLIENTS: list[dict[str, Any]] = [
+    {"verbosity": "low"},
+    {"prediction": {"type": "content", "content": "The answer"}},
+    {"prompt_cache_retention": "24h"},
+    {"service_tier": "flex"},
+    {"skip_special_tokens": True},
+    {"top_logprobs": 0},
+    {"thinking": {"type": "adaptive"}},
+    {"stream_options": {"include_obfuscation": True}, "stream": True},
+    {"messages": [{"type": "text", "role": "user", "content": "hi"}]},
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {}}]}
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": None, "refusal": "no", "reasoning_details": [{}]},
+            {"role": "user", "content": "hi"},
+        ]
+    },
+]
+
+
+@pytest.mark.parametrize("fields", OF_CLIENTS, ids="-".join)
+def test_what_clients_send_beside_a_question_is_taken(serve: Serve, fields: dict[str, Any]) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]} | fields
+    answer = httpx.post(f"{serve().url}/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+
+
 def test_silence_is_filled_with_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "KEEP_ALIVE_SECONDS", 0.02)
     running = serve("a</think>b", delay=0.1)

@@ -139,6 +139,7 @@ def test_what_other_servers_are_asked_for_their_health_works(running: Running) -
     for path in ("/health", "/ping"):
         assert httpx.get(f"{running.url}{path}").status_code == 200
     assert set(httpx.get(f"{running.url}/version").json()) == {"version"}
+    assert httpx.get(f"{running.url}/load").json() == {"server_load": 0}
     running.service.dead = True
     for path in ("/health", "/ping", "/readyz"):
         assert httpx.get(f"{running.url}{path}").status_code == 503

@@ -119,6 +119,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"messages": [{"role": "user", "content": None}]}, "messages.0"),
         ({"n": 0}, "n"),
         ({"no_such_field": 1}, "no_such_field"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"skip_special_tokens": False}, "skip_special_tokens"),
         ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template"),
         ({"min_tokens": 4090}, "min_tokens"),
     ],
@@ -150,6 +152,7 @@ def test_unknown_paths_and_methods_have_the_same_shape(serve: Serve) -> None:
     url = serve().url
     assert httpx.get(f"{url}/nowhere").json()["error"]["code"] == "not_found"
     assert httpx.get(f"{url}/v1/chat/completions").json()["error"]["code"] == "method_not_allowed"
+    assert "lies under /v1" in httpx.get(f"{url}/models").json()["error"]["message"]
 
 
 def test_a_body_that_is_not_json_is_refused(serve: Serve) -> None:
@@ -164,7 +167,11 @@ def test_keys_are_asked_for_and_checked(serve: Serve) -> None:
     assert error["code"] == "invalid_api_key"
     for key in ("one", "two"):
         with running.client(key) as client:
-            assert client.models.list().data[0].id == "tiny"
+            assert client.models.list().data[0].id == client.models.retrieve("tiny").id == "tiny"
+            with pytest.raises(openai.NotFoundError):
+                client.models.retrieve("someone/else")
+        headers = {"x-api-key": key}
+        assert httpx.get(f"{running.url}/v1/models", headers=headers).status_code == 200
     assert httpx.get(f"{running.url}/healthz").status_code == 200
 
 

@@ -55,7 +55,8 @@ def test_what_is_text_is_declared_as_text(schema: dict[str, Any], path: str) -> 
 
 
 def test_keys_are_declared_where_they_are_wanted(serve: Serve) -> None:
-    for keys, wanted in (("", [{}, {"key": []}]), ("one", [{"key": []}])):
+    ways: list[dict[str, list[str]]] = [{"key": []}, {"header": []}]
+    for keys, wanted in (("", [{}, *ways]), ("one", ways)):
         more = {"api_key": keys} if keys else {}
         said = httpx.get(f"{serve(**more).url}/openapi.json").json()
         assert said["paths"]["/v1/models"]["get"]["security"] == wanted

@@ -152,7 +152,10 @@ def test_what_is_wrong_is_said_in_our_words(name: str) -> None:
         ({"user": "a" * 513}, "user takes at most 512 characters: shorten it"),
         ({"metadata": {"a": 1}}, "metadata.a must be a string, not 1"),
         ({"logit_bias": {"a": 1}}, "logit_bias.a must be a whole number, not 'a'"),
-        ({"thinking": {"type": "on"}}, "thinking.type must be 'enabled' or 'disabled', not 'on'"),
+        (
+            {"thinking": {"type": "on"}},
+            "thinking.type must be 'enabled', 'disabled' or 'adaptive', not 'on'",
+        ),
         ({"no_such": 1}, "no_such is not supported here: leave it out"),
     ],
 )
