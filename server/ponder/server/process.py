@@ -238,7 +238,7 @@ def greet(service: Service, listener: socket.socket) -> None:
     if service.settings.model == BUNDLED_MODEL:
         known = fill(BUNDLED_KNOWS, 78, initial_indent="  ", subsequent_indent="  ") + "\n\n"
     example = (
-        f"\n{known}  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
+        f"\n\n{known}  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
     form = model.form.name if model.form else "does not think"
