@@ -15,8 +15,11 @@ from ponder.engine.base import Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.budget import Plan
-from ponder.thought.controller import AnswerRules, Outcome, Thought
+from ponder.thought.drive import drive
 from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.thought.outcome import Outcome
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Thought
 from ponder.training.rollout.plans import Cut, Prompt, Reader, hinted, plain, truncated
 from ponder.training.tasks.base import Problem
 
@@ -44,7 +47,7 @@ def rolled_out(script: Sequence[int], longest: int) -> list[int]:
 
 
 def served(script: Sequence[int], budget: int) -> tuple[list[list[int]], Outcome]:
-    """The prompts of the engine's requests, and the outcome, under the server's controller."""
+    """The prompts of the engine's requests, and the outcome, as the server lives it."""
 
     def play(_: Sequence[int], number: int) -> Iterator[int]:
         yield from script if number == 0 else [*b"ok", EOS]
@@ -52,16 +55,14 @@ def served(script: Sequence[int], budget: int) -> tuple[list[list[int]], Outcome
     engine = ScriptedEngine(play, VOCABULARY)
     plan = Plan(requested=budget, budget=budget, source="request", allowance=300, reserve=50)
     thought = Thought(
-        engine,
         VOCABULARY,
         FORM,
         prompt=OPEN,
         plan=plan,
         sampling=Sampling(max_tokens=1),
         rules=AnswerRules(),
-        request_id="r",
     )
-    outcome = asyncio.run(thought.run(lambda _: None))
+    outcome = asyncio.run(drive(thought, engine, "r", lambda _: None))
     return [prompt for prompt, _ in engine.requests], outcome
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint on this machine, thinking under the controller that serves."""
+"""A checkpoint on this machine, thinking as it is served."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought import budget as budgets
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.contract import FILE_NAME, Contract
-from ponder.thought.controller import AnswerRules, Thought, ThoughtDelta
+from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced, ThoughtError
 from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Event, Thought
 
 from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
 from .replay import ReplayEngine
 
-# Nobody reads along: gathered tokens halve the work between engine and controller.
+# Nobody reads along: gathered tokens halve the work between engine and thought.
 _CHUNK_TOKENS = 16
 
 
@@ -112,7 +114,7 @@ class LocalResponder:
             form, opening = replace(form, opened_by="template"), []
         answer: list[str] = []
 
-        def emit(delta: ThoughtDelta | AnswerDelta) -> None:
+        def emit(delta: Event) -> None:
             if isinstance(delta, AnswerDelta):
                 answer.append(delta.text)
 
@@ -131,18 +133,16 @@ class LocalResponder:
             prompt += closing
             plan = replace(plan, allowance=plan.allowance - len(closing))
         thought = Thought(
-            engine,
             self._tokenizer,
             form,
             prompt=prompt,
             plan=plan,
             sampling=Sampling(max_tokens=0, seed=ask.seed, chunk_tokens=_CHUNK_TOKENS),
             rules=AnswerRules(),
-            request_id=f"eval-{next(self._numbers)}",
             shown_prefix="" if plan.budget else form.close.shown,
         )
         try:
-            outcome = await thought.run(emit)
+            outcome = await drive(thought, engine, f"eval-{next(self._numbers)}", emit)
         except NoAnswerProduced:
             outcome = thought.outcome  # a wrong answer, not a failed evaluation
         return Reply("".join(answer), outcome.thinking_tokens, outcome.end_cause)
