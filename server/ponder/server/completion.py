@@ -165,16 +165,7 @@ class Completion:
         sampling = self._sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + index) & _SEED_MASK)
-        return Thought(
-            self.model.tokenizer,
-            self.model.compiled,
-            prompt=self.prompt.token_ids,
-            plan=self.prompt.plan,
-            sampling=sampling,
-            rules=self._rules,
-            close=self.prompt.close,
-            shown_prefix=self.prompt.shown,
-        )
+        return self.model.checkpoint.thought(self.prompt, sampling, self._rules)
 
 
 def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:

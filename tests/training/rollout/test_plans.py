@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.base import Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
-from ponder.engine.tokenizer import HFTokenizer
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.thought.budget import Plan
 from ponder.thought.drive import drive
 from ponder.thought.format import CompiledFormat, ThoughtFormat
@@ -26,7 +28,17 @@ from ponder.training.tasks.base import Problem
 VOCABULARY = ByteVocabulary()
 EOS, END = VOCABULARY.EOS, VOCABULARY.END_THINK
 FORM = CompiledFormat.of(ThoughtFormat(name="test"), "template", VOCABULARY)
-BYTES = Reader(cast(HFTokenizer, VOCABULARY), FORM)  # cuts need no more than the bytes
+
+
+def checkpoint(vocabulary: ByteVocabulary) -> Checkpoint:
+    """One that has no files: cuts need no more than the bytes."""
+    form = ThoughtFormat(name="test")
+    compiled = CompiledFormat.of(form, "template", vocabulary)
+    files = ModelFiles("", Path())
+    return Checkpoint(files, cast(HFTokenizer, vocabulary), form, compiled)
+
+
+BYTES = Reader(checkpoint(VOCABULARY))
 OPEN = list(b"Q: ")
 
 # Characters of one to four tokens, so that cuts fall inside of some.
@@ -192,7 +204,5 @@ def test_a_text_that_ends_in_its_thought_has_no_summaries(reader: Reader) -> Non
 
 
 def test_an_end_marker_of_several_tokens_is_refused() -> None:
-    spelt = ByteVocabulary(single_token_markers=False)
-    form = CompiledFormat.of(ThoughtFormat(name="test"), "template", spelt)
     with pytest.raises(ValueError, match="add it to the checkpoint's tokenizer"):
-        Reader(cast(HFTokenizer, spelt), form)
+        Reader(checkpoint(ByteVocabulary(single_token_markers=False)))

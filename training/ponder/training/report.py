@@ -145,7 +145,7 @@ def _crossed(name: str, label: Callable[[Sample], int | str], samples: Sequence[
     asked = conditions(samples)
     table = _table(name)
     for condition in asked:
-        table.add_column(condition.name, justify="right", no_wrap=True)
+        table.add_column(condition.name.replace(" ", "\n"), justify="right", no_wrap=True)
     for value in sorted({value for value, _ in cells}):
         shown = [cells[value, condition] for condition in asked]
         table.add_row(f"{value}\n{_labels(shown[0])}", *map(_short, shown))

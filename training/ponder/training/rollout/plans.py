@@ -6,14 +6,12 @@ what is trained is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought.format import CompiledFormat
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.thought.reader import ThoughtReader, Verdict
 
 from ..tasks.base import Problem
@@ -85,22 +83,22 @@ class Truncated:
 class Reader:
     """Splits what a model wrote into thought and answer, and cuts thoughts at budgets."""
 
-    def __init__(
-        self, tokenizer: HFTokenizer, form: CompiledFormat, think: Mapping[str, Any] | None = None
-    ) -> None:
-        if form.end.token_id is None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        form = checkpoint.compiled
+        if form is None or form.end.token_id is None:
+            spelt = f"{form.end.text!r} is several" if form else "this one has none"
             raise ValueError(
-                f"training needs an end marker of one token, and {form.end.text!r} is several: "
-                "add it to the checkpoint's tokenizer first"
+                f"training needs an end marker of one token, and {spelt}: add it to the "
+                "checkpoint's tokenizer first"
             )
-        self.tokenizer = tokenizer
+        self._checkpoint = checkpoint
+        self.tokenizer = checkpoint.tokenizer
         self.form = form
-        self._think = think or {}  # template arguments that switch thinking on
         self.end_id = form.end.token_id
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
-        text = self.tokenizer.render([{"role": "user", "content": problem.question}], self._think)
-        return Prompt(problem, tuple(self.tokenizer.encode(text)), key)
+        ids = self._checkpoint.encode([{"role": "user", "content": problem.question}])
+        return Prompt(problem, tuple(ids), key)
 
     def thinking_tokens(self, sampled: Sequence[int]) -> int | None:
         """Tokens before the end marker; None where the thought never ended."""

@@ -167,7 +167,8 @@ def code_sha256() -> str:
     """
     digest = hashlib.sha256()
     served = Path(thought_format.__file__).parents[1]
-    serving = (*served.glob("thought/*.py"), served / "engine" / "tokenizer.py")
+    rooms = (*served.glob("thought/*.py"), *served.glob("checkpoint/*.py"))
+    serving = (*rooms, served / "engine" / "tokenizer.py")
     training = (path for pattern in _CODE for path in _ROOM.glob(pattern))
     for path in sorted((*training, *serving), key=lambda path: path.as_posix()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
