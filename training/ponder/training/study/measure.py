@@ -90,6 +90,7 @@ class Bench:
             budgets=GRID,
             summaries=1,
             summary_tokens=SUMMARY_TOKENS,
+            grace=0,
         )
         anytime = [[0] * len(self._prompts) for _ in GRID]
         for i, thought in enumerate(thoughts):
