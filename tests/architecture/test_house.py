@@ -33,7 +33,7 @@ def test_every_room_is_typed(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ponder.client", "ponder.cli.main", "ponder.cli.chat", "ponder.thought.controller"]
+    "module", ["ponder.client", "ponder.cli.main", "ponder.cli.chat", "ponder.thought.thought"]
 )
 def test_the_base_install_is_light(module: str) -> None:
     """What a user without extras imports pulls in no engine and no web framework."""

@@ -44,7 +44,7 @@ def test_a_server_lacks_what_it_does_not_offer(
     server: ServerProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(Options(target=server.url, modes=["efficient"], n=5)) == 1
-    assert "possible are natural, truncated" in capsys.readouterr().err
+    assert "possible are natural, truncated, served" in capsys.readouterr().err
 
 
 def test_any_openai_server_is_asked_in_its_own_terms(server: ServerProcess) -> None:
@@ -61,7 +61,8 @@ def test_any_openai_server_is_asked_in_its_own_terms(server: ServerProcess) -> N
     async def ask() -> None:
         responder = HttpResponder(server.url, max_tokens=400, transport=Foreign())
         try:
-            assert set((await responder.subject()).lacks) == {"efficient", "hinted", "truncated"}
+            lacks = (await responder.subject()).lacks
+            assert set(lacks) == {"efficient", "hinted", "truncated", "served"}
             question = "What is 38 + 45 - 17 + 26?"
             ((reply,),) = await responder.answer([Ask(question, 1)], lambda _: None)
         finally:

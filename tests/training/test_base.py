@@ -28,7 +28,8 @@ def test_a_contract_is_kept_but_for_what_is_trained(tmp_path: Path) -> None:
     assert held is not None
     assert (base.contract.close_text, base.contract.family) == (held.close_text, None)
     assert base.contract.trained_budgets == (20, 40, 80, 100)
-    assert base.compiled.opened_by == "template"
+    assert base.checkpoint.compiled is not None
+    assert base.checkpoint.compiled.opened_by == "template"
     assert base.config["model_type"] == "qwen3"
 
 
@@ -41,11 +42,13 @@ def test_budgets_that_cut_are_not_hinted_at(tmp_path: Path) -> None:
 
 def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
     base = Base.find(recipe(tmp_path, "grpo", base=str(bare)))
-    family = recognise(base.tokenizer.chat_template)
+    family = recognise(base.checkpoint.tokenizer.chat_template)
     assert family is not None
     assert base.contract.family == family.name == "Qwen3"
-    assert (base.form.close_text, base.form.tool_call) == (family.close_text, family.tool_call)
-    assert base.form.think == family.think
+    form = base.checkpoint.form
+    assert form is not None
+    assert (form.close_text, form.tool_call) == (family.close_text, family.tool_call)
+    assert form.think == family.think
     assert base.contract.opened_by == "template"
 
 
@@ -66,6 +69,7 @@ def test_the_recipes_close_text_is_exported(tmp_path: Path) -> None:
     own = recipe(tmp_path, "brpo", close_text="…</think>", answer_prefix="\nAnswer: ")
     base = Base.find(own)
     assert (base.contract.close_text, base.contract.answer_prefix) == ("…</think>", "\nAnswer: ")
-    assert base.compiled.close.shown == "\nAnswer: "
+    assert base.checkpoint.compiled is not None
+    assert base.checkpoint.compiled.close.shown == "\nAnswer: "
     with pytest.raises(RecipeError, match=r"close_text: .* exactly once"):
         Base.find(own.model_copy(update={"close_text": "</think></think>"}))

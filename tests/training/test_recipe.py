@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 import yaml
 
 from ponder.training.recipe import (
+    PolicyRecipe,
     RecipeError,
     SftRecipe,
     find_recipe,
@@ -59,3 +61,12 @@ def test_what_is_not_yaml_is_an_error(tmp_path: Path) -> None:
 def test_the_hash_follows_the_content(recipe: SftRecipe) -> None:
     assert recipe_sha256(recipe) == recipe_sha256(recipe.model_copy())
     assert recipe_sha256(recipe) != recipe_sha256(recipe.model_copy(update={"seed": 6}))
+
+
+def test_a_cut_without_grace_has_the_hash_of_earlier_records() -> None:
+    shipped = load_recipe(find_recipe("tiny-brpo"))
+    assert isinstance(shipped, PolicyRecipe)
+    method = shipped.method.model_copy(update={"grace": 0})
+    bare = shipped.model_copy(update={"method": method})
+    earlier = hashlib.sha256(bare.model_dump_json().replace('"grace":0,', "").encode())
+    assert recipe_sha256(bare) == earlier.hexdigest() != recipe_sha256(shipped)

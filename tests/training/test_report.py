@@ -48,14 +48,15 @@ def test_the_json_says_what_where_and_from_what() -> None:
     assert written["subject"]["contract_sha256"] == "c0de"
     assert written["unjudged_answers"] == {"time": 2}
     assert written["machine"]["versions"]["torch"]
-    natural, *_, free = written["conditions"]
+    natural, *_, free, _, _, _, served = written["conditions"]
     assert (natural["mode"], natural["budget"], natural["accuracy"]["mean"]) == ("natural", None, 1)
     assert natural["any_pass"]["2"]["mean"] == natural["all_pass"]["2"]["mean"] == 1.0
     assert (free["mode"], free["budget"], free["tokens"]["mean"]) == ("truncated", -1, 40.0)
+    assert (served["mode"], served["budget"]) == ("served", -1)
     found = anytime(samples)
     assert found is not None and written["anytime"]["mean"] == found.mean
     assert written["hint_ratio"]["mean"] > 1
-    assert len(written["difficulties"]) == 8 * 7
+    assert len(written["difficulties"]) == 12 * 7
     assert {cell["task"] for cell in written["tasks"]} == {task.name for task in TINY_TASKS}
     assert [problem["id"] for problem in written["problems"]] == [p.id for p in PROBLEMS]
     tally = written["tallies"][0]

@@ -1,4 +1,4 @@
-"""A deterministic engine and vocabulary: every rule of the controller is tested on them.
+"""A deterministic engine and vocabulary: every rule of a thought is tested on them.
 
 They ship because whoever builds on the Engine protocol needs the same fake.
 """

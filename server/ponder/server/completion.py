@@ -21,11 +21,13 @@ from ponder.protocol.response import (
     Usage,
 )
 from ponder.server.model import ServedModel
-from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Limits
-from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
+from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.holdout import Assignment
+from ponder.thought.outcome import Outcome
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Event, Thought
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
@@ -70,7 +72,7 @@ class Completion:
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 
-    async def run(self, emit: Callable[[int, ThoughtDelta | AnswerDelta], None]) -> None:
+    async def run(self, emit: Callable[[int, Event], None]) -> None:
         """Run every choice to its end; `outcomes` holds what happened.
 
         One that the engine fails fails the request and aborts the others. One without an answer
@@ -79,13 +81,13 @@ class Completion:
         thoughts = [self._thought(index) for index in range(self.request.n)]
         self._thoughts = thoughts
         if len(thoughts) == 1:
-            self.outcomes = [await thoughts[0].run(lambda delta: emit(0, delta))]
+            self.outcomes = [await self._drive(0, emit)]
             return
         tasks = []
         try:
             async with asyncio.TaskGroup() as group:
-                for index, thought in enumerate(thoughts):
-                    tasks.append(group.create_task(_live(thought, partial(emit, index))))
+                for index in range(len(thoughts)):
+                    tasks.append(group.create_task(self._live(index, emit)))
                     await asyncio.sleep(0)  # all at once, they would hold the loop
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
@@ -93,6 +95,19 @@ class Completion:
         if len(unanswered) == len(thoughts):
             raise unanswered[0]
         self.outcomes = [thought.outcome for thought in thoughts]
+
+    async def _drive(self, index: int, emit: Callable[[int, Event], None]) -> Outcome:
+        name = f"{self.id}-{index}"
+        return await drive(self._thoughts[index], self._engine, name, partial(emit, index))
+
+    async def _live(
+        self, index: int, emit: Callable[[int, Event], None]
+    ) -> NoAnswerProduced | None:
+        try:
+            await self._drive(index, emit)
+        except NoAnswerProduced as failure:
+            return failure
+        return None
 
     @property
     def spent_tokens(self) -> int:
@@ -153,28 +168,7 @@ class Completion:
         sampling = self._sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + index) & _SEED_MASK)
-        return Thought(
-            self._engine,
-            self.model.tokenizer,
-            self.model.compiled,
-            prompt=self.prompt.token_ids,
-            plan=self.prompt.plan,
-            sampling=sampling,
-            rules=self._rules,
-            request_id=f"{self.id}-{index}",
-            close=self.prompt.close,
-            shown_prefix=self.prompt.shown,
-        )
-
-
-async def _live(
-    thought: Thought, emit: Callable[[ThoughtDelta | AnswerDelta], None]
-) -> NoAnswerProduced | None:
-    try:
-        await thought.run(emit)
-    except NoAnswerProduced as failure:
-        return failure
-    return None
+        return self.model.checkpoint.thought(self.prompt, sampling, self._rules)
 
 
 def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:

@@ -26,9 +26,9 @@ from prometheus_client.registry import Collector
 
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
-from ponder.thought.controller import Outcome
 from ponder.thought.errors import AnswerDidNotFit
 from ponder.thought.holdout import Arm
+from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 

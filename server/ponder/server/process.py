@@ -231,7 +231,7 @@ def greet(service: Service, listener: socket.socket) -> None:
         "model": model.name,
         "messages": [{"role": "user", "content": "What is 17 + 25 - 9?"}],
     }
-    if model.compiled is not None:
+    if model.checkpoint.form is not None:
         body["thinking_token_budget"] = 64
     key = " -H 'Authorization: Bearer YOUR_KEY'" if service.settings.api_key else ""
     known = ""
@@ -241,7 +241,8 @@ def greet(service: Service, listener: socket.socket) -> None:
         f"\n\n{known}  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
-    form = model.form.name if model.form else "does not think"
+    thinks = model.checkpoint.form
+    form = thinks.name if thinks else "does not think"
     process_log.info("serving %s (%s) at %s", model.name, form, url, extra={"more": example})
 
 

@@ -47,7 +47,7 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
 
     A checkpoint that was trained anew is another model under the same name.
     """
-    contract = model.contract
+    contract = model.checkpoint.contract
     experiment = {
         "model": model.name,
         "trained": contract and [contract.base_model, contract.recipe_sha256, contract.seed],

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ponder.server.completion import Completion
-from ponder.thought.controller import Outcome
+from ponder.thought.outcome import Outcome
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -202,7 +202,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class CompiledFormat:
-    """A format in one vocabulary's token ids: what the controller works with.
+    """A format in one vocabulary's token ids: what a thought works with.
 
     `hints` are in ascending order of budgets. Only a thought that the template opens can be
     hinted: elsewhere the prompt ends before the thought does begin.

@@ -191,5 +191,5 @@ class ThoughtReader:
     def _end(self, marker: Marker, rest: str) -> Verdict:
         if self._confirm(len(self._held_text())) is Verdict.OVER:
             return Verdict.OVER
-        self.answer_text = rest if marker is self._form.end else marker.text + rest
+        self.answer_text = rest if marker == self._form.end else marker.text + rest
         return Verdict.ENDED

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.engine.base import Chunk, EngineError, TokenLogprob
+from ponder.engine.base import Chunk, Sampling, TokenLogprob
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far from each other
 _SEED_MASK = (1 << 63) - 1
@@ -21,28 +21,28 @@ class AnswerRules:
     min_tokens: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Segment:
-    """An engine request being read: what it sampled so far and how it ended."""
+    """An engine request: what it asks, what it has sampled so far and how it ended.
 
-    stream: AsyncGenerator[Chunk, None]
+    `number` counts the requests of one life from 0.
+    """
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    number: int
     eos: frozenset[int]
     sampled: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
     _forgotten: int = 0
 
-    async def read(self) -> Chunk:
-        """Wait for the next chunk and record it."""
-        try:
-            chunk = await anext(self.stream)
-        except StopAsyncIteration:
-            raise EngineError("the engine's stream ended before its request did") from None
+    def take(self, chunk: Chunk) -> None:
+        """Record what the engine sampled."""
         self.sampled.extend(chunk.token_ids)
         self.finish = chunk.finish
         if chunk.logprobs is not None:
             self.logprobs.extend(chunk.logprobs)
-        return chunk
 
     def truncate(self, size: int, finish: Literal["length"] | None = None) -> None:
         """Forget what was sampled after the first `size` tokens."""

@@ -248,7 +248,7 @@ def collecting(options: argparse.Namespace, method: dict[str, Any]) -> tuple[Col
     raw = recipe(options).model_dump() | {"method": {**method, "group_size": GROUP}}
     own = PolicyRecipe.model_validate(raw)
     base = Base.find(own)
-    reader = Reader(base.tokenizer, base.compiled, base.form.think)
+    reader = Reader(base.checkpoint)
     rollouts = {"prompts": own.rollouts.prompts, "updates": own.optimisation.updates}
     return Collector(own.method, TINY_TASKS, reader, judge, **rollouts, seed=own.seed), reader
 

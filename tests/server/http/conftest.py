@@ -87,7 +87,8 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
         model = ServedModel.load(files, config)
         if not thinks:
-            model = dataclasses.replace(model, form=None, compiled=None)
+            without = dataclasses.replace(model.checkpoint, form=None, compiled=None)
+            model = dataclasses.replace(model, checkpoint=without)
         script = script or (say if len(texts) < 2 else reason)(
             *(texts or (THOUGHT,)), vocabulary=model.tokenizer
         )

@@ -411,7 +411,7 @@ def test_a_thought_that_the_reader_miscounts_is_a_violation(
         def _count(self, ids: list[int], text: str) -> bool:
             return True
 
-    monkeypatch.setattr("ponder.thought.controller.ThoughtReader", Blind)
+    monkeypatch.setattr("ponder.thought.thought.ThoughtReader", Blind)
     running = serve()
     assert running.ask(budget=3).choices[0].ponder["thinking_tokens"] == 0
     text = httpx.get(f"{running.url}/metrics").text

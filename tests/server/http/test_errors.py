@@ -276,7 +276,7 @@ def test_a_prompt_next_to_the_context_is_counted_without_the_close(serve: Serve)
     running = serve(max_model_len=tokens + 2)
     error = refused(running, openai.BadRequestError)
     assert error["code"] == "context_length_exceeded"
-    closing = len(running.service.model.compiled.close.ids)  # type: ignore[union-attr]
+    closing = len(running.service.model.checkpoint.compiled.close.ids)  # type: ignore[union-attr]
     assert f"the prompt has {tokens} and {closing} more that close its thought" in error["message"]
 
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder.checkpoint.checkpoint import Prompt
 from ponder.engine.tokenizer import ModelFiles
 from ponder.protocol.budget import read_ask
 from ponder.protocol.request import ChatCompletionRequest
-from ponder.server.model import Prompt, ServedModel
+from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.thought.budget import Limits
 

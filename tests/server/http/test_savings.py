@@ -216,9 +216,13 @@ def test_other_settings_are_another_experiment(serve: Serve, tmp_path: Path) -> 
 def test_a_checkpoint_trained_anew_is_another_experiment(files: ModelFiles, tmp_path: Path) -> None:
     settings = Settings(**HOLDOUT, state=tmp_path / "state.sqlite3")
     model = ServedModel.load(files, settings)
-    assert model.contract is not None
+    checkpoint = model.checkpoint
+    assert checkpoint.contract is not None
     anew = [
-        replace(model, contract=replace(model.contract, **change))
+        replace(
+            model,
+            checkpoint=replace(checkpoint, contract=replace(checkpoint.contract, **change)),
+        )
         for change in ({}, {"seed": 1}, {"recipe_sha256": "0" * 64}, {"base_model": "other"})
     ]
     experiments = []

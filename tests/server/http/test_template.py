@@ -48,11 +48,12 @@ def load(directory: Path, switch: str = "enable_thinking") -> ServedModel:
     template = TEMPLATE.replace("SWITCH", switch)
     (directory / "chat_template.jinja").write_text(template)
     model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
-    assert model.form is not None and model.form.name == "Qwen3"
+    form = model.checkpoint.form
+    assert form is not None and form.name == "Qwen3"
     if switch == "enable_thinking":
         return model
-    form = dataclasses.replace(model.form, think={switch: True}, no_think={switch: False})
-    return dataclasses.replace(model, form=form)
+    form = dataclasses.replace(form, think={switch: True}, no_think={switch: False})
+    return dataclasses.replace(model, checkpoint=dataclasses.replace(model.checkpoint, form=form))
 
 
 def prompt(model: ServedModel, given: Mapping[str, Any], **fields: Any) -> str:

@@ -11,9 +11,12 @@ from ponder.engine.base import Sampling
 from ponder.engine.scripted import ByteVocabulary, Script, ScriptedEngine, say
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan, Source
-from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
+from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
+from ponder.thought.outcome import Outcome, ThoughtDelta
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Event, Thought
 
 SINGLE = ByteVocabulary()
 """Every marker is one token."""
@@ -61,7 +64,7 @@ class Life:
 
     engine: ScriptedEngine
     outcome: Outcome
-    deltas: list[ThoughtDelta | AnswerDelta] = field(default_factory=list)
+    deltas: list[Event] = field(default_factory=list)
     failure: NoAnswerProduced | None = None
 
     @property
@@ -110,20 +113,18 @@ def live(
         script or say(*texts, vocabulary=vocabulary), vocabulary, chunk_sizes=chunk_sizes
     )
     thought = Thought(
-        engine,
         vocabulary,
         form or compiled(vocabulary, opened_by),
         prompt=PROMPT,
         plan=plan,
         sampling=sampling or Sampling(max_tokens=1),
         rules=rules or AnswerRules(),
-        request_id="r",
         close=close,
         shown_prefix=shown_prefix,
     )
     life = Life(engine, thought.outcome)
     try:
-        asyncio.run(thought.run(life.deltas.append))
+        asyncio.run(drive(thought, engine, "r", life.deltas.append))
     except NoAnswerProduced as error:
         life.failure = error
     assert engine.unfinished() == 0

@@ -1,4 +1,4 @@
-"""The promises of the controller, on models that do anything at any moment."""
+"""The promises of a thought, on models that do anything at any moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ponder.engine.base import Sampling
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
-from ponder.thought.controller import AnswerRules, ThoughtDelta
+from ponder.thought.outcome import ThoughtDelta
+from ponder.thought.segment import AnswerRules
 from ponder.thought.text import TextDecoder
 from server.thought.helpers import EOS, PROMPT, SINGLE, SPELT, Life, compiled, live, plan, tokens
 from server.thought.oracle import Expected, answer_text, expect

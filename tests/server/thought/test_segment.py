@@ -1,9 +1,6 @@
-import asyncio
-
 import pytest
 
-from ponder.engine.base import Sampling
-from ponder.engine.scripted import ScriptedEngine, say
+from ponder.engine.base import Chunk, Sampling, TokenLogprob
 from ponder.thought.segment import Segment, gather, segment_seed
 from server.thought.helpers import EOS, SINGLE
 
@@ -23,21 +20,16 @@ def test_the_first_segment_keeps_the_users_seed() -> None:
     assert len(seeds) == 150
 
 
-def test_a_segment_records_what_it_reads() -> None:
-    async def scenario() -> None:
-        engine = ScriptedEngine(say("abc", vocabulary=SINGLE), SINGLE, chunk_sizes=(3,))
-        stream = engine.generate([1], Sampling(max_tokens=9, logprobs=0), "r")
-        segment = Segment(stream, SINGLE.eos_token_ids)
-        assert segment.logprob(0) is None
-        await segment.read()
-        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc"], None, False)
-        await segment.read()
-        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc", EOS], "stop", True)
-        entry = segment.logprob(1)
-        assert entry is not None
-        assert entry.token_id == ord("b")
-        segment.truncate(2, "length")
-        assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"ab"], "length", False)
-        await stream.aclose()
-
-    asyncio.run(scenario())
+def test_a_segment_records_what_is_sampled() -> None:
+    segment = Segment([1], Sampling(max_tokens=9, logprobs=0), 0, SINGLE.eos_token_ids)
+    assert segment.logprob(0) is None
+    said = [TokenLogprob(token_id, -1.0) for token_id in (*b"abc", EOS)]
+    segment.take(Chunk([*b"abc"], None, said[:3]))
+    assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc"], None, False)
+    segment.take(Chunk([EOS], "stop", said[3:]))
+    assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"abc", EOS], "stop", True)
+    assert segment.logprob(1) == said[1]
+    segment.forget(1)
+    assert segment.logprob(1) == said[1]
+    segment.truncate(2, "length")
+    assert (segment.sampled, segment.finish, segment.at_eos) == ([*b"ab"], "length", False)

@@ -85,7 +85,10 @@ def test_a_server_that_hints_by_itself_is_told_not_to() -> None:
     card = {"id": "tiny", "ponder": {"trained_budgets": [40], "budget_hint": "{budget}"}}
     server = Server(card, answer=ponder_answer)
     server.ask([Ask("What is 3 + 4?", 11, (32,))])
-    assert server.bodies[0]["ponder"] == {"holdout": "never", "hint": False}
+    server.ask([Ask("What is 3 + 4?", 11, (32,), "served")])
+    cut, served = (body["ponder"] for body in server.bodies)
+    assert cut == {"holdout": "never", "hint": False}
+    assert served == {"holdout": "never"}
 
 
 def test_a_foreign_server_is_asked_in_the_common_tongue() -> None:
@@ -93,7 +96,7 @@ def test_a_foreign_server_is_asked_in_the_common_tongue() -> None:
     server = Server(FOREIGN, answer=foreign_answer("It is 7.", usage))
     subject, ((reply,),) = server.ask([ASK], max_tokens=500)
     assert reply == Reply("It is 7.", 17, "natural")
-    assert set(subject.lacks) == {"efficient", "hinted", "truncated"}
+    assert set(subject.lacks) == {"efficient", "hinted", "truncated", "served"}
     (body,) = server.bodies
     assert set(body) == {"model", "messages", "temperature", "seed", "max_tokens"}
     assert body["max_tokens"] == 500

@@ -13,7 +13,7 @@ from ponder.engine.tokenizer import HFTokenizer
 from ponder.thought.contract import Contract
 from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe
-from ponder.training.responders.base import Ask, Hint, Reply, ResponderError, hint_text
+from ponder.training.responders.base import Ask, Hint, Reply, ResponderError, opening
 from ponder.training.responders.local import LocalResponder
 from ponder.training.sft import SftResult
 
@@ -145,13 +145,50 @@ def test_a_contract_without_hints_lacks_the_hinted_mode(checkpoint: Path) -> Non
     model = Scripted(checkpoint)
     assert list(asyncio.run(model.responder.subject()).lacks) == ["hinted"]
     with pytest.raises(ResponderError, match="no budget_hint"):
-        hint_text(40, replace(contract, budget_hint=None))
+        opening(40, None)
 
 
-def test_a_model_without_a_contract_is_sent_to_a_server(checkpoint: Path) -> None:
+def test_a_family_needs_no_contract(checkpoint: Path) -> None:
+    """Recognised and switched as the server does it."""
     (checkpoint / "ponder.json").unlink()
-    with pytest.raises(ResponderError, match="ponder serve"):
+    template = checkpoint / "chat_template.jinja"
+    switched = "{% if enable_thinking %}<think>{% else %}<think></think>{% endif %}"
+    template.write_text("<|im_start|>user {{ messages[0].content }}\n" + switched, "utf-8")
+    model = Scripted(checkpoint)
+    subject = asyncio.run(model.responder.subject())
+    assert (list(subject.lacks), subject.contract_sha256) == (["hinted"], None)
+    model.ask((0, 8, -1))
+    whole, cut, closed = model.prompts()
+    assert whole.endswith("<think>")
+    assert cut.endswith(
+        "by the user, I have to give the solution based on the thinking directly now.\n</think>\n\n"
+    )
+    assert closed.endswith("<think></think>")
+
+
+def test_a_model_that_does_not_think_is_asked_in_natural_mode_alone(checkpoint: Path) -> None:
+    (checkpoint / "ponder.json").unlink()
+    model = Scripted(checkpoint)
+    lacks = asyncio.run(model.responder.subject()).lacks
+    assert set(lacks) == {"efficient", "hinted", "truncated", "served"}
+    (reply,) = model.ask()
+    assert (reply.thinking_tokens, reply.end_cause) == (0, "disabled")
+
+
+def test_files_that_do_not_hold_are_named(checkpoint: Path) -> None:
+    (checkpoint / "ponder.json").write_text("{}")
+    with pytest.raises(ResponderError, match=r"ponder\.json has schema version None"):
         LocalResponder.on_vllm(checkpoint)
+
+
+def test_the_mode_served_is_told_and_cut(checkpoint: Path) -> None:
+    """Each budget has a thought of its own, told the largest trained budget within it."""
+    model = Scripted(checkpoint)
+    replies = model.ask((0, 8, 40, -1), hint="served")
+    assert [reply.thinking_tokens for reply in replies] == [0, 8, model.whole, model.whole]
+    hints = [prompt.rpartition("<think>\n")[2] for prompt in model.prompts()]
+    told = "I will answer the question within 40 tokens\n"
+    assert ["", told] == [hint for hint in hints if "</think>" not in hint]
 
 
 def test_ctrl_c_ends_the_start_of_an_engine(

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought.contract import Contract
-from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine.tokenizer import ModelFiles
 from ponder.training.rollout.plans import Reader
 
 TINY = Path(__file__).parents[3] / "server" / "ponder" / "models" / "tiny"
@@ -18,11 +17,7 @@ TINY = Path(__file__).parents[3] / "server" / "ponder" / "models" / "tiny"
 
 @pytest.fixture(scope="session")
 def reader() -> Reader:
-    tokenizer = HFTokenizer(TINY)
-    contract = Contract.load(TINY)
-    assert contract is not None
-    form = CompiledFormat.of(ThoughtFormat.of_contract(contract), contract.opened_by, tokenizer)
-    return Reader(tokenizer, form)
+    return Reader(Checkpoint.load(ModelFiles.find(str(TINY))))
 
 
 @pytest.fixture(scope="session")

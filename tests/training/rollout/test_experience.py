@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from ponder.training.algorithms import brpo, hbpo
 from ponder.training.algorithms.outcomes import AnytimeOutcomes, Outcomes
 from ponder.training.methods import BrpoConfig, HbpoConfig, MethodConfig
+from ponder.training.rollout.drive import Sampler
 from ponder.training.rollout.experience import Collector, Experience, Share
-from ponder.training.rollout.plans import Reader, Sampler
+from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row
 from ponder.training.tasks.base import Problem
 from ponder.training.tasks.tiny import TINY_TASKS

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ponder.engine.base import Sampling
-from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought.budget import Plan
-from ponder.thought.controller import AnswerRules, Outcome, Thought
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine.scripted import ByteVocabulary
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 from ponder.training.rollout.plans import Cut, Prompt, Reader, hinted, plain, truncated
 from ponder.training.tasks.base import Problem
@@ -23,66 +19,18 @@ from ponder.training.tasks.base import Problem
 VOCABULARY = ByteVocabulary()
 EOS, END = VOCABULARY.EOS, VOCABULARY.END_THINK
 FORM = CompiledFormat.of(ThoughtFormat(name="test"), "template", VOCABULARY)
-BYTES = Reader(cast(HFTokenizer, VOCABULARY), FORM)  # cuts need no more than the bytes
+
+
+def checkpoint(vocabulary: ByteVocabulary) -> Checkpoint:
+    """One that has no files: cuts need no more than the bytes."""
+    form = ThoughtFormat(name="test")
+    compiled = CompiledFormat.of(form, "template", vocabulary)
+    files = ModelFiles("", Path())
+    return Checkpoint(files, cast(HFTokenizer, vocabulary), form, compiled)
+
+
+BYTES = Reader(checkpoint(VOCABULARY))
 OPEN = list(b"Q: ")
-
-# Characters of one to four tokens, so that cuts fall inside of some.
-WRITTEN = st.lists(
-    st.sampled_from([[97], [10], [END], [EOS], *(list(c.encode()) for c in "bß漢🙂")]),
-    max_size=24,
-).map(lambda parts: [token for part in parts for token in part])
-
-
-def rolled_out(script: Sequence[int], longest: int) -> list[int]:
-    """What a sampler that stops at both ends gives of a script: the model goes on with x."""
-    sampled: list[int] = []
-    for token in [*script, *[ord("x")] * (longest + 1)]:
-        sampled.append(token)
-        if token in (END, EOS) or len(sampled) == longest + 1:
-            break
-    return sampled
-
-
-def served(script: Sequence[int], budget: int) -> tuple[list[list[int]], Outcome]:
-    """The prompts of the engine's requests, and the outcome, under the server's controller."""
-
-    def play(_: Sequence[int], number: int) -> Iterator[int]:
-        yield from script if number == 0 else [*b"ok", EOS]
-
-    engine = ScriptedEngine(play, VOCABULARY)
-    plan = Plan(requested=budget, budget=budget, source="request", allowance=300, reserve=50)
-    thought = Thought(
-        engine,
-        VOCABULARY,
-        FORM,
-        prompt=OPEN,
-        plan=plan,
-        sampling=Sampling(max_tokens=1),
-        rules=AnswerRules(),
-        request_id="r",
-    )
-    outcome = asyncio.run(thought.run(lambda _: None))
-    return [prompt for prompt, _ in engine.requests], outcome
-
-
-@given(script=WRITTEN, budget=st.integers(1, 40), more=st.integers(0, 20))
-def test_a_cut_is_the_servers(script: list[int], budget: int, more: int) -> None:
-    """Whatever larger budgets the same thought serves, `more` tokens larger."""
-    cut = BYTES.cut(rolled_out(script, budget + more), budget)
-    # The script's answer is its own business: the thought is what is compared.
-    end = script.index(END) + 1 if END in script else len(script)
-    prompts, outcome = served([*script[:end], *b"yes", EOS] if END in script else script, budget)
-    if cut is None:
-        assert EOS in script[: budget + 1]
-        assert outcome.end_cause == "natural"
-    elif cut.close:
-        assert outcome.end_cause == "budget"
-        written = [*script, *[ord("x")] * budget]
-        assert prompts[1] == [*OPEN, *written[: cut.kept], *cut.close]
-        assert outcome.forced_tokens == len(cut.close)
-    else:
-        assert (outcome.end_cause, outcome.forced_tokens) == ("natural", 0)
-        assert (outcome.thinking_tokens, script[cut.kept - 1]) == (cut.kept - 1, END)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +45,34 @@ def test_a_cut_is_the_servers(script: list[int], budget: int, more: int) -> None
     ],
 )
 def test_where_cuts_fall(script: list[int], budget: int, expected: Cut | None) -> None:
-    assert BYTES.cut(script, budget) == expected
+    assert cuts(script, [budget, 9], grace=0)[0] == expected
+
+
+def cuts(script: list[int], budgets: list[int], grace: int | None) -> tuple[Cut | None, ...]:
+    """What budgets leave of a thought, after which the model goes on with x."""
+    whole = [*script, *[ord("x")] * 99]
+    stop = next((i for i, token in enumerate(whole) if token in (END, EOS)), budgets[-1])
+    prompts = [Prompt(problem("a"), tuple(OPEN), "a")]
+    (found,) = truncated(
+        prompts,
+        1,
+        Recorder(whole[: min(stop, budgets[-1]) + 1], [*b"ok", EOS]),
+        BYTES,
+        budgets=budgets,
+        summaries=2,
+        summary_tokens=20,
+        grace=grace,
+    )
+    return found.cuts
+
+
+@pytest.mark.parametrize(
+    ("grace", "kept"), [(None, (19, 39)), (0, (20, 40)), (2, (19, 39)), (50, (5, 5))]
+)
+def test_the_grace_is_servings_or_the_recipes(grace: int | None, kept: tuple[int, ...]) -> None:
+    """Serving's is a tenth: 2 of 20 tokens, 4 of 40."""
+    script = [*b"a so. ", *b"b" * 12, *b".\n", *b"c" * 18, *b".\n", *b"d" * 40]
+    assert cuts(script, [20, 40], grace) == tuple(Cut(n, FORM.close.ids) for n in kept)
 
 
 def problem(name: str) -> Problem:
@@ -191,7 +166,5 @@ def test_a_text_that_ends_in_its_thought_has_no_summaries(reader: Reader) -> Non
 
 
 def test_an_end_marker_of_several_tokens_is_refused() -> None:
-    spelt = ByteVocabulary(single_token_markers=False)
-    form = CompiledFormat.of(ThoughtFormat(name="test"), "template", spelt)
     with pytest.raises(ValueError, match="add it to the checkpoint's tokenizer"):
-        Reader(cast(HFTokenizer, spelt), form)
+        Reader(checkpoint(ByteVocabulary(single_token_markers=False)))

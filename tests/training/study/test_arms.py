@@ -37,6 +37,12 @@ def test_arms_share_everything_but_their_method() -> None:
     assert runs[0].optimisation.updates >= 4
 
 
+def test_the_protocol_cuts_without_grace() -> None:
+    runs = [*tuning_runs(BASE), *scored_runs(BASE, RATES)]
+    graces = {run.recipe.method.grace for run in runs if run.recipe.method.method == "brpo"}
+    assert graces == {0}
+
+
 def test_a_run_is_known_by_what_it_runs() -> None:
     runs = [*tuning_runs(BASE), *scored_runs(BASE, RATES)]
     assert len({run.key for run in runs}) == len(runs)

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
-from ponder.thought.format import CompiledFormat, ThoughtFormat, opened_by, recognise
 
 from .methods import BrpoConfig, HbpoConfig
 from .recipe import PolicyRecipe, RecipeError, recipe_sha256
@@ -17,16 +17,12 @@ from .recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 @dataclass(frozen=True)
 class Base:
-    """Files, tokenizer and form of a checkpoint; `contract` is the one its training will export.
+    """A checkpoint, and the contract that its training will export.
 
-    A base without `ponder.json` is recognised by its chat template, as the server does it. The
-    recipe's close text and answer prefix replace the base's.
+    The recipe's close text and answer prefix replace the base's.
     """
 
-    files: ModelFiles
-    tokenizer: HFTokenizer
-    form: ThoughtFormat
-    compiled: CompiledFormat
+    checkpoint: Checkpoint
     contract: Contract
 
     @classmethod
@@ -37,19 +33,22 @@ class Base:
         except FileNotFoundError as error:
             raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         try:
-            tokenizer = HFTokenizer(files.directory)
-            contract = Contract.load(files.directory) or _of_family(recipe.base, tokenizer)
+            found = Checkpoint.load(files)
+            contract = found.contract or _of_family(recipe.base, found)
             if recipe.close_text is not None:
                 contract = replace(contract, close_text=recipe.close_text)
             if recipe.answer_prefix is not None:
                 contract = replace(contract, answer_prefix=recipe.answer_prefix)
-            form = ThoughtFormat.of_contract(contract)
-            compiled = CompiledFormat.of(form, contract.opened_by, tokenizer)
+            checkpoint = Checkpoint.of(files, found.tokenizer, contract)
         except (ContractError, TokenizerError) as error:
             raise RecipeError(f"base: {error}") from error
         except InvalidCloseText as error:
             raise RecipeError(f"close_text: {error}") from error
-        return cls(files, tokenizer, form, compiled, _trained(contract, recipe, files))
+        return cls(checkpoint, _trained(contract, recipe, files))
+
+    @property
+    def files(self) -> ModelFiles:
+        return self.checkpoint.files
 
     def on_meta(self) -> Any:
         """The model without weights."""
@@ -70,10 +69,10 @@ class Base:
         return raw
 
 
-def _of_family(name: str, tokenizer: HFTokenizer) -> Contract:
+def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
     """What the table of families knows of a checkpoint without a contract."""
-    form = recognise(tokenizer.chat_template)
-    if form is None:
+    form, compiled = checkpoint.form, checkpoint.compiled
+    if form is None or compiled is None:
         raise RecipeError(
             f"base: {name} has no ponder.json, and its chat template is of no known family: write "
             "one with its markers and close text"
@@ -83,7 +82,7 @@ def _of_family(name: str, tokenizer: HFTokenizer) -> Contract:
         think_end=form.end,
         close_text=form.close_text,
         answer_prefix=form.answer_prefix,
-        opened_by=opened_by(form, tokenizer.render),
+        opened_by=compiled.opened_by,
         family=form.name,
         tokenizer_sha256="",
         method="",

@@ -26,7 +26,8 @@ class Condition:
     """How a problem is asked.
 
     `natural` thinks freely; `efficient` is told to use minimal tokens; `hinted` is told `budget`
-    and not held to it; `truncated` is cut at `budget`, -1 for no cut.
+    and not held to it; `truncated` is cut at `budget`, -1 for no cut; `served` is told and cut as
+    a server does under `budget`.
     """
 
     mode: Mode
@@ -38,18 +39,23 @@ class Condition:
             return self.mode
         if self.mode == "hinted":
             return f"hint {self.budget}"
-        return "free" if self.budget == UNLIMITED else str(self.budget)
+        budget = "free" if self.budget == UNLIMITED else str(self.budget)
+        return f"served {budget}" if self.mode == "served" else budget
 
     @property
     def hint(self) -> Hint:
         if self.mode == "efficient":
             return "minimal"
+        if self.mode == "served":
+            return "served"
         return self.budget if self.mode == "hinted" else None
 
     @property
     def cut(self) -> int:
         """Where the thought is cut; -1 for nowhere."""
-        return UNLIMITED if self.mode != "truncated" or self.budget is None else self.budget
+        if self.mode not in ("truncated", "served") or self.budget is None:
+            return UNLIMITED
+        return self.budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def conditions_of(
                 f"the mode {mode} cannot be measured on {subject.model}: it lacks "
                 f"{subject.lacks[mode]}; possible are {', '.join(possible)}"
             )
-        if mode == "truncated":
+        if mode in ("truncated", "served"):
             found += [Condition(mode, budget) for budget in sorted(set(budgets), key=_free_last)]
         elif mode == "hinted":
             found += [Condition(mode, budget) for budget in sorted(subject.trained_budgets)]

@@ -213,6 +213,13 @@ class BrpoConfig(_Unhinted, _SampledOnce):
     budgets: Budgets = Field(
         (2000, 4000, 6000, 8000), description="tokens at which thoughts are cut, rising"
     )
+    grace: int | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="last tokens of a budget in which a cut waits for a clean end, as in serving; "
+        "serving's own min(64, 10 %) unless given",
+    )
     prior: brpo.Prior = Field(
         "uniform", description="weight of the budgets: base (the last one), uniform, linear"
     )

@@ -68,7 +68,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
             collector = Collector(
                 recipe.method,
                 find_tasks(recipe.tasks),
-                Reader(base.tokenizer, base.compiled, base.form.think),
+                Reader(base.checkpoint),
                 pool.judge,
                 prompts=recipe.rollouts.prompts,
                 updates=recipe.optimisation.updates,

@@ -249,7 +249,7 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
         return given, "rollouts.longest_prompt"
     try:
         source = Source(tasks, recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
-        reader = Reader(base.tokenizer, base.compiled, base.form.think)
+        reader = Reader(base.checkpoint)
         drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
     except ValueError as error:
         raise RecipeError(f"tasks: {error}") from error

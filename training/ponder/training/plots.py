@@ -99,7 +99,7 @@ def accuracy_by_tokens(samples: Sequence[Sample]) -> list[Curve]:
     for mode in dict.fromkeys(condition.mode for condition in points):
         of_mode = [condition for condition in points if condition.mode == mode]
         x, y = zip(*(points[condition] for condition in of_mode), strict=True)
-        names = [condition.name.removeprefix("hint ") for condition in of_mode]
+        names = [condition.name.split()[-1] for condition in of_mode]
         curves.append(Curve(mode, x, y, names if len(names) > 1 else ()))
     return curves
 
@@ -124,7 +124,7 @@ def length_by_difficulty(samples: Sequence[Sample]) -> list[Curve]:
         found = [cells[condition, level].tokens for level in levels if (condition, level) in cells]
         lengths = [tokens for tokens in found if tokens is not None]
         if condition.cut == UNLIMITED and len(lengths) == len(levels):
-            label = "natural" if condition.hint is None else condition.name
+            label = "natural" if condition.hint in (None, "served") else condition.name
             curves.setdefault(label, Curve(label, levels, lengths))
     return list(curves.values())
 

@@ -241,5 +241,10 @@ def _kind(raw: object) -> type[Recipe]:
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """Hash of what the recipe says, whatever its YAML looks like."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    """Hash of what the recipe says, whatever its YAML looks like.
+
+    One that cuts without grace has the hash of those recorded before a recipe could say so.
+    """
+    method = getattr(recipe, "method", None)
+    unsaid = {"method": {"grace"}} if getattr(method, "grace", None) == 0 else None
+    return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

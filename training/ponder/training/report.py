@@ -143,9 +143,11 @@ def _crossed(name: str, label: Callable[[Sample], int | str], samples: Sequence[
     """Rows of `name`, columns of conditions."""
     cells = summarise(samples, lambda s: (label(s), s.condition))
     asked = conditions(samples)
-    table = _table(name)
+    served = asked[0].mode == "served"
+    table = _table(name, "served" if served else None)
     for condition in asked:
-        table.add_column(condition.name, justify="right", no_wrap=True)
+        short = condition.name.removeprefix("served ")
+        table.add_column(short, justify="right", no_wrap=True)
     for value in sorted({value for value, _ in cells}):
         shown = [cells[value, condition] for condition in asked]
         table.add_row(f"{value}\n{_labels(shown[0])}", *map(_short, shown))

@@ -57,7 +57,7 @@ class Run:
         tasks = _tasks(recipe)
         base = Base.find(recipe)
         positions = base.config.get("max_position_embeddings")
-        room = room_for_prompt(recipe, positions, base.tokenizer)
+        room = room_for_prompt(recipe, positions, base.checkpoint.tokenizer)
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._contract = base.contract
@@ -261,7 +261,7 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
 
 def _reader(base: Base) -> Reader:
     try:
-        return Reader(base.tokenizer, base.compiled, base.form.think)
+        return Reader(base.checkpoint)
     except ValueError as error:
         raise RecipeError(f"base: {error}") from error
 

@@ -38,7 +38,7 @@ class Options(BaseModel):
     """Measure accuracy and thinking tokens on problems with known answers, at temperature 1.
 
     Modes: natural thinks freely, efficient is told to use minimal tokens, hinted is told each
-    trained budget, truncated is cut at each of --budgets.
+    trained budget, truncated is cut at each of --budgets, served is told and cut as in service.
     """
 
     target: CliPositionalArg[str | None] = Field(
@@ -132,7 +132,6 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from ponder.engine.base import EngineError
-    from ponder.thought.contract import ContractError
     from ponder.training.report import as_json, print_report
 
     if options.plots is not None:
@@ -150,7 +149,7 @@ def run(options: Options) -> int:
     try:
         with VerifierPool() as pool:
             samples, subject = asyncio.run(_measure(options, problems, pool))
-    except (ResponderError, ContractError, EngineError, VerifierError) as error:
+    except (ResponderError, EngineError, VerifierError) as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 1
     if pool.failures:

@@ -23,8 +23,8 @@ import torch
 from transformers import PrinterCallback
 
 from ..algorithms.kernel import Objective, Rows, aggregate
+from ..rollout.drive import Sampler
 from ..rollout.experience import COUNTS, Collector, Experience, Share
-from ..rollout.plans import Sampler
 from ..rollout.rows import collate, score, split_by_tokens
 from ..rollout.sampler import sample
 from ..runs import CHECKPOINTS, checkpoints

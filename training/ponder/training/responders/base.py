@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from ponder.thought.budget import UNLIMITED
-from ponder.thought.contract import FILE_NAME, Contract
+from ponder.thought.contract import FILE_NAME
 
 from ..traces import MINIMAL_HINT
 
-Mode = Literal["natural", "efficient", "hinted", "truncated"]
-Hint = int | Literal["minimal"] | None
+Mode = Literal["natural", "efficient", "hinted", "truncated", "served"]
+Hint = int | Literal["minimal", "served"] | None
 
 _AT_ONCE = 64
 
@@ -31,7 +31,7 @@ class Ask:
 
     `budgets` are thinking tokens at which the thought is cut, ascending, without repeats; -1, which
     leaves it whole, comes last. `hint` is what the thought opens with: the number of tokens it is
-    told to keep to, "minimal", or nothing.
+    told to keep to, "minimal", nothing, or "served", what a server says under each budget.
     """
 
     question: str
@@ -67,8 +67,8 @@ class Responder(Protocol):
 
     `subject` is asked first and loads no model. `answer` returns the replies of every ask, parallel
     to its budgets, and calls `advance` with the number of replies whenever some are there. The
-    replies to one ask come from one thought, as far as whoever answers allows it; the same
-    question, hint and seed give the same thought. Both raise `ResponderError`.
+    replies to one ask come from one thought, as far as whoever answers and the hint allow it; the
+    same question, hint and seed give the same thought. Both raise `ResponderError`.
     """
 
     async def subject(self) -> Subject: ...
@@ -96,18 +96,16 @@ async def concurrently(
     return [task.result() for task in tasks]
 
 
-def hint_text(hint: Hint, contract: Contract) -> str:
+def opening(hint: Hint, template: str | None) -> str:
     """What a thought opens with when it is told `hint`; raises `ResponderError` without a template.
 
     A number goes into the contract's own words; "minimal" is the efficient prompt of HBPO's
     evaluation (arXiv 2507.15844).
     """
-    if hint is None:
-        return ""
-    if hint == "minimal":
-        return MINIMAL_HINT
-    if contract.budget_hint is None:
+    if not isinstance(hint, int):
+        return MINIMAL_HINT if hint == "minimal" else ""
+    if template is None:
         raise ResponderError(
             f"the checkpoint's {FILE_NAME} has no budget_hint: leave the mode hinted out"
         )
-    return contract.budget_hint.format(budget=hint)
+    return template.format(budget=hint)

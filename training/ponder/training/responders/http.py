@@ -26,6 +26,7 @@ _FOREIGN_LACKS: dict[Mode, str] = {
     "efficient": "a way to prefill the thought",
     "hinted": "a way to prefill the thought",
     "truncated": "a thinking budget that is kept to the token",
+    "served": "a thinking budget that is kept to the token",
 }
 
 
@@ -111,9 +112,10 @@ class HttpResponder:
             body["thinking_token_budget"] = budget
             # Who measures wants the policy, whichever arm the draw puts the question in.
             body["ponder"] = {"holdout": "never"}
-        if self._hints:
+        if self._hints and ask.hint != "served":
             body["ponder"]["hint"] = False  # a cut is measured on its own
-        if ask.hint is not None or not (self._is_ponder or budget == UNLIMITED):
+        unknown = ask.hint not in (None, "served")
+        if unknown or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)
         if "choices" not in completion:

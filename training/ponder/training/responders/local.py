@@ -1,4 +1,4 @@
-"""A checkpoint on this machine, thinking under the controller that serves."""
+"""A checkpoint on this machine, thinking as it is served."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine import vllm
 from ponder.engine.base import Engine, Sampling
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought import budget as budgets
+from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.contract import FILE_NAME, Contract
-from ponder.thought.controller import AnswerRules, Thought, ThoughtDelta
-from ponder.thought.errors import NoAnswerProduced, ThoughtError
-from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.budget import Ask as Wish
+from ponder.thought.contract import FILE_NAME, ContractError
+from ponder.thought.drive import drive
+from ponder.thought.errors import InvalidCloseText, NoAnswerProduced, ThoughtError
+from ponder.thought.thought import Event
 
-from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
+from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently, opening
 from .replay import ReplayEngine
 
-# Nobody reads along: gathered tokens halve the work between engine and controller.
+# Nobody reads along: gathered tokens halve the work between engine and thought.
 _CHUNK_TOKENS = 16
 
 
 class LocalResponder:
-    """A checkpoint with a contract; `start` makes its engine when the first question comes.
+    """A checkpoint; `start` makes its engine when the first question comes.
 
     `max_tokens` bounds thought and answer together; None leaves the whole context.
     """
@@ -40,17 +41,11 @@ class LocalResponder:
     def __init__(
         self, directory: Path, start: Callable[[], Engine], max_tokens: int | None = None
     ) -> None:
-        contract = Contract.load(directory)
-        if contract is None:
-            raise ResponderError(
-                f"{directory} has no {FILE_NAME}: serve it with `ponder serve {directory}` and "
-                "evaluate the server's URL"
-            )
+        try:
+            self._checkpoint = Checkpoint.load(ModelFiles.find(str(directory)))
+        except (FileNotFoundError, ContractError, TokenizerError, InvalidCloseText) as error:
+            raise ResponderError(f"{directory}: {error}") from error
         self._directory = directory
-        self._contract = contract
-        self._tokenizer = HFTokenizer(directory)
-        form = ThoughtFormat.of_contract(contract)
-        self._form = CompiledFormat.of(form, contract.opened_by, self._tokenizer)
         self._start = start
         self._max_tokens = max_tokens
         self._engine: Engine | None = None
@@ -60,7 +55,7 @@ class LocalResponder:
     def on_vllm(cls, directory: Path, max_tokens: int | None = None) -> Self:
         """`directory` on vLLM in this process.
 
-        Raises `ResponderError` where there is no contract, `ContractError` where it does not hold.
+        Raises `ResponderError` where its files do not hold.
         """
 
         def start() -> Engine:
@@ -71,12 +66,16 @@ class LocalResponder:
         return cls(directory, start, max_tokens)
 
     async def subject(self) -> Subject:
-        contract = self._contract
+        form, contract = self._checkpoint.form, self._directory / FILE_NAME
         lacks: dict[Mode, str] = {}
-        if not (contract.budget_hint and contract.trained_budgets):
+        if form is None:
+            modes: tuple[Mode, ...] = ("efficient", "hinted", "truncated", "served")
+            lacks = dict.fromkeys(modes, "thoughts of a form that Ponder knows")
+        elif not (form.hint and form.trained_budgets):
             lacks["hinted"] = f"a budget_hint with trained_budgets in its {FILE_NAME}"
-        digest = hashlib.sha256((self._directory / FILE_NAME).read_bytes()).hexdigest()
-        return Subject(str(self._directory), contract.trained_budgets, digest, lacks)
+        digest = hashlib.sha256(contract.read_bytes()).hexdigest() if contract.exists() else None
+        budgets = form.trained_budgets if form else ()
+        return Subject(str(self._directory), budgets, digest, lacks)
 
     async def answer(
         self, asks: Sequence[Ask], advance: Callable[[int], object]
@@ -103,46 +102,28 @@ class LocalResponder:
 
     async def _live(self, engine: Engine, ask: Ask, budget: int) -> Reply:
         """One thought under one budget, and the answer to it."""
-        form = self._form
-        text = self._tokenizer.render([{"role": "user", "content": ask.question}], {})
-        prompt = self._tokenizer.encode(text)
-        opening = self._tokenizer.encode(form.start.text) if form.opened_by == "model" else []
-        if ask.hint is not None:
-            prompt += opening + self._tokenizer.encode(hint_text(ask.hint, self._contract))
-            form, opening = replace(form, opened_by="template"), []
+        checkpoint, form = self._checkpoint, self._checkpoint.form
+        whole = form is None and budget == UNLIMITED  # what does not think has no budget
         answer: list[str] = []
 
-        def emit(delta: ThoughtDelta | AnswerDelta) -> None:
-            if isinstance(delta, AnswerDelta):
-                answer.append(delta.text)
+        def emit(event: Event) -> None:
+            if isinstance(event, AnswerDelta):
+                answer.append(event.text)
 
         try:
-            plan = budgets.resolve(
-                budgets.Ask(budget=budget, max_completion_tokens=self._max_tokens),
-                budgets.Limits(max_model_len=engine.max_model_len),
-                prompt_tokens=len(prompt),
-                close_tokens=len(opening) + len(form.close.ids),
-                thinks=True,
+            prompt = checkpoint.prompt(
+                [{"role": "user", "content": ask.question}],
+                Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
+                Limits(max_model_len=engine.max_model_len),
+                hinted=ask.hint == "served",
+                opening=opening(ask.hint, form.hint if form else None),
             )
-        except ThoughtError as error:
+        except (ThoughtError, TokenizerError) as error:
             raise ResponderError(f"{ask.question[:60]!r} cannot be asked: {error}") from error
-        if plan.budget == 0:
-            closing = [*opening, *form.close.ids]
-            prompt += closing
-            plan = replace(plan, allowance=plan.allowance - len(closing))
-        thought = Thought(
-            engine,
-            self._tokenizer,
-            form,
-            prompt=prompt,
-            plan=plan,
-            sampling=Sampling(max_tokens=0, seed=ask.seed, chunk_tokens=_CHUNK_TOKENS),
-            rules=AnswerRules(),
-            request_id=f"eval-{next(self._numbers)}",
-            shown_prefix="" if plan.budget else form.close.shown,
-        )
+        sampling = Sampling(max_tokens=0, seed=ask.seed, chunk_tokens=_CHUNK_TOKENS)
+        thought = checkpoint.thought(prompt, sampling)
         try:
-            outcome = await thought.run(emit)
+            outcome = await drive(thought, engine, f"eval-{next(self._numbers)}", emit)
         except NoAnswerProduced:
             outcome = thought.outcome  # a wrong answer, not a failed evaluation
         return Reply("".join(answer), outcome.thinking_tokens, outcome.end_cause)

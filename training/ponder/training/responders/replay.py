@@ -11,7 +11,7 @@ from ponder.engine.base import Chunk, Engine, Sampling
 class ReplayEngine:
     """Samples a request once on `engine` and plays it back to whoever makes it again.
 
-    The controller that lived a thought under a large budget finds, under a smaller one, the same
+    A thought that was lived under a large budget finds, under a smaller one, the same
     thought, cuts it by its own rules and pays for the answer alone; a thought that ended before
     the smaller budget brings its own answer. A request that was aborted plays back as far as it
     was read, which is as far as a smaller budget reads.

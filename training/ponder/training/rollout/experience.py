@@ -13,7 +13,8 @@ from ..methods import METHODS, BrpoConfig, HbpoConfig, MethodConfig
 from ..tasks.base import Problem, Task
 from ..tasks.draws import Source
 from ..tasks.workers import Verdict
-from .plans import Prompt, Reader, Response, Sampler, Truncated, hinted, plain, truncated
+from .drive import Sampler
+from .plans import Prompt, Reader, Response, Truncated, hinted, plain, truncated
 from .rows import Chunk, Row
 
 Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
@@ -138,6 +139,7 @@ class Collector:
                 budgets=config.budgets,
                 summaries=config.summaries,
                 summary_tokens=config.summary_tokens,
+                grace=config.grace,
             )
             return self._truncated_groups(thoughts, config)
         if isinstance(config, HbpoConfig):

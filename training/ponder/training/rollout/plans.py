@@ -1,26 +1,24 @@
-"""Rollout plans: what is sampled for a prompt, and how it is cut, closed and read.
+"""Rollout plans: what is sampled for a prompt, and under which budgets its thought is lived.
 
-A thought is read, cut and closed by the code and with the text that serve it (`ponder.thought`):
-what is trained is what is served.
+A thought is read, cut and closed by the code, with the text and with the grace that serve it
+(`ponder.thought`): what is trained is what is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought.format import CompiledFormat
-from ponder.thought.reader import ThoughtReader, Verdict
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.checkpoint.checkpoint import Prompt as PlannedPrompt
+from ponder.engine.base import Sampling
+from ponder.thought.budget import Ask, Limits, resolve
 
 from ..tasks.base import Problem
+from .drive import Life, Sampler, advance
 from .sampler import uniforms
-
-# (prompts, uniform numbers (B, T), stop ids) → sampled ids; see `sampler.sample`.
-Sampler = Callable[[Sequence[Sequence[int]], torch.Tensor, frozenset[int]], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +34,8 @@ class Prompt:
 class Response:
     """One sampled response: `hint` was put in front of it, `sampled` is what the model wrote.
 
-    `thinking_tokens` are those before the end marker. `formatted`: the thought was closed and the
-    answer ended by itself within the limit. `answer` is the text after the thought.
+    `formatted`: the model closed its thought, and its answer ended by itself within the limit.
+    `answer` is the text after the thought.
     """
 
     prompt: Prompt
@@ -83,69 +81,48 @@ class Truncated:
 
 
 class Reader:
-    """Splits what a model wrote into thought and answer, and cuts thoughts at budgets."""
+    """Asks a checkpoint's problems, and starts the lives that follow."""
 
-    def __init__(
-        self, tokenizer: HFTokenizer, form: CompiledFormat, think: Mapping[str, Any] | None = None
-    ) -> None:
-        if form.end.token_id is None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        form = checkpoint.compiled
+        if form is None or form.end.token_id is None:
+            spelt = f"{form.end.text!r} is several" if form else "this one has none"
             raise ValueError(
-                f"training needs an end marker of one token, and {form.end.text!r} is several: "
-                "add it to the checkpoint's tokenizer first"
+                f"training needs an end marker of one token, and {spelt}: add it to the "
+                "checkpoint's tokenizer first"
             )
-        self.tokenizer = tokenizer
+        self._checkpoint = checkpoint
+        self.tokenizer = checkpoint.tokenizer
         self.form = form
-        self._think = think or {}  # template arguments that switch thinking on
         self.end_id = form.end.token_id
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
-        text = self.tokenizer.render([{"role": "user", "content": problem.question}], self._think)
-        return Prompt(problem, tuple(self.tokenizer.encode(text)), key)
-
-    def thinking_tokens(self, sampled: Sequence[int]) -> int | None:
-        """Tokens before the end marker; None where the thought never ended."""
-        return sampled.index(self.end_id) if self.end_id in sampled else None
-
-    def ended(self, sampled: Sequence[int]) -> bool:
-        return bool(sampled) and sampled[-1] in self.tokenizer.eos_token_ids
+        ids = self._checkpoint.encode([{"role": "user", "content": problem.question}])
+        return Prompt(problem, tuple(ids), key)
 
     def text(self, sampled: Sequence[int]) -> str:
         return self.tokenizer.decode(sampled)
 
-    def cut(self, sampled: Sequence[int], budget: int) -> Cut | None:
-        """What `budget` leaves of a thought; None where the text ended inside the thought.
+    def start(
+        self, ids: Sequence[int], budget: int, *, grace: int | None, answer: int, apart: bool
+    ) -> Life:
+        """A thought under `budget`; `answer` tokens are kept for what follows it.
 
-        As the server cuts it, but for that end: there the server closes the thought and goes on.
+        `grace` None is serving's. `apart` makes thought and answer two requests.
         """
-        reader = ThoughtReader(self.form, self.tokenizer, budget=budget)
-        for read, token_id in enumerate(sampled, 1):
-            if token_id in self.tokenizer.eos_token_ids:
-                if reader.settle():
-                    return None
-                break  # the budget was spent before
-            verdict = reader.feed(token_id)
-            if verdict is Verdict.ENDED:
-                return Cut(read, ())
-            if verdict is Verdict.OVER:
-                break
-        else:
-            reader.settle()
-        return Cut(len(reader.thinking), self.form.close.ids)
-
-    def response(
-        self, prompt: Prompt, hint: tuple[int, ...], budget: int | None, sampled: list[int]
-    ) -> Response:
-        thinking = self.thinking_tokens(sampled)
-        answer = "" if thinking is None else self.text(sampled[thinking + 1 :])
-        return Response(
-            prompt,
-            hint,
-            budget,
-            tuple(sampled),
-            len(sampled) if thinking is None else thinking,
-            thinking is not None and self.ended(sampled),
-            answer,
+        close = len(self.form.close.ids)
+        ask = Ask(
+            budget=budget,
+            grace_tokens=grace,
+            max_completion_tokens=budget + close + answer,
+            min_answer_tokens=answer,
         )
+        limits = Limits(max_model_len=len(ids) + budget + close + answer)
+        plan = resolve(ask, limits, prompt_tokens=len(ids), close_tokens=close, thinks=True)
+        prompt = PlannedPrompt(list(ids), plan, self.form, self.form.close)
+        life = Life(self._checkpoint.thought(prompt, Sampling(max_tokens=0), apart=apart))
+        life.thought.start(0.0)
+        return life
 
 
 def plain(
@@ -169,15 +146,26 @@ def hinted(
     """
     asked = [(prompt, budget, hint) for prompt in prompts for budget, hint in hints]
     noise_BT = torch.cat([uniforms(prompt.key, len(hints), longest) for prompt in prompts])
-    written = sampler(
-        [(*prompt.ids, *hint) for prompt, _, hint in asked],
-        noise_BT,
-        reader.tokenizer.eos_token_ids,
-    )
-    return [
-        reader.response(prompt, hint, budget, sampled)
-        for (prompt, budget, hint), sampled in zip(asked, written, strict=True)
+    lives = [
+        reader.start((*prompt.ids, *hint), longest, grace=0, answer=1, apart=False)
+        for prompt, _, hint in asked
     ]
+    written = advance([[life] for life in lives], noise_BT, sampler)
+    return [
+        Response(prompt, hint, budget, tuple(sampled), *_read(life, reader.end_id in sampled))
+        for (prompt, budget, hint), sampled, life in zip(asked, written, lives, strict=True)
+    ]
+
+
+def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
+    """Thinking tokens, whether it is formatted, and its answer.
+
+    Nobody closes a thought here: one without its end marker has no answer.
+    """
+    outcome = life.thought.outcome
+    closed = marked and not outcome.answer_forced
+    formatted = closed and outcome.finish_reason == "stop"
+    return outcome.thinking_tokens, formatted, life.answer if closed else ""
 
 
 def truncated(
@@ -189,48 +177,67 @@ def truncated(
     budgets: Sequence[int],
     summaries: int,
     summary_tokens: int,
+    grace: int | None = None,
 ) -> list[Truncated]:
     """`group` thoughts per prompt, each cut at every budget and answered `summaries` times there.
 
     AnytimeReasoner (arXiv 2505.13438, §3.1). What closes a thought counts as its summary's
-    tokens. Thoughts run to one token past the largest budget:
-    if that is the end marker, the thought ended by itself.
+    tokens. Thoughts run to one token past the largest budget: if that is the end marker, the
+    thought ended by itself. In the last `grace` tokens of a budget a cut waits for a clean end;
+    None is serving's grace, the paper has none.
     """
     asked = [prompt for prompt in prompts for _ in range(group)]
     noise_BT = torch.cat([uniforms(prompt.key, group, budgets[-1] + 1) for prompt in prompts])
-    stops = reader.tokenizer.eos_token_ids | {reader.end_id}
-    thoughts = sampler([prompt.ids for prompt in asked], noise_BT, stops)
-    cuts = [[reader.cut(thought, budget) for budget in budgets] for thought in thoughts]
+    lives = [
+        [
+            reader.start(prompt.ids, budget, grace=grace, answer=summary_tokens, apart=True)
+            for budget in budgets
+        ]
+        for prompt in asked
+    ]
+    thoughts = advance(lives, noise_BT, sampler)
+    cuts = [
+        [_cut(life, len(prompt.ids), reader) for life in row]
+        for prompt, row in zip(asked, lives, strict=True)
+    ]
 
     # One batch holds the summaries of all thoughts; (thought, budget) says whose they are.
     places = [(i, j) for i, row in enumerate(cuts) for j, cut in enumerate(row) if cut is not None]
-    starts: list[tuple[int, ...]] = []
-    noise: list[torch.Tensor] = []
-    for i, j in places:
-        cut = cuts[i][j]
-        assert cut is not None
-        starts += [(*asked[i].ids, *thoughts[i][: cut.kept], *cut.close)] * summaries
-        noise.append(uniforms(f"{asked[i].key}/{i % group}/{j}", summaries, summary_tokens))
-    written = iter(
-        sampler(starts, torch.cat(noise), reader.tokenizer.eos_token_ids) if starts else ()
-    )
-    answers: dict[tuple[int, int], tuple[Summary, ...]] = {}
-    for place in places:
-        cut = cuts[place[0]][place[1]]
-        assert cut is not None
-        left = summary_tokens - len(cut.close)
-        sampled = [next(written)[:left] for _ in range(summaries)]
-        answers[place] = tuple(
-            Summary(tuple(ids), reader.ended(ids) and reader.end_id not in ids, reader.text(ids))
-            for ids in sampled
-        )
+    forks = [lives[i][j].fork() for i, j in places for _ in range(summaries)]
+    left = [summary_tokens - life.thought.outcome.forced_tokens for life in forks]
+    noise = [
+        uniforms(f"{asked[i].key}/{i % group}/{j}", summaries, summary_tokens) for i, j in places
+    ]
+    rows = [[life] for life in forks]
+    written = advance(rows, torch.cat(noise), sampler, left) if rows else []
+    answers = [_summary(ids, life, reader.end_id) for ids, life in zip(written, forks, strict=True)]
+    by_place = {
+        place: tuple(answers[n * summaries : (n + 1) * summaries]) for n, place in enumerate(places)
+    }
     return [
         Truncated(
             prompt,
             tuple(thought),
-            len(thought) if (n := reader.thinking_tokens(thought)) is None else n,
+            lives[i][-1].thought.outcome.thinking_tokens,
             tuple(cuts[i]),
-            tuple(answers.get((i, j), ()) for j in range(len(budgets))),
+            tuple(by_place.get((i, j), ()) for j in range(len(budgets))),
         )
         for i, (prompt, thought) in enumerate(zip(asked, thoughts, strict=True))
     ]
+
+
+def _cut(life: Life, prompt_tokens: int, reader: Reader) -> Cut | None:
+    """What a budget left of a thought; None where the text ended inside the thought.
+
+    There a server closes the thought and goes on.
+    """
+    outcome = life.thought.outcome
+    if outcome.answer_forced and outcome.end_cause == "natural":
+        return None
+    kept = len(life.segment.prompt) - prompt_tokens - outcome.forced_tokens
+    return Cut(kept, reader.form.close.ids if outcome.answer_forced else ())
+
+
+def _summary(ids: list[int], life: Life, end_id: int) -> Summary:
+    ended = life.thought.outcome.finish_reason == "stop"
+    return Summary(tuple(ids), ended and end_id not in ids, life.answer)

@@ -28,6 +28,8 @@ Kind = Literal["tuning", "main", "ablation"]
 class Arm:
     """A shipped recipe, what differs from it, and the seeds it is run with.
 
+    The protocol cuts without grace, as the papers do.
+
     `tuned` names the arm whose learning rate it takes: itself for the main arms, which are tuned.
     """
 
@@ -46,7 +48,7 @@ class Arm:
 ARMS: tuple[Arm, ...] = (
     Arm("grpo", "tiny-grpo", (0, 1, 2, 3, 4), "grpo"),
     Arm("hbpo", "tiny-hbpo", (0, 1, 2, 3, 4), "hbpo"),
-    Arm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo"),
+    Arm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo", {"grace": 0}),
     Arm("length-penalty", "tiny-length-penalty", (0, 1, 2), "length-penalty", {}, True),
     Arm("dapo", "tiny-dapo", (0, 1, 2), "dapo"),
     Arm("htpo", "tiny-htpo", (0, 1, 2), "htpo"),
@@ -60,11 +62,11 @@ ARMS: tuple[Arm, ...] = (
         {"budgets": (40, 80, 120, 160, 200, 240), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
     ),
     Arm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
-    Arm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"prior": "base"}),
-    Arm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"prior": "linear"}),
-    Arm("brpo-v1", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v1"}),
-    Arm("brpo-v2", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v2"}),
-    Arm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"variance_reduction": "none"}),
+    Arm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "base"}),
+    Arm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "linear"}),
+    Arm("brpo-v1", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v1"}),
+    Arm("brpo-v2", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v2"}),
+    Arm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "none"}),
     Arm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
 )
 
@@ -167,7 +169,8 @@ def code_sha256() -> str:
     """
     digest = hashlib.sha256()
     served = Path(thought_format.__file__).parents[1]
-    serving = (*served.glob("thought/*.py"), served / "engine" / "tokenizer.py")
+    rooms = (*served.glob("thought/*.py"), *served.glob("checkpoint/*.py"))
+    serving = (*rooms, served / "engine" / "tokenizer.py")
     training = (path for pattern in _CODE for path in _ROOM.glob(pattern))
     for path in sorted((*training, *serving), key=lambda path: path.as_posix()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

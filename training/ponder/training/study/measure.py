@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from ponder.engine.tokenizer import HFTokenizer
-from ponder.thought.contract import Contract
-from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine.tokenizer import ModelFiles
 
 from ..rollout import sampler
 from ..rollout.plans import Reader, Response, hinted, plain, truncated
@@ -70,13 +69,7 @@ class Bench:
     def __init__(self, weights: Path, form: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        self._tokenizer = HFTokenizer(form)
-        contract = Contract.load(form)
-        assert contract is not None, f"{form} has no ponder.json"
-        compiled = CompiledFormat.of(
-            ThoughtFormat.of_contract(contract), contract.opened_by, self._tokenizer
-        )
-        self.reader = Reader(self._tokenizer, compiled)
+        self.reader = Reader(Checkpoint.load(ModelFiles.find(str(form))))
         self.model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
         self._prompts = [self.reader.prompt(p, f"test/{p.id}") for p in test_problems()]
 
@@ -97,6 +90,7 @@ class Bench:
             budgets=GRID,
             summaries=1,
             summary_tokens=SUMMARY_TOKENS,
+            grace=0,
         )
         anytime = [[0] * len(self._prompts) for _ in GRID]
         for i, thought in enumerate(thoughts):
@@ -134,7 +128,7 @@ class Bench:
         )
 
     def _encoded(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text))
+        return tuple(self.reader.tokenizer.encode(text))
 
     def sample(
         self, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stops: frozenset[int]

@@ -40,7 +40,7 @@ def gradient_variance(base: Path, seed: int = 0) -> dict[str, dict[str, float]]:
     found = {}
     with VerifierPool() as pool:
         for baseline in ("full", "v1", "v2", "none"):
-            config = recipe.method.model_copy(update={"variance_reduction": baseline})
+            config = recipe.method.model_copy(update={"variance_reduction": baseline, "grace": 0})
             collector = Collector(
                 config,
                 find_tasks(recipe.tasks),

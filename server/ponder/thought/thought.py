@@ -9,48 +9,53 @@ ends by itself pays no second admission. At a cut the request is aborted and re-
 thought and the close text as its prompt, which the prefix cache has seen. Where the answer has
 sampling rules of its own, the two are separate requests from the start.
 
-The same code runs in serving, in rollouts, in calibration and in evaluation.
+A thought is fed tokens and says what to sample next: it knows no engine and no clock. Drivers run
+it, `ponder.thought.drive` on an engine and `ponder.training.rollout.drive` in batches, so that the
+same code decides in serving, in rollouts and in evaluation.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 
-from ponder.engine.base import Engine, Sampling, Vocabulary
+from ponder.engine.base import Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.format import Close, CompiledFormat
-from ponder.thought.outcome import EndCause, Outcome, ThoughtDelta
+from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
 from ponder.thought.segment import AnswerRules, Segment, gather, segment_seed
 
-__all__ = ["AnswerRules", "Emit", "EndCause", "Outcome", "Thought", "ThoughtDelta", "gather"]
-
-Emit = Callable[[ThoughtDelta | AnswerDelta], None]
+Event = ThoughtDelta | AnswerDelta
 
 _LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
 _LENGTH_SOURCES = ("max_completion_tokens", "context")
 
 
 class Thought:
-    """One thought and its answer on one engine.
+    """One thought and its answer, as a state machine.
 
     `prompt` ends where the model goes on: inside the thought when `plan.budget` > 0 and the
     template opens it; after a closed thought, or without one, when `plan.budget` is 0, in which
     case `shown_prefix` is prompt text that belongs to the answer. `sampling` holds for both
-    segments; its `max_tokens`, `min_tokens` and `stop_token_ids` are set here.
+    segments; its `max_tokens`, `min_tokens` and `stop_token_ids` are set here. `apart` makes
+    thought and answer separate requests in any case.
 
-    `run` calls `emit` with text as it becomes certain and never waits for whoever reads it, so a
-    slow reader cannot make the engine run past the budget. Cancelling `run` aborts the engine's
-    request.
+    `segment` is the engine request that should run: `start` sets the first one, and `feed` takes
+    what it sampled. Once `segment` is another one, the request before it is to be aborted; once it
+    is None, the life is over, and `outcome.failure` says why there is no answer if there is none.
+    Both return text that has become certain. `now` is in seconds of any clock.
+
+        thought.start(now)
+        while (segment := thought.segment) is not None:
+            thought.feed(Chunk(sample(segment.prompt, segment.sampling), "stop"), now)
     """
 
     def __init__(
         self,
-        engine: Engine,
         vocabulary: Vocabulary,
         form: CompiledFormat | None,
         *,
@@ -58,23 +63,25 @@ class Thought:
         plan: Plan,
         sampling: Sampling,
         rules: AnswerRules,
-        request_id: str,
         close: Close | None = None,
         shown_prefix: str = "",
+        apart: bool = False,
     ) -> None:
-        self._engine = engine
         self._vocabulary = vocabulary
         self._form = form
-        self._prompt = list(prompt)
+        self._prompt = prompt  # replaced where it grows: requests keep theirs
         self._plan = plan
         self._sampling = sampling
         self._rules = rules
-        self._request_id = request_id
         self._close = close or (form.close if form else None)
+        self._merged = not apart and self._may_merge()
         self._writer = AnswerWriter(vocabulary, rules.stop)
         self._writer.feed_text(shown_prefix)
+        self._reader: ThoughtReader | None = None  # while the thought is open
         self._segments: list[Segment] = []
+        self._retried = False
         self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
+        self.segment: Segment | None = None
         self.outcome = Outcome()
 
     @property
@@ -85,65 +92,82 @@ class Thought:
         read = sum(len(segment.sampled) for segment in self._segments)
         return read + self.outcome.forced_tokens + self.outcome.retry_tokens
 
-    async def run(self, emit: Emit) -> Outcome:
-        """Live the life. Raises `NoAnswerProduced`, `EngineError`."""
-        try:
-            segment = None
-            if self._plan.budget > 0:
-                segment = await self._think(emit)
-            else:
-                self.outcome.end_cause = "disabled"
-            await self._answer(segment, emit)
-            self.outcome.ended_at = time.perf_counter()
-            return self.outcome
-        finally:
-            for segment in self._segments:
-                await segment.stream.aclose()
-
-    # -- think -----------------------------------------------------------------------------
-
-    async def _think(self, emit: Emit) -> Segment | None:
-        """Read the thought to its end; the segment if the answer goes on in it, else None."""
+    def start(self, now: float) -> Sequence[Event]:
+        """Ask for the first request."""
+        if self._plan.budget == 0:
+            self.outcome.end_cause = "disabled"
+            return self._ask_for_answer(now)
         assert self._form is not None and self._close is not None
-        merged, plan = self._merged(), self._plan
-        reader = ThoughtReader(
+        plan = self._plan
+        self._reader = ThoughtReader(
             self._form,
             self._vocabulary,
             budget=plan.budget,
             grace=plan.grace,
             room=plan.allowance - plan.reserve - len(self._close.ids),
         )
-        segment = self._request(self._thought_sampling(merged))
-        verdict, read = Verdict.MORE, 0
-        while verdict is Verdict.MORE and segment.finish is None:
-            await self._read(segment)
-            for token_id in segment.sampled[read : len(segment.sampled) - segment.at_eos]:
-                verdict = reader.feed(token_id)
-                read += 1
-                if verdict is not Verdict.MORE:
-                    break
-            if text := reader.take_text():
-                emit(ThoughtDelta(text))
-            if reader.opened:
-                segment.forget(read)
-        self.outcome.thought_ended_at = time.perf_counter()
+        self._ask(self._thought_sampling(self._form))
+        return ()
 
+    def feed(self, chunk: Chunk, now: float) -> Sequence[Event]:
+        """Take what `segment` sampled."""
+        segment, outcome = self._segments[-1], self.outcome
+        read = len(segment.sampled)
+        segment.take(chunk)
+        if outcome.first_token_at is None:
+            outcome.first_token_at = now
+        if chunk.cached_tokens and segment.number == 0:
+            outcome.cached_tokens = chunk.cached_tokens
+        if self._reader is not None:
+            return self._think(self._reader, segment, read, now)
+        self._hear(segment, read)
+        return self._answer(segment, now)
+
+    def fork(self) -> Thought:
+        """Another thought that has lived the same life so far."""
+        prompts = [segment.prompt for segment in self._segments]
+        shared = (self._vocabulary, self._form, self._close, self._plan, self._prompt, *prompts)
+        return deepcopy(self, {id(part): part for part in shared})
+
+    # -- think -----------------------------------------------------------------------------
+
+    def _think(
+        self, reader: ThoughtReader, segment: Segment, read: int, now: float
+    ) -> Sequence[Event]:
+        """Read the open thought on from token `read`."""
+        verdict = Verdict.MORE
+        for token_id in segment.sampled[read : len(segment.sampled) - segment.at_eos]:
+            verdict = reader.feed(token_id)
+            read += 1
+            if verdict is not Verdict.MORE:
+                break
+        text = reader.take_text()
+        events: tuple[Event, ...] = (ThoughtDelta(text),) if text else ()
+        if reader.opened:
+            segment.forget(read)
+        if verdict is Verdict.MORE and segment.finish is None:
+            return events
+        self._reader = None
+        self.outcome.thought_ended_at = now
         if reader.opened and verdict is not Verdict.ENDED:
-            self._cut(reader, segment, verdict, self._close, emit)
-            await segment.stream.aclose()
-            return None
-        if not merged and verdict is not Verdict.MORE:
+            return (*events, *self._cut(reader, segment, verdict, now))
+        return (*events, *self._leave(reader, segment, read, verdict, now))
+
+    def _leave(
+        self, reader: ThoughtReader, segment: Segment, read: int, verdict: Verdict, now: float
+    ) -> Sequence[Event]:
+        """The model ended the thought itself after `read` tokens, or never opened one."""
+        if not self._merged and verdict is not Verdict.MORE:
             segment.truncate(read)
         if reader.opened:
             self._ended(reader, segment.sampled[:read])
-            self._feed(segment, read)
+            self._hear(segment, read)
         else:
-            self._feed(segment, 0)  # nothing was thought: all of it is the answer's
-        if merged or segment.finish is not None:
-            return segment
-        self._prompt += segment.sampled
-        await segment.stream.aclose()
-        return None
+            self._hear(segment, 0)  # nothing was thought: all of it is the answer's
+        if self._merged or segment.finish is not None:
+            return self._answer(segment, now)
+        self._prompt = [*self._prompt, *segment.sampled]
+        return self._ask_for_answer(now)
 
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
         """The model ended the thought itself with the last of the tokens that were read."""
@@ -165,13 +189,13 @@ class Thought:
         return taken
 
     def _cut(
-        self, reader: ThoughtReader, segment: Segment, verdict: Verdict, close: Close, emit: Emit
-    ) -> None:
+        self, reader: ThoughtReader, segment: Segment, verdict: Verdict, now: float
+    ) -> Sequence[Event]:
         """We end the thought: the budget is spent, or the model stopped without a marker."""
-        outcome = self.outcome
+        outcome, close = self.outcome, self._close
+        assert close is not None
         natural = verdict is Verdict.MORE and reader.settle() and segment.at_eos
-        if text := reader.take_text():
-            emit(ThoughtDelta(text))
+        text = reader.take_text()
         if not natural:
             starved = reader.starved or self._plan.source in _LENGTH_SOURCES
             outcome.end_cause = "length" if starved else "budget"
@@ -180,11 +204,14 @@ class Thought:
         outcome.forced_tokens = len(close.ids)
         outcome.answer_forced = True
         before = len(self._prompt) + reader.overhead + len(close.ids)
-        self._prompt += [*segment.sampled[: reader.overhead], *reader.thinking, *close.ids]
+        opening = segment.sampled[: reader.overhead]
+        self._prompt = [*self._prompt, *opening, *reader.thinking, *close.ids]
         outcome.audited_tokens = len(self._prompt) - before
         self._writer.feed_text(close.shown)
+        asked = self._ask_for_answer(now)
+        return (ThoughtDelta(text), *asked) if text else asked
 
-    def _merged(self) -> bool:
+    def _may_merge(self) -> bool:
         """One request for both, unless the answer has rules that the thought must not see."""
         sampling, rules = self._sampling, self._rules
         return not (
@@ -196,15 +223,14 @@ class Thought:
             or sampling.repetition_penalty != 1.0
         )
 
-    def _thought_sampling(self, merged: bool) -> Sampling:
-        plan, form = self._plan, self._form
-        assert form is not None
+    def _thought_sampling(self, form: CompiledFormat) -> Sampling:
+        plan = self._plan
         whole = replace(
             self._sampling,
             max_tokens=plan.allowance,
             chunk_tokens=gather(plan.budget, self._sampling.chunk_tokens),
         )
-        if merged:
+        if self._merged:
             return whole
         markers = (form.end, form.tool_call)
         stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
@@ -213,33 +239,39 @@ class Thought:
 
     # -- answer ----------------------------------------------------------------------------
 
-    async def _answer(self, segment: Segment | None, emit: Emit) -> None:
-        """Read the answer; one retry if it comes out empty."""
-        if segment is None:
-            segment = self._request(
-                self._answer_sampling(self._rules.min_tokens - self._answered())
-            )
-        await self._read_answer(segment, emit)
-        if self._empty(segment):
-            await self._retry(segment, emit)
-        self._show(self._writer.take(last=True), emit)
+    def _answer(self, segment: Segment, now: float) -> Sequence[Event]:
+        """Go on until the engine finishes, a stop string appears or the cap is hit.
 
-    async def _retry(self, segment: Segment, emit: Emit) -> None:
+        A request that has nothing left to give is not asked for. An empty answer is tried once
+        more.
+        """
+        if not self._writer.stopped and segment.finish is None and self._left() > 0:
+            return self._shown(self._writer.take(), now)
+        ended = self._writer.stopped or segment.finish == "stop"
+        self.outcome.finish_reason = "stop" if ended else "length"
+        self.segment = None
+        if self._empty(segment):
+            return self._retry(segment, now)
+        shown = self._shown(self._writer.take(last=True), now)
+        self.outcome.ended_at = now
+        return shown
+
+    def _retry(self, segment: Segment, now: float) -> Sequence[Event]:
         """Go on after the blank, with EOS masked until there is one."""
         outcome = self.outcome
-        if segment.finish == "stop":
-            segment.truncate(len(segment.sampled) - 1)
-            outcome.answer_tokens -= 1
-            outcome.retry_tokens += 1
-        if self._left() > 0:
-            self._prompt += segment.sampled
-            least = max(1, self._rules.min_tokens - self._answered())
-            segment = self._request(self._answer_sampling(least))
-            await self._read_answer(segment, emit)
-        if self._empty(segment):
-            raise self._failed()
+        if not self._retried:
+            self._retried = True
+            if segment.finish == "stop":
+                segment.truncate(len(segment.sampled) - 1)
+                outcome.answer_tokens -= 1
+                outcome.retry_tokens += 1
+            if self._left() > 0:
+                self._prompt = [*self._prompt, *segment.sampled]
+                return self._ask_for_answer(now, least=1)
+        outcome.failure = self._failure()
+        return ()
 
-    def _failed(self) -> NoAnswerProduced:
+    def _failure(self) -> NoAnswerProduced:
         """Why there is no answer: the request left it no room, or the model had none."""
         outcome, most = self.outcome, self._plan.max_answer
         bound = most is not None and self._answered() >= most
@@ -247,32 +279,16 @@ class Thought:
         remedy = f"raise {limit}, or sample with a higher temperature"
         room = self._answered() + outcome.retry_tokens
         if self._left() <= 0 and room < _LEAST_ROOM:
-            outcome.failure = AnswerDidNotFit(
+            return AnswerDidNotFit(
                 f"no more than {room} tokens were left for an answer, and the model began it with "
                 f"blank: {remedy}",
                 limit,
             )
-        else:
-            outcome.failure = NoAnswerProduced(
-                f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
-            )
-        return outcome.failure
+        return NoAnswerProduced(
+            f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
+        )
 
-    async def _read_answer(self, segment: Segment, emit: Emit) -> None:
-        """Feed the writer until the engine finishes, a stop string appears or the cap is hit.
-
-        A segment that has nothing left to give is never started: its request costs nothing.
-        """
-        while not self._writer.stopped and segment.finish is None and self._left() > 0:
-            self._show(self._writer.take(), emit)
-            read = len(segment.sampled)
-            await self._read(segment)
-            self._feed(segment, read)
-        ended = self._writer.stopped or segment.finish == "stop"
-        self.outcome.finish_reason = "stop" if ended else "length"
-        await segment.stream.aclose()
-
-    def _feed(self, segment: Segment, start: int) -> None:
+    def _hear(self, segment: Segment, start: int) -> None:
         """Give the writer the tokens sampled from `start` on, up to the cap."""
         outcome, writer = self.outcome, self._writer
         cap = start + max(0, self._left())
@@ -303,36 +319,31 @@ class Thought:
     def _answered(self) -> int:
         return self.outcome.answer_tokens - self._before_answer
 
-    def _answer_sampling(self, min_tokens: int) -> Sampling:
+    def _shown(self, delta: AnswerDelta | None, now: float) -> Sequence[Event]:
+        if delta is None:
+            return ()
+        if self.outcome.first_answer_at is None:
+            self.outcome.first_answer_at = now
+        return (delta,)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
         left = self._left()
-        return replace(
+        least = max(least, self._rules.min_tokens - self._answered())
+        sampling = replace(
             self._sampling,
             max_tokens=left,
-            min_tokens=max(0, min(min_tokens, left)),
+            min_tokens=max(0, min(least, left)),
             stop_token_ids=self._rules.stop_token_ids,
         )
+        return self._answer(self._ask(sampling), now)
 
-    def _show(self, delta: AnswerDelta | None, emit: Emit) -> None:
-        if delta is None:
-            return
-        if self.outcome.first_answer_at is None:
-            self.outcome.first_answer_at = time.perf_counter()
-        emit(delta)
-
-    # -- engine ----------------------------------------------------------------------------
-
-    def _request(self, sampling: Sampling) -> Segment:
+    def _ask(self, sampling: Sampling) -> Segment:
         """A new engine request that goes on from the prompt as it is now."""
         number = len(self._segments)
         sampling = replace(sampling, seed=segment_seed(sampling.seed, number))
-        stream = self._engine.generate(list(self._prompt), sampling, f"{self._request_id}-{number}")
-        segment = Segment(stream, self._vocabulary.eos_token_ids)
-        self._segments.append(segment)
-        return segment
-
-    async def _read(self, segment: Segment) -> None:
-        chunk = await segment.read()
-        if self.outcome.first_token_at is None:
-            self.outcome.first_token_at = time.perf_counter()
-        if chunk.cached_tokens and len(self._segments) == 1:
-            self.outcome.cached_tokens = chunk.cached_tokens
+        eos = self._vocabulary.eos_token_ids
+        self.segment = Segment(self._prompt, sampling, number, eos)
+        self._segments.append(self.segment)
+        return self.segment

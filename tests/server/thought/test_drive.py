@@ -1,13 +1,17 @@
-"""What the controller asks of the engine, and what it does when the engine or the reader fails."""
+"""What a thought asks of the engine, and what becomes of it when the engine or the reader fails."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling
 from ponder.engine.scripted import ScriptedEngine, say
-from ponder.thought.controller import AnswerRules, Thought
+from ponder.thought.drive import drive
+from ponder.thought.outcome import Outcome
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Event, Thought
 from server.thought.helpers import PROMPT, SINGLE, SPELT, compiled, live, plan
 
 # -- one request or two ------------------------------------------------------------------------
@@ -94,23 +98,22 @@ def test_the_thought_is_reported_in_chunks_that_meet_the_budget() -> None:
 # -- engine ------------------------------------------------------------------------------------
 
 
-def unheard(engine: ScriptedEngine) -> Thought:
-    return Thought(
-        engine,
+async def lived(engine: ScriptedEngine, emit: Callable[[Event], None] = lambda _: None) -> Outcome:
+    thought = Thought(
         SINGLE,
         compiled(),
         prompt=PROMPT,
         plan=plan(1000, allowance=2000),
         sampling=Sampling(max_tokens=1),
         rules=AnswerRules(),
-        request_id="r",
     )
+    return await drive(thought, engine, "r", emit)
 
 
 def test_a_cancelled_run_aborts_the_engine_request() -> None:
     async def scenario() -> int:
         engine = ScriptedEngine(say("abc" * 1000, vocabulary=SINGLE), SINGLE, delay=0.001)
-        task = asyncio.create_task(unheard(engine).run(lambda _: None))
+        task = asyncio.create_task(lived(engine))
         await asyncio.sleep(0.01)
         assert engine.unfinished() == 1
         task.cancel()
@@ -128,15 +131,14 @@ def test_a_reader_that_fails_aborts_the_engine_request() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        asyncio.run(unheard(engine).run(emit))
+        asyncio.run(lived(engine, emit))
     assert engine.unfinished() == 0
 
 
 def test_the_death_of_the_engine_is_told() -> None:
     engine = ScriptedEngine(say("abc", vocabulary=SINGLE), SINGLE)
-    thought = unheard(engine)
     with pytest.raises(EngineDeadError):
-        asyncio.run(thought.run(lambda _: engine.kill()))
+        asyncio.run(lived(engine, lambda _: engine.kill()))
 
 
 def test_a_stream_that_breaks_off_is_the_engines_error() -> None:
@@ -145,7 +147,7 @@ def test_a_stream_that_breaks_off_is_the_engines_error() -> None:
             yield Chunk([ord("a")])
 
     with pytest.raises(EngineError, match="ended before"):
-        asyncio.run(unheard(Broken(say("a", vocabulary=SINGLE), SINGLE)).run(lambda _: None))
+        asyncio.run(lived(Broken(say("a", vocabulary=SINGLE), SINGLE)))
 
 
 def test_times_are_in_order_and_the_cache_is_that_of_the_first_request() -> None:
@@ -155,7 +157,7 @@ def test_times_are_in_order_and_the_cache_is_that_of_the_first_request() -> None
                 yield replace(chunk, cached_tokens=len(prompt))
 
     engine = Cached(say("a" * 2000, "42", vocabulary=SINGLE), SINGLE)
-    outcome = asyncio.run(unheard(engine).run(lambda _: None))
+    outcome = asyncio.run(lived(engine))
     assert outcome.cached_tokens == len(PROMPT)
     assert outcome.first_token_at is not None
     assert outcome.thought_ended_at is not None

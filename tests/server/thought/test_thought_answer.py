@@ -7,9 +7,8 @@ from typing import Literal
 import pytest
 
 from ponder.engine.base import Chunk, Sampling
-from ponder.thought.controller import AnswerRules
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
-from ponder.thought.segment import Segment
+from ponder.thought.segment import AnswerRules, Segment
 from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, compiled, live, plan, tokens
 
 CLOSE = compiled().close.ids
@@ -70,12 +69,12 @@ def test_log_probabilities_are_not_kept(said: str, chunks: Sequence[int]) -> Non
     kept: list[int] = []
 
     class Watched(Segment):
-        async def read(self) -> Chunk:
+        def take(self, chunk: Chunk) -> None:
             kept.append(len(self.logprobs))
-            return await super().read()
+            super().take(chunk)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ponder.thought.controller.Segment", Watched)
+        patch.setattr("ponder.thought.thought.Segment", Watched)
         sampling = Sampling(max_tokens=1, logprobs=2)
         life = live(said, plan=plan(40), sampling=sampling, chunk_sizes=chunks)
     assert life.content and max(kept) == 0
