@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from ponder.training.study.arms import (
     PROTOCOL_VERSION,
     Base,
     Planned,
-    code_sha256,
     scored_runs,
     tuning_runs,
 )
+from ponder.training.study.behaviour import Behaviour
 from ponder.training.study.measure import GRID, HINTS
 
 PROBLEMS = 70
-BASE = Base(Path("base"), "0" * 64)
+BEHAVIOUR = Behaviour({"grpo": "0" * 64}, {"grpo": [1.0, 2.0]})
+BASE = Base(Path("base"), "0" * 64, BEHAVIOUR)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 LEVELS = [1 + i % 7 for i in range(PROBLEMS)]
 
@@ -57,7 +59,7 @@ def cold_start() -> Record:
         "arm": "cold-start",
         "seed": 0,
         "base_sha256": BASE.sha256,
-        "code_sha256": code_sha256(),
+        "behaviour": asdict(BEHAVIOUR),
         "finished": "2026-01-01T00:00:00+00:00",
         "machine": {"system": "x", "cores": 1, "torch": "0", "transformers": "0"},
         "problems": [
@@ -77,7 +79,7 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "arm": run.arm.name,
         "seed": seed,
         "base_sha256": run.base.sha256,
-        "code_sha256": code_sha256(),
+        "behaviour": asdict(BEHAVIOUR),
         "recipe_sha256": run.sha256,
         "protocol": PROTOCOL_VERSION,
         "recipe": json.loads(run.recipe.model_dump_json()),

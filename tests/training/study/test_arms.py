@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ponder.training.recipe import find_recipe
-from ponder.training.study.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
+from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
 
-BASE = Base(Path("base"), "0" * 64)
+from . import fakes
+
+BASE = fakes.BASE
 ANOTHER = replace(BASE, sha256="1" * 64)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 
@@ -44,6 +46,8 @@ def test_a_run_is_known_by_what_it_runs() -> None:
     assert not {run.key for run in other} & {run.key for run in runs}
     moved = replace(BASE, path=Path("elsewhere"))
     assert {run.key for run in tuning_runs(moved)} == {run.key for run in tuning_runs(BASE)}
+    changed = replace(BASE, behaviour=replace(BASE.behaviour, tokens={"grpo": "1" * 64}))
+    assert not {run.key for run in tuning_runs(changed)} & {run.key for run in tuning_runs(BASE)}
 
 
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:

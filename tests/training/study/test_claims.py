@@ -10,10 +10,10 @@ import pytest
 
 from ponder.training.commands.study import Options
 from ponder.training.commands.study import run as command
+from ponder.training.study import arms
 from ponder.training.study.arms import Base, tuning_runs
 from ponder.training.study.claims import Arm, Claim, claims, pending, spearman
 from ponder.training.study.report import write_report
-from ponder.training.study.runner import StudyError, cold_key, execute
 
 from . import fakes
 
@@ -152,13 +152,14 @@ def test_hard_problems_are_compared_as_k_grows(tmp_path: Path) -> None:
 
 def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     runs = fakes.scored()
-    runs[0]["code_sha256"], runs[1]["base_sha256"] = "other", "other"
+    runs[0]["behaviour"] = {"tokens": {"grpo": "another"}, "numbers": {}}
+    runs[1]["base_sha256"] = "other"
     fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *runs])
     assert "32 of 34" in write_report(tmp_path)
-    fakes.write(tmp_path / "later", [fakes.cold_start() | {"code_sha256": "x"}])
+    another = {"behaviour": {"tokens": {"grpo": "another"}, "numbers": {}}}
+    fakes.write(tmp_path / "later", [fakes.cold_start() | another])
     assert "0 of 34" in write_report(tmp_path / "later")
     assert "![" not in (tmp_path / "later.md").read_text()
-    assert "which has changed since" in (tmp_path / "later.md").read_text()
 
 
 def test_a_run_that_diverged_is_listed_and_not_scored(tmp_path: Path) -> None:
@@ -171,7 +172,8 @@ def test_a_run_that_diverged_is_listed_and_not_scored(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Base:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+    monkeypatch.setattr(arms, "behaviour", lambda: fakes.BEHAVIOUR)
     for name in ("model.safetensors", "tokenizer.json", "ponder.json"):
         path = tmp_path / "base" / name
         path.parent.mkdir(exist_ok=True)
@@ -184,19 +186,13 @@ def test_a_run_that_fails_is_named(
 ) -> None:
     """The base is no model: the first trials cannot load it."""
     results = tmp_path / "results"
-    fakes.write(results, [fakes.cold_start() | {"key": cold_key(base)}])
+    fakes.write(results, [fakes.cold_start() | {"base_sha256": base.sha256}])
     options = Options(base=base.path, results=results, work=tmp_path / "work", jobs=1)
     assert command(options) == 1
     said = capsys.readouterr().err
     assert f"{tuning_runs(base)[0].key} failed" in said and "resumes the others" in said
     started = (results / "started.jsonl").read_text().splitlines()
     assert json.loads(started[0])["key"] == tuning_runs(base)[0].key
-
-
-def test_code_that_is_edited_while_the_study_runs_ends_it(tmp_path: Path, base: Base) -> None:
-    with pytest.raises(StudyError, match="start it again"):
-        execute(tuning_runs(base)[0], tmp_path, tmp_path, code="0" * 64)
-    assert not (tmp_path / "started.jsonl").exists()
 
 
 def test_a_missing_cold_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

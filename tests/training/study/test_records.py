@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
-from ponder.training.study.records import Record, Recorded
+from ponder.training.study.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
+from ponder.training.study.behaviour import Behaviour
+from ponder.training.study.records import COLD_START, Record, Recorded, diverged, read_records
 from ponder.training.study.report import write_report
 
 from . import fakes
@@ -60,3 +61,15 @@ def test_runs_that_the_plan_does_not_ask_for_are_listed_and_not_counted(tmp_path
     assert "2 of 34" in write_report(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert f"| `{other.key}` |" in page.split("## Runs of earlier versions")[1]
+
+
+def test_the_records_of_protocol_3_are_read_as_they_stand() -> None:
+    """They name their code by a hash of its files, and count with one another alone."""
+    results = Path(__file__).parents[3] / "docs" / "results"
+    records = read_records(results)
+    cold = next(record for record in records if record["kind"] == COLD_START)
+    base = Base(results, cold["base_sha256"], Behaviour.recorded(cold))
+    counted = Recorded.of(records, cold, base).counted()
+    assert len([r for r in counted if r["kind"] != "tuning" and not diverged(r)]) == 34
+    assert base.behaviour.label == cold["code_sha256"][:8]
+    assert not any(fakes.BASE.made(record) for record in counted)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,20 @@ _VALIDATION_SEED = 1
 class Run:
     """One run of a recipe in a directory; `resume` continues from its last complete checkpoint.
 
-    Raises `RecipeError` for a base or a directory that does not fit, `Diverged` when the loss is
-    no longer finite.
+    `observe` is called with every step, counted from 0, and with what it learns from. Raises
+    `RecipeError` for a base or a directory that does not fit, `Diverged` when the loss is no longer
+    finite.
     """
 
-    def __init__(self, recipe: PolicyRecipe, out: Path, judge: Judge, resume: bool) -> None:
+    def __init__(
+        self,
+        recipe: PolicyRecipe,
+        out: Path,
+        judge: Judge,
+        resume: bool,
+        observe: Callable[[int, Experience], object] | None = None,
+    ) -> None:
+        self._observer = observe
         self._recipe = recipe
         self._out = out
         self._judge = judge
@@ -128,6 +137,8 @@ class Run:
 
     def _observe(self, step: int, experience: Experience) -> None:
         """Some rollouts of every step that a validation follows; `step` counts from 0."""
+        if self._observer:
+            self._observer(step, experience)
         if (step + 1) % self._recipe.validation.every == 0:
             self._watch.sample(step + 1, experience.shown)
 

@@ -6,15 +6,13 @@ docs/protocol.md says why; a change here is a new version of the protocol.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ponder.thought import format as thought_format
-
 from ..recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
+from .behaviour import Behaviour, behaviour
 
 PROTOCOL_VERSION = 3
 LEARNING_RATES = (1e-5, 3e-5, 1e-4)
@@ -71,10 +69,11 @@ ARMS: tuple[Arm, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The checkpoint that every run starts from: where it lies, and what it is."""
+    """What every run starts from: a checkpoint, where it lies, what it is, and the code."""
 
     path: Path
     sha256: str
+    behaviour: Behaviour
 
     @classmethod
     def at(cls, path: Path) -> Base:
@@ -82,7 +81,12 @@ class Base:
         digest = hashlib.sha256()
         for name in ("model.safetensors", "tokenizer.json", "ponder.json"):
             digest.update((path / name).read_bytes())
-        return cls(path, digest.hexdigest())
+        return cls(path, digest.hexdigest(), behaviour())
+
+    def made(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is of these weights and of code that does the same."""
+        of_same_weights = record["base_sha256"] == self.sha256
+        return of_same_weights and Behaviour.recorded(record).alike(self.behaviour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Planned:
 
     @property
     def key(self) -> str:
-        return f"{self.label}-{self.sha256[:8]}-{code_sha256()[:8]}"
+        return f"{self.label}-{self.sha256[:8]}-{self.base.behaviour.label}"
 
 
 def tuning_runs(base: Base) -> list[Planned]:
@@ -141,34 +145,3 @@ def _recipe(arm: Arm, base: Base, rate: float, seed: int, steps: int | None = No
     if arm.keep_checkpoints:
         said["checkpoints"]["keep"] = said["optimisation"]["steps"]
     return PolicyRecipe.model_validate(said)
-
-
-_ROOM = Path(__file__).parents[1]
-_CODE: Sequence[str] = (
-    "algorithms/*.py",
-    "base.py",
-    "engines/trl.py",
-    "limits.py",
-    "methods.py",
-    "rl.py",
-    "rollout/*.py",
-    "study/measure.py",
-    "study/variance.py",
-    "tasks/*.py",
-    "traces.py",
-)
-
-
-@cache
-def code_sha256() -> str:
-    """Hash of the code that a run's weights and measurements depend on, as this process found it.
-
-    What is edited while a study runs ends it with the next run that starts.
-    """
-    digest = hashlib.sha256()
-    served = Path(thought_format.__file__).parents[1]
-    serving = (*served.glob("thought/*.py"), served / "engine" / "tokenizer.py")
-    training = (path for pattern in _CODE for path in _ROOM.glob(pattern))
-    for path in sorted((*training, *serving), key=lambda path: path.as_posix()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

@@ -41,10 +41,7 @@ class Recorded:
 
     @classmethod
     def of(cls, records: Sequence[Record], cold: Record, base: Base) -> Recorded:
-        same = ("base_sha256", "code_sha256")
-        runs = [
-            r for r in records if r["kind"] != COLD_START and all(r[n] == cold[n] for n in same)
-        ]
+        runs = [r for r in records if r["kind"] != COLD_START and base.made(r)]
         return cls(base, cold, runs)
 
     def rates(self) -> dict[str, float]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base, code_sha256
+from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base
+from .behaviour import Behaviour
 from .claims import HARD_BELOW, Arm, Claim, claims, hard_problems, pending, same_seeds
 from .figures import FIGURES, draw_figures
 from .records import COLD_START, Record, Recorded, diverged, read_records
@@ -31,7 +32,7 @@ def write_report(results: Path) -> str:
         return "nothing is recorded yet"
     cold_record = max(colds, key=lambda record: record["finished"])
     # Records are found by what their base is; where it lies does not matter here.
-    base = Base(results, cold_record["base_sha256"])
+    base = Base(results, cold_record["base_sha256"], Behaviour.recorded(cold_record))
     recorded = Recorded.of(records, cold_record, base)
     scored = [r for r in recorded.counted() if r["kind"] != "tuning" and not diverged(r)]
     arms = {
@@ -78,8 +79,8 @@ def _write_json(
 
 
 def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[str]:
-    machine, code = cold["machine"], cold["code_sha256"]
-    later = "" if code == code_sha256() else ", which has changed since"
+    machine, code = cold["machine"], Behaviour.recorded(cold).label
+    later = ", which has changed since" if "behaviour" not in cold else ""
     return [
         "# Results",
         "",
@@ -88,7 +89,7 @@ def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[s
         + (f"; claims wait for {', '.join(waiting)}" if waiting else "")
         + ".",
         f"Machine: {machine['system']}, {machine['cores']} cores, one thread a run; torch "
-        f"{machine['torch']}, transformers {machine['transformers']}. Code {code[:8]}{later}, base "
+        f"{machine['torch']}, transformers {machine['transformers']}. Code {code}{later}, base "
         f"{cold['base_sha256'][:8]}.",
         "",
     ]

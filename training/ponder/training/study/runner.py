@@ -14,13 +14,14 @@ import platform
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .arms import PROTOCOL_VERSION, Base, Planned, code_sha256
+from .arms import PROTOCOL_VERSION, Base, Planned
 from .records import COLD_START, Record, Recorded, read_records
 
 
@@ -49,8 +50,7 @@ class Study:
         """Records that do not count: runs on this base, made by code that has changed since."""
         records = read_records(self._results)
         return sum(
-            r["base_sha256"] == self._base.sha256 and r["code_sha256"] != code_sha256()
-            for r in records
+            r["base_sha256"] == self._base.sha256 and not self._base.made(r) for r in records
         )
 
     def execute(self, jobs: int) -> None:
@@ -58,7 +58,7 @@ class Study:
 
         Raises `StudyError` once a run fails, after those that run beside it have ended.
         """
-        if not (self._results / "runs" / f"{cold_key(self._base)}.json").exists():
+        if self._cold() is None:
             _measure_cold_start(self._base, self._results)
         recorded = self._recorded()
         context = multiprocessing.get_context("spawn")
@@ -69,14 +69,13 @@ class Study:
                 desc="study",
                 unit="run",
             ) as bar,
-            ProcessPoolExecutor(jobs, mp_context=context, initializer=_die_at_once) as pool,
+            ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool,
         ):
             while todo := self.missing():
                 # Tuning is over for all arms before the first scored run starts.
                 batch = [run for run in todo if run.kind == todo[0].kind]
                 futures = {
-                    pool.submit(execute, run, self._results, self._work, code_sha256()): run
-                    for run in batch
+                    pool.submit(execute, run, self._results, self._work): run for run in batch
                 }
                 for future in as_completed(futures):
                     if error := future.exception():
@@ -86,27 +85,34 @@ class Study:
                     bar.update(len(self._recorded().counted()) - bar.n)
 
     def _recorded(self) -> Recorded:
+        cold = self._cold()
+        assert cold is not None
+        return Recorded.of(read_records(self._results), cold, self._base)
+
+    def _cold(self) -> Record | None:
+        """The measurement of the base itself."""
         records = read_records(self._results)
-        cold = next(record for record in records if record["key"] == cold_key(self._base))
-        return Recorded.of(records, cold, self._base)
+        return next((r for r in records if r["kind"] == COLD_START and self._base.made(r)), None)
 
 
 def cold_key(base: Base) -> str:
-    return f"{COLD_START}-{base.sha256[:8]}-{code_sha256()[:8]}"
+    return f"{COLD_START}-{base.sha256[:8]}-{base.behaviour.label}"
 
 
-def _die_at_once() -> None:
-    """Ctrl-C reaches the workers too: a run is resumed from its checkpoint."""
+def _start_worker() -> None:
+    """Load the code at once: what is edited later is not what runs here.
+
+    Ctrl-C reaches the workers too: a run is resumed from its checkpoint.
+    """
+    from .. import rl
+    from . import measure
+
+    assert rl and measure
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def execute(run: Planned, results: Path, work: Path, code: str) -> None:
-    """Train (or resume), measure and record one run, on one thread.
-
-    Raises `StudyError` where this process found other code than the one that planned the run.
-    """
-    if code_sha256() != code:
-        raise StudyError("the code was edited while the study ran: start it again")
+def execute(run: Planned, results: Path, work: Path) -> None:
+    """Train (or resume), measure and record one run, on one thread."""
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
@@ -175,7 +181,7 @@ def _measure_cold_start(base: Base, results: Path) -> None:
         "seed": 0,
         "protocol": PROTOCOL_VERSION,
         "base_sha256": base.sha256,
-        "code_sha256": code_sha256(),
+        "behaviour": asdict(base.behaviour),
         "machine": _machine(),
         "finished": _now(),
         "problems": [
@@ -197,7 +203,7 @@ def _identity(run: Planned) -> Record:
         "protocol": PROTOCOL_VERSION,
         "base_sha256": run.base.sha256,
         "recipe_sha256": run.sha256,
-        "code_sha256": code_sha256(),
+        "behaviour": asdict(run.base.behaviour),
     }
 
 
