@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from ponder.training.examples import tokenizer_corpus
+from ponder.training.coldstart.examples import tokenizer_corpus
+from ponder.training.coldstart.sft import SftResult, train_sft
+from ponder.training.coldstart.tokenizer import train_tokenizer
 from ponder.training.recipe import SftRecipe
-from ponder.training.sft import SftResult, train_sft
-from ponder.training.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from ponder.tasks.workers import VerifierPool
 from ponder.training.evaluation import (
     MODES,
     Condition,
@@ -12,8 +13,7 @@ from ponder.training.evaluation import (
     sample_seed,
 )
 from ponder.training.responders.base import Ask, Reply, ResponderError, Subject
-from ponder.training.tasks.workers import VerifierPool
-from training.tasks import judges
+from tasks import judges
 
 from .measured import PROBLEMS, Oracle, measure
 

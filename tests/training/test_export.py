@@ -4,9 +4,9 @@ from pathlib import Path
 import torch
 
 from ponder.thought.contract import Contract
+from ponder.training.coldstart.sft import SftResult
 from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe, recipe_sha256
-from ponder.training.sft import SftResult
 
 
 def test_an_export_loads_as_it_was_trained(

@@ -4,12 +4,12 @@ from io import StringIO
 
 from rich.console import Console
 
+from ponder.tasks.tiny import TINY_TASKS
 from ponder.training.commands.evaluate import Options
 from ponder.training.evaluation import Sample
 from ponder.training.report import as_json, print_report
 from ponder.training.responders.base import Subject
 from ponder.training.summary import anytime
-from ponder.training.tasks.tiny import TINY_TASKS
 
 from .measured import PROBLEMS, Oracle, measure
 

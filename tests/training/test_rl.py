@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ponder.tasks.workers import Verdict
 from ponder.thought.contract import Contract, tokenizer_sha256
 from ponder.training import rl
 from ponder.training.algorithms.kernel import Objective, Rows
@@ -27,7 +28,6 @@ from ponder.training.commands.train import Options
 from ponder.training.commands.train import run as command
 from ponder.training.methods import Method
 from ponder.training.recipe import RecipeError, recipe_sha256
-from ponder.training.tasks.workers import Verdict
 from ponder.training.watch import quieten
 from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
 
@@ -370,7 +370,7 @@ import torch
 from safetensors.torch import save_file
 from ponder.training.recipe import load_recipe
 from ponder.training.rl import Run
-from ponder.training.tasks.workers import VerifierPool
+from ponder.tasks.workers import VerifierPool
 
 torch.set_num_threads(1)
 out = Path(sys.argv[2])

@@ -1,8 +1,8 @@
 import pytest
 
+from ponder.tasks.problems import Problem
 from ponder.training.evaluation import Condition, Sample
 from ponder.training.summary import anytime, hint_ratio, summarise, tallies
-from ponder.training.tasks.base import Problem
 
 from .measured import Oracle, measure
 

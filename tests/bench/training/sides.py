@@ -18,6 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from ponder.tasks.problems import Problem
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.workers import Verdict
 from ponder.training import rl
 from ponder.training.base import Base
 from ponder.training.engines.trl import BudgetTrainer, GRPOConfig, GRPOTrainer
@@ -27,9 +30,6 @@ from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row, collate, score, split_by_tokens, unpack
 from ponder.training.rollout.sampler import sample, uniforms
-from ponder.training.tasks.base import Problem
-from ponder.training.tasks.tiny import TINY_TASKS
-from ponder.training.tasks.workers import Verdict
 
 Figures = dict[str, float]
 

@@ -6,12 +6,12 @@ from pydantic import ValidationError
 
 from ponder import environment
 from ponder.cli.arguments import UsageError, parse
+from ponder.tasks.problems import split_of
 from ponder.training.bars import AnswerBar
 from ponder.training.commands import evaluate
 from ponder.training.commands.evaluate import Options, run
 from ponder.training.commands.evaluate import _problems as chosen
 from ponder.training.evaluation import MODES
-from ponder.training.tasks.base import split_of
 
 from ..measured import Oracle
 

@@ -9,7 +9,8 @@ import yaml
 from ponder.cli.arguments import parse
 from ponder.cli.main import main
 from ponder.thought.contract import Contract
-from ponder.training import installed, sft
+from ponder.training import installed
+from ponder.training.coldstart import sft
 from ponder.training.commands.train import Options, run
 from ponder.training.recipe import SftRecipe
 from ponder.training.shipped import listed

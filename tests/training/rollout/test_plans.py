@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from ponder.engine.base import Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.tasks.problems import Problem
 from ponder.thought.budget import Plan
 from ponder.thought.controller import AnswerRules, Outcome, Thought
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 from ponder.training.rollout.plans import Cut, Prompt, Reader, hinted, plain, truncated
-from ponder.training.tasks.base import Problem
 
 VOCABULARY = ByteVocabulary()
 EOS, END = VOCABULARY.EOS, VOCABULARY.END_THINK

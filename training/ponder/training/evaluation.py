@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from ponder.tasks.problems import Problem
+from ponder.tasks.workers import VerifierPool
 from ponder.thought.budget import UNLIMITED
 
 from .responders.base import Ask, Hint, Mode, Responder, ResponderError, Subject
-from .tasks.base import Problem
-from .tasks.workers import VerifierPool
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 

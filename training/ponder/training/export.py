@@ -10,9 +10,9 @@ from typing import Any
 
 from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
 
+from .coldstart.thoughts import CLOSE_TEXT, HINT
+from .coldstart.tokenizer import THINK_END, THINK_START
 from .recipe import SftRecipe, recipe_sha256
-from .tokenizer import THINK_END, THINK_START
-from .traces import CLOSE_TEXT, HINT
 
 
 def export(

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.functional import cross_entropy
 
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.workers import VerifierPool
+
 from .base import Base
+from .coldstart.sft import SftResult, train_sft
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
 from .rollout.experience import Collector, Share
 from .rollout.plans import Reader
 from .rollout.rows import Row, collate, split_by_tokens, tree_mask
 from .rollout.sampler import sample
-from .sft import SftResult, train_sft
-from .tasks.sources import find_tasks
-from .tasks.workers import VerifierPool
 
 LARGEST = 50_000_000
 """Parameters of the largest model that is tried: a step of more would take long itself."""

@@ -230,10 +230,11 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
 
 def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     """The longest prompt, and who says so: the recipe, or some that were drawn."""
+    from ponder.tasks.draws import Source
+    from ponder.tasks.sources import find_tasks
+
     from .base import Base
     from .rollout.plans import Reader
-    from .tasks.draws import Source
-    from .tasks.sources import find_tasks
 
     given = recipe.rollouts.longest_prompt
     # What the hub has is asked for only where its problems are needed.

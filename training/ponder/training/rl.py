@@ -22,6 +22,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.tasks.problems import Task, held_out
+from ponder.tasks.sources import find_tasks
 
 from .base import Base
 from .engines.trl import BudgetTrainer, GRPOConfig
@@ -32,8 +34,6 @@ from .recipe import PolicyRecipe, RecipeError
 from .rollout.experience import Collector, Experience, Judge
 from .rollout.plans import Prompt, Reader, plain
 from .runs import last_checkpoint, record
-from .tasks.base import Task, held_out
-from .tasks.sources import find_tasks
 from .watch import BEST, Progress, quieten
 
 _VALIDATION_SEED = 1

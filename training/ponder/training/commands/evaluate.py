@@ -14,12 +14,12 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder import environment
+from ponder.tasks.problems import Problem, Split, at_most
+from ponder.tasks.sources import SOURCES, find_tasks
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.workers import VerifierError, VerifierPool
 from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
 from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
-from ponder.training.tasks.base import Problem, Split, at_most
-from ponder.training.tasks.sources import SOURCES, find_tasks
-from ponder.training.tasks.tiny import TINY_TASKS
-from ponder.training.tasks.workers import VerifierError, VerifierPool
 
 if TYPE_CHECKING:
     from ponder.training.evaluation import Sample

@@ -117,10 +117,10 @@ def _train(recipe: Recipe, directory: Path, options: Options) -> int:
 def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
     import torch
 
+    from ponder.training.coldstart.sft import NotFinite, train_sft
     from ponder.training.export import cold_start_contract, export
     from ponder.training.recipe import RecipeError
     from ponder.training.runs import last_checkpoint
-    from ponder.training.sft import NotFinite, train_sft
 
     torch.set_num_threads(options.threads)
     start = last_checkpoint(directory, recipe, options.resume)
@@ -174,9 +174,9 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
     if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
+        from ponder.tasks.workers import VerifierError, VerifierPool
         from ponder.training.engines.trl import Diverged
         from ponder.training.rl import Run
-        from ponder.training.tasks.workers import VerifierError, VerifierPool
 
         try:
             with VerifierPool(recipe.rollouts.verifiers) as pool:

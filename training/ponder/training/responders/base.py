@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract
 
-from ..traces import MINIMAL_HINT
+from ..coldstart.thoughts import MINIMAL_HINT
 
 Mode = Literal["natural", "efficient", "hinted", "truncated"]
 Hint = int | Literal["minimal"] | None

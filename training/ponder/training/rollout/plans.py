@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.tasks.problems import Problem
 from ponder.thought.format import CompiledFormat
 from ponder.thought.reader import ThoughtReader, Verdict
 
-from ..tasks.base import Problem
 from .sampler import uniforms
 
 # (prompts, uniform numbers (B, T), stop ids) → sampled ids; see `sampler.sample`.

@@ -17,10 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ponder.tasks.problems import Problem, held_out
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.workers import Verdict
+
 from ..recipe import PolicyRecipe
-from ..tasks.base import Problem, held_out
-from ..tasks.tiny import TINY_TASKS
-from ..tasks.workers import Verdict
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
@@ -116,8 +117,8 @@ def write_model(directory: Path) -> None:
 
     from ponder.thought.contract import Contract, tokenizer_sha256
 
-    from ..tokenizer import THINK_END, THINK_START, TURN_END, train_tokenizer
-    from ..traces import CLOSE_TEXT, HINT
+    from ..coldstart.thoughts import CLOSE_TEXT, HINT
+    from ..coldstart.tokenizer import THINK_END, THINK_START, TURN_END, train_tokenizer
 
     tokenizer = train_tokenizer([], 261, 512)
     end, turn_end, *digits = tokenizer.convert_tokens_to_ids([THINK_END, TURN_END, *"0123456789"])

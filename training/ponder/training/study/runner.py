@@ -116,10 +116,11 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
+    from ponder.tasks.workers import VerifierPool
+
     from ..engines.trl import Diverged
     from ..rl import Run
     from ..runs import checkpoints
-    from ..tasks.workers import VerifierPool
     from .measure import Bench
 
     torch.set_num_threads(1)

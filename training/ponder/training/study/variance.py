@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.workers import VerifierPool
+
 from ..algorithms.kernel import Rows, aggregate
 from ..methods import METHODS, BrpoConfig
 from ..recipe import PolicyRecipe, find_recipe, load_recipe
 from ..rollout.experience import Collector, Share
 from ..rollout.rows import Row, collate, score, split_by_tokens
-from ..tasks.sources import find_tasks
-from ..tasks.workers import VerifierPool
 from .measure import Bench
 
 STEPS = 12
