@@ -32,7 +32,7 @@ COMMANDS = {
     "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
     "train": Command("ponder.training.commands.train", "train a checkpoint from a recipe", TRAINER),
     "eval": Command(
-        "ponder.training.commands.evaluate",
+        "ponder.evaluation.command",
         "accuracy and tokens per budget",
         "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a "
         "clone of the repository, make train installs both",

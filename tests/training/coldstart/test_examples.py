@@ -4,8 +4,9 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.training.coldstart.examples import Example, ExampleWriter, batches
-from ponder.training.coldstart.thoughts import CLOSE_TEXT, MINIMAL_HINT
+from ponder.training.coldstart.thoughts import CLOSE_TEXT
 from ponder.training.recipe import SftRecipe
 
 

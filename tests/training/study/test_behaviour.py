@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ponder.training import plots
+from ponder.evaluation import plots
 from ponder.training.algorithms import hbpo
 from ponder.training.algorithms.kernel import Objective
 from ponder.training.algorithms.outcomes import Advantages

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.evaluation.bars import duration
 
-from .bars import duration
 from .limits import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .methods import METHODS, BrpoConfig
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe

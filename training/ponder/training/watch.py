@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from .bars import step_bar
+from ponder.evaluation.bars import step_bar
+
 from .runs import write_whole
 
 METRICS = "metrics.jsonl"
@@ -102,7 +103,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         """The run has ended: draw its curves."""
         self._bar.close()
         if self._main:
-            from .plots import plot_training
+            from ponder.evaluation.plots import plot_training
 
             plot_training(self._out / METRICS, self._out / "training")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Split, split_of
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
 
@@ -19,7 +20,6 @@ from . import openings, smalltalk
 from .thoughts import (
     CLOSE_TEXT,
     HINT,
-    MINIMAL_HINT,
     Piece,
     Style,
     answer_text,

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..bars import step_bar
+from ponder.evaluation.bars import step_bar
+
 from ..recipe import SftRecipe
 from ..runs import place_checkpoint, record
 from .examples import Example, ExampleWriter, batches, tokenizer_corpus

@@ -19,7 +19,6 @@ from ponder.tasks.problems import Problem
 from ponder.tasks.tiny import Worked
 
 HINT = "I will answer the question within {budget} tokens\n"
-MINIMAL_HINT = "I will answer the question with minimal tokens\n"
 CLOSE_TEXT = "\n</think>\n\n"
 
 Style = Literal["terse", "plain", "verbose"]

@@ -8,8 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..bootstrap import Floats, Indices, bootstrap, paired_bootstrap, simultaneous_lower
-from ..statistics import Estimate, any_pass
+from ponder.evaluation.intervals import Estimate, any_pass
+from ponder.evaluation.resampling import (
+    Floats,
+    Indices,
+    bootstrap,
+    paired_bootstrap,
+    simultaneous_lower,
+)
+
 from .measure import GRID, NATURAL_SAMPLES
 from .records import Record
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bootstrap import paired_bootstrap
-from ..plots import Curve, draw
-from ..statistics import Estimate, mean, share
+from ponder.evaluation.intervals import Estimate, mean, share
+from ponder.evaluation.plots import Curve, draw
+from ponder.evaluation.resampling import paired_bootstrap
+
 from .claims import Arm
 from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .records import COLD_START, Record

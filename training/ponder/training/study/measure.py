@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Problem, held_out
 from ponder.tasks.tiny import TINY_TASKS, TinyTask, Worked
 from ponder.thought.contract import Contract
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 
-from ..coldstart.thoughts import HINT, MINIMAL_HINT, write_thought
+from ..coldstart.thoughts import HINT, write_thought
 from ..rollout import sampler
 from ..rollout.plans import Reader, Response, hinted, plain, truncated
 

@@ -1,8 +1,8 @@
 import pytest
 
+from ponder.evaluation.aggregate import anytime, hint_ratio, summarise, tallies
+from ponder.evaluation.evaluate import Condition, Sample
 from ponder.tasks.problems import Problem
-from ponder.training.evaluation import Condition, Sample
-from ponder.training.summary import anytime, hint_ratio, summarise, tallies
 
 from .measured import Oracle, measure
 

@@ -14,15 +14,15 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder import environment
+from ponder.evaluation.evaluate import MODES, conditions_of, distinct, evaluate
+from ponder.evaluation.protocol import Mode, Responder, ResponderError, Subject
 from ponder.tasks.problems import Problem, Split, at_most
 from ponder.tasks.sources import SOURCES, find_tasks
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import VerifierError, VerifierPool
-from ponder.training.evaluation import MODES, conditions_of, distinct, evaluate
-from ponder.training.responders.base import Mode, Responder, ResponderError, Subject
 
 if TYPE_CHECKING:
-    from ponder.training.evaluation import Sample
+    from ponder.evaluation.evaluate import Sample
 
 
 # Of a large set, as many as say something within minutes.
@@ -132,12 +132,12 @@ def run(options: Options) -> int:
     from rich.console import Console
 
     from ponder.engine.base import EngineError
+    from ponder.evaluation.tables import as_json, print_report
     from ponder.thought.contract import ContractError
-    from ponder.training.report import as_json, print_report
 
     if options.plots is not None:
         # Missing matplotlib is said first.
-        from ponder.training.plots import plot_evaluation, plot_training
+        from ponder.evaluation.plots import plot_evaluation, plot_training
 
     if options.target is None:
         print("ponder eval: name a checkpoint's directory or a server's URL", file=sys.stderr)
@@ -176,7 +176,7 @@ def run(options: Options) -> int:
 async def _measure(
     options: Options, problems: list[Problem], pool: VerifierPool
 ) -> tuple[list[Sample], Subject]:
-    from ponder.training.bars import AnswerBar
+    from ponder.evaluation.bars import AnswerBar
 
     responder = _responder(options)
     try:
@@ -219,8 +219,8 @@ def _problems(options: Options) -> list[Problem]:
 
 
 def _responder(options: Options) -> Responder:
-    from ponder.training.responders.http import HttpResponder
-    from ponder.training.responders.local import LocalResponder
+    from ponder.evaluation.responders.http import HttpResponder
+    from ponder.evaluation.responders.local import LocalResponder
 
     target = str(options.target)
     if re.match(r"[\w.-]+:\d+(/|$)", target):

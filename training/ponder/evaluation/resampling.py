@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .statistics import Estimate
+from .intervals import Estimate
 
 Compare = Literal["difference", "change"]
 Floats = NDArray[np.float64]

@@ -16,9 +16,9 @@ from matplotlib.ticker import PercentFormatter
 
 from ponder.thought.budget import UNLIMITED
 
-from .evaluation import Sample
-from .statistics import Estimate
-from .summary import summarise
+from .aggregate import summarise
+from .evaluate import Sample
+from .intervals import Estimate
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (Wong, Nature Methods 8, 2011).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ponder.training.evaluation import MODES
-from ponder.training.plots import (
+from ponder.evaluation.evaluate import MODES
+from ponder.evaluation.plots import (
     accuracy_by_tokens,
     anytime_curve,
     length_by_difficulty,

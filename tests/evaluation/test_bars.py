@@ -1,6 +1,6 @@
 import pytest
 
-from ponder.training.bars import duration, step_bar
+from ponder.evaluation.bars import duration, step_bar
 
 
 def test_the_bar_is_seen_beside_its_figures(

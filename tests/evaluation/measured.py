@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from ponder.evaluation.evaluate import MODES, Sample, conditions_of, evaluate
+from ponder.evaluation.protocol import Ask, Mode, Reply, Subject
 from ponder.tasks.problems import held_out
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import VerifierPool
-from ponder.training.evaluation import MODES, Sample, conditions_of, evaluate
-from ponder.training.responders.base import Ask, Mode, Reply, Subject
 
 PROBLEMS = held_out(TINY_TASKS, 35, "test", seed=0)
 

@@ -11,7 +11,7 @@ import httpx
 
 from ponder.thought.budget import UNLIMITED
 
-from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently
+from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
 _TIMEOUT_S = 600.0
 _BUSY = (429, 503)

@@ -16,7 +16,7 @@ from ponder.tasks.problems import Problem
 from ponder.tasks.workers import VerifierPool
 from ponder.thought.budget import UNLIMITED
 
-from .responders.base import Ask, Hint, Mode, Responder, ResponderError, Subject
+from .protocol import Ask, Hint, Mode, Responder, ResponderError, Subject
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -10,12 +10,12 @@ import pytest
 from ponder.engine import vllm
 from ponder.engine.scripted import ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.evaluation.protocol import Ask, Hint, Reply, ResponderError, hint_text
+from ponder.evaluation.responders.local import LocalResponder
 from ponder.thought.contract import Contract
 from ponder.training.coldstart.sft import SftResult
 from ponder.training.export import cold_start_contract, export
 from ponder.training.recipe import SftRecipe
-from ponder.training.responders.base import Ask, Hint, Reply, ResponderError, hint_text
-from ponder.training.responders.local import LocalResponder
 
 QUESTION = "What is 3 + 4?"
 THOUGHT = "We need 3 + 4.\nFirst 3 + 4 = 7.\nSo it is 7."

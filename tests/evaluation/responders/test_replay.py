@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ponder.engine.base import EngineDeadError, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
-from ponder.training.responders.replay import ReplayEngine
+from ponder.evaluation.responders.replay import ReplayEngine
 
 VOCABULARY = ByteVocabulary()
 SAMPLING = Sampling(max_tokens=50, seed=3)

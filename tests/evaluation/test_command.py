@@ -6,14 +6,14 @@ from pydantic import ValidationError
 
 from ponder import environment
 from ponder.cli.arguments import UsageError, parse
+from ponder.evaluation import command
+from ponder.evaluation.bars import AnswerBar
+from ponder.evaluation.command import Options, run
+from ponder.evaluation.command import _problems as chosen
+from ponder.evaluation.evaluate import MODES
 from ponder.tasks.problems import split_of
-from ponder.training.bars import AnswerBar
-from ponder.training.commands import evaluate
-from ponder.training.commands.evaluate import Options, run
-from ponder.training.commands.evaluate import _problems as chosen
-from ponder.training.evaluation import MODES
 
-from ..measured import Oracle
+from .measured import Oracle
 
 
 def test_an_unknown_task_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +63,7 @@ def test_too_many_problems_are_an_error(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Oracle:
     oracle = Oracle()
-    monkeypatch.setattr(evaluate, "_responder", lambda _: oracle)
+    monkeypatch.setattr(command, "_responder", lambda _: oracle)
     return oracle
 
 

@@ -4,12 +4,12 @@ from io import StringIO
 
 from rich.console import Console
 
+from ponder.evaluation.aggregate import anytime
+from ponder.evaluation.command import Options
+from ponder.evaluation.evaluate import Sample
+from ponder.evaluation.protocol import Subject
+from ponder.evaluation.tables import as_json, print_report
 from ponder.tasks.tiny import TINY_TASKS
-from ponder.training.commands.evaluate import Options
-from ponder.training.evaluation import Sample
-from ponder.training.report import as_json, print_report
-from ponder.training.responders.base import Subject
-from ponder.training.summary import anytime
 
 from .measured import PROBLEMS, Oracle, measure
 

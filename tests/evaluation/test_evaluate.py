@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from ponder.tasks.workers import VerifierPool
-from ponder.training.evaluation import (
+from ponder.evaluation.evaluate import (
     MODES,
     Condition,
     conditions_of,
@@ -12,7 +11,8 @@ from ponder.training.evaluation import (
     evaluate,
     sample_seed,
 )
-from ponder.training.responders.base import Ask, Reply, ResponderError, Subject
+from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject
+from ponder.tasks.workers import VerifierPool
 from tasks import judges
 
 from .measured import PROBLEMS, Oracle, measure

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ponder.training.bootstrap import (
+from ponder.evaluation.resampling import (
     Indices,
     bootstrap,
     paired_bootstrap,

@@ -10,10 +10,11 @@ from typing import Literal, Protocol, TypeVar
 from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract
 
-from ..coldstart.thoughts import MINIMAL_HINT
-
 Mode = Literal["natural", "efficient", "hinted", "truncated"]
 Hint = int | Literal["minimal"] | None
+
+MINIMAL_HINT = "I will answer the question with minimal tokens\n"
+"""What `efficient` opens a thought with; the cold start has learnt it."""
 
 _AT_ONCE = 64
 

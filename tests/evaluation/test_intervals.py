@@ -5,15 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.training.statistics import (
-    accuracy,
-    all_pass,
-    any_pass,
-    mean,
-    ratio,
-    share,
-    wilson,
-)
+from ponder.evaluation.intervals import accuracy, all_pass, any_pass, mean, ratio, share, wilson
 
 
 @pytest.mark.parametrize(
