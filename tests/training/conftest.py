@@ -8,7 +8,7 @@ import pytest
 from ponder.training.coldstart.examples import tokenizer_corpus
 from ponder.training.coldstart.sft import SftResult, train_sft
 from ponder.training.coldstart.tokenizer import train_tokenizer
-from ponder.training.recipe import SftRecipe
+from ponder.training.run.recipe import SftRecipe
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from ponder.evaluation.protocol import Ask, Hint, Reply, ResponderError, hint_te
 from ponder.evaluation.responders.local import LocalResponder
 from ponder.thought.contract import Contract
 from ponder.training.coldstart.sft import SftResult
-from ponder.training.export import cold_start_contract, export
-from ponder.training.recipe import SftRecipe
+from ponder.training.run.export import cold_start_contract, export
+from ponder.training.run.recipe import SftRecipe
 
 QUESTION = "What is 3 + 4?"
 THOUGHT = "We need 3 + 4.\nFirst 3 + 4 = 7.\nSo it is 7."

@@ -7,7 +7,7 @@ from typing import Any
 from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.training.coldstart.examples import Example, ExampleWriter, batches
 from ponder.training.coldstart.thoughts import CLOSE_TEXT
-from ponder.training.recipe import SftRecipe
+from ponder.training.run.recipe import SftRecipe
 
 
 def written(tokenizer: Any, recipe: SftRecipe, n: int, **mix: float) -> list[Example]:

@@ -14,9 +14,9 @@ from ponder.training.coldstart import examples
 from ponder.training.coldstart.examples import Example, ExampleWriter
 from ponder.training.coldstart.sft import SftResult, batch_loss, collate, lr_schedule, train_sft
 from ponder.training.coldstart.stream import BatchStream, Place
-from ponder.training.commands.train import Options, run
-from ponder.training.recipe import Checkpoints, SftRecipe
-from ponder.training.runs import checkpoints
+from ponder.training.command import Options, run
+from ponder.training.run.directory import checkpoints
+from ponder.training.run.recipe import Checkpoints, SftRecipe
 
 
 def test_a_run_is_a_function_of_its_recipe(recipe: SftRecipe, trained: SftResult) -> None:

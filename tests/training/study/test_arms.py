@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ponder.training.recipe import find_recipe
+from ponder.training.run.recipe import find_recipe
 from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
 
 from . import fakes

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponder.training.commands.study import Options
-from ponder.training.commands.study import run as command
 from ponder.training.study import arms
 from ponder.training.study.arms import Base, tuning_runs
 from ponder.training.study.claims import Arm, Claim, claims, pending, spearman
+from ponder.training.study.command import Options
+from ponder.training.study.command import run as command
 from ponder.training.study.report import write_report
 
 from . import fakes

@@ -12,7 +12,7 @@ from ponder.thought.errors import InvalidCloseText
 from ponder.thought.format import CompiledFormat, ThoughtFormat, opened_by, recognise
 
 from .methods import BrpoConfig, HbpoConfig
-from .recipe import PolicyRecipe, RecipeError, recipe_sha256
+from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Split, split_of
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
 
-from ..recipe import TraceMix
+from ..run.recipe import TraceMix
 from . import openings, smalltalk
 from .thoughts import (
     CLOSE_TEXT,

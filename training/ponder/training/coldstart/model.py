@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..recipe import ModelShape
+from ..run.recipe import ModelShape
 from .tokenizer import END_OF_TEXT, TURN_END
 
 

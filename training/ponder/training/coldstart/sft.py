@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from ponder.evaluation.bars import step_bar
 
-from ..recipe import SftRecipe
-from ..runs import place_checkpoint, record
+from ..run.directory import place_checkpoint, record
+from ..run.recipe import SftRecipe
 from .examples import Example, ExampleWriter, batches, tokenizer_corpus
 from .model import build_model
 from .muon import Muon

@@ -21,7 +21,7 @@ from ponder.tasks.problems import Problem, held_out
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import Verdict
 
-from ..recipe import PolicyRecipe
+from ..run.recipe import PolicyRecipe
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
@@ -87,9 +87,9 @@ def two_steps(method: str, base: Path, out: Path) -> tuple[str, list[float]]:
     """A hash of all sampled tokens, and numbers of the steps and of the weights they end with."""
     import torch
 
-    from ..rl import Run
     from ..rollout.experience import Experience
-    from ..runs import checkpoints
+    from ..run.directory import checkpoints
+    from ..run.run import Run
 
     sampled = hashlib.sha256()
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,8 @@ def _start_worker() -> None:
 
     Ctrl-C reaches the workers too: a run is resumed from its checkpoint.
     """
-    from .. import rl
-    from . import measure
-
-    assert rl and measure
+    for name in ("ponder.training.run.run", f"{__package__}.measure"):
+        import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -119,8 +118,8 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     from ponder.tasks.workers import VerifierPool
 
     from ..engines.trl import Diverged
-    from ..rl import Run
-    from ..runs import checkpoints
+    from ..run.directory import checkpoints
+    from ..run.run import Run
     from .measure import Bench
 
     torch.set_num_threads(1)
@@ -157,7 +156,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
 
 def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
     """Natural mode at every saved checkpoint."""
-    from ..runs import checkpoints
+    from ..run.directory import checkpoints
     from .measure import Bench
 
     for path in checkpoints(out):

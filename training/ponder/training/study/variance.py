@@ -19,9 +19,9 @@ from ponder.tasks.workers import VerifierPool
 
 from ..algorithms.kernel import Rows, aggregate
 from ..methods import METHODS, BrpoConfig
-from ..recipe import PolicyRecipe, find_recipe, load_recipe
 from ..rollout.experience import Collector, Share
 from ..rollout.rows import Row, collate, score, split_by_tokens
+from ..run.recipe import PolicyRecipe, find_recipe, load_recipe
 from .measure import Bench
 
 STEPS = 12

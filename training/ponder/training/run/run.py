@@ -25,15 +25,15 @@ from ponder.engine.tokenizer import ModelFiles
 from ponder.tasks.problems import Task, held_out
 from ponder.tasks.sources import find_tasks
 
-from .base import Base
-from .engines.trl import BudgetTrainer, GRPOConfig
+from ..base import Base
+from ..engines.trl import BudgetTrainer, GRPOConfig
+from ..methods import METHODS
+from ..rollout.experience import Collector, Experience, Judge
+from ..rollout.plans import Prompt, Reader, plain
+from .checks import adapted, check_processes, check_trackers, room_for_prompt
+from .directory import last_checkpoint, record
 from .export import export
-from .limits import adapted, check_processes, check_trackers, room_for_prompt
-from .methods import METHODS
 from .recipe import PolicyRecipe, RecipeError
-from .rollout.experience import Collector, Experience, Judge
-from .rollout.plans import Prompt, Reader, plain
-from .runs import last_checkpoint, record
 from .watch import BEST, Progress, quieten
 
 _VALIDATION_SEED = 1

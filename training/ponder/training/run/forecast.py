@@ -16,8 +16,8 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
-from .limits import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
-from .methods import METHODS, BrpoConfig
+from ..methods import METHODS, BrpoConfig
+from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
 GIB = 1 << 30
@@ -233,8 +233,8 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     from ponder.tasks.draws import Source
     from ponder.tasks.sources import find_tasks
 
-    from .base import Base
-    from .rollout.plans import Reader
+    from ..base import Base
+    from ..rollout.plans import Reader
 
     given = recipe.rollouts.longest_prompt
     # What the hub has is asked for only where its problems are needed.

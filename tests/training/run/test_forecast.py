@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ponder.training import pace, plan
-from ponder.training.commands.train import Options, run
-from ponder.training.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
+from ponder.training.command import Options, run
+from ponder.training.run import forecast, pace
+from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
 from training.policy import METHODS, TINY, raw_recipe, write_recipe
 from training.policy import recipe as small
 
@@ -58,7 +58,7 @@ def test_every_method_has_a_plan(
 def test_the_shape_is_the_checkpoints(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    found = plan.shape(small(tmp_path, "grpo"))
+    found = forecast.shape(small(tmp_path, "grpo"))
     held = load_file(TINY / "model.safetensors")
     assert found.parameters == found.trained == sum(value.numel() for value in held.values())
     assert (found.layers, found.hidden, found.cache_width) == (3, 128, 64)
@@ -74,26 +74,26 @@ def test_adapters_are_counted(tmp_path: Path) -> None:
         adapted = get_peft_model(
             model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
         )
-    assert plan.shape(own).trained == adapted.get_nb_trainable_parameters()[0]
+    assert forecast.shape(own).trained == adapted.get_nb_trainable_parameters()[0]
 
 
 def test_a_step_is_counted_by_hand(tmp_path: Path) -> None:
-    work = plan.tokens(small(tmp_path, "brpo"), prompt=20)
+    work = forecast.tokens(small(tmp_path, "brpo"), prompt=20)
     answers = 4 * 2 * 8  # budgets, summaries, tokens
     assert (work.rows, work.row) == (16, 20 + 160 + answers)
     assert work.sampled == 16 * (161 + answers)
     assert work.scored == 8 * work.row  # the first of two updates is the policy itself
     assert work.forward == work.sampled + work.scored + 3 * 16 * work.row
-    assert plan.tokens(small(tmp_path, "dapo"), 20).sampled == 2 * 16 * 160
+    assert forecast.tokens(small(tmp_path, "dapo"), 20).sampled == 2 * 16 * 160
 
 
 def test_memory_adds_up(tmp_path: Path) -> None:
     own = small(tmp_path, "grpo")
-    model, work = plan.shape(own), plan.tokens(own, 20)
-    one, two = (plan.memory(own, model, work, processes) for processes in (1, 2))
+    model, work = forecast.shape(own), forecast.tokens(own, 20)
+    one, two = (forecast.memory(own, model, work, processes) for processes in (1, 2))
     assert one["weights"] == one["gradients"] == one["AdamW"] / 2 == 4 * model.parameters
     assert one["KV cache"] == 4 * 2 * 3 * 64 * 16 * 180
-    summaries = plan.memory(small(tmp_path, "brpo"), model, work, 1)["KV cache"]
+    summaries = forecast.memory(small(tmp_path, "brpo"), model, work, 1)["KV cache"]
     assert summaries == 4 * 2 * 3 * 64 * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
     assert two["activations"] == one["activations"] / 2
     assert two["weights"] == one["weights"]
@@ -102,7 +102,7 @@ def test_memory_adds_up(tmp_path: Path) -> None:
             "optimisation": own.optimisation.model_copy(update={"gradient_checkpointing": True})
         }
     )
-    assert plan.memory(saving, model, work, 1)["activations"] < one["activations"]
+    assert forecast.memory(saving, model, work, 1)["activations"] < one["activations"]
 
 
 @pytest.mark.usefixtures("no_model")
@@ -116,10 +116,10 @@ def test_the_papers_recipes_are_planned_without_the_hub(
     def unreachable(name: str) -> None:
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(plan.ModelFiles, "find", unreachable)
+    monkeypatch.setattr(forecast.ModelFiles, "find", unreachable)
     own = load_recipe(find_recipe(name))
     assert isinstance(own, PolicyRecipe)
-    assert plan.shape(own).parameters == parameters
+    assert forecast.shape(own).parameters == parameters
     assert run(Options(recipe=name, dry_run=True, threads=1)) == 0
     said = capsys.readouterr().out
     assert "Ponder's table of public shapes, as the hub is out of reach" in said

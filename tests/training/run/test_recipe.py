@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ponder.training.recipe import (
+from ponder.training.run.recipe import (
     RecipeError,
     SftRecipe,
     find_recipe,

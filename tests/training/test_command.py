@@ -9,11 +9,11 @@ import yaml
 from ponder.cli.arguments import parse
 from ponder.cli.main import main
 from ponder.thought.contract import Contract
-from ponder.training import installed
 from ponder.training.coldstart import sft
-from ponder.training.commands.train import Options, run
-from ponder.training.recipe import SftRecipe
-from ponder.training.shipped import listed
+from ponder.training.command import Options, run
+from ponder.training.run import installed
+from ponder.training.run.recipe import SftRecipe
+from ponder.training.run.shipped import listed
 from training.policy import TINY
 
 BASE = {"tiny-sft": None, "tiny-hbpo": str(TINY)}

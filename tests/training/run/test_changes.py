@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ponder.training.changes import changed, field_paths, sentences
-from ponder.training.recipe import PolicyRecipe, SftRecipe
+from ponder.training.run.changes import changed, field_paths, sentences
+from ponder.training.run.recipe import PolicyRecipe, SftRecipe
 from training.policy import raw_recipe
 
 NAMES = st.text("abcdef_", min_size=1, max_size=4)

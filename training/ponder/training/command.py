@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
-from ponder.training.installed import require
-from ponder.training.shipped import listed, shipped_recipes
+from ponder.training.run.installed import require
+from ponder.training.run.shipped import listed, shipped_recipes
 
 if TYPE_CHECKING:
-    from ponder.training.recipe import PolicyRecipe, Recipe, SftRecipe
+    from ponder.training.run.recipe import PolicyRecipe, Recipe, SftRecipe
 
 
 class Options(BaseModel):
@@ -68,19 +68,19 @@ def run(options: Options) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
     require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
-    from ponder.training.recipe import RecipeError
+    from ponder.training.run.recipe import RecipeError
 
     try:
         recipe = _recipe(options.recipe, options)
         if options.dry_run:
-            from ponder.training.plan import describe
+            from ponder.training.run.forecast import describe
 
             print(describe(recipe, options.threads))
             return 0
         directory = options.out or Path(recipe.name)
         _check_out(directory)
         if options.resume:
-            from ponder.training.runs import check_resumable
+            from ponder.training.run.directory import check_resumable
 
             check_resumable(directory)
         return _train(recipe, directory, options)
@@ -91,7 +91,7 @@ def run(options: Options) -> int:
 
 def _recipe(name: str, options: Options) -> Recipe:
     """The recipe with what the options replace. Raises `RecipeError`."""
-    from ponder.training.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
+    from ponder.training.run.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
 
     recipe = load_recipe(find_recipe(name), options.changes)
     if options.seed is not None:
@@ -107,7 +107,7 @@ def _recipe(name: str, options: Options) -> Recipe:
 
 
 def _train(recipe: Recipe, directory: Path, options: Options) -> int:
-    from ponder.training.recipe import SftRecipe
+    from ponder.training.run.recipe import SftRecipe
 
     if isinstance(recipe, SftRecipe):
         return _cold_start(recipe, directory, options)
@@ -118,9 +118,9 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
     import torch
 
     from ponder.training.coldstart.sft import NotFinite, train_sft
-    from ponder.training.export import cold_start_contract, export
-    from ponder.training.recipe import RecipeError
-    from ponder.training.runs import last_checkpoint
+    from ponder.training.run.directory import last_checkpoint
+    from ponder.training.run.export import cold_start_contract, export
+    from ponder.training.run.recipe import RecipeError
 
     torch.set_num_threads(options.threads)
     start = last_checkpoint(directory, recipe, options.resume)
@@ -141,7 +141,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
 
 def _check_base(base: str) -> None:
     """A base that another recipe makes, before anything asks the hub for it."""
-    from ponder.training.recipe import RecipeError
+    from ponder.training.run.recipe import RecipeError
 
     if base in shipped_recipes() and not Path(base).is_dir():
         raise RecipeError(
@@ -152,7 +152,7 @@ def _check_base(base: str) -> None:
 
 def _check_out(directory: Path) -> None:
     """Before anything is loaded: what cannot be written should not be trained."""
-    from ponder.training.recipe import RecipeError
+    from ponder.training.run.recipe import RecipeError
 
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -166,7 +166,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
 
     import torch
 
-    from ponder.training.recipe import RecipeError
+    from ponder.training.run.recipe import RecipeError
 
     torch.set_num_threads(options.threads)
     if directory.resolve() == Path(recipe.base).resolve():
@@ -176,7 +176,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
     try:
         from ponder.tasks.workers import VerifierError, VerifierPool
         from ponder.training.engines.trl import Diverged
-        from ponder.training.rl import Run
+        from ponder.training.run.run import Run
 
         try:
             with VerifierPool(recipe.rollouts.verifiers) as pool:
@@ -204,7 +204,7 @@ def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
 
 def _say_how_to_go_on(directory: Path, options: Options) -> None:
     """After Ctrl-C: the command that continues, to paste."""
-    from ponder.training.runs import checkpoints
+    from ponder.training.run.directory import checkpoints
 
     if found := checkpoints(directory):
         words = ["ponder", "train", str(options.recipe), "--out", str(directory)]

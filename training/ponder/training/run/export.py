@@ -10,8 +10,8 @@ from typing import Any
 
 from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
 
-from .coldstart.thoughts import CLOSE_TEXT, HINT
-from .coldstart.tokenizer import THINK_END, THINK_START
+from ..coldstart.thoughts import CLOSE_TEXT, HINT
+from ..coldstart.tokenizer import THINK_END, THINK_START
 from .recipe import SftRecipe, recipe_sha256
 
 

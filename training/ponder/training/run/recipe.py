@@ -14,8 +14,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..methods import Budgets, MethodConfig
 from .changes import changed, sentences
-from .methods import Budgets, MethodConfig
 from .shipped import FOLDER, shipped_recipes
 
 Share = Annotated[float, Field(ge=0, le=1)]

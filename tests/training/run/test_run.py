@@ -22,13 +22,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ponder.tasks.workers import Verdict
 from ponder.thought.contract import Contract, tokenizer_sha256
-from ponder.training import rl
 from ponder.training.algorithms.kernel import Objective, Rows
-from ponder.training.commands.train import Options
-from ponder.training.commands.train import run as command
+from ponder.training.command import Options
+from ponder.training.command import run as command
+from ponder.training.methods import METHODS as METHOD_TABLE
 from ponder.training.methods import Method
-from ponder.training.recipe import RecipeError, recipe_sha256
-from ponder.training.watch import quieten
+from ponder.training.run.recipe import RecipeError, recipe_sha256
+from ponder.training.run.run import Run
+from ponder.training.run.watch import quieten
 from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
 
 MEASURED = {
@@ -105,7 +106,7 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
 
 def test_a_step_without_a_signal_changes_nothing(tmp_path: Path) -> None:
     own = recipe(tmp_path, "dapo", optimisation={"steps": 1})
-    wrong = rl.Run(own, tmp_path / "out", lambda asked: [Verdict(False) for _ in asked], False)
+    wrong = Run(own, tmp_path / "out", lambda asked: [Verdict(False) for _ in asked], False)
     wrong.train(progress=False)
     assert furthest(weights(TINY), weights(tmp_path / "out")) == 0
     (line,) = metrics(tmp_path / "out", "step")
@@ -188,7 +189,7 @@ def ponder_train(*arguments: object) -> list[str]:
 
 def quiet() -> dict[str, str]:
     rooms = os.pathsep.join(
-        str(Path(__file__).parents[2] / f) for f in ("server", "training", "clients")
+        str(Path(__file__).parents[3] / f) for f in ("server", "training", "clients")
     )
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": rooms}
 
@@ -261,7 +262,7 @@ def test_a_run_that_diverges_stops_before_it_spoils_the_weights(
 ) -> None:
     path, out = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo")), tmp_path / "out"
     # Six calls are good: the seventh is the second step's last update.
-    monkeypatch.setitem(rl.METHODS, "hbpo", poisoned(rl.METHODS["hbpo"], 6, gradient))
+    monkeypatch.setitem(METHOD_TABLE, "hbpo", poisoned(METHOD_TABLE["hbpo"], 6, gradient))
     assert command(Options(recipe=str(path), out=out, threads=1)) == 1
     error = capsys.readouterr().err
     assert said in error and "at update 4" in error and "smaller learning_rate" in error
@@ -368,8 +369,8 @@ import os, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from ponder.training.recipe import load_recipe
-from ponder.training.rl import Run
+from ponder.training.run.recipe import load_recipe
+from ponder.training.run.run import Run
 from ponder.tasks.workers import VerifierPool
 
 torch.set_num_threads(1)

@@ -16,13 +16,13 @@ from torch.nn.functional import cross_entropy
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.workers import VerifierPool
 
-from .base import Base
-from .coldstart.sft import SftResult, train_sft
+from ..base import Base
+from ..coldstart.sft import SftResult, train_sft
+from ..rollout.experience import Collector, Share
+from ..rollout.plans import Reader
+from ..rollout.rows import Row, collate, split_by_tokens, tree_mask
+from ..rollout.sampler import sample
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
-from .rollout.experience import Collector, Share
-from .rollout.plans import Reader
-from .rollout.rows import Row, collate, split_by_tokens, tree_mask
-from .rollout.sampler import sample
 
 LARGEST = 50_000_000
 """Parameters of the largest model that is tried: a step of more would take long itself."""

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder.training.recipe import RecipeError
-from ponder.training.runs import check_resumable, checkpoints, place_checkpoint
+from ponder.training.run.directory import check_resumable, checkpoints, place_checkpoint
+from ponder.training.run.recipe import RecipeError
 
 
 def run_in(directory: Path, *steps: int, keep: int = 2) -> Path:

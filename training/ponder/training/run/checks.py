@@ -9,7 +9,7 @@ from typing import Any
 
 from ponder.engine.tokenizer import HFTokenizer
 
-from .methods import BrpoConfig, HbpoConfig, MethodConfig
+from ..methods import BrpoConfig, HbpoConfig, MethodConfig
 from .recipe import PolicyRecipe, RecipeError
 
 # Trackers whose package has their name.

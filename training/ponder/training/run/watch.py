@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ponder.evaluation.bars import step_bar
 
-from .runs import write_whole
+from .directory import write_whole
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
