@@ -37,7 +37,6 @@ COMMANDS = {
         "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a "
         "clone of the repository, make train installs both",
     ),
-    "study": Command("ponder.training.study.command", "reproduce the papers' claims", TRAINER),
     "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),
 }
 

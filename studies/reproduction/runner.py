@@ -116,10 +116,10 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     import torch
 
     from ponder.tasks.workers import VerifierPool
+    from ponder.training.engines.trl import Diverged
+    from ponder.training.run.directory import checkpoints
+    from ponder.training.run.run import Run
 
-    from ..engines.trl import Diverged
-    from ..run.directory import checkpoints
-    from ..run.run import Run
     from .measure import Bench
 
     torch.set_num_threads(1)
@@ -156,7 +156,8 @@ def execute(run: Planned, results: Path, work: Path) -> None:
 
 def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
     """Natural mode at every saved checkpoint."""
-    from ..run.directory import checkpoints
+    from ponder.training.run.directory import checkpoints
+
     from .measure import Bench
 
     for path in checkpoints(out):

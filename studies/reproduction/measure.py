@@ -19,10 +19,9 @@ from ponder.tasks.problems import Problem, held_out
 from ponder.tasks.tiny import TINY_TASKS, TinyTask, Worked
 from ponder.thought.contract import Contract
 from ponder.thought.format import CompiledFormat, ThoughtFormat
-
-from ..coldstart.thoughts import HINT, write_thought
-from ..rollout import sampler
-from ..rollout.plans import Reader, Response, hinted, plain, truncated
+from ponder.training.coldstart.thoughts import HINT, write_thought
+from ponder.training.rollout import sampler
+from ponder.training.rollout.plans import Reader, Response, hinted, plain, truncated
 
 PROBLEMS = 210
 PROBLEM_SEED = 2

@@ -20,8 +20,7 @@ from typing import Any
 from ponder.tasks.problems import Problem, held_out
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import Verdict
-
-from ..run.recipe import PolicyRecipe
+from ponder.training.run.recipe import PolicyRecipe
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
@@ -87,9 +86,9 @@ def two_steps(method: str, base: Path, out: Path) -> tuple[str, list[float]]:
     """A hash of all sampled tokens, and numbers of the steps and of the weights they end with."""
     import torch
 
-    from ..rollout.experience import Experience
-    from ..run.directory import checkpoints
-    from ..run.run import Run
+    from ponder.training.rollout.experience import Experience
+    from ponder.training.run.directory import checkpoints
+    from ponder.training.run.run import Run
 
     sampled = hashlib.sha256()
 
@@ -116,9 +115,13 @@ def write_model(directory: Path) -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from ponder.thought.contract import Contract, tokenizer_sha256
-
-    from ..coldstart.thoughts import CLOSE_TEXT, HINT
-    from ..coldstart.tokenizer import THINK_END, THINK_START, TURN_END, train_tokenizer
+    from ponder.training.coldstart.thoughts import CLOSE_TEXT, HINT
+    from ponder.training.coldstart.tokenizer import (
+        THINK_END,
+        THINK_START,
+        TURN_END,
+        train_tokenizer,
+    )
 
     tokenizer = train_tokenizer([], 261, 512)
     end, turn_end, *digits = tokenizer.convert_tokens_to_ids([THINK_END, TURN_END, *"0123456789"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ponder.training.study.arms import (
+from studies.reproduction.arms import (
     ARMS,
     PROTOCOL_VERSION,
     Base,
@@ -17,8 +17,8 @@ from ponder.training.study.arms import (
     scored_runs,
     tuning_runs,
 )
-from ponder.training.study.behaviour import Behaviour
-from ponder.training.study.measure import GRID, HINTS
+from studies.reproduction.behaviour import Behaviour
+from studies.reproduction.measure import GRID, HINTS
 
 PROBLEMS = 70
 BEHAVIOUR = Behaviour({"grpo": "0" * 64}, {"grpo": [1.0, 2.0]})

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ponder.training.run.recipe import find_recipe
-from ponder.training.study.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+from studies.reproduction.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
 
 from . import fakes
 

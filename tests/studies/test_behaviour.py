@@ -17,8 +17,8 @@ from ponder.training.algorithms import hbpo
 from ponder.training.algorithms.kernel import Objective
 from ponder.training.algorithms.outcomes import Advantages
 from ponder.training.methods import METHODS, Method
-from ponder.training.study import behaviour
-from ponder.training.study.behaviour import Behaviour
+from studies.reproduction import behaviour
+from studies.reproduction.behaviour import Behaviour
 
 Steps = Callable[[str], Behaviour]
 

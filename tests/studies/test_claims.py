@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponder.training.study import arms
-from ponder.training.study.arms import Base, tuning_runs
-from ponder.training.study.claims import Arm, Claim, claims, pending, spearman
-from ponder.training.study.command import Options
-from ponder.training.study.command import run as command
-from ponder.training.study.report import write_report
+from studies.reproduction import arms
+from studies.reproduction.__main__ import main
+from studies.reproduction.arms import Base, tuning_runs
+from studies.reproduction.claims import Arm, Claim, claims, pending, spearman
+from studies.reproduction.report import write_report
 
 from . import fakes
 
@@ -30,7 +29,7 @@ def found() -> dict[str, Claim]:
 
 
 def test_all_claims_of_the_protocol_are_made(found: dict[str, Claim]) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert set(found) == listed
 
@@ -187,8 +186,8 @@ def test_a_run_that_fails_is_named(
     """The base is no model: the first trials cannot load it."""
     results = tmp_path / "results"
     fakes.write(results, [fakes.cold_start() | {"base_sha256": base.sha256}])
-    options = Options(base=base.path, results=results, work=tmp_path / "work", jobs=1)
-    assert command(options) == 1
+    places = {"base": base.path, "results": results, "work": tmp_path / "work", "jobs": 1}
+    assert main([f"--{name}={value}" for name, value in places.items()]) == 1
     said = capsys.readouterr().err
     assert f"{tuning_runs(base)[0].key} failed" in said and "resumes the others" in said
     started = (results / "started.jsonl").read_text().splitlines()
@@ -196,5 +195,5 @@ def test_a_run_that_fails_is_named(
 
 
 def test_a_missing_cold_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(Options(base=tmp_path, results=tmp_path, work=tmp_path)) == 2
+    assert main([f"--base={tmp_path}", f"--results={tmp_path}", f"--work={tmp_path}"]) == 2
     assert "ponder train tiny-sft" in capsys.readouterr().err

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ponder.training.study.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
-from ponder.training.study.behaviour import Behaviour
-from ponder.training.study.records import COLD_START, Record, Recorded, diverged, read_records
-from ponder.training.study.report import write_report
+from studies.reproduction.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
+from studies.reproduction.behaviour import Behaviour
+from studies.reproduction.records import COLD_START, Record, Recorded, diverged, read_records
+from studies.reproduction.report import write_report
 
 from . import fakes
 
@@ -65,7 +65,7 @@ def test_runs_that_the_plan_does_not_ask_for_are_listed_and_not_counted(tmp_path
 
 def test_the_records_of_protocol_3_are_read_as_they_stand() -> None:
     """They name their code by a hash of its files, and count with one another alone."""
-    results = Path(__file__).parents[3] / "docs" / "results"
+    results = Path(__file__).parents[2] / "docs" / "results"
     records = read_records(results)
     cold = next(record for record in records if record["kind"] == COLD_START)
     base = Base(results, cold["base_sha256"], Behaviour.recorded(cold))

@@ -16,12 +16,12 @@ import torch
 
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.workers import VerifierPool
+from ponder.training.algorithms.kernel import Rows, aggregate
+from ponder.training.methods import METHODS, BrpoConfig
+from ponder.training.rollout.experience import Collector, Share
+from ponder.training.rollout.rows import Row, collate, score, split_by_tokens
+from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
 
-from ..algorithms.kernel import Rows, aggregate
-from ..methods import METHODS, BrpoConfig
-from ..rollout.experience import Collector, Share
-from ..rollout.rows import Row, collate, score, split_by_tokens
-from ..run.recipe import PolicyRecipe, find_recipe, load_recipe
 from .measure import Bench
 
 STEPS = 12
