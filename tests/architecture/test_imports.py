@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "cage": "server/ponder/cage",
+    "experiment": "server/ponder/experiment",
     "thought": "server/ponder/thought",
     "engine": "server/ponder/engine",
     "protocol": "server/ponder/protocol",
@@ -31,6 +32,9 @@ FORBIDDEN = [
     ("cage", "ponder.tasks.problems"),
     ("cage", "ponder.server.verifier"),
     ("cage", "numpy"),
+    ("experiment", "ponder.thought.outcome"),
+    ("experiment", "pydantic"),
+    ("thought", "ponder.experiment.moments"),
     ("thought", "pydantic"),
     ("thought", "ponder.engine.scripted"),
     ("engine", "ponder.thought.budget"),
@@ -123,6 +127,10 @@ def test_the_thought_needs_the_standard_library_only() -> None:
 
 def test_the_cage_needs_the_standard_library_only() -> None:
     assert strangers(ROOT / ROOMS["cage"], ("ponder.cage",)) == []
+
+
+def test_the_experiment_needs_the_standard_library_only() -> None:
+    assert strangers(ROOT / ROOMS["experiment"], ("ponder.experiment",)) == []
 
 
 def test_algorithms_need_torch_only() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from ponder.engine.base import Engine, Sampling
+from ponder.experiment.holdout import Assignment
 from ponder.protocol.budget import read_ask
 from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
@@ -24,7 +25,6 @@ from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Limits
 from ponder.thought.controller import AnswerRules, Outcome, Thought, ThoughtDelta
 from ponder.thought.errors import NoAnswerProduced
-from ponder.thought.holdout import Assignment
 
 _SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them

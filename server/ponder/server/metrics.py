@@ -24,11 +24,11 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from ponder.experiment.holdout import Arm
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.controller import Outcome
 from ponder.thought.errors import AnswerDidNotFit
-from ponder.thought.holdout import Arm
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from ponder.server.store import Entry, Key, StateError, Store
-from ponder.thought.savings import Moments
+from ponder.experiment.moments import Moments
+from ponder.experiment.store import Entry, Key, StateError, Store
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ponder.server import ledger as ledger_module
-from ponder.server import store as store_module
-from ponder.server.ledger import Ledger
-from ponder.server.store import Entry, StateError, Store
-from ponder.thought.holdout import Arm, Assignment
-from ponder.thought.savings import Moments
+from ponder.experiment import ledger as ledger_module
+from ponder.experiment import store as store_module
+from ponder.experiment.holdout import Arm, Assignment
+from ponder.experiment.ledger import Ledger
+from ponder.experiment.moments import Moments
+from ponder.experiment.store import Entry, StateError, Store
 
 SETTINGS = '{"model": "tiny"}'
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.thought.holdout import Holdout
+from ponder.experiment.holdout import Holdout
 
 NAMES = [f"conversation {index}" for index in range(20_000)]
 

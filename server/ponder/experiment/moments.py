@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ponder.thought.holdout import Arm
+from ponder.experiment.holdout import Arm
 
 Z_95 = 1.959963984540054
 MIN_CONVERSATIONS = 200

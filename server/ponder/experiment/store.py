@@ -21,8 +21,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponder.thought.holdout import ARMS, Arm, Assignment
-from ponder.thought.savings import Moments
+from ponder.experiment.holdout import ARMS, Arm, Assignment
+from ponder.experiment.moments import Moments
 
 logger = logging.getLogger(__name__)
 

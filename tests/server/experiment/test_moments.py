@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.thought.savings import MIN_CONVERSATIONS, Moments, compare
+from ponder.experiment.moments import MIN_CONVERSATIONS, Moments, compare
 
 REPETITIONS = 2000
 Array = np.ndarray[Any, Any]
