@@ -24,7 +24,7 @@ Kind = Literal["tuning", "main", "ablation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class StudyArm:
     """A shipped recipe, what differs from it, and the seeds it is run with.
 
     `tuned` names the arm whose learning rate it takes: itself for the main arms, which are tuned.
@@ -42,29 +42,29 @@ class Arm:
         return "main" if self.tuned == self.name else "ablation"
 
 
-ARMS: tuple[Arm, ...] = (
-    Arm("grpo", "tiny-grpo", (0, 1, 2, 3, 4), "grpo"),
-    Arm("hbpo", "tiny-hbpo", (0, 1, 2, 3, 4), "hbpo"),
-    Arm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo"),
-    Arm("length-penalty", "tiny-length-penalty", (0, 1, 2), "length-penalty", {}, True),
-    Arm("dapo", "tiny-dapo", (0, 1, 2), "dapo"),
-    Arm("htpo", "tiny-htpo", (0, 1, 2), "htpo"),
-    Arm("hbpo-1-budget", "tiny-hbpo", (0,), "hbpo", {"budgets": (120,)}),
-    Arm("hbpo-2-budgets", "tiny-hbpo", (0,), "hbpo", {"budgets": (40, 200)}),
-    Arm(
+ARMS: tuple[StudyArm, ...] = (
+    StudyArm("grpo", "tiny-grpo", (0, 1, 2, 3, 4), "grpo"),
+    StudyArm("hbpo", "tiny-hbpo", (0, 1, 2, 3, 4), "hbpo"),
+    StudyArm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo"),
+    StudyArm("length-penalty", "tiny-length-penalty", (0, 1, 2), "length-penalty", {}, True),
+    StudyArm("dapo", "tiny-dapo", (0, 1, 2), "dapo"),
+    StudyArm("htpo", "tiny-htpo", (0, 1, 2), "htpo"),
+    StudyArm("hbpo-1-budget", "tiny-hbpo", (0,), "hbpo", {"budgets": (120,)}),
+    StudyArm("hbpo-2-budgets", "tiny-hbpo", (0,), "hbpo", {"budgets": (40, 200)}),
+    StudyArm(
         "hbpo-6-budgets",
         "tiny-hbpo",
         (0,),
         "hbpo",
         {"budgets": (40, 80, 120, 160, 200, 240), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
     ),
-    Arm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
-    Arm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"prior": "base"}),
-    Arm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"prior": "linear"}),
-    Arm("brpo-v1", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v1"}),
-    Arm("brpo-v2", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v2"}),
-    Arm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"variance_reduction": "none"}),
-    Arm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
+    StudyArm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
+    StudyArm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"prior": "base"}),
+    StudyArm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"prior": "linear"}),
+    StudyArm("brpo-v1", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v1"}),
+    StudyArm("brpo-v2", "tiny-brpo", (0,), "brpo", {"variance_reduction": "v2"}),
+    StudyArm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"variance_reduction": "none"}),
+    StudyArm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
 )
 
 
@@ -94,7 +94,7 @@ class Base:
 class Planned:
     """One run of the study; `key` names its record, and changes with base, recipe and code."""
 
-    arm: Arm
+    arm: StudyArm
     kind: Kind
     recipe: PolicyRecipe
     base: Base
@@ -136,7 +136,9 @@ def scored_runs(base: Base, rates: Mapping[str, float]) -> list[Planned]:
     ]
 
 
-def _recipe(arm: Arm, base: Base, rate: float, seed: int, steps: int | None = None) -> PolicyRecipe:
+def _recipe(
+    arm: StudyArm, base: Base, rate: float, seed: int, steps: int | None = None
+) -> PolicyRecipe:
     """The shipped recipe with what the arm and the run change; `steps` where it is cut short."""
     shipped = load_recipe(find_recipe(arm.recipe))
     assert isinstance(shipped, PolicyRecipe)

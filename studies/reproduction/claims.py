@@ -52,7 +52,7 @@ class Claim:
     note: str = ""
 
 
-class Arm:
+class MeasuredArm:
     """The finished runs of an arm (or the cold start), as arrays (S seeds, P problems)."""
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -95,10 +95,10 @@ class Arm:
         shares = [sum(s.get(n, 0.0) for n in names) for r in self.records for s in r["steps"]]
         return float(np.mean(shares))
 
-    def of_seeds(self, other: Arm) -> Arm:
+    def of_seeds(self, other: MeasuredArm) -> MeasuredArm:
         """The runs whose seeds `other` has, too: seed i is compared with seed i."""
         seeds = {record["seed"] for record in other.records}
-        return Arm([record for record in self.records if record["seed"] in seeds])
+        return MeasuredArm([record for record in self.records if record["seed"] in seeds])
 
     def _answers(self, record: Record, mode: str) -> Mapping[str, Any]:
         measured = record["measured"]
@@ -106,7 +106,9 @@ class Arm:
         return found
 
 
-def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> list[Claim]:
+def claims(
+    arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Sequence[int]
+) -> list[Claim]:
     """Every claim whose arms have finished runs of a common seed."""
     made = []
     for needed, make in _CLAIMS:
@@ -116,17 +118,17 @@ def claims(arms: Mapping[str, Arm], cold: Arm, difficulty: Sequence[int]) -> lis
     return made
 
 
-def hard_problems(cold: Arm) -> Indices:
+def hard_problems(cold: MeasuredArm) -> Indices:
     """The places of the problems that the cold start mostly fails."""
     return np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
 
 
-def pending(arms: Mapping[str, Arm]) -> list[str]:
+def pending(arms: Mapping[str, MeasuredArm]) -> list[str]:
     """Arms that a claim still waits for."""
     return sorted({name for needed, _ in _CLAIMS for name in needed if name not in arms})
 
 
-def same_seeds(one: Arm, other: Arm) -> tuple[Arm, Arm]:
+def same_seeds(one: MeasuredArm, other: MeasuredArm) -> tuple[MeasuredArm, MeasuredArm]:
     """Their runs of the seeds that both have."""
     return one.of_seeds(other), other.of_seeds(one)
 
@@ -135,7 +137,7 @@ def _claim(
     name: str,
     estimate: Estimate,
     target: float,
-    arm: Arm,
+    arm: MeasuredArm,
     *,
     unit: Unit = "points",
     lower_is_better: bool = False,
@@ -160,7 +162,7 @@ def _claim(
     )
 
 
-def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _hbpo(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats) -> list[Claim]:
     hbpo = arms["hbpo"]
     return [
         _fewer("hbpo_tokens", hbpo, cold, -60.6),
@@ -170,7 +172,9 @@ def _hbpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
     ]
 
 
-def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _hbpo_grpo(
+    arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats
+) -> list[Claim]:
     hbpo, grpo = same_seeds(arms["hbpo"], arms["grpo"])
     return [
         _fewer("hbpo_vs_grpo_tokens", hbpo, grpo, 0.0),
@@ -178,19 +182,19 @@ def _hbpo_grpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[C
     ]
 
 
-def _fewer(name: str, arm: Arm, other: Arm, target: float) -> Claim:
+def _fewer(name: str, arm: MeasuredArm, other: MeasuredArm, target: float) -> Claim:
     change = paired_bootstrap(arm.tokens(), other.tokens(), compare="change")
     return _claim(name, change, target, arm, unit="%", lower_is_better=True)
 
 
-def _no_loss(name: str, arm: Arm, other: Arm) -> Claim:
+def _no_loss(name: str, arm: MeasuredArm, other: MeasuredArm) -> Claim:
     estimate = paired_bootstrap(arm.accuracy(), other.accuracy())
     value, low, high = (100 * x for x in (estimate.mean, estimate.low, estimate.high))
     n = arm.accuracy().shape[1]
     return Claim(name, value, low, high, -1.0, low > -1, value >= -1, n, arm.seeds)
 
 
-def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _penalty(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats) -> list[Claim]:
     hbpo, penalty = same_seeds(arms["hbpo"], arms["length-penalty"])
     tokens_KSP = _frontier(penalty, cold, "tokens")
     correct_KSP = _frontier(penalty, cold, "correct")
@@ -211,7 +215,7 @@ def _penalty(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Cla
     return [_claim("hbpo_vs_length_penalty", estimate, 0.0, hbpo, note=note)]
 
 
-def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
+def _frontier(penalty: MeasuredArm, cold: MeasuredArm, what: str) -> Floats:
     """(checkpoints, S, P): the cold start, then every saved checkpoint."""
     natural = cold.accuracy() if what == "correct" else cold.tokens()
     points = [np.repeat(natural, penalty.seeds, axis=0)]
@@ -222,13 +226,15 @@ def _frontier(penalty: Arm, cold: Arm, what: str) -> Floats:
     return np.stack(points)
 
 
-def _budget_count(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _budget_count(
+    arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats
+) -> list[Claim]:
     four, one = same_seeds(arms["hbpo"], arms["hbpo-1-budget"])
     estimate = paired_bootstrap(four.accuracy(), one.accuracy())
     return [_claim("hbpo_budget_count", estimate, 0.0, one)]
 
 
-def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
+def _effort(hbpo: MeasuredArm, cold: MeasuredArm, difficulty: Floats) -> Claim:
     """The mean of the seeds' correlations: that of their mean length would gain by averaging."""
     tokens_SP, before_P = hbpo.tokens(), cold.tokens()[0]
 
@@ -253,7 +259,7 @@ def _effort(hbpo: Arm, cold: Arm, difficulty: Floats) -> Claim:
     return _claim("effort_correlation", estimate, 0.0, hbpo, unit="", note=note)
 
 
-def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
+def _hint_obeyed(hbpo: MeasuredArm, cold: MeasuredArm) -> Claim:
     high_SP, low_SP = hbpo.tokens("200"), hbpo.tokens("40")
     cold_high_P, cold_low_P = cold.tokens("200")[0], cold.tokens("40")[0]
 
@@ -267,7 +273,7 @@ def _hint_obeyed(hbpo: Arm, cold: Arm) -> Claim:
     return _claim("hbpo_hint_obeyed", estimate, 0.0, hbpo, unit="%", note=note)
 
 
-def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _brpo(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats) -> list[Claim]:
     brpo, grpo = same_seeds(arms["brpo"], arms["grpo"])
     ours, theirs = brpo.anytime(), grpo.anytime()
     at = [GRID.index(budget) for budget in TRAINED_BUDGETS]
@@ -289,7 +295,7 @@ def _brpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
     ]
 
 
-def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]:
+def _htpo(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Floats) -> list[Claim]:
     htpo, dapo = same_seeds(arms["htpo"], arms["dapo"])
     hard = hard_problems(cold)
     ours, theirs = htpo.accuracy()[:, hard], dapo.accuracy()[:, hard]
@@ -307,7 +313,8 @@ def _htpo(arms: Mapping[str, Arm], cold: Arm, difficulty: Floats) -> list[Claim]
 
 
 _CLAIMS: tuple[
-    tuple[tuple[str, ...], Callable[[Mapping[str, Arm], Arm, Floats], list[Claim]]], ...
+    tuple[tuple[str, ...], Callable[[Mapping[str, MeasuredArm], MeasuredArm, Floats], list[Claim]]],
+    ...,
 ] = (
     (("hbpo",), _hbpo),
     (("hbpo", "grpo"), _hbpo_grpo),

@@ -11,7 +11,7 @@ from ponder.evaluation.intervals import Estimate, mean, share
 from ponder.evaluation.plots import Curve, draw
 from ponder.evaluation.resampling import paired_bootstrap
 
-from .claims import Arm
+from .claims import MeasuredArm
 from .measure import GRID, NATURAL_SAMPLES, OTHER_SAMPLES
 from .records import COLD_START, Record
 
@@ -26,7 +26,9 @@ FIGURES = {
 """File stem → what it shows."""
 
 
-def draw_figures(directory: Path, main: Mapping[str, Arm], cold: Arm, cold_record: Record) -> None:
+def draw_figures(
+    directory: Path, main: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record
+) -> None:
     """PNG and SVG of every figure: the cold start beside the main arms."""
     shown = {COLD_START: cold, **main}
     draw(
@@ -87,13 +89,13 @@ def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimat
     return share(values_SP.mean(0).tolist(), values_SP.size * samples)
 
 
-def _gains(arm: Arm, cold: Arm) -> list[Estimate]:
+def _gains(arm: MeasuredArm, cold: MeasuredArm) -> list[Estimate]:
     """In points, at every budget of GRID."""
     pairs = zip(100 * arm.anytime(), 100 * cold.anytime(), strict=True)
     return [paired_bootstrap(ours_SP, theirs_SP, n=2000) for ours_SP, theirs_SP in pairs]
 
 
-def _training_curve(name: str, arm: Arm, what: str) -> Curve:
+def _training_curve(name: str, arm: MeasuredArm, what: str) -> Curve:
     """Mean over seeds, with the range of the seeds as its band."""
     by_step: dict[int, list[float]] = {}
     for record in arm.records:

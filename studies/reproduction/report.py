@@ -11,7 +11,7 @@ import numpy as np
 
 from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base
 from .behaviour import Behaviour
-from .claims import HARD_BELOW, Arm, Claim, claims, hard_problems, pending, same_seeds
+from .claims import HARD_BELOW, Claim, MeasuredArm, claims, hard_problems, pending, same_seeds
 from .figures import FIGURES, draw_figures
 from .records import COLD_START, Record, Recorded, diverged, read_records
 
@@ -36,9 +36,11 @@ def write_report(results: Path) -> str:
     recorded = Recorded.of(records, cold_record, base)
     scored = [r for r in recorded.counted() if r["kind"] != "tuning" and not diverged(r)]
     arms = {
-        arm.name: Arm(mine) for arm in ARMS if (mine := [r for r in scored if r["arm"] == arm.name])
+        arm.name: MeasuredArm(mine)
+        for arm in ARMS
+        if (mine := [r for r in scored if r["arm"] == arm.name])
     }
-    cold = Arm([cold_record])
+    cold = MeasuredArm([cold_record])
     made = claims(arms, cold, [p["difficulty"] for p in cold_record["problems"]])
     planned = sum(len(arm.seeds) for arm in ARMS)
     state = f"{len(scored)} of {planned} scored runs"
@@ -66,7 +68,11 @@ def write_report(results: Path) -> str:
 
 
 def _write_json(
-    path: Path, made: Sequence[Claim], arms: Mapping[str, Arm], state: str, waiting: list[str]
+    path: Path,
+    made: Sequence[Claim],
+    arms: Mapping[str, MeasuredArm],
+    state: str,
+    waiting: list[str],
 ) -> None:
     content = {
         "protocol": PROTOCOL_VERSION,
@@ -108,7 +114,7 @@ def _claims(made: Sequence[Claim]) -> list[str]:
     ]
 
 
-def _arms(arms: Mapping[str, Arm], cold: Arm, cold_record: Record) -> list[str]:
+def _arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record) -> list[str]:
     floor = float(np.mean(cold_record["floors"]))
     head = (
         "arm",
@@ -137,7 +143,7 @@ def _figures(room: str) -> list[str]:
     return [line for lines in shown for line in lines]
 
 
-def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
+def _hints(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
     head = ("arm", "none", "40", "80", "160", "200", "minimal")
     rows = [_hint_row(name, arm) for name, arm in {COLD_START: cold, **arms}.items()]
     return [
@@ -150,7 +156,7 @@ def _hints(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
     ]
 
 
-def _hard(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
+def _hard(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
     """pass@k of the arms that were sampled 32 times, and what HTPO has over DAPO as k grows."""
     hard, ks = hard_problems(cold), (1, 2, 4, 8, 16, 32)
     shown = {name: arm for name, arm in arms.items() if arm.samples() >= ks[-1]}
@@ -158,7 +164,7 @@ def _hard(arms: Mapping[str, Arm], cold: Arm) -> list[str]:
     def row(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
         return (name, *(f"{100 * value:{form}}" for value in values))
 
-    def passes(arm: Arm) -> list[float]:
+    def passes(arm: MeasuredArm) -> list[float]:
         return [float(arm.passes(k)[:, hard].mean()) for k in ks]
 
     rows = [row(name, passes(arm), ".1f") for name, arm in {COLD_START: cold, **shown}.items()]
@@ -222,7 +228,7 @@ def _earlier(recorded: Recorded) -> list[str]:
     return [title, "", *_table(head, rows), ""] if rows else []
 
 
-def _equal_tokens(main: Mapping[str, Arm]) -> list[str]:
+def _equal_tokens(main: Mapping[str, MeasuredArm]) -> list[str]:
     """Validations where no main arm has sampled more than the thriftiest has at its end."""
     records = [record for arm in main.values() for record in arm.records]
     if not records:
@@ -288,7 +294,7 @@ def _holds(it: bool) -> str:
     return "holds" if it else "does not hold"
 
 
-def _arm_row(name: str, arm: Arm, cold: Arm, floor: float) -> tuple[str, ...]:
+def _arm_row(name: str, arm: MeasuredArm, cold: MeasuredArm, floor: float) -> tuple[str, ...]:
     tokens = float(arm.tokens().mean())
     before = float(cold.tokens().mean())
     accuracy = [f"{100 * a:.1f}" for a in arm.accuracy().mean(1)]
@@ -302,7 +308,7 @@ def _arm_row(name: str, arm: Arm, cold: Arm, floor: float) -> tuple[str, ...]:
     )
 
 
-def _hint_row(name: str, arm: Arm) -> tuple[str, ...]:
+def _hint_row(name: str, arm: MeasuredArm) -> tuple[str, ...]:
     modes = ("natural", "40", "80", "160", "200", "efficient")
     cells = (f"{arm.tokens(m).mean():.0f}, {100 * arm.accuracy(m).mean():.1f} %" for m in modes)
     return (name, *cells)

@@ -11,21 +11,21 @@ import pytest
 from studies.reproduction import arms
 from studies.reproduction.__main__ import main
 from studies.reproduction.arms import Base, tuning_runs
-from studies.reproduction.claims import Arm, Claim, claims, pending, spearman
+from studies.reproduction.claims import Claim, MeasuredArm, claims, pending, spearman
 from studies.reproduction.report import write_report
 
 from . import fakes
 
 
-def arms_of(records: list[fakes.Record]) -> dict[str, Arm]:
+def arms_of(records: list[fakes.Record]) -> dict[str, MeasuredArm]:
     names = dict.fromkeys(r["arm"] for r in records)
-    return {name: Arm([r for r in records if r["arm"] == name]) for name in names}
+    return {name: MeasuredArm([r for r in records if r["arm"] == name]) for name in names}
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Claim]:
     arms = arms_of(fakes.scored())
-    return {c.id: c for c in claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)}
+    return {c.id: c for c in claims(arms, MeasuredArm([fakes.cold_start()]), fakes.LEVELS)}
 
 
 def test_all_claims_of_the_protocol_are_made(found: dict[str, Claim]) -> None:
@@ -55,7 +55,7 @@ def test_htpo_that_touched_nothing_is_uninformative() -> None:
     records = fakes.scored()
     for r in records:
         r["steps"] = [{"step": 1, "q_rise": 0.0005}]
-    made = claims(arms_of(records), Arm([fakes.cold_start()]), fakes.LEVELS)
+    made = claims(arms_of(records), MeasuredArm([fakes.cold_start()]), fakes.LEVELS)
     notes = {c.id: c.note for c in made}
     assert notes["htpo_hard"].endswith("uninformative")
     assert "0.050% of tokens in q-branches, 0.000% in masks" in notes["htpo_hard"]
@@ -63,7 +63,7 @@ def test_htpo_that_touched_nothing_is_uninformative() -> None:
 
 def test_claims_wait_for_their_arms() -> None:
     arms = {k: v for k, v in arms_of(fakes.scored()).items() if k in ("hbpo", "grpo")}
-    made = claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)
+    made = claims(arms, MeasuredArm([fakes.cold_start()]), fakes.LEVELS)
     assert {c.id.split("_")[0] for c in made} == {"hbpo", "effort"}
     assert pending(arms) == ["brpo", "dapo", "hbpo-1-budget", "htpo", "length-penalty"]
 
@@ -72,15 +72,15 @@ def test_seed_i_is_compared_with_seed_i() -> None:
     """What diverged in one arm is left out of the other."""
     missing = {("hbpo", 2), ("grpo", 3)}
     arms = arms_of([r for r in fakes.scored() if (r["arm"], r["seed"]) not in missing])
-    made = {c.id: c for c in claims(arms, Arm([fakes.cold_start()]), fakes.LEVELS)}
+    made = {c.id: c for c in claims(arms, MeasuredArm([fakes.cold_start()]), fakes.LEVELS)}
     assert made["hbpo_vs_grpo_tokens"].seeds == 3
     assert made["hbpo_tokens"].seeds == 4
     assert made["hbpo_vs_length_penalty"].seeds == 2  # of the penalty's three
     alone = {
-        name: Arm([r for r in arms[name].records if r["seed"] == seed])
+        name: MeasuredArm([r for r in arms[name].records if r["seed"] == seed])
         for name, seed in (("hbpo", 0), ("grpo", 1))
     }
-    ids = {c.id for c in claims(alone, Arm([fakes.cold_start()]), fakes.LEVELS)}
+    ids = {c.id for c in claims(alone, MeasuredArm([fakes.cold_start()]), fakes.LEVELS)}
     assert "hbpo_tokens" in ids and "hbpo_vs_grpo_tokens" not in ids
 
 
@@ -93,7 +93,9 @@ def test_the_frontier_is_the_best_at_as_many_tokens_or_fewer() -> None:
             level = {0: 0.8, 1: 0.1}.get(k, 0.1)
             point["tokens"] = [70.0 if k == 0 else 74.0] * fakes.PROBLEMS
             point["correct"] = [16 * level] * fakes.PROBLEMS
-    made = {c.id: c for c in claims(arms_of(records), Arm([fakes.cold_start()]), fakes.LEVELS)}
+    made = {
+        c.id: c for c in claims(arms_of(records), MeasuredArm([fakes.cold_start()]), fakes.LEVELS)
+    }
     assert abs(made["hbpo_vs_length_penalty"].value) < 5
 
 
