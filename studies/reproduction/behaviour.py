@@ -25,7 +25,8 @@ from ponder.training.run.recipe import PolicyRecipe
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
     "dapo": {"longest": 96, "generation_batches": 2},
-    "hbpo": {"longest": 96, "budgets": (24, 72)},
+    # On the hint, advantages that cancel leave rounding alone, which Adam makes steps of.
+    "hbpo": {"longest": 96, "budgets": (24, 72), "loss_on_hint": False, "count_hint": False},
     "length-penalty": {"longest": 96},
     "brpo": {"budgets": (24, 48, 72), "summaries": 2, "summary_tokens": 12},
     "htpo": {"longest": 96, "generation_batches": 2},
