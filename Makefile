@@ -55,6 +55,6 @@ train: ## install what training needs, then train RECIPE (without one: list them
 train-tiny: ## the cold start, then the runs of the reproduction that are still missing
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@test -f runs/tiny-sft/ponder.json || $(BIN)/ponder train tiny-sft --out runs/tiny-sft
-	@$(BIN)/ponder study --base runs/tiny-sft $(ARGS)
+	@$(BIN)/python -m studies.reproduction --base runs/tiny-sft $(ARGS)
 
 results: train-tiny ## the reproduction: docs/results, resumed run by run (16 core-hours in all)

@@ -34,8 +34,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ponder.client import AsyncPonder, PonderAPIError
 from ponder.server.settings import BUNDLED_MODEL
+from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
 from ponder.thought.contract import Contract
-from ponder.training.tasks.tiny import DIFFICULTIES, TINY_TASKS
 
 DEPLOY = Path(__file__).resolve().parent
 PAGE = DEPLOY.parent / "runs" / "demo.html"

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ponder.training.changes import models_in
-from ponder.training.recipe import PolicyRecipe, SftRecipe
-from ponder.training.shipped import shipped_recipes
+from ponder.training.run.changes import models_in
+from ponder.training.run.recipe import PolicyRecipe, SftRecipe
+from ponder.training.run.shipped import shipped_recipes
 
 HEAD = """# Recipes
 

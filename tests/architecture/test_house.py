@@ -16,7 +16,7 @@ LONGEST = 400
 
 
 def sources() -> list[Path]:
-    return [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    return [path for folder in (*FOLDERS, "studies") for path in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

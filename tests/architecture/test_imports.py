@@ -15,11 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "cage": "server/ponder/cage",
+    "experiment": "server/ponder/experiment",
     "thought": "server/ponder/thought",
     "engine": "server/ponder/engine",
     "checkpoint": "server/ponder/checkpoint",
     "protocol": "server/ponder/protocol",
     "server": "server/ponder/server",
+    "tasks": "training/ponder/tasks",
+    "evaluation": "training/ponder/evaluation",
     "training": "training/ponder/training",
     "training.algorithms": "training/ponder/training/algorithms",
     "client": "clients/ponder/client",
@@ -27,9 +30,12 @@ ROOMS = {
     "environment": "clients/ponder/environment",
 }
 FORBIDDEN = [
-    ("cage", "ponder.training.tasks.base"),
+    ("cage", "ponder.tasks.problems"),
     ("cage", "ponder.server.verifier"),
     ("cage", "numpy"),
+    ("experiment", "ponder.thought.outcome"),
+    ("experiment", "pydantic"),
+    ("thought", "ponder.experiment.moments"),
     ("thought", "pydantic"),
     ("thought", "ponder.engine.scripted"),
     ("engine", "ponder.thought.budget"),
@@ -39,9 +45,17 @@ FORBIDDEN = [
     ("checkpoint", "pydantic"),
     ("protocol", "ponder.server.app"),
     ("protocol", "ponder.engine.tokenizer"),
-    ("server", "ponder.training.sft"),
+    ("server", "ponder.training.coldstart.sft"),
     ("server", "ponder.client.client"),
     ("server", "torch"),
+    ("server", "ponder.tasks.tiny"),
+    ("tasks", "ponder.training.run.recipe"),
+    ("tasks", "torch"),
+    ("server", "ponder.evaluation.evaluate"),
+    ("evaluation", "ponder.training.run.recipe"),
+    ("evaluation", "ponder.server.app"),
+    ("evaluation", "torch"),
+    ("training", "studies.reproduction.arms"),
     ("training", "ponder.server.app"),
     ("training", "ponder.protocol.request"),
     ("training", "fastapi"),
@@ -64,7 +78,7 @@ FORBIDDEN = [
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What import-linter says of a copy of the house with a stranger in every room."""
     copy = tmp_path_factory.mktemp("house")
-    for folder in ("server", "training", "clients"):
+    for folder in ("server", "training", "clients", "studies"):
         only_sources = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.json")
         shutil.copytree(ROOT / folder, copy / folder, ignore=only_sources)
     for room, place in ROOMS.items():
@@ -117,6 +131,10 @@ def test_the_thought_needs_the_standard_library_only() -> None:
 
 def test_the_cage_needs_the_standard_library_only() -> None:
     assert strangers(ROOT / ROOMS["cage"], ("ponder.cage",)) == []
+
+
+def test_the_experiment_needs_the_standard_library_only() -> None:
+    assert strangers(ROOT / ROOMS["experiment"], ("ponder.experiment",)) == []
 
 
 def test_algorithms_need_torch_only() -> None:

@@ -15,8 +15,8 @@ from statistics import fmean
 
 import openai
 
-from ponder.training.tasks.smalltalk import words
-from ponder.training.tasks.verify import same_number
+from ponder.tasks.verify import same_number
+from ponder.training.coldstart.smalltalk import words
 
 from .errors import ended
 from .scenario import BUNDLED, MODEL_NAME

@@ -33,7 +33,7 @@ _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 _BARE = """
 import sys
 from ponder.cli.main import main
-from ponder.server.ledger import Ledger
+from ponder.experiment.ledger import Ledger
 from ponder.server.metrics import Metrics
 Metrics.completed = Ledger.record = lambda *_: None
 sys.exit(main())

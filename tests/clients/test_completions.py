@@ -114,9 +114,9 @@ def test_a_shell_that_is_not_known_is_named(capsys: pytest.CaptureFixture[str]) 
 def test_a_command_that_is_not_installed_is_completed_without_options(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ponder.training.commands.study", None)
+    monkeypatch.setitem(sys.modules, "ponder.training.command", None)
     assert main(["completions", "bash"]) == 0
     out, err = capsys.readouterr()
-    assert "the options of study need" in err
+    assert "the options of train need" in err
     assert "pip install 'ponder[train]'" in err
-    assert " study " in out
+    assert " train " in out

@@ -19,10 +19,10 @@ import report
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ponder.experiment.moments import Moments
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.contract import Contract
-from ponder.thought.savings import Moments
 
 
 def arm(conversations: int, mean: float, spread: float) -> Moments:

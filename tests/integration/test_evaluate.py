@@ -15,10 +15,10 @@ import httpx
 import psutil
 import pytest
 
+from ponder.evaluation.command import Options, run
+from ponder.evaluation.protocol import Ask
+from ponder.evaluation.responders.http import HttpResponder
 from ponder.server.settings import BUNDLED_MODEL
-from ponder.training.commands.evaluate import Options, run
-from ponder.training.responders.base import Ask
-from ponder.training.responders.http import HttpResponder
 
 from .conftest import ServerProcess
 

@@ -15,10 +15,10 @@ import openai
 import pytest
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.experiment.holdout import Arm, Holdout
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger, report
 from ponder.server.settings import Settings
-from ponder.thought.holdout import Arm, Holdout
 
 from .conftest import ServerProcess, start_server
 

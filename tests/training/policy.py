@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from ponder.training.recipe import PolicyRecipe, load_recipe
-from ponder.training.rl import Run
-from ponder.training.tasks.workers import VerifierPool
+from ponder.tasks.workers import VerifierPool
+from ponder.training.run.recipe import PolicyRecipe, load_recipe
+from ponder.training.run.run import Run
 
 TINY = Path(__file__).parents[2] / "server" / "ponder" / "models" / "tiny"
 

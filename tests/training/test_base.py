@@ -10,7 +10,7 @@ import pytest
 from ponder.thought.contract import Contract, ContractError, tokenizer_sha256
 from ponder.thought.format import ThoughtFormat, recognise
 from ponder.training.base import Base
-from ponder.training.recipe import RecipeError
+from ponder.training.run.recipe import RecipeError
 from training.policy import TINY, recipe
 
 

@@ -30,14 +30,13 @@ COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
     "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
     "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
-    "train": Command("ponder.training.commands.train", "train a checkpoint from a recipe", TRAINER),
+    "train": Command("ponder.training.command", "train a checkpoint from a recipe", TRAINER),
     "eval": Command(
-        "ponder.training.commands.evaluate",
+        "ponder.evaluation.command",
         "accuracy and tokens per budget",
         "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a "
         "clone of the repository, make train installs both",
     ),
-    "study": Command("ponder.training.commands.study", "reproduce the papers' claims", TRAINER),
     "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),
 }
 

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from ponder.experiment.holdout import Arm
+from ponder.experiment.moments import Comparison, Estimate, Moments, Status, compare
 from ponder.protocol.request import Strict
-from ponder.thought.holdout import Arm
-from ponder.thought.savings import Comparison, Estimate, Moments, Status, compare
 
 Score = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ponder.engine.base import EngineError
+from ponder.experiment.store import StateError
 from ponder.protocol.body import read_body
 from ponder.protocol.errors import (
     ApiError,
@@ -34,7 +35,6 @@ from ponder.server.gate import Place
 from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
-from ponder.server.store import StateError
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 from ponder.thought.errors import ThoughtError
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from ponder.engine.base import Engine, Sampling
+from ponder.experiment.holdout import Assignment
 from ponder.protocol.budget import read_ask
 from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.request import ChatCompletionRequest
@@ -24,7 +25,6 @@ from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits
 from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
-from ponder.thought.holdout import Assignment
 from ponder.thought.outcome import Outcome
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Event, Thought

@@ -24,10 +24,10 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from ponder.experiment.holdout import Arm
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit
-from ponder.thought.holdout import Arm
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)

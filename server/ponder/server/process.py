@@ -21,6 +21,7 @@ from ponder.engine.failure import explain
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.engine.warmup import WarmupError, warm_up
 from ponder.engine.weights import WeightsError, check_weights
+from ponder.experiment.store import StateError
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.listener import Listener
@@ -30,7 +31,6 @@ from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
-from ponder.server.store import StateError
 from ponder.server.traces import Traces, TracesError
 from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError

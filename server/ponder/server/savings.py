@@ -15,17 +15,15 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from ponder.experiment.holdout import Holdout
+from ponder.experiment.ledger import Ledger
+from ponder.experiment.measures import COSTS, SIGNALS
+from ponder.experiment.moments import Moments
+from ponder.experiment.store import Entry
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.server.completion import Completion
-from ponder.server.ledger import Ledger
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
-from ponder.server.store import Entry
-from ponder.thought.holdout import Holdout
-from ponder.thought.savings import Moments
-
-SIGNALS = ("feedback", "verifier", "forced", "empty")
-"""Measures of quality: of the first two more is better, of the others less."""
 
 _SUMS = (
     ("squares", "Sum of squares, by conversation"),
@@ -125,8 +123,8 @@ class SavingsCollector(Collector):
             "Requests whose savings wait to be written to the state file",
             self._ledger.pending,
         )
-        yield from self._family("tokens", "Tokens of requests", ("tokens",))
-        yield from self._family("seconds", "Seconds of requests", ("seconds",))
+        for cost in COSTS:
+            yield from self._family(cost, f"{cost.capitalize()} of requests", (cost,))
         yield from self._family("quality", "Quality of answers", SIGNALS, ["signal"])
 
     def _family(

@@ -12,6 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from ponder.engine.base import Engine, EngineDeadError
+from ponder.experiment.holdout import ARMS
+from ponder.experiment.ledger import Ledger
+from ponder.experiment.store import FEEDBACK_DAYS, Entry, StateError
 from ponder.protocol.body import read_body
 from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
 from ponder.protocol.conversation import read_conversation
@@ -21,19 +24,16 @@ from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server import logs
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
-from ponder.server.ledger import Ledger
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
 from ponder.server.reply import StreamedReply, WholeReply
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
-from ponder.server.store import FEEDBACK_DAYS, Entry, StateError
 from ponder.server.traces import PROPAGATED, RequestSpan, Traces
 from ponder.server.verifier import Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
-from ponder.thought.holdout import ARMS
 from ponder.thought.outcome import ThoughtDelta
 
 logger = logging.getLogger(__name__)

@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from ponder.training import rl
+from ponder.tasks.problems import Problem
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.workers import Verdict
 from ponder.training.base import Base
 from ponder.training.engines.trl import BudgetTrainer, GRPOConfig, GRPOTrainer
 from ponder.training.methods import BrpoConfig
-from ponder.training.recipe import PolicyRecipe
 from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row, collate, score, split_by_tokens, unpack
 from ponder.training.rollout.sampler import sample, uniforms
-from ponder.training.tasks.base import Problem
-from ponder.training.tasks.tiny import TINY_TASKS
-from ponder.training.tasks.workers import Verdict
+from ponder.training.run.recipe import PolicyRecipe
+from ponder.training.run.run import Run
 
 Figures = dict[str, float]
 
@@ -97,7 +97,7 @@ def recipe(options: argparse.Namespace) -> PolicyRecipe:
 
 def ours(options: argparse.Namespace) -> Figures:
     """Steps of a run of ours; the same on every process under torchrun."""
-    run = rl.Run(recipe(options), options.folder / "ours", judge, resume=False)
+    run = Run(recipe(options), options.folder / "ours", judge, resume=False)
     trainer: BudgetTrainer = run._trainer
     run._reader.tokenizer.eos_token_ids = NEVER
     # Nothing ends by itself: half of a response is read as its thought, half as its answer.

@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.experiment import moments as estimator
+from ponder.experiment.store import StateError
 from ponder.server import service
 from ponder.server.model import ServedModel
 from ponder.server.savings import open_ledger
 from ponder.server.settings import Settings
-from ponder.server.store import StateError
-from ponder.thought import savings as estimator
 from waiting import wait_until
 
 from .conftest import Running, Serve

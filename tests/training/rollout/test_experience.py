@@ -9,6 +9,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from ponder.tasks.problems import Problem
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.workers import Verdict
 from ponder.training.algorithms import brpo, hbpo
 from ponder.training.algorithms.outcomes import AnytimeOutcomes, Outcomes
 from ponder.training.methods import BrpoConfig, HbpoConfig, MethodConfig
@@ -16,9 +19,6 @@ from ponder.training.rollout.drive import Sampler
 from ponder.training.rollout.experience import Collector, Experience, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row
-from ponder.training.tasks.base import Problem
-from ponder.training.tasks.tiny import TINY_TASKS
-from ponder.training.tasks.workers import Verdict
 
 CONFIG: TypeAdapter[Any] = TypeAdapter(MethodConfig)
 HBPO = {"method": "hbpo", "longest": 64, "budgets": [8, 16], "group_size": 4}

@@ -12,9 +12,9 @@ import torch
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.scripted import ByteVocabulary
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.tasks.problems import Problem
 from ponder.thought.format import CompiledFormat, ThoughtFormat
 from ponder.training.rollout.plans import Cut, Prompt, Reader, hinted, plain, truncated
-from ponder.training.tasks.base import Problem
 
 VOCABULARY = ByteVocabulary()
 EOS, END = VOCABULARY.EOS, VOCABULARY.END_THINK

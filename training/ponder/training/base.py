@@ -12,7 +12,7 @@ from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
 from .methods import BrpoConfig, HbpoConfig
-from .recipe import PolicyRecipe, RecipeError, recipe_sha256
+from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 
 @dataclass(frozen=True)

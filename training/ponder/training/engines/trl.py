@@ -27,7 +27,7 @@ from ..rollout.drive import Sampler
 from ..rollout.experience import COUNTS, Collector, Experience, Share
 from ..rollout.rows import collate, score, split_by_tokens
 from ..rollout.sampler import sample
-from ..runs import CHECKPOINTS, checkpoints
+from ..run.directory import CHECKPOINTS, checkpoints
 
 with warnings.catch_warnings():
     # TRL supports colocated rollouts with some releases of vLLM only, and says so at import.

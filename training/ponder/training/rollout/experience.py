@@ -8,11 +8,12 @@ from statistics import fmean
 
 import torch
 
+from ponder.tasks.draws import Source
+from ponder.tasks.problems import Problem, Task
+from ponder.tasks.workers import Verdict
+
 from ..algorithms.outcomes import Advantages, AnytimeOutcomes, Outcomes
 from ..methods import METHODS, BrpoConfig, HbpoConfig, MethodConfig
-from ..tasks.base import Problem, Task
-from ..tasks.draws import Source
-from ..tasks.workers import Verdict
 from .drive import Sampler
 from .plans import Prompt, Reader, Response, Truncated, hinted, plain, truncated
 from .rows import Chunk, Row

@@ -14,9 +14,9 @@ import torch
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.checkpoint import Prompt as PlannedPrompt
 from ponder.engine.base import Sampling
+from ponder.tasks.problems import Problem
 from ponder.thought.budget import Ask, Limits, resolve
 
-from ..tasks.base import Problem
 from .drive import Life, Sampler, advance
 from .sampler import uniforms
 

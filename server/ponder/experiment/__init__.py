@@ -1,0 +1,1 @@
+"""The experiment behind the savings: who is held out, what is kept, what it shows."""

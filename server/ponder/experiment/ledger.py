@@ -1,0 +1,200 @@
+"""What every conversation cost and was worth, from the event loop to the state file and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from ponder.experiment.moments import Moments
+from ponder.experiment.store import Entry, Key, StateError, Store
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BATCH_SECONDS = 0.2
+RETRY_SECONDS = 1.0  # after a failure; until then everything that needs the file fails at once
+CLOSING_SECONDS = 5.0  # how long the last batch is tried
+MAX_PENDING = 50_000
+"""Entries that wait for a file that cannot be written, at some 0.7 KB each."""
+
+
+class Ledger:
+    """Entries go in from the event loop and are written by a thread of its own, in batches.
+
+    One set of `settings` is one experiment: where they change, the sums start again from nothing,
+    because costs under two policies have no mean that means something. A batch that cannot be
+    written is kept and tried again; beyond `MAX_PENDING` entries new ones are lost. `totals` are
+    those of the last `refresh`, `failures` counts uses of the file that failed, and `lost` the
+    entries that were never written.
+    """
+
+    def __init__(self, path: Path, settings: str) -> None:
+        self._path = path
+        self._pending: deque[Entry] = deque()
+        self._batch: list[Entry] = []  # the thread's: taken from there, and not written yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed: sqlite3.Error | StateError | None = None
+        self._retry_at = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self.failures = 0
+        self.lost = 0
+        self.totals: Mapping[Key, Moments] = {}
+        try:
+            self._store = self._thread.submit(Store, path, settings).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    @property
+    def experiment(self) -> str:
+        return self._store.experiment
+
+    @property
+    def started_at(self) -> float:
+        """When the experiment began, in seconds since 1970."""
+        return self._store.started_at
+
+    @property
+    def pending(self) -> int:
+        """Entries that are not written yet."""
+        return len(self._batch) + len(self._pending)
+
+    def record(self, entry: Entry) -> None:
+        """Write it soon. Never waits; call it from the event loop."""
+        if self.pending >= MAX_PENDING:
+            if not self.lost:
+                logger.error(
+                    "%d requests wait for the state file %s: the savings of further ones are lost",
+                    MAX_PENDING,
+                    self._path,
+                )
+            self.lost += 1
+            return
+        self._pending.append(entry)
+        self._write_in(BATCH_SECONDS)
+
+    async def refresh(self) -> Mapping[Key, Moments]:
+        """Every entry of every process that was written, and ours.
+
+        Raises `StateError`, with `totals` renewed by what was written, if that can be read.
+        """
+        return await self._in_thread(self._refresh)
+
+    async def rate(self, response: str, score: float) -> bool:
+        """Give a response its score, replacing an earlier one; False for one that is not known.
+
+        Raises `StateError`.
+        """
+
+        def write_and_rate() -> bool:
+            self._write()  # it may wait to be known
+            return self._store.rate(response, score)
+
+        return await self._in_thread(write_and_rate)
+
+    def close(self) -> None:
+        """Write what is left. Nothing can be recorded afterwards."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._thread.submit(self._write_last).result()
+        self._thread.submit(self._store.close).result()
+        self._thread.shutdown()
+
+    # -- in the thread -----------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """All that is pending, or nothing of it. Raises what the last try met until the next."""
+        if self._failed is not None and time.monotonic() < self._retry_at:
+            raise self._failed
+        while self._pending:
+            self._batch.append(self._pending.popleft())
+        if not self._batch and self._failed is None:
+            return
+        try:
+            self._store.write(self._batch)
+        except (sqlite3.Error, StateError) as error:
+            if self._failed is None:
+                logger.exception(
+                    "the savings of %d requests could not be written: they are tried again",
+                    len(self._batch),
+                )
+            self.failures += 1
+            self._failed = error
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            raise
+        if self._failed is not None:
+            logger.warning("the state file can be written again: %d requests were", self.pending)
+            self._failed = None
+        self._batch.clear()
+
+    def _refresh(self) -> Mapping[Key, Moments]:
+        failed: sqlite3.Error | StateError | None = None
+        try:
+            self._write()
+        except (sqlite3.Error, StateError) as error:
+            failed = error
+        self.totals = self._store.totals()
+        if failed is not None:
+            raise failed
+        return self.totals
+
+    def _write_last(self) -> None:
+        until = time.monotonic() + CLOSING_SECONDS
+        while True:
+            try:
+                return self._write()
+            except (sqlite3.Error, StateError):
+                if time.monotonic() > until:
+                    self.lost += self.pending
+                    logger.error("the savings of %d requests are lost", self.pending)
+                    return None
+                time.sleep(min(0.1, RETRY_SECONDS))
+
+    # -- in the event loop -------------------------------------------------------------------
+
+    def _write_in(self, seconds: float) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._write_soon, loop)
+
+    def _write_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+
+        def write() -> None:
+            try:
+                self._write()
+            except (sqlite3.Error, StateError):  # it was logged
+                loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
+
+        self._thread.submit(write)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            if error is not self._failed:
+                self.failures += 1
+            raise StateError(
+                f"cannot use the state in {self._path} ({error}): {_remedy(error)}"
+            ) from error
+
+
+def _remedy(error: sqlite3.Error) -> str:
+    match getattr(error, "sqlite_errorcode", None):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another process holds it; try again in a moment"
+        case sqlite3.SQLITE_FULL:
+            return "make room on its disk; until then nothing is lost but ratings"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return (
+                "it is damaged; put a copy of it back in its place, or stop all servers, move it "
+                "away and start the savings anew"
+            )
+    return "mend the file, or restart with another --state"

@@ -1,0 +1,1 @@
+"""Reproductions: outside the wheel, they use Ponder as anybody's program would."""

@@ -1,0 +1,152 @@
+"""What the study runs: a table of arms, and the plan of runs that follows from it.
+
+docs/protocol.md says why; a change here is a new version of the protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
+
+from .behaviour import Behaviour, behaviour
+
+PROTOCOL_VERSION = 3
+LEARNING_RATES = (1e-5, 3e-5, 1e-4)
+TUNING_SEED = 100
+TUNING_STEPS = 40
+
+Kind = Literal["tuning", "main", "ablation"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyArm:
+    """A shipped recipe, what differs from it, and the seeds it is run with.
+
+    The protocol cuts without grace, as the papers do.
+
+    `tuned` names the arm whose learning rate it takes: itself for the main arms, which are tuned.
+    """
+
+    name: str
+    recipe: str
+    seeds: tuple[int, ...]
+    tuned: str
+    method: Mapping[str, Any] = field(default_factory=dict)
+    keep_checkpoints: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        return "main" if self.tuned == self.name else "ablation"
+
+
+ARMS: tuple[StudyArm, ...] = (
+    StudyArm("grpo", "tiny-grpo", (0, 1, 2, 3, 4), "grpo"),
+    StudyArm("hbpo", "tiny-hbpo", (0, 1, 2, 3, 4), "hbpo"),
+    StudyArm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo", {"grace": 0}),
+    StudyArm("length-penalty", "tiny-length-penalty", (0, 1, 2), "length-penalty", {}, True),
+    StudyArm("dapo", "tiny-dapo", (0, 1, 2), "dapo"),
+    StudyArm("htpo", "tiny-htpo", (0, 1, 2), "htpo"),
+    StudyArm("hbpo-1-budget", "tiny-hbpo", (0,), "hbpo", {"budgets": (120,)}),
+    StudyArm("hbpo-2-budgets", "tiny-hbpo", (0,), "hbpo", {"budgets": (40, 200)}),
+    StudyArm(
+        "hbpo-6-budgets",
+        "tiny-hbpo",
+        (0,),
+        "hbpo",
+        {"budgets": (40, 80, 120, 160, 200, 240), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
+    ),
+    StudyArm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
+    StudyArm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "base"}),
+    StudyArm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "linear"}),
+    StudyArm("brpo-v1", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v1"}),
+    StudyArm("brpo-v2", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v2"}),
+    StudyArm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "none"}),
+    StudyArm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every run starts from: a checkpoint, where it lies, what it is, and the code."""
+
+    path: Path
+    sha256: str
+    behaviour: Behaviour
+
+    @classmethod
+    def at(cls, path: Path) -> Base:
+        """Raises `OSError` where there are no weights."""
+        digest = hashlib.sha256()
+        for name in ("model.safetensors", "tokenizer.json", "ponder.json"):
+            digest.update((path / name).read_bytes())
+        return cls(path, digest.hexdigest(), behaviour())
+
+    def made(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is of these weights and of code that does the same."""
+        of_same_weights = record["base_sha256"] == self.sha256
+        return of_same_weights and Behaviour.recorded(record).alike(self.behaviour)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of the study; `key` names its record, and changes with base, recipe and code."""
+
+    arm: StudyArm
+    kind: Kind
+    recipe: PolicyRecipe
+    base: Base
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the recipe, in which the base stands with what it is, not where it lies."""
+        return recipe_sha256(self.recipe.model_copy(update={"base": self.base.sha256}))
+
+    @property
+    def label(self) -> str:
+        rate = f"-lr{self.recipe.optimisation.learning_rate:g}" if self.kind == "tuning" else ""
+        return f"{self.kind}-{self.arm.name}{rate}-s{self.recipe.seed}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.label}-{self.sha256[:8]}-{self.base.behaviour.label}"
+
+
+def tuning_runs(base: Base) -> list[Planned]:
+    """The same number of trials for every main arm: one per learning rate, one seed."""
+    return [
+        Planned(arm, "tuning", _recipe(arm, base, rate, TUNING_SEED, TUNING_STEPS), base)
+        for rate in LEARNING_RATES
+        for arm in ARMS
+        if arm.kind == "main"
+    ]
+
+
+def scored_runs(base: Base, rates: Mapping[str, float]) -> list[Planned]:
+    """Main arms first, seed by seed, then the ablations; `rates` are the tuned learning rates."""
+    seeds = sorted({seed for arm in ARMS for seed in arm.seeds})
+    return [
+        Planned(arm, arm.kind, _recipe(arm, base, rates[arm.tuned], seed), base)
+        for kind in ("main", "ablation")
+        for seed in seeds
+        for arm in ARMS
+        if arm.kind == kind and seed in arm.seeds and arm.tuned in rates
+    ]
+
+
+def _recipe(
+    arm: StudyArm, base: Base, rate: float, seed: int, steps: int | None = None
+) -> PolicyRecipe:
+    """The shipped recipe with what the arm and the run change; `steps` where it is cut short."""
+    shipped = load_recipe(find_recipe(arm.recipe))
+    assert isinstance(shipped, PolicyRecipe)
+    said = shipped.model_dump(exclude_unset=True)
+    said |= {"seed": seed, "base": str(base.path), "method": {**said["method"], **arm.method}}
+    said["optimisation"] |= {"learning_rate": rate} | ({"steps": steps} if steps else {})
+    if arm.keep_checkpoints:
+        said["checkpoints"]["keep"] = said["optimisation"]["steps"]
+    return PolicyRecipe.model_validate(said)

@@ -1,0 +1,240 @@
+"""Runs what the plan still lacks, several at a time, and keeps a record of each run.
+
+RESULTS/started.jsonl     a line per run that was ever started
+RESULTS/runs/KEY.json     the record of a finished run: recipe, curve, measurements
+WORK/KEY/                 the run itself, from which a killed one resumes
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .arms import PROTOCOL_VERSION, Base, Planned
+from .records import COLD_START, Record, Recorded, read_records
+
+
+class StudyError(Exception):
+    """A run failed; the message names it."""
+
+
+class Study:
+    """The study on one cold start; what is recorded under `results` is never run again.
+
+    A run that diverges is a result and recorded as one. Raises `OSError` where `base` holds no
+    checkpoint.
+    """
+
+    def __init__(self, base: Path, results: Path, work: Path) -> None:
+        self._base = Base.at(base)
+        self._results = results
+        self._work = work
+        (results / "runs").mkdir(parents=True, exist_ok=True)
+
+    def missing(self) -> list[Planned]:
+        """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
+        return self._recorded().missing()
+
+    def of_other_code(self) -> int:
+        """Records that do not count: runs on this base, made by code that has changed since."""
+        records = read_records(self._results)
+        return sum(
+            r["base_sha256"] == self._base.sha256 and not self._base.made(r) for r in records
+        )
+
+    def execute(self, jobs: int) -> None:
+        """Run what is missing until nothing is; an interrupt leaves what is running resumable.
+
+        Raises `StudyError` once a run fails, after those that run beside it have ended.
+        """
+        if self._cold() is None:
+            _measure_cold_start(self._base, self._results)
+        recorded = self._recorded()
+        context = multiprocessing.get_context("spawn")
+        with (
+            tqdm(
+                total=recorded.total(),
+                initial=len(recorded.counted()),
+                desc="study",
+                unit="run",
+            ) as bar,
+            ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool,
+        ):
+            while todo := self.missing():
+                # Tuning is over for all arms before the first scored run starts.
+                batch = [run for run in todo if run.kind == todo[0].kind]
+                futures = {
+                    pool.submit(execute, run, self._results, self._work): run for run in batch
+                }
+                for future in as_completed(futures):
+                    if error := future.exception():
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise StudyError(f"{futures[future].key} failed: {error!r}") from error
+                    bar.set_postfix_str(futures[future].label)
+                    bar.update(len(self._recorded().counted()) - bar.n)
+
+    def _recorded(self) -> Recorded:
+        cold = self._cold()
+        assert cold is not None
+        return Recorded.of(read_records(self._results), cold, self._base)
+
+    def _cold(self) -> Record | None:
+        """The measurement of the base itself."""
+        records = read_records(self._results)
+        return next((r for r in records if r["kind"] == COLD_START and self._base.made(r)), None)
+
+
+def cold_key(base: Base) -> str:
+    return f"{COLD_START}-{base.sha256[:8]}-{base.behaviour.label}"
+
+
+def _start_worker() -> None:
+    """Load the code at once: what is edited later is not what runs here.
+
+    Ctrl-C reaches the workers too: a run is resumed from its checkpoint.
+    """
+    for name in ("ponder.training.run.run", f"{__package__}.measure"):
+        import_module(name)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def execute(run: Planned, results: Path, work: Path) -> None:
+    """Train (or resume), measure and record one run, on one thread."""
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+
+    from ponder.tasks.workers import VerifierPool
+    from ponder.training.engines.trl import Diverged
+    from ponder.training.run.directory import checkpoints
+    from ponder.training.run.run import Run
+
+    from .measure import Bench
+
+    torch.set_num_threads(1)
+    out = work / run.key
+    if not out.exists():
+        _append(results / "started.jsonl", {**_identity(run), "started": _now()})
+    failure = {}
+    try:
+        with VerifierPool() as pool:
+            Run(run.recipe, out, pool.judge, resume=True).train(progress=False)
+    except Diverged as error:
+        failure = {"diverged": str(error)}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    recipe = run.recipe.model_copy(update={"base": run.base.path.name})
+    record: dict[str, Any] = {
+        **_identity(run),
+        **failure,
+        "recipe": json.loads(recipe.model_dump_json()),
+        "machine": _machine(),
+        "finished": _now(),
+        "steps": [_rounded(line) for line in lines if line["kind"] == "step"],
+        "validations": [_rounded(line) for line in lines if line["kind"] == "validation"],
+    }
+    if run.kind != "tuning" and not failure:
+        samples = 32 if run.recipe.method.method in ("dapo", "htpo") else 16
+        # Not the exported weights: bfloat16 would round a part of a small rate's training away.
+        last = checkpoints(out)[-1]
+        record["measured"] = Bench(last, run.base.path).everything(samples).as_json()
+        if run.arm.keep_checkpoints:
+            updates = run.recipe.optimisation.updates
+            record["frontier"] = list(_frontier(out, run.base.path, updates))
+    _write(results / "runs" / f"{run.key}.json", record)
+
+
+def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
+    """Natural mode at every saved checkpoint."""
+    from ponder.training.run.directory import checkpoints
+
+    from .measure import Bench
+
+    for path in checkpoints(out):
+        step = int(path.name.rpartition("-")[2]) // updates
+        natural = Bench(path, base).natural()
+        yield {"step": step, "correct": natural.correct, "tokens": natural.tokens}
+
+
+def _measure_cold_start(base: Base, results: Path) -> None:
+    import torch
+
+    from .measure import Bench, test_problems
+    from .variance import gradient_variance
+
+    torch.set_num_threads(2)
+    bench = Bench(base.path, base.path)
+    problems = test_problems()
+    record = {
+        "key": cold_key(base),
+        "kind": COLD_START,
+        "arm": COLD_START,
+        "seed": 0,
+        "protocol": PROTOCOL_VERSION,
+        "base_sha256": base.sha256,
+        "behaviour": asdict(base.behaviour),
+        "machine": _machine(),
+        "finished": _now(),
+        "problems": [
+            {"id": p.id, "family": p.family, "difficulty": p.difficulty} for p in problems
+        ],
+        "floors": bench.floors(),
+        "measured": bench.everything(32).as_json(),
+        "gradient_variance": gradient_variance(base.path),
+    }
+    _write(results / "runs" / f"{cold_key(base)}.json", record)
+
+
+def _identity(run: Planned) -> Record:
+    return {
+        "key": run.key,
+        "kind": run.kind,
+        "arm": run.arm.name,
+        "seed": run.recipe.seed,
+        "protocol": PROTOCOL_VERSION,
+        "base_sha256": run.base.sha256,
+        "recipe_sha256": run.sha256,
+        "behaviour": asdict(run.base.behaviour),
+    }
+
+
+def _rounded(line: Mapping[str, Any]) -> Record:
+    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in line.items()}
+
+
+def _machine() -> dict[str, object]:
+    import torch
+    import transformers
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _append(path: Path, entry: Mapping[str, object]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _write(path: Path, record: Mapping[str, object]) -> None:
+    staged = path.with_suffix(".partial")
+    staged.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    staged.rename(path)

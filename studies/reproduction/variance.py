@@ -1,0 +1,84 @@
+"""How noisy BRPO's gradient is under each of its baselines, measured at the cold start.
+
+The same rollouts are weighed four ways; what differs is the baseline alone. Summaries are left out:
+their advantage is the same in all four. V2 holds the thought's own return, which shrinks the mean
+gradient to 1 - 1/G of it, and the full baseline's does so in part: a part of their smaller traces
+is that shrinkage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.workers import VerifierPool
+from ponder.training.algorithms.kernel import Rows, aggregate
+from ponder.training.methods import METHODS, BrpoConfig
+from ponder.training.rollout.experience import Collector, Share
+from ponder.training.rollout.rows import Row, collate, score, split_by_tokens
+from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
+
+from .measure import Bench
+
+STEPS = 12
+_PARTS = 4
+
+
+def gradient_variance(base: Path, seed: int = 0) -> dict[str, dict[str, float]]:
+    """By baseline: the trace of the covariance of a step's gradient, the squared norm of its mean,
+    and their ratio (noise over signal).
+    """
+    from trl.trainer.utils import add_fused_lm_head
+
+    recipe = load_recipe(find_recipe("tiny-brpo"))
+    assert isinstance(recipe, PolicyRecipe) and isinstance(recipe.method, BrpoConfig)
+    bench = Bench(base, base)
+    add_fused_lm_head(bench.model, outputs=("log_probs", "entropy"))
+    found = {}
+    with VerifierPool() as pool:
+        for baseline in ("full", "v1", "v2", "none"):
+            config = recipe.method.model_copy(update={"variance_reduction": baseline, "grace": 0})
+            collector = Collector(
+                config,
+                find_tasks(recipe.tasks),
+                bench.reader,
+                pool.judge,
+                prompts=recipe.rollouts.prompts,
+                updates=1,
+                seed=seed,
+            )
+            gradients = []
+            for step in range(STEPS):
+                (rows,) = collector.collect(step, bench.sample, Share()).updates
+                thoughts = [replace(row, chunks=()) for row in rows]
+                gradients.append(_gradient(bench.model, thoughts, config))
+            found[baseline] = _spread(torch.stack(gradients))
+    return found
+
+
+def _gradient(model: Any, rows: list[Row], config: BrpoConfig) -> torch.Tensor:
+    """The gradient of the first, on-policy update, as one vector."""
+    model.zero_grad()
+    for part in split_by_tokens(rows, _PARTS):
+        batch = collate(part, pad_id=0)
+        log_probs_BT, _ = score(model, batch)
+        objective = METHODS["brpo"].objective(
+            Rows(log_probs_BT, log_probs_BT.detach(), batch["advantages"], batch["loss_mask"]),
+            config,
+        )
+        denominator = float(len(rows) * config.longest)
+        torch.autograd.backward(-aggregate(objective.per_token_BT, batch["loss_mask"], denominator))
+    return torch.cat([p.grad.flatten().double() for p in model.parameters()])
+
+
+def _spread(gradients_SD: torch.Tensor) -> dict[str, float]:
+    mean_D = gradients_SD.mean(0)
+    steps = len(gradients_SD)
+    trace = float((gradients_SD - mean_D).pow(2).sum() / (steps - 1))
+    # The squared norm of a mean of noisy vectors is too large by the noise that is left in it.
+    signal = float(mean_D.pow(2).sum()) - trace / steps
+    return {"trace": trace, "signal": signal, "noise_over_signal": trace / max(signal, 1e-30)}

@@ -1,0 +1,3 @@
+from training.fixtures import recipe, tokenizer, trained
+
+__all__ = ["recipe", "tokenizer", "trained"]

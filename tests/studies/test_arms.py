@@ -1,0 +1,67 @@
+"""The plan of runs is the protocol's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from ponder.training.run.recipe import find_recipe
+from studies.reproduction.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+
+from . import fakes
+
+BASE = fakes.BASE
+ANOTHER = replace(BASE, sha256="1" * 64)
+RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
+
+
+def test_every_main_arm_gets_the_same_trials() -> None:
+    trials = Counter(run.arm.name for run in tuning_runs(BASE))
+    assert set(trials) == {"grpo", "hbpo", "brpo", "length-penalty", "dapo", "htpo"}
+    assert set(trials.values()) == {len(LEARNING_RATES)}
+    scored = {run.recipe.seed for run in scored_runs(BASE, RATES)}
+    assert not scored & {run.recipe.seed for run in tuning_runs(BASE)}
+
+
+def test_seeds_are_the_protocols() -> None:
+    seeds = Counter(run.arm.name for run in scored_runs(BASE, RATES) if run.kind == "main")
+    five, three = ("grpo", "hbpo", "brpo"), ("length-penalty", "dapo", "htpo")
+    assert seeds == dict.fromkeys(five, 5) | dict.fromkeys(three, 3)
+    assert all(
+        run.recipe.seed in (0,) for run in scored_runs(BASE, RATES) if run.kind == "ablation"
+    )
+
+
+def test_arms_share_everything_but_their_method() -> None:
+    runs = [run.recipe for run in scored_runs(BASE, RATES)]
+    assert len({(r.optimisation, r.rollouts, r.validation, r.tasks, r.base) for r in runs}) == 1
+    assert runs[0].optimisation.updates >= 4
+
+
+def test_the_protocol_cuts_without_grace() -> None:
+    runs = [*tuning_runs(BASE), *scored_runs(BASE, RATES)]
+    graces = {run.recipe.method.grace for run in runs if run.recipe.method.method == "brpo"}
+    assert graces == {0}
+
+
+def test_a_run_is_known_by_what_it_runs() -> None:
+    runs = [*tuning_runs(BASE), *scored_runs(BASE, RATES)]
+    assert len({run.key for run in runs}) == len(runs)
+    other = scored_runs(ANOTHER, RATES)
+    assert not {run.key for run in other} & {run.key for run in runs}
+    moved = replace(BASE, path=Path("elsewhere"))
+    assert {run.key for run in tuning_runs(moved)} == {run.key for run in tuning_runs(BASE)}
+    changed = replace(BASE, behaviour=replace(BASE.behaviour, tokens={"grpo": "1" * 64}))
+    assert not {run.key for run in tuning_runs(changed)} & {run.key for run in tuning_runs(BASE)}
+
+
+def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
+    runs = scored_runs(BASE, {"hbpo": 3e-4})
+    names = {"hbpo", "hbpo-1-budget", "hbpo-2-budgets", "hbpo-6-budgets", "hbpo-loss-on-hint"}
+    assert {run.arm.name for run in runs} == names
+    assert {run.recipe.optimisation.learning_rate for run in runs} == {3e-4}
+
+
+def test_recipes_are_shipped() -> None:
+    assert all(find_recipe(arm.recipe).exists() for arm in ARMS)

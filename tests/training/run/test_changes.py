@@ -1,0 +1,69 @@
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ponder.training.run.changes import changed, field_paths, sentences
+from ponder.training.run.recipe import PolicyRecipe, SftRecipe
+from training.policy import raw_recipe
+
+NAMES = st.text("abcdef_", min_size=1, max_size=4)
+VALUES = st.none() | st.booleans() | st.integers() | st.text("abc, :") | st.lists(st.integers())
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES)), NAMES, NAMES, VALUES)
+def test_one_field_is_replaced_and_no_other(
+    raw: dict[str, Any], section: str, name: str, value: Any
+) -> None:
+    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    before = yaml.safe_dump(raw)
+    after = changed(raw, [f"{section}.{name}={text}"])
+    assert after[section][name] == value
+    assert yaml.safe_dump(raw) == before
+    del after[section][name]
+    left = {key: dict(inner) for key, inner in raw.items()}
+    left.setdefault(section, {}).pop(name, None)
+    assert after == left
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("steps", "write key=value"), ("=3", "write key=value"), ("a.b={", "the value is not YAML")],
+)
+def test_what_is_no_change_is_said(change: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"--set {change}: .*{said}"):
+        changed({}, [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "optimisation.step=3",
+            "optimisation.step: no such field: did you mean optimisation.steps?",
+        ),
+        ("optimisation.steps=0", "optimisation.steps: must be greater than or equal to 1, not 0"),
+        ("optimisation.steps=ten", "must be a valid integer, not 'ten'"),
+        ("method.budget=[4]", "method.budget: no such field: did you mean method.budgets?"),
+        ("optimisation=3", "optimisation: must be a section, with fields of its own"),
+        ("lora.rank=0", "lora.rank: must be greater than or equal to 1, not 0"),
+    ],
+)
+def test_what_does_not_hold_is_named(change: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        PolicyRecipe.model_validate(changed(raw_recipe("hbpo"), [change]))
+    assert said in sentences(caught.value, PolicyRecipe)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SftRecipe.model_validate({"name": "x"})
+    assert "traces: is missing" in sentences(caught.value, SftRecipe)
+
+
+def test_every_method_has_its_fields_listed() -> None:
+    paths = set(field_paths(PolicyRecipe))
+    assert {"seed", "method.summaries", "method.ratio_cap", "lora.rank"} <= paths

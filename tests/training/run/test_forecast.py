@@ -1,0 +1,167 @@
+"""What `ponder train --dry-run` says, against a model that is really there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ponder.training.command import Options, run
+from ponder.training.run import forecast, pace
+from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
+from training.policy import METHODS, TINY, raw_recipe, write_recipe
+from training.policy import recipe as small
+
+PAPERS = {
+    "hbpo-r1-distill-1.5b": 1_777_088_000,
+    "brpo-r1-distill-1.5b": 1_777_088_000,
+    "htpo-qwen3-8b": 8_190_735_360,
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_plan(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path / "own.yaml", raw_recipe(method))
+    assert run(Options(recipe=str(path), out=tmp_path / "out", dry_run=True, threads=1)) == 0
+    said = capsys.readouterr().out
+    assert f"small-{method}: {method}" in said
+    assert "2 of 4 prompts x 4 = 16 rows; 2 updates each, 4 in all" in said
+    assert "the longest of 64 drawn" in said
+    assert "checkpoints 2 of" in said
+    assert re.search(r"time +about \d+ seconds, estimated from one step that was tried here", said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shape_is_the_checkpoints(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = forecast.shape(small(tmp_path, "grpo"))
+    held = load_file(TINY / "model.safetensors")
+    assert found.parameters == found.trained == sum(value.numel() for value in held.values())
+    assert (found.layers, found.hidden, found.cache_width) == (3, 128, 64)
+
+
+def test_adapters_are_counted(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig
+
+    own = small(tmp_path, "grpo", lora={"rank": 4})
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY))
+        adapted = get_peft_model(
+            model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+    assert forecast.shape(own).trained == adapted.get_nb_trainable_parameters()[0]
+
+
+def test_a_step_is_counted_by_hand(tmp_path: Path) -> None:
+    work = forecast.tokens(small(tmp_path, "brpo"), prompt=20)
+    answers = 4 * 2 * 8  # budgets, summaries, tokens
+    assert (work.rows, work.row) == (16, 20 + 160 + answers)
+    assert work.sampled == 16 * (161 + answers)
+    assert work.scored == 8 * work.row  # the first of two updates is the policy itself
+    assert work.forward == work.sampled + work.scored + 3 * 16 * work.row
+    assert forecast.tokens(small(tmp_path, "dapo"), 20).sampled == 2 * 16 * 160
+
+
+def test_memory_adds_up(tmp_path: Path) -> None:
+    own = small(tmp_path, "grpo")
+    model, work = forecast.shape(own), forecast.tokens(own, 20)
+    one, two = (forecast.memory(own, model, work, processes) for processes in (1, 2))
+    assert one["weights"] == one["gradients"] == one["AdamW"] / 2 == 4 * model.parameters
+    assert one["KV cache"] == 4 * 2 * 3 * 64 * 16 * 180
+    summaries = forecast.memory(small(tmp_path, "brpo"), model, work, 1)["KV cache"]
+    assert summaries == 4 * 2 * 3 * 64 * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
+    assert two["activations"] == one["activations"] / 2
+    assert two["weights"] == one["weights"]
+    saving = own.model_copy(
+        update={
+            "optimisation": own.optimisation.model_copy(update={"gradient_checkpointing": True})
+        }
+    )
+    assert forecast.memory(saving, model, work, 1)["activations"] < one["activations"]
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(("name", "parameters"), PAPERS.items())
+def test_the_papers_recipes_are_planned_without_the_hub(
+    name: str,
+    parameters: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def unreachable(name: str) -> None:
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(forecast.ModelFiles, "find", unreachable)
+    own = load_recipe(find_recipe(name))
+    assert isinstance(own, PolicyRecipe)
+    assert forecast.shape(own).parameters == parameters
+    assert run(Options(recipe=name, dry_run=True, threads=1)) == 0
+    said = capsys.readouterr().out
+    assert "Ponder's table of public shapes, as the hub is out of reach" in said
+    assert "beside what vLLM takes for itself" in said
+    assert "time        unknown: divide the FLOP" in said
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"tasks": ["huge"]}, "no task 'huge'"), ({"close_text": "no marker"}, "close_text")],
+)
+def test_a_stated_prompt_length_excuses_nothing(
+    change: dict[str, Any], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = raw_recipe("hbpo", rollouts={"longest_prompt": 100}, **change)
+    assert (
+        run(Options(recipe=str(write_recipe(tmp_path / "own.yaml", raw)), dry_run=True, threads=1))
+        == 2
+    )
+    assert named in capsys.readouterr().err
+
+
+def test_a_cold_start_has_a_plan_too(
+    recipe: SftRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path / "own.yaml", recipe.model_dump(mode="json"))
+    assert run(Options(recipe=str(path), out=tmp_path / "out", dry_run=True, threads=1)) == 0
+    said = capsys.readouterr().out
+    assert "steps       3 of at most 1,024 tokens" in said
+    assert "estimated from 3 steps that were tried here" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cold_start_takes_no_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Options(recipe="tiny-sft", base="x")) == 2
+    assert "--base is not for a cold start" in capsys.readouterr().err
+
+
+def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:
+    """Twice the steps with twice the validations take about twice as long, by the same step."""
+    torch.set_num_threads(1)
+    whole, step = pace.try_step(small(tmp_path, "brpo"))
+    assert step > 0
+    assert 2 * step < whole < 2 * step * 4  # two steps, and two validations of a part of one

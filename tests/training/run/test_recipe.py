@@ -1,0 +1,72 @@
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ponder.training.run.recipe import (
+    PolicyRecipe,
+    RecipeError,
+    SftRecipe,
+    find_recipe,
+    load_recipe,
+    recipe_sha256,
+    shipped_recipes,
+)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_hold(name: str) -> None:
+    assert load_recipe(find_recipe(name)).name == name
+
+
+def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(RecipeError, match="tiny-sft"):
+        find_recipe("huge-sft")
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        ("optimisation.steps", 0, "optimisation.steps"),
+        ("optimisation.muon_lr", "fast", "optimisation.muon_lr"),
+        ("traces.hinted", 1.5, "traces.hinted"),
+        ("traces.budgets", [], "traces.budgets"),
+        ("traces.budgets", [0, 40], "traces.budgets"),
+        ("traces.minimal", 0.9, "hinted and minimal"),
+        ("model.kv_heads", 3, "kv_heads"),
+        ("model.depth", 3, "model.depth"),
+    ],
+)
+def test_errors_name_the_field(
+    recipe: SftRecipe, tmp_path: Path, where: str, value: Any, named: str
+) -> None:
+    raw = recipe.model_dump(mode="json")
+    section, field = where.split(".")
+    raw[section][field] = value
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(RecipeError, match=named):
+        load_recipe(path)
+
+
+def test_what_is_not_yaml_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("{:")
+    with pytest.raises(RecipeError, match="not YAML"):
+        load_recipe(path)
+
+
+def test_the_hash_follows_the_content(recipe: SftRecipe) -> None:
+    assert recipe_sha256(recipe) == recipe_sha256(recipe.model_copy())
+    assert recipe_sha256(recipe) != recipe_sha256(recipe.model_copy(update={"seed": 6}))
+
+
+def test_a_cut_without_grace_has_the_hash_of_earlier_records() -> None:
+    shipped = load_recipe(find_recipe("tiny-brpo"))
+    assert isinstance(shipped, PolicyRecipe)
+    method = shipped.method.model_copy(update={"grace": 0})
+    bare = shipped.model_copy(update={"method": method})
+    earlier = hashlib.sha256(bare.model_dump_json().replace('"grace":0,', "").encode())
+    assert recipe_sha256(bare) == earlier.hexdigest() != recipe_sha256(shipped)

@@ -1,0 +1,426 @@
+"""Whole runs of the loop, as short as they can be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ponder.tasks.workers import Verdict
+from ponder.thought.contract import Contract, tokenizer_sha256
+from ponder.training.algorithms.kernel import Objective, Rows
+from ponder.training.command import Options
+from ponder.training.command import run as command
+from ponder.training.methods import METHODS as METHOD_TABLE
+from ponder.training.methods import Method
+from ponder.training.run.recipe import RecipeError, recipe_sha256
+from ponder.training.run.run import Run
+from ponder.training.run.watch import quieten
+from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
+
+MEASURED = {
+    "reward", "accuracy", "thinking_tokens", "zero_variance_share", "truncation_rate", "entropy",
+    "clipped_low", "clipped_high", "generation_batches", "loss", "grad_norm", "learning_rate",
+    "sampled_tokens", "learnt_tokens", "unjudged_answers",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.safetensors")
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name].float() - b[name].float()).abs().max().item() for name in a)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
+    own, out = recipe(tmp_path, method), tmp_path / "out"
+    train(own, out)
+
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
+    assert not list(out.glob("*.partial")) and not (out / "staging").exists()
+    assert json.loads((out / "recipe.json").read_text()) == own.model_dump(mode="json")
+    steps = metrics(out, "step")
+    assert [line["step"] for line in steps] == [1, 2]
+    for line in steps:
+        assert set(line) >= MEASURED
+        assert all(torch.isfinite(torch.tensor(float(line[name]))) for name in MEASURED)
+        assert 0 < line["thinking_tokens"] <= 160
+    assert any(line["grad_norm"] > 0 for line in steps)
+    assert [line["step"] for line in metrics(out, "validation")] == [0, 2]
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert samples and {"problem", "thought", "answered"} <= set(samples[0])
+    assert {sample["step"] for sample in samples} == {2}
+    if method == "hbpo":
+        assert len({sample["hint"] for sample in samples}) == len(METHODS[method]["budgets"])
+
+    base, last = weights(TINY), weights(out)
+    assert furthest(base, last) > 0
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model.dtype == torch.bfloat16
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in last.items())
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    trained = weights(out / "checkpoints" / "checkpoint-4")
+    rounded = {name: value.to(torch.bfloat16) for name, value in trained.items()}
+    assert furthest(rounded, last) == 0
+    assert AutoTokenizer.from_pretrained(out).chat_template
+
+    contract = Contract.load(out)
+    assert contract is not None
+    assert (contract.method, contract.recipe, contract.seed) == (method, own.name, 3)
+    assert contract.recipe_sha256 == recipe_sha256(own)
+    assert contract.base_model == "tiny"
+    assert contract.tokenizer_sha256 == tokenizer_sha256(out)
+    budgets = METHODS[method].get("budgets", [40, 80, 160, 200])
+    assert contract.trained_budgets == tuple(budgets)
+    assert Contract.load(out / "best") == contract
+
+
+def test_a_step_without_a_signal_changes_nothing(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "dapo", optimisation={"steps": 1})
+    wrong = Run(own, tmp_path / "out", lambda asked: [Verdict(False) for _ in asked], False)
+    wrong.train(progress=False)
+    assert furthest(weights(TINY), weights(tmp_path / "out")) == 0
+    (line,) = metrics(tmp_path / "out", "step")
+    assert (line["zero_variance_share"], line["loss"], line["grad_norm"]) == (1, 0, 0)
+
+
+def test_micro_batches_change_nothing(tmp_path: Path) -> None:
+    """An update's gradient is that of its rows, however many passes it takes."""
+    for parts in (1, 4):
+        own = recipe(tmp_path, "hbpo", optimisation={"steps": 1, "micro_batches": parts})
+        train(own, tmp_path / str(parts))
+    checkpoint = Path("checkpoints") / "checkpoint-2"
+    one, four = (weights(tmp_path / str(parts) / checkpoint) for parts in (1, 4))
+    assert furthest(one, four) < 1e-5
+    (a,), (b,) = (metrics(tmp_path / str(parts), "step") for parts in (1, 4))
+    assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+    assert a["entropy"] == pytest.approx(b["entropy"], rel=1e-4)
+
+
+def test_adapters_are_merged_into_what_is_served(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "grpo", lora={"rank": 4}, optimisation={"learning_rate": 1e-2})
+    train(own, tmp_path / "out")
+    base, last = weights(TINY), weights(tmp_path / "out")
+    assert base.keys() == last.keys()
+    moved = {name for name in base if not torch.equal(base[name], last[name])}
+    assert moved and all("proj" in name for name in moved)
+
+
+def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
+    """TensorBoard's own event files, read back by TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(recipe(tmp_path, "grpo", report_to=["tensorboard"]), tmp_path / "out")
+    (events,) = (tmp_path / "out" / "runs").glob("*/events.*")
+    read = EventAccumulator(str(events))
+    read.Reload()
+    steps, validations = (metrics(tmp_path / "out", kind) for kind in ("step", "validation"))
+    for tag, lines, name in (
+        ("train/accuracy", steps, "accuracy"),
+        ("train/grad_norm", steps, "grad_norm"),
+        ("eval/accuracy", validations, "accuracy"),
+        ("eval/thinking_tokens", validations, "thinking_tokens"),
+    ):
+        scalars = read.Scalars(tag)
+        assert [(it.step // 2, pytest.approx(it.value)) for it in scalars] == [
+            (line["step"], line[name]) for line in lines
+        ], tag
+
+
+def test_a_tracker_that_is_not_installed_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(names: list[str]) -> list[Any]:
+        raise RuntimeError(f"{names} requires wandb to be installed")
+
+    monkeypatch.setattr("transformers.integrations.get_reporting_integration_callbacks", missing)
+    with pytest.raises(RecipeError, match="report_to: wandb is not installed: pip install wandb"):
+        train(recipe(tmp_path, "grpo", report_to=["wandb"]), tmp_path / "out")
+
+
+def test_a_tied_head_is_not_called_missing(caplog: pytest.LogCaptureFixture) -> None:
+    quieten()
+    logger = logging.getLogger("transformers.trainer")
+    said = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']."
+    with caplog.at_level(logging.WARNING, logger="transformers.trainer"):
+        logger.addHandler(caplog.handler)
+        logger.warning(said)
+        logger.warning(said.replace("lm_head", "model.norm"))
+        logger.removeHandler(caplog.handler)
+    assert {record.getMessage().split("'")[1] for record in caplog.records} == {"model.norm.weight"}
+
+
+# -- resuming ----------------------------------------------------------------------------------
+
+
+def ponder_train(*arguments: object) -> list[str]:
+    words = [str(argument) for argument in arguments]
+    return [sys.executable, "-m", "ponder.cli.main", "train", *words, "--threads", "1"]
+
+
+def quiet() -> dict[str, str]:
+    rooms = os.pathsep.join(
+        str(Path(__file__).parents[3] / f) for f in ("server", "training", "clients")
+    )
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": rooms}
+
+
+@pytest.mark.timeout(900)  # two processes import what takes half a minute on a quiet machine
+def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "hbpo", optimisation={"steps": 3})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(own, whole)
+
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ponder_train(tmp_path / "own.yaml", "--out", killed), stderr=log, env=quiet()
+        )
+        try:
+            while not (killed / "checkpoints" / "checkpoint-2").exists():
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            status = process.wait()
+    assert status == -signal.SIGKILL
+    assert "Loading weights" not in (tmp_path / "log").read_text()
+    assert not (killed / "model.safetensors").exists()
+    # What a kill can leave behind: half a checkpoint, half a line, lines of a step not kept.
+    half = killed / "staging" / "checkpoint-4"
+    half.mkdir(parents=True, exist_ok=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"kind": "step", "step": 2, "reward": 9}\n{"kind": "step", "step": 1, "parts": {}}'
+        )
+
+    train(own, killed, resume=True)
+    names = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(killed) for path in killed.rglob("*") if path.is_file()}
+    for name in ("model.safetensors", "checkpoints/checkpoint-6/model.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert metrics(killed) == metrics(whole)
+
+    train(own, killed, resume=True)  # nothing is left to do
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert metrics(killed) == metrics(whole)
+
+
+def poisoned(method: Method[Any, Any], good: int, gradient: bool) -> Method[Any, Any]:
+    """The method, its objective NaN after `good` calls: in the value, or in the gradient alone."""
+    calls = 0
+
+    def objective(rows: Rows, config: Any) -> Objective:
+        nonlocal calls
+        calls += 1
+        found = method.objective(rows, config)
+        if calls <= good:
+            return found
+        value = found.per_token_BT
+        bad = value + torch.sqrt(value - value) if gradient else value * float("nan")
+        return Objective(bad, found.stats)
+
+    return replace(method, objective=objective)
+
+
+@pytest.mark.parametrize(("gradient", "said"), [(False, "the loss is nan"), (True, "the gradient")])
+def test_a_run_that_diverges_stops_before_it_spoils_the_weights(
+    gradient: bool,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo")), tmp_path / "out"
+    # Six calls are good: the seventh is the second step's last update.
+    monkeypatch.setitem(METHOD_TABLE, "hbpo", poisoned(METHOD_TABLE["hbpo"], 6, gradient))
+    assert command(Options(recipe=str(path), out=out, threads=1)) == 1
+    error = capsys.readouterr().err
+    assert said in error and "at update 4" in error and "smaller learning_rate" in error
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    assert checkpoint.name == "checkpoint-2"
+    assert all(torch.isfinite(value).all() for value in weights(checkpoint).values())
+    assert not (out / "model.safetensors").exists()
+
+
+# -- what does not hold ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"base": "nowhere/at-all"}, "base: 'nowhere/at-all' is neither"),
+        ({"base": "tiny-sft"}, "no directory tiny-sft here: run `ponder train tiny-sft` first"),
+        ({"tasks": ["huge"]}, "tasks: no task 'huge'"),
+        ({"rollouts": {"longest_prompt": 2}}, "tasks: .* raise rollouts.longest_prompt"),
+        ({"rollouts": {"prompts": 5}}, "prompts = 5 must be a multiple of optimisation.updates"),
+        ({"optimisation": {"micro_batches": 9}}, "micro_batches = 9 must be at most the 8 rows"),
+        ({"close_text": "no marker"}, "close_text: .*'</think>' exactly once"),
+        ({"method": {"longest": 4090}}, "do not fit the 4096 positions"),
+        ({"method": {"longest": 4056}}, "method.longest: a validation problem's prompt"),
+        ({"lora": {"target_modules": ["q"]}}, "lora.target_modules: .* no q: name .* q_proj"),
+        ({"report_to": ["nosuch"]}, "report_to: nosuch"),
+        ({"rollouts": {"longest_prompt": 2000}, "method": {"longest": 3000}}, "prompts of 2000"),
+        ({"method": {"longst": 3}}, r"method\.longst: no such field: did you mean method\.longest"),
+        ({"optimiser": {}}, "optimiser: no such field: did you mean optimisation"),
+    ],
+)
+def test_bad_recipes_fail_before_a_model_loads(
+    change: dict[str, Any],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo", **change))
+    assert command(Options(recipe=str(path), out=tmp_path / "out", threads=1)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ponder train: ")
+    assert re.search(named, error), error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_too_few_problems_to_validate_are_said(tmp_path: Path) -> None:
+    problems = tmp_path / "few.jsonl"
+    problems.write_text("".join(f'{{"prompt": "{i}?", "answer": "{i}"}}\n' for i in range(20)))
+    own = recipe(tmp_path, "grpo", tasks=[f"jsonl:{problems}"], validation={"problems": 20})
+    with pytest.raises(RecipeError, match=r"validation\.problems: only"):
+        train(own, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_base_of_no_known_family_is_refused(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in TINY.iterdir():
+        if file.name not in ("ponder.json", "model.safetensors"):
+            (base / file.name).write_bytes(file.read_bytes())
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("think>", "ponder>"))
+    own = recipe(tmp_path, "grpo", base=str(base))
+    with pytest.raises(RecipeError, match=r"base: .* has no ponder.json"):
+        train(own, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_processes_must_divide_the_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(RecipeError, match=r"rollouts.prompts = 4 .* processes = 2 x 3"):
+        train(recipe(tmp_path, "hbpo"), tmp_path / "out")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_directory_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    own, out = recipe(tmp_path, "hbpo"), tmp_path / "out"
+    (out / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="pass --resume to continue it"):
+        train(own, out)
+    with pytest.raises(RecipeError, match=r"recipe.json .* cannot be read"):
+        train(own, out, resume=True)
+    (out / "recipe.json").write_text(own.model_copy(update={"seed": 9}).model_dump_json())
+    with pytest.raises(RecipeError, match=r"another recipe \(seed differ\)"):
+        train(own, out, resume=True)
+
+
+# -- several processes -------------------------------------------------------------------------
+
+RANK = """
+import os, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from ponder.training.run.recipe import load_recipe
+from ponder.training.run.run import Run
+from ponder.tasks.workers import VerifierPool
+
+torch.set_num_threads(1)
+out = Path(sys.argv[2])
+with VerifierPool(1) as pool:
+    run = Run(load_recipe(Path(sys.argv[1])), out, pool.judge, False)
+    run.train(progress=False)
+state = {name: value.clone() for name, value in run._trainer.model.state_dict().items()}
+save_file(state, out / f"rank{os.environ['RANK']}.safetensors")
+
+# FSDP2 on the same processes: each samples for as long as it takes, nobody waits for a forward.
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+from ponder.training.engines.trl import _gathered
+from ponder.training.rollout.sampler import sample, uniforms
+
+model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+asked, noise, never = [[5, 6, 7]], uniforms("key", 1, 20), frozenset({-1})
+whole = sample(model, asked, noise, stop_ids=never)
+for part in (*model.model.layers, model):
+    fully_shard(part, mesh=init_device_mesh("cpu", (2,)))
+length = 20 if os.environ["RANK"] == "0" else 7
+with _gathered(model):
+    assert sample(model, asked, noise[:, :length], stop_ids=never)[0] == whole[0][:length]
+assert all(len(p.to_local()) < len(p) for p in model.parameters() if len(p) > 1)
+model.train()(input_ids=torch.tensor(asked), labels=torch.tensor(asked)).loss.backward()
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    own = recipe(tmp_path, "hbpo", optimisation={"steps": 1})
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    train(own, alone)
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    port = ["--master_port", "0", "--standalone"]
+    done = subprocess.run(
+        [*launch, *port, str(script), str(tmp_path / "own.yaml"), str(both)],
+        env=quiet(), capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (load_file(both / f"rank{rank}.safetensors") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    checkpoint = Path("checkpoints") / "checkpoint-2"
+    assert furthest(weights(alone / checkpoint), weights(TINY)) > 0
+    assert furthest(weights(alone / checkpoint), weights(both / checkpoint)) < 1e-5
+    (one,), (two,) = metrics(alone, "step"), metrics(both, "step")
+    for name in MEASURED:
+        assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
+    assert metrics(alone, "validation")[0] == metrics(both, "validation")[0]

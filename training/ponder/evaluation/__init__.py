@@ -1,0 +1,1 @@
+"""Measuring: who answers, under which budgets, and what follows from the answers."""

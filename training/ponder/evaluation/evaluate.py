@@ -1,0 +1,153 @@
+"""Measuring a reasoner: every problem asked under every condition, many times.
+
+All conditions of a problem share its seeds, and the budgets at which thoughts are cut share the
+thoughts themselves: a small budget sees the beginning of what a larger one sees whole, so that
+conditions are compared on the same problems and budgets on the same thoughts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from ponder.tasks.problems import Problem
+from ponder.tasks.workers import VerifierPool
+from ponder.thought.budget import UNLIMITED
+
+from .protocol import Ask, Hint, Mode, Responder, ResponderError, Subject
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a problem is asked.
+
+    `natural` thinks freely; `efficient` is told to use minimal tokens; `hinted` is told `budget`
+    and not held to it; `truncated` is cut at `budget`, -1 for no cut; `served` is told and cut as
+    a server does under `budget`.
+    """
+
+    mode: Mode
+    budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        if self.budget is None:
+            return self.mode
+        if self.mode == "hinted":
+            return f"hint {self.budget}"
+        budget = "free" if self.budget == UNLIMITED else str(self.budget)
+        return f"served {budget}" if self.mode == "served" else budget
+
+    @property
+    def hint(self) -> Hint:
+        if self.mode == "efficient":
+            return "minimal"
+        if self.mode == "served":
+            return "served"
+        return self.budget if self.mode == "hinted" else None
+
+    @property
+    def cut(self) -> int:
+        """Where the thought is cut; -1 for nowhere."""
+        if self.mode not in ("truncated", "served") or self.budget is None:
+            return UNLIMITED
+        return self.budget
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to one problem under one condition. `thinking_tokens` is None if unreported."""
+
+    problem: Problem
+    condition: Condition
+    correct: bool
+    thinking_tokens: int | None
+    end_cause: str
+
+
+def conditions_of(
+    modes: Sequence[Mode], budgets: Sequence[int], subject: Subject
+) -> list[Condition]:
+    """The conditions to be measured, in the order of `MODES`, without repeats.
+
+    Raises `ResponderError` for a mode that `subject` cannot be measured in.
+    """
+    found: list[Condition] = []
+    for mode in MODES:
+        if mode not in modes:
+            continue
+        if mode in subject.lacks:
+            possible = [other for other in MODES if other not in subject.lacks]
+            raise ResponderError(
+                f"the mode {mode} cannot be measured on {subject.model}: it lacks "
+                f"{subject.lacks[mode]}; possible are {', '.join(possible)}"
+            )
+        if mode in ("truncated", "served"):
+            found += [Condition(mode, budget) for budget in sorted(set(budgets), key=_free_last)]
+        elif mode == "hinted":
+            found += [Condition(mode, budget) for budget in sorted(subject.trained_budgets)]
+        else:
+            found.append(Condition(mode))
+    return found
+
+
+async def evaluate(
+    responder: Responder,
+    problems: Sequence[Problem],
+    *,
+    pool: VerifierPool,
+    conditions: Sequence[Condition],
+    samples: int,
+    seed: int,
+    advance: Callable[[int], object],
+) -> list[Sample]:
+    """Ask every problem `samples` times under every condition.
+
+    `advance` is called with the number of answers whenever some have come, `distinct(conditions)`
+    for each sample of a problem; `pool` judges them all in the end. Raises what the responder and
+    the pool do.
+    """
+    hints = dict.fromkeys(condition.hint for condition in conditions)
+    cuts = {hint: _cuts(conditions, hint) for hint in hints}
+    asked = [
+        (problem, Ask(problem.question, sample_seed(seed, problem, number), cuts[hint], hint))
+        for hint in hints
+        for problem in problems
+        for number in range(samples)
+    ]
+    replies = await responder.answer([ask for _, ask in asked], advance)
+
+    answers = [
+        (problem, condition, given[ask.budgets.index(condition.cut)])
+        for condition in conditions
+        for (problem, ask), given in zip(asked, replies, strict=True)
+        if ask.hint == condition.hint
+    ]
+    verdicts = pool.judge([(problem, reply.text) for problem, _, reply in answers])
+    return [
+        Sample(problem, condition, verdict.correct, reply.thinking_tokens, reply.end_cause)
+        for (problem, condition, reply), verdict in zip(answers, verdicts, strict=True)
+    ]
+
+
+def distinct(conditions: Sequence[Condition]) -> int:
+    """Answers per problem and sample: a natural thought and one cut at -1 are the same."""
+    return len({(condition.hint, condition.cut) for condition in conditions})
+
+
+def sample_seed(seed: int, problem: Problem, number: int) -> int:
+    """A seed of 31 bits for one sample of one problem, the same under every condition."""
+    digest = hashlib.sha256(f"{seed}/{problem.id}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _cuts(conditions: Sequence[Condition], hint: Hint) -> tuple[int, ...]:
+    return tuple(sorted({c.cut for c in conditions if c.hint == hint}, key=_free_last))
+
+
+def _free_last(budget: int) -> tuple[bool, int]:
+    return budget == UNLIMITED, budget

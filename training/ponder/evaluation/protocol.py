@@ -1,0 +1,112 @@
+"""The seam between what is asked and who answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
+
+from ponder.thought.budget import UNLIMITED
+from ponder.thought.contract import FILE_NAME
+
+Mode = Literal["natural", "efficient", "hinted", "truncated", "served"]
+Hint = int | Literal["minimal", "served"] | None
+
+MINIMAL_HINT = "I will answer the question with minimal tokens\n"
+"""What `efficient` opens a thought with; the cold start has learnt it."""
+
+_AT_ONCE = 64
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class ResponderError(Exception):
+    """Nobody can answer; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thought to sample at temperature 1, and the budgets that it has to serve.
+
+    `budgets` are thinking tokens at which the thought is cut, ascending, without repeats; -1, which
+    leaves it whole, comes last. `hint` is what the thought opens with: the number of tokens it is
+    told to keep to, "minimal", nothing, or "served", what a server says under each budget.
+    """
+
+    question: str
+    seed: int
+    budgets: tuple[int, ...] = (UNLIMITED,)
+    hint: Hint = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer (the text after the thought), what the thought took and why it ended.
+
+    `thinking_tokens` leaves the hint out; None where the server does not report it.
+    """
+
+    text: str
+    thinking_tokens: int | None
+    end_cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who answers. `lacks` says of each mode that cannot be measured what is missing for it."""
+
+    model: str
+    trained_budgets: tuple[int, ...] = ()
+    contract_sha256: str | None = None
+    lacks: Mapping[Mode, str] = field(default_factory=dict)
+
+
+class Responder(Protocol):
+    """Answers questions, many at once.
+
+    `subject` is asked first and loads no model. `answer` returns the replies of every ask, parallel
+    to its budgets, and calls `advance` with the number of replies whenever some are there. The
+    replies to one ask come from one thought, as far as whoever answers and the hint allow it; the
+    same question, hint and seed give the same thought. Both raise `ResponderError`.
+    """
+
+    async def subject(self) -> Subject: ...
+    async def answer(
+        self, asks: Sequence[Ask], advance: Callable[[int], object]
+    ) -> list[list[Reply]]: ...
+    async def close(self) -> None: ...
+
+
+async def concurrently(
+    work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
+) -> list[Result]:
+    """`work` on all items, 64 at a time. The first error ends them all, as itself."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: Item) -> Result:
+        async with gate:
+            return await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [task.result() for task in tasks]
+
+
+def opening(hint: Hint, template: str | None) -> str:
+    """What a thought opens with when it is told `hint`; raises `ResponderError` without a template.
+
+    A number goes into the contract's own words; "minimal" is the efficient prompt of HBPO's
+    evaluation (arXiv 2507.15844).
+    """
+    if not isinstance(hint, int):
+        return MINIMAL_HINT if hint == "minimal" else ""
+    if template is None:
+        raise ResponderError(
+            f"the checkpoint's {FILE_NAME} has no budget_hint: leave the mode hinted out"
+        )
+    return template.format(budget=hint)

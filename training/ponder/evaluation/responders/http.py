@@ -1,0 +1,167 @@
+"""A server, asked over HTTP: Ponder's, or anybody's that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from ponder.thought.budget import UNLIMITED
+
+from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
+
+_TIMEOUT_S = 600.0
+_BUSY = (429, 503)
+_UNANSWERED = ("no_answer_produced", "answer_did_not_fit")
+_PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
+
+_PONDER_LACKS: dict[Mode, str] = {
+    "efficient": "a field of its API that prefills the thought",
+    "hinted": "a field of its API that hints at a budget without also cutting at it",
+}
+_FOREIGN_LACKS: dict[Mode, str] = {
+    "efficient": "a way to prefill the thought",
+    "hinted": "a way to prefill the thought",
+    "truncated": "a thinking budget that is kept to the token",
+    "served": "a thinking budget that is kept to the token",
+}
+
+
+class HttpResponder:
+    """A server at `url`, as OpenAI's client takes it; after a bare host /v1 may be left out.
+
+    A Ponder server is known by the `ponder` block of its model card. `model` may be left out where
+    the server has only one. `max_tokens` bounds thought and answer together. A Ponder server cuts
+    a thought of its own for every budget; under one seed they begin alike.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._url = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+        self._http = httpx.AsyncClient(
+            timeout=_TIMEOUT_S,
+            transport=transport,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+        )
+        self._model = model
+        self._max_tokens = max_tokens
+        self._is_ponder = False
+        self._hints = False
+
+    async def subject(self) -> Subject:
+        listed = await self._send("GET", "/models")
+        try:
+            cards = {card["id"]: card for card in listed["data"]}
+        except (KeyError, TypeError) as error:
+            raise ResponderError(f"{self._url}/models is no list of models: {listed!r}") from error
+        self._model = self._choose(list(cards))
+        ponder = cards[self._model].get("ponder")
+        self._is_ponder = ponder is not None
+        self._hints = bool(ponder and ponder.get("budget_hint"))
+        return Subject(
+            f"{self._model} at {self._url}",
+            tuple(ponder["trained_budgets"]) if ponder else (),
+            lacks=_PONDER_LACKS if ponder else _FOREIGN_LACKS,
+        )
+
+    async def answer(
+        self, asks: Sequence[Ask], advance: Callable[[int], object]
+    ) -> list[list[Reply]]:
+        async def one(ask: Ask) -> list[Reply]:
+            replies = []
+            for budget in ask.budgets:
+                replies.append(await self._complete(ask, budget))
+                advance(1)
+            return replies
+
+        return await concurrently(one, asks)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _choose(self, names: list[str]) -> str:
+        if self._model is None and len(names) == 1:
+            return names[0]
+        if self._model in names:
+            return self._model
+        wanted = "several models" if self._model is None else f"no model {self._model!r}"
+        raise ResponderError(
+            f"{self._url} serves {wanted}: choose one with --model, of {', '.join(names)}"
+        )
+
+    async def _complete(self, ask: Ask, budget: int) -> Reply:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": ask.question}],
+            "temperature": 1.0,
+            "seed": ask.seed,
+        }
+        if self._max_tokens is not None:
+            body["max_tokens"] = self._max_tokens
+        if self._is_ponder:
+            body["thinking_token_budget"] = budget
+            # Who measures wants the policy, whichever arm the draw puts the question in.
+            body["ponder"] = {"holdout": "never"}
+        if self._hints and ask.hint != "served":
+            body["ponder"]["hint"] = False  # a cut is measured on its own
+        unknown = ask.hint not in (None, "served")
+        if unknown or not (self._is_ponder or budget == UNLIMITED):
+            raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
+        completion = await self._send("POST", "/chat/completions", body)
+        if "choices" not in completion:
+            return Reply("", None, "error")
+        return _reply(completion)
+
+    async def _send(self, method: str, path: str, body: object = None) -> Any:
+        """The JSON of a reply; one without an answer is one too, any other failure is an error."""
+        for attempt in range(_PATIENCE):
+            try:
+                response = await self._http.request(method, self._url + path, json=body)
+                content = response.json()
+            except (httpx.HTTPError, ValueError) as error:
+                raise ResponderError(
+                    f"{self._url}{path} did not answer: {error!r}; is it an OpenAI-compatible "
+                    "server?"
+                ) from error
+            if response.status_code not in _BUSY:
+                break
+            await asyncio.sleep(2**attempt)
+        unanswered = _error_code(content) in _UNANSWERED
+        if response.is_error and not unanswered:
+            remedy = ": name a key with --api-key" if response.status_code == 401 else ""
+            raise ResponderError(
+                f"{self._url}{path}: {response.status_code} {response.text}{remedy}"
+            )
+        return content
+
+
+def _reply(completion: Any) -> Reply:
+    choice = completion["choices"][0]
+    message = choice["message"]
+    text = message.get("content") or ""
+    if "ponder" in choice:
+        report = choice["ponder"]
+        return Reply(text, report["thinking_tokens"], report["end_cause"])
+    details = (completion.get("usage") or {}).get("completion_tokens_details") or {}
+    cause = "length" if choice.get("finish_reason") == "length" else "natural"
+    if not (message.get("reasoning") or message.get("reasoning_content")):
+        # A server that does not parse thoughts leaves them in front of the answer. A thought that
+        # the limit cut has none behind it.
+        _, ended, answer = text.rpartition("</think>")
+        text = answer if ended or (cause == "natural" and "<think>" not in text) else ""
+    return Reply(text, details.get("reasoning_tokens"), cause)
+
+
+def _error_code(content: Any) -> str | None:
+    error = content.get("error") if isinstance(content, dict) else None
+    return error.get("code") if isinstance(error, dict) else None

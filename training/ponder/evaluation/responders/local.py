@@ -1,0 +1,154 @@
+"""A checkpoint on this machine, thinking as it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine import vllm
+from ponder.engine.base import Engine, Sampling
+from ponder.engine.tokenizer import ModelFiles, TokenizerError
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.budget import Ask as Wish
+from ponder.thought.contract import FILE_NAME, ContractError
+from ponder.thought.drive import drive
+from ponder.thought.errors import InvalidCloseText, NoAnswerProduced, ThoughtError
+from ponder.thought.thought import Event
+
+from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
+from .replay import ReplayEngine
+
+# Nobody reads along: gathered tokens halve the work between engine and thought.
+_CHUNK_TOKENS = 16
+
+
+class LocalResponder:
+    """A checkpoint; `start` makes its engine when the first question comes.
+
+    `max_tokens` bounds thought and answer together; None leaves the whole context.
+    """
+
+    def __init__(
+        self, directory: Path, start: Callable[[], Engine], max_tokens: int | None = None
+    ) -> None:
+        try:
+            self._checkpoint = Checkpoint.load(ModelFiles.find(str(directory)))
+        except (FileNotFoundError, ContractError, TokenizerError, InvalidCloseText) as error:
+            raise ResponderError(f"{directory}: {error}") from error
+        self._directory = directory
+        self._start = start
+        self._max_tokens = max_tokens
+        self._engine: Engine | None = None
+        self._numbers = itertools.count()
+
+    @classmethod
+    def on_vllm(cls, directory: Path, max_tokens: int | None = None) -> Self:
+        """`directory` on vLLM in this process.
+
+        Raises `ResponderError` where its files do not hold.
+        """
+
+        def start() -> Engine:
+            options = vllm.prepare(directory)
+            with _interruptible():
+                return vllm.VLLMEngine.start(str(directory), options)
+
+        return cls(directory, start, max_tokens)
+
+    async def subject(self) -> Subject:
+        form, contract = self._checkpoint.form, self._directory / FILE_NAME
+        lacks: dict[Mode, str] = {}
+        if form is None:
+            modes: tuple[Mode, ...] = ("efficient", "hinted", "truncated", "served")
+            lacks = dict.fromkeys(modes, "thoughts of a form that Ponder knows")
+        elif not (form.hint and form.trained_budgets):
+            lacks["hinted"] = f"a budget_hint with trained_budgets in its {FILE_NAME}"
+        digest = hashlib.sha256(contract.read_bytes()).hexdigest() if contract.exists() else None
+        budgets = form.trained_budgets if form else ()
+        return Subject(str(self._directory), budgets, digest, lacks)
+
+    async def answer(
+        self, asks: Sequence[Ask], advance: Callable[[int], object]
+    ) -> list[list[Reply]]:
+        if self._engine is None:
+            await asyncio.sleep(0)  # a Ctrl-C so far is heard here, before the load begins
+            self._engine = self._start()
+        engine = self._engine
+
+        async def one(ask: Ask) -> list[Reply]:
+            # The largest budget first: the others find their thought in its record.
+            replay = ReplayEngine(engine)
+            replies: list[Reply] = []
+            for budget in reversed(ask.budgets):
+                replies.append(await self._live(replay, ask, budget))
+                advance(1)
+            return replies[::-1]
+
+        return await concurrently(one, asks)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+
+    async def _live(self, engine: Engine, ask: Ask, budget: int) -> Reply:
+        """One thought under one budget, and the answer to it."""
+        checkpoint, form = self._checkpoint, self._checkpoint.form
+        whole = form is None and budget == UNLIMITED  # what does not think has no budget
+        answer: list[str] = []
+
+        def emit(event: Event) -> None:
+            if isinstance(event, AnswerDelta):
+                answer.append(event.text)
+
+        try:
+            prompt = checkpoint.prompt(
+                [{"role": "user", "content": ask.question}],
+                Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
+                Limits(max_model_len=engine.max_model_len),
+                hinted=ask.hint == "served",
+                opening=opening(ask.hint, form.hint if form else None),
+            )
+        except (ThoughtError, TokenizerError) as error:
+            raise ResponderError(f"{ask.question[:60]!r} cannot be asked: {error}") from error
+        sampling = Sampling(max_tokens=0, seed=ask.seed, chunk_tokens=_CHUNK_TOKENS)
+        thought = checkpoint.thought(prompt, sampling)
+        try:
+            outcome = await drive(thought, engine, f"eval-{next(self._numbers)}", emit)
+        except NoAnswerProduced:
+            outcome = thought.outcome  # a wrong answer, not a failed evaluation
+        return Reply("".join(answer), outcome.thinking_tokens, outcome.end_cause)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what blocks the event loop.
+
+    asyncio's own handler only cancels the task, which takes effect when the loop runs again; a
+    KeyboardInterrupt would be swallowed by vLLM, which then waits for its engine for ever. Signals
+    reach the main thread alone: in any other there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)
+        raise asyncio.CancelledError
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

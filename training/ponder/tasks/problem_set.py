@@ -1,0 +1,160 @@
+"""Finite sets of problems: JSONL files, and data sets of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .problems import Problem, Split, content_digest, split_of
+from .verifiers import VERIFIERS, verify
+
+# Data sets hold whole numbers as numbers; the answer is their text.
+_Text = Annotated[
+    str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v), Field(min_length=1)
+]
+
+
+# One number with a name or a currency before it and a unit after it; all else may hold another one.
+_NUMBER = re.compile(
+    r"(?:[A-Za-z]\w* *= *)?[$€£]? *-?\d+(?:,\d{3})*(?:\.\d+)? *[%°]?(?: +[A-Za-z.]+)*\.?"
+)
+_FINALLY = "####"  # what GSM8K writes before the number, after the solution
+
+_LINE = 'write {"prompt": …, "answer": …} a line, with verifier, difficulty, id where wanted'
+
+
+class Row(BaseModel):
+    """One problem of a data set, as it is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str = Field(min_length=1)
+    answer: _Text
+    verifier: str = Field(default="number", description=f"one of {', '.join(VERIFIERS)}")
+    difficulty: int = 0
+    id: str | None = None
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Row:
+        known = [name for name in VERIFIERS if name != "reasoning-gym"]
+        if self.verifier not in known:
+            raise ValueError(f"no verifier {self.verifier!r}: name one of {', '.join(known)}")
+        number = self.answer.rpartition(_FINALLY)[-1].strip()
+        if self.verifier == "number" and not _NUMBER.fullmatch(number):
+            raise ValueError(
+                f"the answer {self.answer!r} is not one number: name the verifier exact or math"
+            )
+        return self
+
+    def problem(self, family: str) -> Problem:
+        """As a problem: the prompt is its content where it has no id of its own."""
+        content = self.id or content_digest(self.prompt)
+        return Problem(
+            f"{family}:{content}", family, self.difficulty, self.prompt, self.answer, self.verifier
+        )
+
+
+class ProblemSet:
+    """Listed problems as a `FiniteTask`; rows with the same prompt are one problem, the first."""
+
+    def __init__(self, name: str, rows: Iterable[Row]) -> None:
+        self.name = name
+        problems: dict[str, Problem] = {}
+        for problem in (row.problem(name) for row in rows):
+            if problems.setdefault(problem.id, problem).question != problem.question:
+                raise ValueError(f"two problems are called {problem.id}: give each its own id")
+        self._cells: dict[tuple[int, Split], list[Problem]] = defaultdict(list)
+        for problem in problems.values():
+            self._cells[problem.difficulty, split_of(problem)].append(problem)
+        self.difficulties = tuple(sorted({difficulty for difficulty, _ in self._cells}))
+
+    def problems(self, difficulty: int, split: Split) -> Sequence[Problem]:
+        self._check(difficulty)
+        return tuple(self._cells.get((difficulty, split), ()))
+
+    def sample(self, rng: Random, difficulty: int) -> Problem:
+        self._check(difficulty)
+        splits: tuple[Split, ...] = ("train", "validation", "test")
+        return rng.choice([p for split in splits for p in self.problems(difficulty, split)])
+
+    def verify(self, problem: Problem, text: str) -> bool:
+        return verify(problem, text)
+
+    def _check(self, difficulty: int) -> None:
+        if difficulty not in self.difficulties:
+            raise ValueError(f"{self.name} has difficulties {self.difficulties}, not {difficulty}")
+
+
+def read_jsonl(name: str, path: Path) -> ProblemSet:
+    """A file with a JSON object a line: prompt, answer, and verifier, difficulty, id where wanted.
+
+    `ValueError` names the line that does not hold; empty lines are skipped.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    rows = [_row(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ValueError(f"{path} is empty: {_LINE}")
+    return ProblemSet(name, rows)
+
+
+class HubOptions(BaseModel):
+    """What `hf:NAME?option=value&…` may say: which part of a data set to read, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: str = Field(default="train", description="the publisher's, not Ponder's")
+    config: str | None = Field(default=None, description="of a data set that comes in several")
+    prompt: str = Field(default="prompt", description="column of the question")
+    answer: str = Field(default="answer", description="column of the reference answer")
+    difficulty: str | None = Field(default=None, description="column of a whole number")
+    verifier: str = "number"
+
+
+def load_hub(name: str, dataset: str, options: HubOptions) -> ProblemSet:
+    """A data set of the hub, or a directory of parquet or JSON files, through `datasets`."""
+    import datasets
+
+    try:
+        table = datasets.load_dataset(dataset, options.config, split=options.split)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} cannot be loaded: {error}") from error
+    columns = {
+        field: column
+        for field in ("prompt", "answer", "difficulty")
+        if (column := getattr(options, field)) is not None
+    }
+    for field, column in columns.items():
+        if column not in table.column_names:
+            raise ValueError(
+                f"{name} has no column {column!r}: add ?{field}= and one of "
+                f"{', '.join(table.column_names)}"
+            )
+    return ProblemSet(name, _hub_rows(name, table, columns, options.verifier))
+
+
+def _hub_rows(name: str, table: Any, columns: dict[str, str], verifier: str) -> Iterator[Row]:
+    for number, row in enumerate(table.select_columns(list(columns.values()))):
+        read = {field: row[column] for field, column in columns.items()}
+        yield _row(f"{name}: row {number}", read | {"verifier": verifier})
+
+
+def _row(where: str, raw: str | dict[str, Any]) -> Row:
+    try:
+        if isinstance(raw, str):
+            return Row.model_validate_json(raw)
+        return Row.model_validate(raw)
+    except ValidationError as error:
+        wrong = "; ".join(
+            ": ".join((*(str(part) for part in e["loc"]), e["msg"])) for e in error.errors()
+        )
+        remedy = f"; {_LINE}" if isinstance(raw, str) else ""
+        raise ValueError(f"{where}: {wrong}{remedy}") from error

@@ -1,0 +1,136 @@
+"""The judges of answers, by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from . import gym
+from .arithmetic import symbolic
+from .problems import Problem
+from .verify import same_number, same_text
+
+# A cell of a process with sympy in it costs some 10 ms where an answer costs 1.
+_SHARED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text of which is known whether it is right: a judge that says otherwise is a broken one."""
+
+    problem: Problem
+    text: str
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Judges the text after a thought; `check` is a function at the top of a module.
+
+    A `trusted` one is cheap and safe whatever a model wrote, and runs in the calling process. The
+    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers.
+    `prepare` loads what `check` needs for a problem: a worker does it before its clock starts. The
+    `canaries` are judged after the answers; the first two also while loading, so that there have to
+    be others where results are cached. `shared` answers at most have one process: 1 unless it is
+    known that `check` never runs what it reads, so that one answer cannot reach the next.
+    """
+
+    check: Callable[[Problem, str], bool]
+    trusted: bool
+    prepare: Callable[[Problem], object] | None = None
+    canaries: tuple[Canary, ...] = ()
+    shared: int = 1
+
+
+def verify(problem: Problem, text: str) -> bool:
+    """Judge in this process, without a limit of time; what cannot be judged is wrong."""
+    try:
+        return VERIFIERS[problem.verifier].check(problem, text)
+    except Exception:  # noqa: BLE001  a scorer may raise anything on a text that it does not expect
+        return False
+
+
+def _number(problem: Problem, text: str) -> bool:
+    return same_number(problem.answer, text)
+
+
+def _exact(problem: Problem, text: str) -> bool:
+    return same_text(problem.answer, text)
+
+
+def _mathematics(problem: Problem, text: str) -> bool:
+    """Equal as mathematics, LaTeX or plain; `ValueError` where the reference answer is neither."""
+    math_verify = _load_math_verify()
+    marked = "$" in problem.answer or r"\boxed" in problem.answer
+    with _read_not_run():
+        reference = math_verify.parse(
+            problem.answer if marked else rf"\boxed{{{problem.answer}}}", parsing_timeout=None
+        )
+        if not reference:
+            raise ValueError(f"the reference answer {problem.answer!r} is no mathematics")
+        given = math_verify.parse(text, parsing_timeout=None)
+        return bool(math_verify.verify(reference, given, timeout_seconds=None))
+
+
+@contextmanager
+def _read_not_run() -> Iterator[None]:
+    """sympy makes expressions of texts by running them as Python, also where they are numbers."""
+    modules = [import_module(name) for name in ("sympy.parsing.sympy_parser", "math_verify.parser")]
+    runs = [module.parse_expr for module in modules]
+    try:
+        for module in modules:
+            module.parse_expr = lambda text, *_, **__: symbolic(text)  # type: ignore[attr-defined]
+        yield
+    finally:
+        for module, run in zip(modules, runs, strict=True):
+            module.parse_expr = run  # type: ignore[attr-defined]
+
+
+def _load_math_verify(_: Problem | None = None) -> Any:
+    import math_verify
+
+    # Its own time limit raises in threads, so it is off, which would be warned of in every process.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    return math_verify
+
+
+def _known(problem: Problem, right: str, wrong: str) -> tuple[Canary, ...]:
+    return Canary(problem, right, True), Canary(problem, wrong, False)
+
+
+def _mathematical(answer: str) -> Problem:
+    return Problem("canary:1", "canary", 0, "?", answer, "math")
+
+
+VERIFIERS: Mapping[str, Verifier] = {
+    "number": Verifier(_number, trusted=True),
+    "exact": Verifier(_exact, trusted=True),
+    "math": Verifier(
+        _mathematics,
+        trusted=False,
+        prepare=_load_math_verify,
+        canaries=(
+            *_known(_mathematical("0.5"), r"It is $\frac{2}{4}$.", "The answer is 3/4."),
+            *_known(_mathematical(r"\frac{7}{3}"), "14/6", r"\boxed{2.5}"),
+        ),
+        shared=_SHARED,
+    ),
+    "reasoning-gym": Verifier(
+        gym.judge,
+        trusted=False,
+        prepare=gym.load_dataset,
+        canaries=_known(
+            Problem(
+                *("canary:2", f"{gym.PREFIX}chain_sum", 0, "?", "12", "reasoning-gym"),
+                evidence={"question": "?", "answer": "12", "metadata": {}},
+            ),
+            "The answer is 12.",
+            "The answer is 13.",
+        ),
+        shared=_SHARED,
+    ),
+}

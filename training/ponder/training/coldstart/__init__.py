@@ -1,0 +1,1 @@
+"""The tiny reasoner from scratch: its tokenizer, its model, and the thoughts it learns from."""

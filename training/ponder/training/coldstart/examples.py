@@ -1,0 +1,219 @@
+"""Training examples as token ids, and the batches made of them.
+
+Every part of a sequence is tokenised by itself and joined by id, as the server does when it closes
+a thought: a forced close at serving time is the very tokens that were trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from ponder.evaluation.protocol import MINIMAL_HINT
+from ponder.tasks.problems import Split, split_of
+from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
+
+from ..run.recipe import TraceMix
+from . import openings, smalltalk
+from .thoughts import (
+    CLOSE_TEXT,
+    HINT,
+    Piece,
+    Style,
+    answer_text,
+    best_guess,
+    reply_text,
+    smallest_budget,
+    write_thought,
+)
+from .tokenizer import TURN_END
+
+_SYSTEM = (
+    "You are a careful assistant.",
+    "You are a helpful assistant.",
+    "You are Ponder.",
+    "Think, then answer.",
+)
+_SYSTEM_SHARE = 0.1
+_EARLIER_TURN_SHARE = 0.1
+# Of what people type first; the rest is talk.
+_NUMBERS_SHARE = 0.7
+_PLAIN_SHARE = 0.2
+_EVERYDAY = (openings.FAMILY, smalltalk.FAMILY)
+# Batches are cut from pools of this many examples, sorted by length so that little is padded.
+_POOL = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sequence; `learnt[i]` says whether predicting token i counts in the loss."""
+
+    ids: list[int]
+    learnt: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A written thought, its tokens and the hint that opens it ("" for none)."""
+
+    pieces: list[Piece]
+    ids: list[int]
+    ends: list[int]  # character offset at which each token ends
+    hint: str
+
+
+class ExampleWriter:
+    """Writes examples of one split with one tokenizer; a function of the `rng` it is given."""
+
+    def __init__(self, tokenizer: Any, mix: TraceMix, split: Split) -> None:
+        self._tokenizer = tokenizer
+        self._mix = mix
+        self._split = split
+        self._close_ids = self._encode(CLOSE_TEXT)
+        self._end_id: int = tokenizer.convert_tokens_to_ids(TURN_END)
+
+    def write(self, rng: Random, terse: bool) -> Example:
+        """One example; `terse` asks for whole and mostly short thoughts, which hold the most
+        arithmetic per token: the early part of training.
+        """
+        worked = self._draw(rng)
+        prompt_ids = self._prompt_ids(worked, rng)
+        thought = self._thought(worked, rng, terse)
+        hint_ids = self._encode(thought.hint)
+        kept = len(thought.ids)
+        cut = not terse and rng.random() < self._mix.cut
+        if cut:
+            kept = 0 if rng.random() < self._mix.cut_at_zero else rng.randint(0, kept)
+        answer = worked.problem.answer
+        if cut:
+            answer = best_guess(thought.pieces, thought.ends[kept - 1] if kept else 0, answer)
+        answer_ids = [*self._encode(reply_text(worked.problem, answer)), self._end_id]
+        parts = (
+            (prompt_ids, False),
+            (hint_ids, False),
+            (thought.ids[:kept], True),
+            # A forced close is put in by the server: the model must not learn to stop there.
+            (self._close_ids, not cut),
+            (answer_ids, True),
+        )
+        ids = [i for part, _ in parts for i in part]
+        learnt = [flag for part, flag in parts for _ in part]
+        return Example(ids, learnt)
+
+    def _draw(self, rng: Random) -> Worked:
+        if rng.random() < self._mix.everyday:
+            return _first_typed(rng)
+        while True:
+            worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
+            if split_of(worked.problem) == self._split:
+                return worked
+
+    def _prompt_ids(self, worked: Worked, rng: Random) -> list[int]:
+        messages = [{"role": "user", "content": worked.problem.question}]
+        if rng.random() < _EARLIER_TURN_SHARE:
+            earlier = self._draw(rng).problem
+            messages = [
+                {"role": "user", "content": earlier.question},
+                {"role": "assistant", "content": reply_text(earlier, earlier.answer)},
+                *messages,
+            ]
+        if rng.random() < _SYSTEM_SHARE:
+            messages = [{"role": "system", "content": rng.choice(_SYSTEM)}, *messages]
+        text = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return self._encode(text)
+
+    def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
+        if worked.problem.family in _EVERYDAY:
+            return self._short_thought(worked, rng)
+        draw = rng.random()
+        if draw < self._mix.minimal:
+            return self._written(write_thought(worked, "terse", 0, rng), MINIMAL_HINT)
+        hinted = draw < self._mix.minimal + self._mix.hinted
+        style, checks = _habit(rng, hinted, terse)
+        thought = self._written(write_thought(worked, style, checks, rng), "")
+        while len(thought.ids) > self._mix.longest and checks > 0:
+            checks -= 1
+            thought = self._written(write_thought(worked, style, checks, rng), "")
+        budget = smallest_budget(len(thought.ids), self._mix.budgets) if hinted else None
+        if budget is None:
+            return thought
+        return Thought(thought.pieces, thought.ids, thought.ends, HINT.format(budget=budget))
+
+    def _short_thought(self, worked: Worked, rng: Random) -> Thought:
+        """On what people type first: under any budget that holds it."""
+        plain = worked.checks and rng.random() < _PLAIN_SHARE
+        thought = self._written(write_thought(worked, "plain" if plain else "terse", 0, rng), "")
+        draw = rng.random()
+        if draw < self._mix.minimal:
+            return replace(thought, hint=MINIMAL_HINT)
+        holding = [b for b in self._mix.budgets if b >= len(thought.ids)]
+        if draw >= self._mix.minimal + self._mix.hinted or not holding:
+            return thought
+        return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
+
+    def _written(self, pieces: list[Piece], hint: str) -> Thought:
+        text = "".join(piece.text for piece in pieces)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return Thought(pieces, encoded["input_ids"], ends, hint)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+
+def _first_typed(rng: Random) -> Worked:
+    return openings.opening(rng) if rng.random() < _NUMBERS_SHARE else smalltalk.talk(rng)
+
+
+def _habit(rng: Random, hinted: bool, terse: bool) -> tuple[Style, int]:
+    """How a thought is written: unhinted ones ramble, hinted ones come in every length."""
+    shares = (0.05, 0.15) if not hinted else (0.3, 0.25)
+    if terse:
+        shares = (0.6, 0.3)
+    draw = rng.random()
+    if draw < shares[0]:
+        return "terse", 0
+    if draw < sum(shares):
+        return "plain", 0
+    return "verbose", rng.choices((1, 2, 3, 4), (0.5, 0.3, 0.15, 0.05))[0]
+
+
+def batches(
+    writer: ExampleWriter, rng: Random, tokens_per_step: int, terse_steps: int
+) -> Iterator[list[Example]]:
+    """An endless stream of batches of at most `tokens_per_step` tokens, padding included.
+
+    The first `terse_steps` batches, rounded up to whole pools, hold mostly terse thoughts.
+    """
+    step = 0
+    while True:
+        terse = step < terse_steps
+        pool = sorted((writer.write(rng, terse) for _ in range(_POOL)), key=lambda e: len(e.ids))
+        made: list[list[Example]] = [[]]
+        for example in pool:
+            if made[-1] and (len(made[-1]) + 1) * len(example.ids) > tokens_per_step:
+                made.append([])
+            made[-1].append(example)
+        rng.shuffle(made)
+        yield from made
+        step += len(made)
+
+
+def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
+    """Texts that hold every word of the tiny tasks, of traces and of what people type first, to
+    train a tokenizer on.
+    """
+    yield from ["system\nuser\nassistant\n", MINIMAL_HINT, *_SYSTEM] * (n // 4)
+    for _ in range(n):
+        worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
+        thought = "".join(p.text for p in write_thought(worked, "verbose", 2, rng))
+        yield f"{worked.problem.question}\n{HINT}{thought}\n\n{answer_text('')}"
+        worked = _first_typed(rng)
+        steps = ". ".join(step.text for step in worked.steps)
+        reply = reply_text(worked.problem, worked.problem.answer)
+        yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"

@@ -1,0 +1,206 @@
+"""Supervised cold start: next-token prediction on written thoughts, from scratch.
+
+One loop on one page. Muon turns the matrices' momentum into near-orthogonal updates and learns
+small models from scratch several times faster than AdamW alone, which keeps the embedding and the
+norms.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ponder.evaluation.bars import step_bar
+
+from ..run.directory import place_checkpoint, record
+from ..run.recipe import SftRecipe
+from .examples import Example, ExampleWriter, batches, tokenizer_corpus
+from .model import build_model
+from .muon import Muon
+from .stream import BatchStream, Place
+from .tokenizer import train_tokenizer
+
+_FINAL_LR_SHARE = 0.02
+_VALIDATION_BATCHES = 8
+_STATE = "state.pt"
+_FIGURES = ("losses", "validation", "tokens", "seconds")
+
+
+class NotFinite(RuntimeError):
+    """The loss is NaN or infinite; the message names the step and the remedy."""
+
+
+@dataclass(slots=True)
+class SftResult:
+    """What a run leaves: the model, its tokenizer, and losses in nats per learnt token."""
+
+    model: Any
+    tokenizer: Any
+    losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def reached(self) -> Iterator[str]:
+        """What there is to say of the run, in sentences."""
+        yield f"trained on {self.tokens:,} tokens in {self.seconds / 60:.1f} minutes"
+        yield f"loss: {self.losses[0]:.3f} → {self.losses[-1]:.3f} nats a token"
+        if self.validation:
+            (_, first), (_, last) = self.validation[0], self.validation[-1]
+            yield f"validation: {first:.3f} → {last:.3f}, on problems that were not trained on"
+
+
+def train_sft(
+    recipe: SftRecipe,
+    progress: bool = True,
+    *,
+    out: Path | None = None,
+    start: Path | None = None,
+) -> SftResult:
+    """Train from scratch on the CPU; a function of the recipe (its seed included).
+
+    `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`;
+    `start` is one to go on from, to the very weights that a run which never stopped has.
+    """
+    plan, saved = recipe.optimisation, recipe.checkpoints
+    torch.manual_seed(recipe.seed)
+    rng = Random(recipe.seed)
+    tokenizer = train_tokenizer(
+        tokenizer_corpus(rng, 4000), recipe.model.vocabulary, recipe.model.positions
+    )
+    result = SftResult(build_model(recipe.model, tokenizer), tokenizer)
+    optimizers = build_optimizers(result.model, plan.muon_lr, plan.adamw_lr)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lr_schedule(plan.warmup_steps, plan.steps))
+        for o in optimizers
+    ]
+    state = _State(result, [result.model, *optimizers, *schedules])
+    place = state.load(start) if start else None
+    writer = ExampleWriter(tokenizer, recipe.traces, "train")
+    terse_steps = int(plan.steps * recipe.traces.terse_until)
+    stream = BatchStream(writer, rng, plan.tokens_per_step, terse_steps, place)
+    held_out = _validation_batches(tokenizer, recipe) if plan.validate_every else []
+
+    done = len(result.losses)
+    began = time.monotonic() - result.seconds
+    with step_bar(recipe.name, plan.steps, done, progress) as bar:
+        for step, batch in zip(range(done + 1, plan.steps + 1), stream, strict=False):
+            loss = batch_loss(result.model, batch)
+            if not torch.isfinite(loss):
+                raise NotFinite(
+                    f"the loss is {loss.item()} at step {step}: train again with a smaller "
+                    "muon_lr, adamw_lr or clip_norm"
+                )
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(result.model.parameters(), plan.clip_norm)
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad(set_to_none=True)
+            result.losses.append(loss.item())
+            result.tokens += sum(len(example.ids) for example in batch)
+            result.seconds = time.monotonic() - began
+            if plan.validate_every and (step % plan.validate_every == 0 or step == plan.steps):
+                result.validation.append((step, mean_loss(result.model, held_out)))
+            if out and (step % saved.every == 0 or step == plan.steps):
+                record(recipe, out)
+                place_checkpoint(out, step, saved.keep, partial(state.save, stream.place))
+            bar.set_postfix_str(_meter(result), refresh=False)
+            bar.update()
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """All that a run changes: its result, and the `parts` that have a `state_dict`."""
+
+    result: SftResult
+    parts: Sequence[Any]
+
+    def save(self, place: Place, directory: Path) -> None:
+        figures = {name: getattr(self.result, name) for name in _FIGURES}
+        parts = [part.state_dict() for part in self.parts]
+        torch.save({"parts": parts, "place": tuple(place), **figures}, directory / _STATE)
+
+    def load(self, directory: Path) -> Place:
+        held = torch.load(directory / _STATE, weights_only=True)
+        for part, state in zip(self.parts, held["parts"], strict=True):
+            part.load_state_dict(state)
+        for name in _FIGURES:
+            setattr(self.result, name, held[name])
+        return Place(*held["place"])
+
+
+def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
+    """Mean cross-entropy over the learnt tokens of a batch, in nats; a scalar with gradient."""
+    ids_B_T, learnt_B_T = collate(batch)
+    # Padding is on the right and attention is causal: no learnt position ever sees it.
+    hidden_B_T_D = model.model(input_ids=ids_B_T[:, :-1]).last_hidden_state
+    # The head runs on the learnt positions alone: prompts need no logits.
+    learnt_B_S = learnt_B_T[:, 1:]
+    logits_N_V = model.lm_head(hidden_B_T_D[learnt_B_S])
+    return cross_entropy(logits_N_V, ids_B_T[:, 1:][learnt_B_S])
+
+
+def collate(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids (B, T) int64 and learnt flags (B, T) bool; padding is never learnt."""
+    longest = max(len(example.ids) for example in batch)
+    ids_B_T = torch.zeros(len(batch), longest, dtype=torch.long)
+    learnt_B_T = torch.zeros(len(batch), longest, dtype=torch.bool)
+    for row, example in enumerate(batch):
+        ids_B_T[row, : len(example.ids)] = torch.tensor(example.ids)
+        learnt_B_T[row, : len(example.ids)] = torch.tensor(example.learnt)
+    return ids_B_T, learnt_B_T
+
+
+@torch.no_grad()
+def mean_loss(model: Any, held_out: Sequence[Sequence[Example]]) -> float:
+    """Loss over several batches, in nats per learnt token, each batch weighed alike."""
+    return sum(batch_loss(model, batch).item() for batch in held_out) / len(held_out)
+
+
+def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon on the matrices inside the layers, AdamW on the embedding (tied head) and the norms."""
+    inner = dict(model.model.layers.named_parameters())
+    matrices = [p for p in inner.values() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=muon_lr),
+        torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def lr_schedule(warmup: int, steps: int) -> Callable[[int], float]:
+    """Factor on the learning rate by step: linear up, then a cosine down to a fiftieth."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min((step - warmup) / max(steps - warmup, 1), 1.0)
+        return _FINAL_LR_SHARE + (1 - _FINAL_LR_SHARE) * (1 + math.cos(math.pi * done)) / 2
+
+    return factor
+
+
+def _validation_batches(tokenizer: Any, recipe: SftRecipe) -> list[list[Example]]:
+    held_out = recipe.traces.model_copy(update={"everyday": 0.0})  # the rest has no split
+    writer = ExampleWriter(tokenizer, held_out, "validation")
+    stream = batches(writer, Random(recipe.seed), recipe.optimisation.tokens_per_step, 0)
+    return list(islice(stream, _VALIDATION_BATCHES))
+
+
+def _meter(result: SftResult) -> str:
+    speed = result.tokens / max(result.seconds, 1e-9)
+    told = f"loss {result.losses[-1]:.3f}, {speed:,.0f} tokens/s"
+    return told + (f", validation {result.validation[-1][1]:.3f}" if result.validation else "")

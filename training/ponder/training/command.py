@@ -1,0 +1,218 @@
+"""`ponder train`: run a recipe and write a checkpoint that can be served."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliPositionalArg
+
+from ponder.training.run.installed import require
+from ponder.training.run.shipped import listed, shipped_recipes
+
+if TYPE_CHECKING:
+    from ponder.training.run.recipe import PolicyRecipe, Recipe, SftRecipe
+
+
+class Options(BaseModel):
+    recipe: CliPositionalArg[str | None] = Field(
+        default=None, description="a shipped recipe, or the path of a YAML file"
+    )
+    out: Path | None = Field(
+        default=None, description="directory of the run (default: ./NAME of the recipe)"
+    )
+    base: str | None = Field(
+        default=None, description="replaces the recipe's base checkpoint (not for a cold start)"
+    )
+    seed: int | None = Field(default=None, ge=0, description="replaces the recipe's seed")
+    changes: list[str] = Field(
+        default=[],
+        alias="set",
+        description="KEY=VALUE replaces any field, such as optimisation.steps=20; repeat for "
+        "several (docs/recipes.md lists the fields)",
+    )
+    threads: int = Field(default=2, ge=1, description="CPU threads")
+    resume: bool = Field(
+        default=False, description="continue the run in --out from its last complete checkpoint"
+    )
+    dry_run: bool = Field(
+        default=False, description="print the plan, the memory and the time it needs"
+    )
+    list_recipes: bool = Field(default=False, alias="list", description="list the recipes")
+
+
+Options.__doc__ = f"""Train a checkpoint from a recipe.
+
+recipes:
+{indent(listed(), "  ")}"""
+
+
+def run(options: Options) -> int:
+    """Train and export; 0 when the checkpoint is written, 1 when the run failed, 2 when the
+    recipe does not hold.
+    """
+    if options.list_recipes:
+        print(listed())
+        return 0
+    if options.recipe is None:
+        print(f"ponder train: name a recipe, or a YAML file of yours:\n{listed()}", file=sys.stderr)
+        return 2
+    # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
+    require("yaml", "torch", "transformers", "safetensors", "tqdm")
+
+    from ponder.training.run.recipe import RecipeError
+
+    try:
+        recipe = _recipe(options.recipe, options)
+        if options.dry_run:
+            from ponder.training.run.forecast import describe
+
+            print(describe(recipe, options.threads))
+            return 0
+        directory = options.out or Path(recipe.name)
+        _check_out(directory)
+        if options.resume:
+            from ponder.training.run.directory import check_resumable
+
+            check_resumable(directory)
+        return _train(recipe, directory, options)
+    except RecipeError as error:
+        print(f"ponder train: {error}", file=sys.stderr)
+        return 2
+
+
+def _recipe(name: str, options: Options) -> Recipe:
+    """The recipe with what the options replace. Raises `RecipeError`."""
+    from ponder.training.run.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
+
+    recipe = load_recipe(find_recipe(name), options.changes)
+    if options.seed is not None:
+        recipe = recipe.model_copy(update={"seed": options.seed})
+    if isinstance(recipe, SftRecipe):
+        if options.base is not None:
+            raise RecipeError("--base is not for a cold start: leave it out here")
+        return recipe
+    if options.base is not None:
+        recipe = recipe.model_copy(update={"base": options.base})
+    _check_base(recipe.base)
+    return recipe
+
+
+def _train(recipe: Recipe, directory: Path, options: Options) -> int:
+    from ponder.training.run.recipe import SftRecipe
+
+    if isinstance(recipe, SftRecipe):
+        return _cold_start(recipe, directory, options)
+    return _policy(recipe, directory, options)
+
+
+def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
+    import torch
+
+    from ponder.training.coldstart.sft import NotFinite, train_sft
+    from ponder.training.run.directory import last_checkpoint
+    from ponder.training.run.export import cold_start_contract, export
+    from ponder.training.run.recipe import RecipeError
+
+    torch.set_num_threads(options.threads)
+    start = last_checkpoint(directory, recipe, options.resume)
+    if start is None and (directory / "ponder.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
+    try:
+        result = train_sft(recipe, out=directory, start=start)
+    except NotFinite as error:
+        print(f"ponder train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        _say_how_to_go_on(directory, options)
+        raise
+    export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
+    _say_what_came(directory, result.reached())
+    return 0
+
+
+def _check_base(base: str) -> None:
+    """A base that another recipe makes, before anything asks the hub for it."""
+    from ponder.training.run.recipe import RecipeError
+
+    if base in shipped_recipes() and not Path(base).is_dir():
+        raise RecipeError(
+            f"base: there is no directory {base} here: run `ponder train {base}` first, or name "
+            "another checkpoint with --base"
+        )
+
+
+def _check_out(directory: Path) -> None:
+    """Before anything is loaded: what cannot be written should not be trained."""
+    from ponder.training.run.recipe import RecipeError
+
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RecipeError(f"--out: {there} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RecipeError(f"--out: {there} cannot be written")
+
+
+def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
+    require("trl", "accelerate", "peft", "datasets", "matplotlib")
+
+    import torch
+
+    from ponder.training.run.recipe import RecipeError
+
+    torch.set_num_threads(options.threads)
+    if directory.resolve() == Path(recipe.base).resolve():
+        raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
+    if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
+        raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
+    try:
+        from ponder.tasks.workers import VerifierError, VerifierPool
+        from ponder.training.engines.trl import Diverged
+        from ponder.training.run.run import Run
+
+        try:
+            with VerifierPool(recipe.rollouts.verifiers) as pool:
+                run = Run(recipe, directory, pool.judge, options.resume)
+                run.train()
+        except (Diverged, VerifierError) as error:
+            print(f"ponder train: {error}", file=sys.stderr)
+            return 1
+    except KeyboardInterrupt:
+        _say_how_to_go_on(directory, options)
+        raise
+    if run.is_main:
+        _say_what_came(directory, run.reached())
+    return 0
+
+
+def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
+    """What was reached, where it lies, and what to do with it."""
+    for line in reached:
+        print(line)
+    there = shlex.quote(str(directory))
+    print(f"in {directory}; to serve and to measure it:")
+    print(f"  ponder serve {there}\n  ponder eval {there}")
+
+
+def _say_how_to_go_on(directory: Path, options: Options) -> None:
+    """After Ctrl-C: the command that continues, to paste."""
+    from ponder.training.run.directory import checkpoints
+
+    if found := checkpoints(directory):
+        words = ["ponder", "train", str(options.recipe), "--out", str(directory)]
+        words += ["--base", options.base] if options.base is not None else []
+        words += ["--seed", str(options.seed)] if options.seed is not None else []
+        words += [word for change in options.changes for word in ("--set", change)]
+        words += ["--threads", str(options.threads), "--resume"]
+        said = f"this continues from {found[-1].name}:\n  {shlex.join(words)}"
+    else:
+        said = f"{directory} has no checkpoint yet, so there is nothing to resume"
+    print(f"\nponder train: stopped; {said}", file=sys.stderr)

@@ -1,1 +1,0 @@
-"""What `ponder train` and `ponder eval` do; the command line parses, these run."""

@@ -1,0 +1,100 @@
+"""What a recipe has to fit: processes, the base's positions and modules, the trackers at hand.
+
+Asked before any weights are loaded. Each raises `RecipeError` that names the field.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ponder.engine.tokenizer import HFTokenizer
+
+from ..methods import BrpoConfig, HbpoConfig, MethodConfig
+from .recipe import PolicyRecipe, RecipeError
+
+# Trackers whose package has their name.
+_PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio", "neptune", "swanlab")
+
+
+def check_processes(recipe: PolicyRecipe, world: int) -> None:
+    """Each of `world` processes must get whole groups of every update, and validation problems."""
+    prompts, plan = recipe.rollouts.prompts, recipe.optimisation
+    if prompts % (plan.updates * world):
+        raise RecipeError(
+            f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates x processes "
+            f"= {plan.updates} x {world}: every process learns from whole groups in every update"
+        )
+    rows = prompts // plan.updates // world * recipe.method.group_size
+    if plan.micro_batches > rows:
+        raise RecipeError(
+            f"optimisation.micro_batches = {plan.micro_batches} must be at most the {rows} rows "
+            f"that each of {world} processes has in an update"
+        )
+    if recipe.validation.problems < world:
+        raise RecipeError(f"validation.problems must be at least the {world} processes")
+
+
+def hint_tokens(method: MethodConfig, tokenizer: HFTokenizer | None = None) -> int:
+    """Tokens of a budget's hint, at most; without a tokenizer an estimate, two for a word."""
+    if not isinstance(method, HbpoConfig):
+        return 0
+    if tokenizer is None:
+        return 2 * len(method.hint.split())
+    hints = (method.hint.format(budget=budget) for budget in method.budgets)
+    return max(len(tokenizer.encode(hint)) for hint in hints)
+
+
+def room_for_prompt(
+    recipe: PolicyRecipe, positions: int | None, tokenizer: HFTokenizer | None = None
+) -> int | None:
+    """Tokens that the base's positions leave to a prompt; None where they are not known."""
+    if positions is None:
+        return None
+    method, given = recipe.method, recipe.rollouts.longest_prompt
+    beside = method.longest + hint_tokens(method, tokenizer)
+    if isinstance(method, BrpoConfig):
+        beside += method.summary_tokens
+    if positions - beside < (given or 1):
+        prompt = "" if given is None else f" and prompts of {given}"
+        raise RecipeError(
+            f"method: {beside} tokens{prompt} do not fit the {positions} positions of "
+            f"{recipe.base}: lower longest, or the budgets"
+        )
+    return positions - beside
+
+
+def adapted(recipe: PolicyRecipe, model: Any) -> list[Any]:
+    """The linear modules that LoRA adapts; `model` may lie on the meta device."""
+    import torch
+
+    assert recipe.lora is not None
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    }
+    targets = recipe.lora.target_modules
+    if targets == "all-linear":
+        return list(linear.values())
+    known = sorted({name.rpartition(".")[2] for name in linear})
+    if unknown := [target for target in targets if target not in known]:
+        raise RecipeError(
+            f"lora.target_modules: {recipe.base} has no {', '.join(unknown)}: name some of "
+            f"{', '.join(known)}, or all-linear"
+        )
+    return [m for name, m in linear.items() if name.rpartition(".")[2] in targets]
+
+
+def check_trackers(recipe: PolicyRecipe) -> None:
+    """Every tracker must be known to transformers, and installed."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    for name in recipe.report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except ValueError as error:  # transformers lists those that it knows
+            raise RecipeError(f"report_to: {error}") from error
+        except (RuntimeError, ImportError) as error:
+            remedy = f"pip install {name}" if name in _PACKAGES else str(error)
+            raise RecipeError(f"report_to: {name} is not installed: {remedy}") from error

@@ -1,0 +1,61 @@
+"""From a trained model to a directory that transformers, vLLM and Ponder can load."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from stat import S_IMODE
+from typing import Any
+
+from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
+
+from ..coldstart.thoughts import CLOSE_TEXT, HINT
+from ..coldstart.tokenizer import THINK_END, THINK_START
+from .recipe import SftRecipe, recipe_sha256
+
+
+def export(
+    directory: Path, model: Any, tokenizer: Any, contract: Contract, state: Any = None
+) -> Contract:
+    """Write weights (safetensors, bfloat16), tokenizer, chat template and `ponder.json`.
+
+    `state` replaces the weights of `model`, which is left as it was. Existing files of the same
+    names are replaced. Returns the contract with the hash of the tokenizer as it was written.
+    """
+    import torch
+
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = model.state_dict() if state is None else state
+    tied = model.all_tied_weights_keys  # copies once rounded: their originals are enough
+    rounded = {n: value.to(torch.bfloat16) for n, value in weights.items() if n not in tied}
+    model.save_pretrained(directory, state_dict=rounded)
+    # It has written what the model in memory is; the weights beside it are rounded, for serving.
+    config = deepcopy(model.config)
+    config.dtype, config.use_cache = torch.bfloat16, True
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    contract = replace(contract, tokenizer_sha256=tokenizer_sha256(directory))
+    contract.save(directory)
+    # safetensors keeps its files to their owner: a server under another user could not read them.
+    mode = S_IMODE((directory / FILE_NAME).stat().st_mode)
+    for path in filter(Path.is_file, directory.iterdir()):
+        path.chmod(mode)
+    return contract
+
+
+def cold_start_contract(recipe: SftRecipe) -> Contract:
+    """The contract of a model trained from scratch on written thoughts."""
+    return Contract(
+        think_start=THINK_START,
+        think_end=THINK_END,
+        close_text=CLOSE_TEXT,
+        opened_by="template",
+        tokenizer_sha256="",
+        method="sft",
+        recipe=recipe.name,
+        recipe_sha256=recipe_sha256(recipe),
+        seed=recipe.seed,
+        budget_hint=HINT,
+        trained_budgets=recipe.traces.budgets,
+    )

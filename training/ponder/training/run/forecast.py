@@ -1,0 +1,317 @@
+"""What a recipe would do and need (`ponder train --dry-run`); nothing is written.
+
+Figures are upper bounds where they count tokens, and estimates where they count memory: the
+activations follow from the widths of a transformer block, not from a measurement. The time is
+scaled from a first step, which is tried where the model is small.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ponder.engine.tokenizer import ModelFiles
+from ponder.evaluation.bars import duration
+
+from ..methods import METHODS, BrpoConfig
+from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
+from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
+
+GIB = 1 << 30
+# float32 weights, gradients and AdamW's two moments.
+_WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
+_PROMPTS_DRAWN = 64
+
+# Shapes that the publishers' config.json state, for machines that cannot reach the hub.
+_QWEN2_1_5B: dict[str, Any] = {
+    "model_type": "qwen2",
+    "vocab_size": 151936,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+_QWEN3_8B: dict[str, Any] = {
+    "model_type": "qwen3",
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 40960,
+}
+PUBLIC_SHAPES: dict[str, dict[str, Any]] = {
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": _QWEN2_1_5B,
+    "agentica-org/DeepScaleR-1.5B-Preview": _QWEN2_1_5B,
+    "Qwen/Qwen3-8B": _QWEN3_8B,
+    "Qwen/Qwen3-8B-Base": {**_QWEN3_8B, "max_position_embeddings": 32768},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model by its sizes; `trained` parameters have gradients. `source` is who says so."""
+
+    source: str
+    parameters: int
+    trained: int
+    layers: int
+    hidden: int
+    intermediate: int
+    cache_width: int  # keys or values of a token and layer, all heads together
+    positions: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of a step, at most, over all processes."""
+
+    prompt: int
+    row: int  # a row's longest pass: prompt, completion and chunks
+    rows: int
+    sampled: int
+    scored: int
+
+    @property
+    def trained(self) -> int:
+        return self.rows * self.row
+
+    @property
+    def forward(self) -> int:
+        """All work in tokens of a forward pass; a backward pass costs two."""
+        return self.sampled + self.scored + 3 * self.trained
+
+
+def shape(recipe: PolicyRecipe) -> Shape:
+    """The base's, from its config.json, or from the table where the hub is out of reach."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(ModelFiles.find(recipe.base).directory)
+        source = "its config.json"
+    except (FileNotFoundError, OSError) as error:
+        if recipe.base not in PUBLIC_SHAPES:
+            raise RecipeError(f"base: {error}; --base names another checkpoint") from error
+        config = AutoConfig.for_model(**PUBLIC_SHAPES[recipe.base])
+        source = "Ponder's table of public shapes, as the hub is out of reach"
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Shape(
+        source,
+        parameters,
+        parameters if recipe.lora is None else _adapters(recipe, model),
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_key_value_heads * head,
+        getattr(config, "max_position_embeddings", None),
+    )
+
+
+def _adapters(recipe: PolicyRecipe, model: Any) -> int:
+    """Parameters of the low-rank matrices."""
+    assert recipe.lora is not None
+    sides = sum(module.in_features + module.out_features for module in adapted(recipe, model))
+    return recipe.lora.rank * int(sides)
+
+
+def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
+    """What a step samples, scores and learns from, at most, with prompts of `prompt` tokens."""
+    method, plan = recipe.method, recipe.optimisation
+    rows = recipe.rollouts.prompts * method.group_size
+    if isinstance(method, BrpoConfig):
+        answers = len(method.budgets) * method.summaries * method.summary_tokens
+        row, sampled = method.longest + answers, method.longest + 1 + answers
+    else:
+        row, sampled = method.longest + hint_tokens(method), method.longest
+    batches = method.generation_batches if method.dynamic_sampling else 1
+    later = rows * (plan.updates - 1) // plan.updates
+    return Tokens(prompt, prompt + row, rows, rows * sampled * batches, later * (prompt + row))
+
+
+def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
+    """Bytes that one of `processes` needs for each purpose, nothing sharded."""
+    plan = recipe.optimisation
+    width = 2 if plan.precision == "bfloat16" else 4
+    mine = work.rows / processes
+    micro = mine / plan.updates / plan.micro_batches * work.row
+    # Inputs of the projections, keys, values, norms and residuals; the feed-forward's three.
+    block = 12 * model.hidden + 2 * model.cache_width + 3 * model.intermediate
+    kept = model.layers * block
+    if plan.gradient_checkpointing:
+        kept = model.layers * model.hidden + block
+    found = {
+        "weights": _WEIGHT * model.parameters,
+        "gradients": _GRADIENT * model.trained,
+        "AdamW": _ADAMW * model.trained,
+        "activations": width * micro * kept,
+    }
+    if isinstance(recipe.method, BrpoConfig):
+        # Booleans, row by row; no more than a micro-batch's is there at once.
+        found["tree mask"] = micro * work.row
+    if recipe.rollouts.engine == "transformers":
+        cached = _cached(recipe, work, processes)
+        found["KV cache"] = 4 * 2 * model.layers * model.cache_width * cached
+    return {name: float(value) for name, value in found.items()}
+
+
+def _cached(recipe: PolicyRecipe, work: Tokens, processes: int) -> float:
+    """Tokens that the largest batch of the sampler holds: rollouts, summaries or a validation."""
+    method, watched = recipe.method, recipe.validation
+    longest = work.prompt + method.longest
+    batches = [work.rows * longest, watched.problems * watched.samples * longest]
+    if isinstance(method, BrpoConfig):
+        summaries = work.rows * len(method.budgets) * method.summaries
+        batches.append(summaries * (longest + method.summary_tokens))
+    return max(batches) / processes
+
+
+def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -> Iterator[str]:
+    """The plan as text."""
+    method, plan = recipe.method, recipe.optimisation
+    work = tokens(recipe, prompt)
+    spec = METHODS[method.method]
+    yield f"{recipe.name}: {method.method} ({spec.rollout} rollouts) on {recipe.base}"
+    part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
+    yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"
+    yield f"tasks       {', '.join(recipe.tasks)}"
+    yield (
+        f"steps       {plan.steps:,} of {recipe.rollouts.prompts} prompts x {method.group_size} = "
+        f"{work.rows:,} rows; {plan.updates} updates each, {plan.steps * plan.updates:,} in all"
+    )
+    batches = method.generation_batches if method.dynamic_sampling else 1
+    again = f", in {batches} batches" if batches > 1 else ""
+    yield f"a step      at most (prompts of {prompt:,} tokens: {prompt_source})"
+    yield f"  sampled   {work.sampled:,} tokens{again}"
+    yield f"  scored    {work.scored:,} tokens forward, for the updates after the first"
+    yield f"  learnt    {work.trained:,} tokens forward and backward"
+    flops = 2.0 * model.parameters * work.forward
+    yield (
+        f"  together  {work.forward:,} tokens forward (a backward token costs two), "
+        f"{flops:.1e} FLOP; {flops * plan.steps:.1e} the whole run"
+    )
+    state = (_WEIGHT + _ADAMW) * model.trained
+    saved = -(-plan.steps // recipe.checkpoints.every)  # the last step's, too
+    yield (
+        f"checkpoints {saved} of {_size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
+        f"kept; two exports of {_size(2 * model.parameters)}"
+    )
+    if recipe.rollouts.engine == "vllm":
+        yield "memory      a process, estimated, beside what vLLM takes for itself"
+    else:
+        yield "memory      a process, estimated"
+    for processes in (1, 2, 4, 8):
+        try:
+            check_processes(recipe, processes)
+        except RecipeError:
+            continue  # a run would refuse it
+        needed = memory(recipe, model, work, processes)
+        parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())
+        yield f"  {processes} process{'es' if processes > 1 else ''}: {parts}"
+        sharded = sum(needed[name] for name in ("weights", "gradients", "AdamW"))
+        whole = sum(needed.values())
+        spread = whole - sharded * (1 - 1 / processes)
+        both = f", {_size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
+        yield f"    together {_size(whole)}{both}"
+
+
+def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
+    """The longest prompt, and who says so: the recipe, or some that were drawn."""
+    from ponder.tasks.draws import Source
+    from ponder.tasks.sources import find_tasks
+
+    from ..base import Base
+    from ..rollout.plans import Reader
+
+    given = recipe.rollouts.longest_prompt
+    # What the hub has is asked for only where its problems are needed.
+    named = [name for name in recipe.tasks if given is None or not name.startswith("hf:")]
+    try:
+        tasks = find_tasks(named)
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
+    if given is not None and not Path(recipe.base).is_dir():
+        return given, "rollouts.longest_prompt"
+    base = Base.find(recipe)
+    if given is not None:
+        return given, "rollouts.longest_prompt"
+    try:
+        source = Source(tasks, recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
+        reader = Reader(base.checkpoint)
+        drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
+    except ValueError as error:
+        raise RecipeError(f"tasks: {error}") from error
+    longest = max(len(reader.prompt(problem, "").ids) for problem in drawn)
+    return longest, f"the longest of {_PROMPTS_DRAWN} drawn"
+
+
+def describe(recipe: Recipe, threads: int) -> str:
+    """The whole plan. Raises `RecipeError` where the recipe does not hold."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if isinstance(recipe, SftRecipe):
+        return "\n".join(_cold_start(recipe))
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    check_trackers(recipe)
+    model = shape(recipe)
+    room_for_prompt(recipe, model.positions)
+    prompt, source = prompt_tokens(recipe)
+    return "\n".join([*lines(recipe, model, prompt, source), _time(recipe, model)])
+
+
+def _time(recipe: PolicyRecipe, model: Shape) -> str:
+    from .pace import LARGEST, can_try, try_step
+
+    if not can_try(recipe, model.parameters):
+        return (
+            "time        unknown: divide the FLOP of the whole run by what your machine does (a "
+            f"step is tried where the base lies here and has {LARGEST / 1e6:.0f}M parameters at "
+            "most)"
+        )
+    whole, step = try_step(recipe)
+    return (
+        f"time        about {duration(whole)}, estimated from one step that was tried here "
+        f"({step:.1f} s)"
+    )
+
+
+def _cold_start(recipe: SftRecipe) -> Iterator[str]:
+    from .pace import try_cold_start
+
+    whole, tried = try_cold_start(recipe)
+    plan, saved = recipe.optimisation, recipe.checkpoints
+    parameters = sum(p.numel() for p in tried.model.parameters())
+    yield f"{recipe.name}: cold start from scratch"
+    yield f"model       {parameters / 1e6:,.1f}M parameters"
+    yield (
+        f"steps       {plan.steps:,} of at most {plan.tokens_per_step:,} tokens; "
+        f"{plan.steps * plan.tokens_per_step / 1e6:,.1f}M tokens in all"
+    )
+    yield (
+        f"checkpoints every {saved.every:,} steps, the last {saved.keep} kept; an export of "
+        f"{_size(2 * parameters)}"
+    )
+    yield (
+        f"time        about {duration(whole)}, estimated from {len(tried.losses)} steps that were "
+        f"tried here ({tried.seconds:.1f} s)"
+    )
+
+
+def _size(value: float) -> str:
+    if value >= GIB / 10:
+        return f"{value / GIB:,.1f} GiB"
+    return f"{value / (1 << 20):,.1f} MiB"

@@ -1,0 +1,111 @@
+"""How long a run would take on this machine: a part of it is tried here, and the rest is scaled.
+
+An estimate: responses grow or shrink while a model learns, and other work may share the machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.workers import VerifierPool
+
+from ..base import Base
+from ..coldstart.sft import SftResult, train_sft
+from ..rollout.experience import Collector, Share
+from ..rollout.plans import Reader
+from ..rollout.rows import Row, collate, split_by_tokens, tree_mask
+from ..rollout.sampler import sample
+from .recipe import PolicyRecipe, RecipeError, SftRecipe
+
+LARGEST = 50_000_000
+"""Parameters of the largest model that is tried: a step of more would take long itself."""
+
+_COLD_STEPS = 30
+
+Found = TypeVar("Found")
+
+
+def try_cold_start(recipe: SftRecipe) -> tuple[float, SftResult]:
+    """Seconds of the whole run, and what its first steps left."""
+    plan = recipe.optimisation
+    first = plan.model_copy(update={"steps": min(plan.steps, _COLD_STEPS), "validate_every": 0})
+    tried = train_sft(recipe.model_copy(update={"optimisation": first}), progress=False)
+    return tried.seconds / first.steps * plan.steps, tried
+
+
+def can_try(recipe: PolicyRecipe, parameters: int) -> bool:
+    """Whether the base lies here and is small, and this process samples by itself."""
+    here = Path(recipe.base).is_dir() and recipe.rollouts.engine == "transformers"
+    return here and parameters <= LARGEST
+
+
+def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
+    """Seconds of the whole run, and of the first step, which is sampled and learnt from here."""
+    from transformers import AutoModelForCausalLM
+
+    base = Base.find(recipe)
+    model = AutoModelForCausalLM.from_pretrained(base.files.name, dtype=torch.float32)
+
+    def sampler(
+        prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
+    ) -> list[list[int]]:
+        return sample(
+            model,
+            prompts,
+            noise_BT,
+            stop_ids=stop_ids,
+            temperature=recipe.rollouts.temperature,
+        )
+
+    with VerifierPool(recipe.rollouts.verifiers) as pool:
+        try:
+            collector = Collector(
+                recipe.method,
+                find_tasks(recipe.tasks),
+                Reader(base.checkpoint),
+                pool.judge,
+                prompts=recipe.rollouts.prompts,
+                updates=recipe.optimisation.updates,
+                seed=recipe.seed,
+                longest_prompt=recipe.rollouts.longest_prompt,
+            )
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        sampling, experience = _timed(lambda: collector.collect(0, sampler, Share()))
+
+    plan, watched = recipe.optimisation, recipe.validation
+    part = split_by_tokens(experience.updates[0], plan.micro_batches)[-1]
+    passes = plan.updates * plan.micro_batches
+    # The updates after the first score their rows once more, forward only: a third of the work.
+    learning = _timed(lambda: _learn(model, part))[0] * passes * (1 + (1 - 1 / plan.updates) / 3)
+    rows = recipe.rollouts.prompts * recipe.method.group_size
+    validations = 1 + -(-plan.steps // watched.every)
+    validation = sampling * watched.problems * watched.samples / rows
+    return plan.steps * (sampling + learning) + validations * validation, sampling + learning
+
+
+def _learn(model: Any, rows: Sequence[Row]) -> None:
+    """A pass forward and backward, of the size that the trainer's has."""
+    batch = collate(rows, 0)
+    mask = batch["attention_mask"]
+    if "hidden_from" in batch:
+        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
+    ids, learnt = batch["input_ids"], batch["loss_mask"].bool()
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=batch["position_ids"]).logits[
+        :, :-1
+    ]
+    loss = cross_entropy(logits[learnt], ids[:, 1:][learnt])
+    torch.autograd.backward(loss)
+
+
+def _timed(work: Callable[[], Found]) -> tuple[float, Found]:
+    began = time.monotonic()
+    found = work()
+    return time.monotonic() - began, found

@@ -1,0 +1,250 @@
+"""Recipes: training runs as data, with bounds on every number.
+
+A recipe is a YAML file, shipped in `recipes/` and called by name, or the user's own, called by
+path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..methods import Budgets, MethodConfig
+from .changes import changed, sentences
+from .shipped import FOLDER, shipped_recipes
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RecipeError(ValueError):
+    """A recipe that does not exist or does not hold; the message names the field and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelShape(_Section):
+    """Dimensions of the Qwen3-architecture model."""
+
+    vocabulary: int = Field(ge=280, le=4096, description="entries of the tokenizer, at most")
+    hidden: int = Field(ge=16, le=512, description="width of the residual stream")
+    layers: int = Field(ge=1, le=12, description="transformer blocks")
+    heads: int = Field(ge=1, le=16, description="heads of queries, a multiple of kv_heads")
+    kv_heads: int = Field(ge=1, le=16, description="heads of keys and values")
+    head_dim: int = Field(ge=8, le=128, description="width of a head")
+    intermediate: int = Field(ge=16, le=2048, description="width of the feed-forward layer")
+    positions: int = Field(ge=512, le=32768, description="longest sequence, in tokens")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.heads % self.kv_heads:
+            raise ValueError("heads must be a multiple of kv_heads")
+        return self
+
+
+class TraceMix(_Section):
+    """Which thoughts the model sees, as shares of the examples."""
+
+    budgets: Budgets = Field(description="tokens a hint may promise, rising")
+    hinted: Share = Field(description="examples that carry a budget hint")
+    minimal: Share = Field(description="examples that ask for minimal tokens")
+    cut: Share = Field(description="examples whose thought is cut at a random token")
+    cut_at_zero: Share = Field(description="cut examples that have no thought at all")
+    longest: int = Field(ge=32, le=4096, description="tokens; longer thoughts lose re-checks")
+    terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
+    everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> TraceMix:
+        if self.hinted + self.minimal > 1:
+            raise ValueError(
+                "hinted and minimal are shares of the same examples: at most 1 together"
+            )
+        return self
+
+
+class Optimisation(_Section):
+    """Muon for the matrices, AdamW for the rest; linear warm-up, cosine decay to a fiftieth."""
+
+    steps: int = Field(ge=1, le=1_000_000, description="optimizer updates")
+    tokens_per_step: int = Field(
+        ge=256, le=1_000_000, description="tokens of a batch, padding included"
+    )
+    muon_lr: float = Field(gt=0, le=1, description="learning rate of the matrices")
+    adamw_lr: float = Field(gt=0, le=1, description="learning rate of embedding and norms")
+    warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
+    clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
+    validate_every: int = Field(ge=0, description="steps between validation losses; 0 for never")
+
+
+class Checkpoints(_Section):
+    """States that a killed run can resume from."""
+
+    every: int = Field(ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
+
+
+class SftRecipe(_Section):
+    """Supervised cold start of a tiny reasoner from scratch."""
+
+    name: str = Field(min_length=1, description="of the recipe, and of the run's directory")
+    seed: int = Field(ge=0, description="of the weights and of the examples")
+    model: ModelShape
+    traces: TraceMix
+    optimisation: Optimisation
+    checkpoints: Checkpoints = Checkpoints(every=100, keep=1)
+
+
+class Rollouts(_Section):
+    """What is sampled for a step."""
+
+    prompts: int = Field(ge=1, le=65536, description="problems per step")
+    temperature: float = Field(1.0, gt=0, le=10, description="at which rollouts are sampled")
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="who samples; vllm is colocated and needs a GPU"
+    )
+    verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
+    longest_prompt: int | None = Field(
+        None, ge=1, description="tokens; problems with longer prompts are left out"
+    )
+
+
+class PolicyOptimisation(_Section):
+    """AdamW with linear warm-up, then a constant learning rate; counts are optimizer updates."""
+
+    steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
+    updates: int = Field(ge=1, le=64, description="optimizer updates per step")
+    micro_batches: int = Field(
+        1, ge=1, le=4096, description="passes each update is split into; more save memory"
+    )
+    learning_rate: float = Field(gt=0, le=1, description="after the warm-up")
+    warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
+    clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them"
+    )
+
+
+class Validation(_Section):
+    """How the run is watched: natural thinking on problems that training never sees."""
+
+    every: int = Field(ge=1, description="steps between validations")
+    problems: int = Field(ge=1, le=100_000, description="problems asked each time")
+    samples: int = Field(1, ge=1, le=1024, description="responses per problem")
+
+
+class Lora(_Section):
+    """Train low-rank adapters (PEFT) instead of all weights; the export merges them."""
+
+    rank: int = Field(16, ge=1, le=1024, description="of the two matrices of an adapter")
+    alpha: int = Field(32, ge=1, le=4096, description="an adapter counts alpha / rank times")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the layers that get one"
+    )
+
+
+class PolicyRecipe(_Section):
+    """Reinforcement learning from a checkpoint, by the method that `method` names."""
+
+    name: str = Field(min_length=1, description="of the recipe, and of the run's directory")
+    seed: int = Field(ge=0, description="of problems, rollouts and adapters")
+    base: str = Field(
+        min_length=1,
+        description="directory or hub name of a checkpoint with ponder.json, or of a known family",
+    )
+    close_text: str | None = Field(
+        None, description="closes a thought, the end marker in it; the base's unless given"
+    )
+    answer_prefix: str | None = Field(
+        None, description="begins the answer after a close; the base's unless given"
+    )
+    tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
+    method: MethodConfig
+    rollouts: Rollouts
+    optimisation: PolicyOptimisation
+    validation: Validation
+    checkpoints: Checkpoints
+    lora: Lora | None = None
+    report_to: tuple[str, ...] = Field(
+        (), description="trackers beside metrics.jsonl: tensorboard, wandb, mlflow, …"
+    )
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        prompts, updates = self.rollouts.prompts, self.optimisation.updates
+        if prompts % updates:
+            raise ValueError(
+                f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates = "
+                f"{updates}: every update learns from whole groups"
+            )
+        rows = prompts // updates * self.method.group_size
+        if self.optimisation.micro_batches > rows:
+            raise ValueError(
+                f"optimisation.micro_batches = {self.optimisation.micro_batches} must be at most "
+                f"the {rows} rows of an update"
+            )
+        return self
+
+
+Recipe = SftRecipe | PolicyRecipe
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped name or a YAML path; `RecipeError` lists the names otherwise."""
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return FOLDER / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise RecipeError(f"{path}: no such file")
+    close = difflib.get_close_matches(name_or_path, shipped, n=1)
+    raise RecipeError(
+        f"no recipe {name_or_path!r}: {f'did you mean {close[0]}? N' if close else 'n'}ame one of "
+        f"{', '.join(shipped)}, or give the path of a file that ends in .yaml"
+    )
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, replace what `changes` (`dotted.key=value`) say, and check it.
+
+    `RecipeError` names every field that is wrong.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    kind = _kind(raw)
+    try:
+        return kind.model_validate(changed(raw, changes) if changes else raw)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {sentences(error, kind)}") from error
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _kind(raw: object) -> type[Recipe]:
+    return SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Hash of what the recipe says, whatever its YAML looks like.
+
+    One that cuts without grace has the hash of those recorded before a recipe could say so.
+    """
+    method = getattr(recipe, "method", None)
+    unsaid = {"method": {"grace"}} if getattr(method, "grace", None) == 0 else None
+    return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""What a run shows while it goes: a bar, metrics and samples as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import logging as stdlib_logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ponder.evaluation.bars import step_bar
+
+from .directory import write_whole
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+BEST = "best"
+
+
+_TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
+
+
+def quieten() -> None:
+    """Of all the bars, ours and those of downloads are shown; of what is missing, what matters."""
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    enable_progress_bars()
+    logging.get_logger("transformers.trainer").addFilter(_worth_saying)
+
+
+def _worth_saying(record: stdlib_logging.LogRecord) -> bool:
+    """A head that is tied to the embedding is in no checkpoint, and lacks nothing."""
+    return not record.getMessage().startswith(_TIED)
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Writes `metrics.jsonl` and `samples.jsonl`, moves a bar with the time left, draws curves.
+
+    `validations` are those so far, before a resume too. Steps count rollouts, not optimizer
+    updates. Lines of steps beyond `done` are dropped: a resumed run repeats them. Nothing is
+    written where this is not the main process.
+    """
+
+    def __init__(
+        self, out: Path, *, name: str, steps: int, updates: int, done: int, main: bool, bar: bool
+    ) -> None:
+        self._out = out
+        self._updates = updates
+        self._main = main
+        self._began = time.monotonic()
+        self._shown = {"step": "", "validation": ""}
+        earlier = self._keep_until(done) if main else []
+        self.validations = [entry for entry in earlier if entry["kind"] == "validation"]
+        self._bar = step_bar(name, steps, done, main and bar)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        if not logs or "sampled_tokens" not in logs:
+            return
+        step = state.global_step // self._updates
+        numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
+        self._write(METRICS, {"kind": "step", "step": step, **numbers})
+        self._shown["step"] = f"{logs['accuracy']:.1%} at {logs['thinking_tokens']:.0f} tokens"
+        self._bar.set_postfix_str(_told(self._shown), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def validated(self, step: int, accuracy: float, thinking_tokens: float) -> bool:
+        """Record a validation; whether it is the best so far (ties: fewer tokens)."""
+        entry = {"step": step, "accuracy": accuracy, "thinking_tokens": thinking_tokens}
+        self._write(METRICS, {"kind": "validation", **entry})
+        self._shown["validation"] = f"validated {accuracy:.1%} at {thinking_tokens:.0f}"
+        self._bar.set_postfix_str(_told(self._shown))
+        better = all(_score(entry) > _score(earlier) for earlier in self.validations)
+        self.validations.append(entry)
+        return better
+
+    def reached(self) -> Iterator[str]:
+        """What the validations say of the run: before and after, and where it was best."""
+        if not self.validations:
+            return
+        first, last = self.validations[0], self.validations[-1]
+        best = max(self.validations, key=_score)
+        yield (
+            f"validation: {first['accuracy']:.1%} → {last['accuracy']:.1%} right, "
+            f"{first['thinking_tokens']:.0f} → {last['thinking_tokens']:.0f} tokens of thought"
+        )
+        yield (
+            f"best: {best['accuracy']:.1%} at {best['thinking_tokens']:.0f} tokens, "
+            f"step {best['step']}, in {self._out / BEST}"
+        )
+
+    def sample(self, step: int, shown: Sequence[Mapping[str, object]]) -> None:
+        for rollout in shown:
+            self._write(SAMPLES, {"step": step, **rollout})
+
+    def close(self) -> None:
+        """The run has ended: draw its curves."""
+        self._bar.close()
+        if self._main:
+            from ponder.evaluation.plots import plot_training
+
+            plot_training(self._out / METRICS, self._out / "training")
+
+    def _write(self, name: str, entry: Mapping[str, object]) -> None:
+        if self._main:
+            line = {**entry, "seconds": round(time.monotonic() - self._began, 1)}
+            with (self._out / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _keep_until(self, done: int) -> list[dict[str, Any]]:
+        kept: list[dict[str, Any]] = []
+        for name in (METRICS, SAMPLES):
+            path = self._out / name
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            # A killed run may have left half a line.
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            entries = [json.loads(line) for line in lines]
+            entries = [entry for entry in entries if entry["step"] <= done and done]
+            write_whole(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
+            kept += entries if name == METRICS else []
+        return kept
+
+
+def _score(validation: Mapping[str, Any]) -> tuple[float, float]:
+    """What makes a validation the best: accuracy, then brevity."""
+    return validation["accuracy"], -validation["thinking_tokens"]
+
+
+def _told(figures: Mapping[str, str]) -> str:
+    return ", ".join(filter(None, figures.values()))
