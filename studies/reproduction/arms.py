@@ -65,7 +65,9 @@ ARMS: tuple[StudyArm, ...] = (
     StudyArm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "linear"}),
     StudyArm("brpo-v1", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v1"}),
     StudyArm("brpo-v2", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v2"}),
-    StudyArm("brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "none"}),
+    StudyArm(
+        "brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "none"}
+    ),
     StudyArm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
 )
 

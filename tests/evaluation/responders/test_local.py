@@ -10,7 +10,7 @@ import pytest
 from ponder.engine import vllm
 from ponder.engine.scripted import ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer
-from ponder.evaluation.protocol import Ask, Hint, Reply, ResponderError, hint_text
+from ponder.evaluation.protocol import Ask, Hint, Reply, ResponderError, opening
 from ponder.evaluation.responders.local import LocalResponder
 from ponder.thought.contract import Contract
 from ponder.training.coldstart.sft import SftResult

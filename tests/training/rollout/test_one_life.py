@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from ponder.engine.scripted import ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.evaluation.protocol import Ask
+from ponder.evaluation.responders.local import LocalResponder
+from ponder.experiment.holdout import Assignment
 from ponder.protocol.request import ChatCompletionRequest
 from ponder.server.completion import Completion
 from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.tasks.problems import Problem
 from ponder.thought.budget import Limits
-from ponder.thought.holdout import Assignment
-from ponder.training.responders.base import Ask
-from ponder.training.responders.local import LocalResponder
 from ponder.training.rollout.plans import Prompt, Reader, truncated
-from ponder.training.tasks.base import Problem
 
 QUESTION = "What is 1 + 2?"
 TEXTS = (" and", " so", ".", "\n", " 3.14", "ß", "漢", "🙂")  # of one to four tokens each

@@ -25,7 +25,7 @@ from ponder.thought.drive import drive
 from ponder.thought.errors import InvalidCloseText, NoAnswerProduced, ThoughtError
 from ponder.thought.thought import Event
 
-from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, hint_text
+from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, opening
 from .replay import ReplayEngine
 
 # Nobody reads along: gathered tokens halve the work between engine and thought.
