@@ -24,6 +24,8 @@ from ponder.tasks.workers import Verdict
 from ponder.training.base import Base
 from ponder.training.engines.trl import BudgetTrainer, GRPOConfig, GRPOTrainer
 from ponder.training.methods import BrpoConfig
+from ponder.training.rollout import plans
+from ponder.training.rollout.drive import Life
 from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row, collate, score, split_by_tokens, unpack
@@ -100,10 +102,14 @@ def ours(options: argparse.Namespace) -> Figures:
     run = Run(recipe(options), options.folder / "ours", judge, resume=False)
     trainer: BudgetTrainer = run._trainer
     run._reader.tokenizer.eos_token_ids = NEVER
+
     # Nothing ends by itself: half of a response is read as its thought, half as its answer.
-    vars(run._reader).update(
-        thinking_tokens=lambda sampled: len(sampled) // 2, ended=lambda sampled: True
-    )
+    def halved(life: Life, _: bool) -> tuple[int, bool, str]:
+        sampled = life.thought._segments[0].sampled
+        half = len(sampled) // 2
+        return half, True, run._reader.text(sampled[half + 1 :])
+
+    plans._read = halved
     clock = Clock()
     trainer.add_callback(clock)
     run.train(progress=False)
