@@ -29,7 +29,7 @@ test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/programs.py promtool nginx chromium || \
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
 		"rolling restart, without chromium the pages: their tests are skipped"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: ## ruff, mypy, import rules and the architecture tests
 	@$(PYTHON) deploy/bootstrap.py engine dev

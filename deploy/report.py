@@ -129,8 +129,10 @@ class Monitor:
 
     def lines(self, query: str, legend: str) -> list[charts.Series]:
         step = max(1.0, (self.end - self.start) / POINTS)
+        # Counted from the end: what has only just been measured is on the last step.
+        start = self.end - (self.end - self.start) // step * step
         found = self.get(
-            "query_range", query=self.asked(query), start=self.start, end=self.end, step=step
+            "query_range", query=self.asked(query), start=start, end=self.end, step=step
         )
         return [
             charts.Series(

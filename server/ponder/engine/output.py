@@ -25,6 +25,7 @@ class Output:
 
     def __init__(self, file: Path, *, live: bool = False) -> None:
         self.file = file
+        self._kept = file.open("ab", buffering=0)
         self.progress = ""
         """The last progress bar that was drawn, as of a download."""
         self._live = live
@@ -58,15 +59,14 @@ class Output:
     def _read(self) -> None:
         """In the thread. Our own end of the pipe stays open, so that it ends with the process."""
         rest = b""
-        with self.file.open("ab", buffering=0) as kept:
-            while part := os.read(self._source, 1 << 16):
-                *lines, rest = _ENDS.split(rest + part.replace(_MARK, b""))
-                if self._loading:
-                    kept.write(part.replace(_MARK, b""))
-                for line in lines:
-                    self._heard(line.decode(errors="replace").rstrip())
-                if _MARK in part:
-                    self._all_read.set()
+        while part := os.read(self._source, 1 << 16):
+            *lines, rest = _ENDS.split(rest + part.replace(_MARK, b""))
+            if self._loading:
+                self._kept.write(part.replace(_MARK, b""))
+            for line in lines:
+                self._heard(line.decode(errors="replace").rstrip())
+            if _MARK in part:
+                self._all_read.set()
 
     def _heard(self, line: str) -> None:
         if "%|" in line:

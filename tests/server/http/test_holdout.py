@@ -12,7 +12,7 @@ from ponder.server.settings import Settings
 
 from .conftest import Running, Serve
 
-ENDLESS = "thinking and thinking. " * 400
+ENDLESS = "thinking and thinking " * 400  # no end of a sentence, where a cut could be early
 KEY = "a key of sixteen"
 
 

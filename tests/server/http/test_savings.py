@@ -28,7 +28,7 @@ from waiting import wait_until
 
 from .conftest import Running, Serve
 
-ENDLESS = "thinking and thinking. " * 400
+ENDLESS = "thinking and thinking " * 400  # no end of a sentence, where a cut could be early
 HOLDOUT: dict[str, Any] = {
     "holdout": 0.5,
     "holdout_key": "a key of sixteen",

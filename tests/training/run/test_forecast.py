@@ -61,7 +61,7 @@ def test_the_shape_is_the_checkpoints(tmp_path: Path) -> None:
     found = forecast.shape(small(tmp_path, "grpo"))
     held = load_file(TINY / "model.safetensors")
     assert found.parameters == found.trained == sum(value.numel() for value in held.values())
-    assert (found.layers, found.hidden, found.cache_width) == (3, 128, 64)
+    assert (found.layers, found.hidden, found.cache_width) == (4, 160, 64)
 
 
 def test_adapters_are_counted(tmp_path: Path) -> None:
@@ -92,9 +92,10 @@ def test_memory_adds_up(tmp_path: Path) -> None:
     model, work = forecast.shape(own), forecast.tokens(own, 20)
     one, two = (forecast.memory(own, model, work, processes) for processes in (1, 2))
     assert one["weights"] == one["gradients"] == one["AdamW"] / 2 == 4 * model.parameters
-    assert one["KV cache"] == 4 * 2 * 3 * 64 * 16 * 180
+    token = 4 * 2 * model.layers * model.cache_width
+    assert one["KV cache"] == token * 16 * 180
     summaries = forecast.memory(small(tmp_path, "brpo"), model, work, 1)["KV cache"]
-    assert summaries == 4 * 2 * 3 * 64 * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
+    assert summaries == token * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
     assert two["activations"] == one["activations"] / 2
     assert two["weights"] == one["weights"]
     saving = own.model_copy(
