@@ -78,12 +78,16 @@ def main() -> int:
     parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--watch", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.watch:
+        return _watch(options.watch)
     if options.serve:
         return _serve(options.engine)
     with _server(options.engine) as (port, pid):
         measure = _Measure(port, pid)
-        idle = measure.health(1.0)
+        with measure.health() as idle:
+            time.sleep(1.0)
         print(f"idle: healthz {_ms(idle)}")
         for name, case in cases().items():
             if options.only in name:
@@ -100,15 +104,10 @@ class _Measure:
         self._held()
         (self._proc / "clear_refs").write_text("5")
         before = self._memory("VmRSS")
-        ended = threading.Event()
-        times: list[float] = []
-        watch = threading.Thread(target=lambda: times.extend(self.health(600, ended)))
-        watch.start()
-        started = time.perf_counter()
-        answers = asyncio.run(self._send(case))
-        seconds = time.perf_counter() - started
-        ended.set()
-        watch.join()
+        with self.health() as times:
+            started = time.perf_counter()
+            answers = asyncio.run(self._send(case))
+            seconds = time.perf_counter() - started
         most = self._memory("VmHWM") - before
         statuses = Counter(status for status, _ in answers)
         received = sum(size for _, size in answers)
@@ -118,28 +117,25 @@ class _Measure:
             said += f", reply {received / MIB:.1f} MiB ({most * 1024 / received:.1f} x)"
         return f"{said}, healthz {_ms(times)}"
 
-    def health(self, seconds: float, ended: threading.Event | None = None) -> list[float]:
-        times = []
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until and not (ended and ended.is_set()):
-            started = time.perf_counter()
-            self._get("/healthz")
-            times.append(time.perf_counter() - started)
-            time.sleep(0.02)
-        return times
+    @contextmanager
+    def health(self) -> Iterator[list[float]]:
+        """Seconds that `/healthz` takes meanwhile, there once the block is over.
+
+        Another process asks: this one's threads would wait for what it sends.
+        """
+        times: list[float] = []
+        command = [sys.executable, "-m", "tests.bench.abuse", "--watch", str(self._port)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "asking\n"
+            yield times
+            times += json.loads(process.communicate()[0])
 
     def _held(self) -> str:
         """Since it was asked last."""
-        loop, process = json.loads(self._get("/held"))
+        loop, process = json.loads(_get(self._port, "/held"))
         return f"{loop * 1e3:.0f} ms by the loop, {process * 1e3:.0f} by all"
-
-    def _get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
 
     def _memory(self, name: str) -> int:
         """KiB"""
@@ -166,11 +162,37 @@ class _Measure:
         return status, size
 
 
+def _watch(port: int) -> int:
+    """Ask `/healthz` until stdin ends; print how long each answer took."""
+    times: list[float] = []
+    over = threading.Thread(target=sys.stdin.read, daemon=True)
+    over.start()
+    print("asking", flush=True)
+    while over.is_alive():
+        started = time.perf_counter()
+        _get(port, "/healthz")
+        times.append(time.perf_counter() - started)
+        time.sleep(0.02)
+    print(json.dumps(times))
+    return 0
+
+
+def _get(port: int, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
 @contextmanager
 def _server(engine: str) -> Iterator[tuple[int, int]]:
     """(port, process id) of a server that is ready."""
     command = [sys.executable, "-m", "tests.bench.abuse", "--serve", "--engine", engine]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             said = ""
@@ -187,7 +209,9 @@ def _server(engine: str) -> Iterator[tuple[int, int]]:
 
 def _serve(engine: str) -> int:
     """A server that says how long its loop was held."""
-    from ponder.server import process
+    from ponder.server import logs, process
+
+    logs.configure("text")
 
     def watched(service: Any) -> FastAPI:
         app = create_app(service)

@@ -77,8 +77,9 @@ class Service:
         self._traces = traces
         self._judged: set[asyncio.Task[None]] = set()
         self.gate = Gate(settings.max_running, settings.request_timeout)
-        # Two at once bound what long prompts take of the memory and of the loop's time.
-        self._planners = ThreadPoolExecutor(2, "plan")
+        # One at a time bounds what long prompts take of the memory and of the loop's time: reading
+        # them holds the interpreter, and the loop would wait for each of several.
+        self._planners = ThreadPoolExecutor(1, "plan")
         self.dead = False
 
     @property
