@@ -142,7 +142,7 @@ class Message(Strict):
     cache_control: Any = None
     # What clients write back when a response message is sent as history.
     refusal: str | None = None
-    reasoning_details: list[Any] | None = None
+    reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
     annotations: Empty | None = None
     audio: Annotated[None, _NO_AUDIO] = None
     function_call: Annotated[None, _NO_TOOLS] = None

@@ -25,6 +25,12 @@ LONG = {
     "messages": {"messages": [{"role": "user", "content": "a"}] * 3000},
     "wrong messages": {"messages": [1] * 100_000},
     "parts": said([{"type": "text", "text": ""}] * 2000),
+    "details": {
+        "messages": [
+            *HELLO["messages"],
+            {"role": "assistant", "content": "a", "reasoning_details": [0] * 2000},
+        ]
+    },
     "wrong parts": said([1] * 100_000),
     "values": {**HELLO, "budget": [[]] * 200_000},
     "strings": {**HELLO, "budget": [""] * 600_000},
