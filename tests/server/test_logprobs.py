@@ -8,7 +8,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.engine.base import TokenLogprob
+from ponder.engine.protocol import TokenLogprob
 from ponder.engine.scripted import ByteVocabulary
 from ponder.protocol.response import ChoiceLogprobs
 from ponder.server.logprobs import LogprobWriter, TokenTexts

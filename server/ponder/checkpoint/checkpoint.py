@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ponder.engine.base import Sampling
+from ponder.engine.protocol import Sampling
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract

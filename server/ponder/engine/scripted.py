@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
-from ponder.engine.base import (
+from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,

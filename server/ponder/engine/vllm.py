@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ponder.engine import machine
-from ponder.engine.base import (
+from ponder.engine.child import EngineContext
+from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,
@@ -27,7 +28,6 @@ from ponder.engine.base import (
     Sampling,
     TokenLogprob,
 )
-from ponder.engine.child import EngineContext
 from ponder.engine.pulse import Pulse
 
 if TYPE_CHECKING:

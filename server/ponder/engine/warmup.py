@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ponder.engine.base import Engine, EngineError, Sampling
+from ponder.engine.protocol import Engine, EngineError, Sampling
 
 _TOKENS = 2
 PATHS: Mapping[str, Mapping[str, Any]] = {

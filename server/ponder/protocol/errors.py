@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ponder.engine.base import (
+from ponder.engine.protocol import (
     EngineDeadError,
     EngineError,
     EngineOverloadedError,

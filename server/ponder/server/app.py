@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ponder.engine.base import EngineError
+from ponder.engine.protocol import EngineError
 from ponder.experiment.store import StateError
 from ponder.protocol.body import read_body
 from ponder.protocol.errors import (

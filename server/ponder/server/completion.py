@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ponder.engine.base import Engine, Sampling
+from ponder.engine.protocol import Engine, Sampling
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.budget import read_ask
 from ponder.protocol.errors import error_code, invalid_request

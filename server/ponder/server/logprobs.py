@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from ponder.engine.base import TokenLogprob
+from ponder.engine.protocol import TokenLogprob
 
 _LEAST = -9999.0  # for what cannot be: JSON has no infinity. vLLM's server says the same.
 

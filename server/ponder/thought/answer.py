@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.engine.base import TokenLogprob, Vocabulary
+from ponder.engine.protocol import TokenLogprob, Vocabulary
 from ponder.thought.text import TextDecoder, overlap
 
 

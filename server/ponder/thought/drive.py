@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from ponder.engine.base import Engine, EngineError
+from ponder.engine.protocol import Engine, EngineError
 from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Event, Thought
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ponder.engine.base import Vocabulary
+from ponder.engine.protocol import Vocabulary
 from ponder.thought.format import CompiledFormat, Marker
 from ponder.thought.text import TextDecoder, clean_cut, overlap
 

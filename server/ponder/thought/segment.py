@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.engine.base import Chunk, Sampling, TokenLogprob
+from ponder.engine.protocol import Chunk, Sampling, TokenLogprob
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far from each other
 _SEED_MASK = (1 << 63) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from ponder.engine.base import Vocabulary
+from ponder.engine.protocol import Vocabulary
 
 
 class TextDecoder:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from ponder.engine.base import Chunk, Sampling, Vocabulary
+from ponder.engine.protocol import Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.engine.base import EngineDeadError, Sampling
+from ponder.engine.protocol import EngineDeadError, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 from ponder.evaluation.responders.replay import ReplayEngine
 

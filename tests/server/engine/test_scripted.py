@@ -4,7 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
-from ponder.engine.base import Chunk, Engine, EngineDeadError, EngineError, Sampling
+from ponder.engine.protocol import Chunk, Engine, EngineDeadError, EngineError, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 
 VOCABULARY = ByteVocabulary()

@@ -14,7 +14,7 @@ from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
 from ponder.engine import machine
-from ponder.engine.base import (
+from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from ponder.engine.base import EngineError, Sampling
+from ponder.engine.protocol import EngineError, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 from ponder.engine.warmup import PATHS, WarmupError, warm_up
 

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from opentelemetry.sdk.trace.export import SpanExporter
 
-from ponder.engine.base import Vocabulary
+from ponder.engine.protocol import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
 from ponder.server.app import create_app

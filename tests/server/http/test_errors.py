@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from ponder.engine.base import EngineError
+from ponder.engine.protocol import EngineError
 from ponder.engine.scripted import Script, say
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from waiting import wait_until

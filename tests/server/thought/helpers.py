@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.engine.base import Sampling
+from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ByteVocabulary, Script, ScriptedEngine, say
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan, Source

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ponder.engine.base import TokenLogprob
+from ponder.engine.protocol import TokenLogprob
 from ponder.thought.answer import AnswerWriter
 from server.thought.helpers import SINGLE
 

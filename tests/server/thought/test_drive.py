@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ponder.engine.base import Chunk, EngineDeadError, EngineError, Sampling
+from ponder.engine.protocol import Chunk, EngineDeadError, EngineError, Sampling
 from ponder.engine.scripted import ScriptedEngine, say
 from ponder.thought.drive import drive
 from ponder.thought.outcome import Outcome

@@ -9,7 +9,7 @@ from typing import Literal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ponder.engine.base import Sampling
+from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.engine.base import Chunk, Sampling
+from ponder.engine.protocol import Chunk, Sampling
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.segment import AnswerRules

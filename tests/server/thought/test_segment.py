@@ -1,6 +1,6 @@
 import pytest
 
-from ponder.engine.base import Chunk, Sampling, TokenLogprob
+from ponder.engine.protocol import Chunk, Sampling, TokenLogprob
 from ponder.thought.segment import Segment, gather, segment_seed
 from server.thought.helpers import EOS, SINGLE
 

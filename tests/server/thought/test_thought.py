@@ -2,7 +2,7 @@
 
 import pytest
 
-from ponder.engine.base import Sampling
+from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.budget import Source
 from ponder.thought.format import Close

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from ponder.engine.base import Chunk, Sampling
+from ponder.engine.protocol import Chunk, Sampling
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.segment import AnswerRules, Segment
 from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, compiled, live, plan, tokens

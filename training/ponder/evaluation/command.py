@@ -131,7 +131,7 @@ def run(options: Options) -> int:
     """Evaluate and print; 0 when done, 1 when nobody answers, 2 for settings that cannot hold."""
     from rich.console import Console
 
-    from ponder.engine.base import EngineError
+    from ponder.engine.protocol import EngineError
     from ponder.evaluation.tables import as_json, print_report
 
     if options.plots is not None:

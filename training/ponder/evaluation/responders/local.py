@@ -15,7 +15,7 @@ from typing import Self
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine import vllm
-from ponder.engine.base import Engine, Sampling
+from ponder.engine.protocol import Engine, Sampling
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits

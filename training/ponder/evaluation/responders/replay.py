@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from ponder.engine.base import Chunk, Engine, Sampling
+from ponder.engine.protocol import Chunk, Engine, Sampling
 
 
 class ReplayEngine:

@@ -12,7 +12,7 @@ from itertools import repeat
 
 import torch
 
-from ponder.engine.base import Chunk
+from ponder.engine.protocol import Chunk
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.segment import Segment
 from ponder.thought.thought import Thought

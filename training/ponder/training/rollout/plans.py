@@ -13,7 +13,7 @@ import torch
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.checkpoint import Prompt as PlannedPrompt
-from ponder.engine.base import Sampling
+from ponder.engine.protocol import Sampling
 from ponder.tasks.problems import Problem
 from ponder.thought.budget import Ask, Limits, resolve
 
