@@ -59,7 +59,7 @@ class Service:
         self._unhinted = replace(model, hints=False)
         self.engine = engine
         self.limits = Limits(
-            max_model_len=engine.max_model_len,
+            max_model_len=engine.facts.max_model_len,
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
         )

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from ponder import environment
+from ponder.engine.table import EngineName
 
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
@@ -122,7 +123,14 @@ class Settings(BaseSettings):
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
-    engine_options: list[str] = Field([], description="vLLM's own options, as given after `--`")
+    engine: EngineName = Field(
+        "vllm",
+        description="what gives the tokens: vllm, or scripted, which says the texts after `--` and "
+        "needs no weights, for trying clients",
+    )
+    engine_options: list[str] = Field(
+        [], description="the engine's own options, as given after `--`"
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -108,7 +108,7 @@ def served(case: Case) -> Seen:
         "ponder": options,
     }
     request, engine = ChatCompletionRequest.model_validate(body), case.engine()
-    limits = Limits(max_model_len=engine.max_model_len)
+    limits = Limits(max_model_len=engine.facts.max_model_len)
     completion = Completion(request, model(), engine, limits, Assignment(None, "policy"))
     asyncio.run(completion.run(lambda *_: None))
     return lived(engine, completion.outcomes[0].thinking_tokens)
