@@ -32,6 +32,7 @@ from ponder.server import front, operations
 from ponder.server.completion import Completion
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.gate import Place
+from ponder.server.keys import authorise
 from ponder.server.logs import RequestLog, note, request_id
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
@@ -93,7 +94,7 @@ async def _authorised(request: Request) -> None:
     # A coroutine, because FastAPI sends plain functions through its thread pool.
     key = request.headers.get("x-api-key")  # as Anthropic's clients send it
     header = request.headers.get("authorization") or (f"Bearer {key}" if key else None)
-    _service(request).authorise(header)
+    authorise(_service(request).settings.api_key, header)
 
 
 async def _place(request: Request) -> AsyncIterator[Place]:
@@ -150,13 +151,13 @@ async def chat_completions(request: Request, place: Annotated[Place, Depends(_pl
             lambda put: service.streamed(completion, place, put),
             respond=lambda error: _respond(service, error),
             last_event=lambda error: _error_event(service, error),
-            headers=lambda: _headers(completion),
+            headers=lambda: completion.headers,
         )
     try:
         reply = await run_for_client(request.receive, service.whole(completion, place))
     except ClientGone:
         return Response(status_code=499)
-    headers = _headers(completion)
+    headers = dict(completion.headers)
     if completion.request.n == 1:
         report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
@@ -213,11 +214,6 @@ for _name in ("tokenize", "detokenize", "generate", "pooling", "classify", "invo
     _elsewhere.add_api_route(
         f"/{_name}", _not_served, methods=["GET", "POST"], include_in_schema=False
     )
-
-
-def _headers(completion: Completion) -> dict[str, str]:
-    """The request's id and, where it is traced, its place in the trace."""
-    return {"x-request-id": completion.id, **completion.trace}
 
 
 async def _body(request: Request, most: int) -> bytearray:

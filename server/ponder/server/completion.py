@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from ponder.engine.protocol import Engine, Sampling
 from ponder.experiment.holdout import Assignment
@@ -52,6 +53,8 @@ class Completion:
         engine: Engine,
         limits: Limits,
         assignment: Assignment,
+        *,
+        trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
@@ -68,7 +71,8 @@ class Completion:
             stop_token_ids=tuple(request.stop_token_ids),
             min_tokens=request.min_tokens,
         )
-        self.trace: dict[str, str] = {}  # headers: the client's, then those of our span
+        self.trace = trace  # the client's headers of it
+        self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 

@@ -27,12 +27,14 @@ from ponder.server.app import create_app
 from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
+from ponder.server.observers.judging import Judging
+from ponder.server.observers.protocol import Observer
+from ponder.server.observers.spans import Spans, TracesError
+from ponder.server.observers.verifier import Verifier, VerifierError
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
-from ponder.server.traces import Traces, TracesError
-from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
@@ -94,9 +96,10 @@ async def _serve(settings: Settings, start: Start) -> int:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
         Contract.load(files.directory)
-        verifier = traces = None
+        observers: list[Observer] = []
         if settings.traces:
-            traces = stack.enter_context(contextlib.closing(Traces()))
+            observers.append(stack.enter_context(contextlib.closing(Spans())))
+        verifier = None
         if settings.verifier is not None:
             verifier = stack.enter_context(
                 contextlib.closing(
@@ -105,11 +108,13 @@ async def _serve(settings: Settings, start: Start) -> int:
             )
         model = ServedModel.load(files, settings)
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
+        if verifier is not None:
+            observers.append(Judging(verifier, ledger))
         engine = await _load(settings, files, model, start)
         try:
-            service = Service(settings, model, engine, ledger, verifier=verifier, traces=traces)
+            service = Service(settings, model, engine, ledger, observers)
             await Server(service, listener).serve(sockets=[listener])
-            return 1 if service.dead else 0
+            return 1 if service.watch.dead else 0
         finally:
             engine.shutdown()
 
@@ -210,7 +215,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _leave_when_dead(self) -> None:
-        await self._service.watch_engine()
+        await self._service.watch.until_dead()
         await asyncio.sleep(_LAST_WORDS_SECONDS)
         self.should_exit = True
 
