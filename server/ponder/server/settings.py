@@ -18,7 +18,6 @@ from pydantic_settings import (
 )
 
 from ponder import environment
-from ponder.engine.table import EngineName
 
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
@@ -123,10 +122,10 @@ class Settings(BaseSettings):
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
-    engine: EngineName = Field(
+    engine: str = Field(
         "vllm",
-        description="what gives the tokens: vllm, or scripted, which says the texts after `--` and "
-        "needs no weights, for trying clients",
+        description="what gives the tokens: vllm; scripted, which says the texts after `--` and "
+        "needs no weights, for trying clients; or a module of your own",
     )
     engine_options: list[str] = Field(
         [], description="the engine's own options, as given after `--`"

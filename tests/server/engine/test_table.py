@@ -6,13 +6,12 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from ponder.engine.protocol import EngineRequest, EngineSetupError, Load, Sampling
 from ponder.engine.scripted import ByteVocabulary
-from ponder.engine.table import ENGINES, EngineName, load_engine
+from ponder.engine.table import ENGINES, load_engine
 
 VOCABULARY = ByteVocabulary()
 
@@ -25,10 +24,6 @@ def load(*options: str) -> Load:
         vocabulary=VOCABULARY,
         options=options,
     )
-
-
-def test_every_name_has_an_engine() -> None:
-    assert set(ENGINES) == set(get_args(EngineName))
 
 
 def test_the_scripted_engine_says_its_options() -> None:
@@ -46,6 +41,22 @@ def test_the_scripted_engine_says_its_options() -> None:
 def test_the_scripted_engine_is_told_what_to_say() -> None:
     with pytest.raises(EngineSetupError, match="give it a text"):
         load_engine("scripted", load())
+
+
+def test_a_module_of_ones_own_is_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ponder.engine.scripted import ScriptedEngine, say\n"
+        "def load(load): return ScriptedEngine(say('mine', vocabulary=load.vocabulary),\n"
+        "                                      load.vocabulary, max_model_len=77)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_engine("mine", load()).facts.max_model_len == 77
+
+
+@pytest.mark.parametrize("name", ["nobody", "math"])
+def test_a_module_that_is_no_engine_is_said(name: str) -> None:
+    with pytest.raises(EngineSetupError, match=f"--engine {name}: .*takes {', '.join(ENGINES)}"):
+        load_engine(name, load())
 
 
 def test_an_engine_that_is_not_chosen_is_not_imported() -> None:
