@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -218,9 +219,12 @@ for _name in ("tokenize", "detokenize", "generate", "pooling", "classify", "invo
 
 async def _body(request: Request, most: int) -> bytearray:
     """The request's body. Raises 413 as soon as it is too large."""
-    body = bytearray()
+    body, turn = bytearray(), _service(request).turn
     async for part in request.stream():
         body += part  # a list of parts would take twice the memory when it is joined
+        if len(body) > _LONG_BYTES:
+            async with turn:  # many that send at once would hold the loop with every round
+                await asyncio.sleep(0)
         if len(body) > most:
             raise ApiError(
                 413,

@@ -79,6 +79,7 @@ class Service:
         self._observers = (self.metrics, Charges(ledger), Notes(), *observers)
         # One at a time bounds what long prompts take of the memory and of the loop's time: reading
         # them holds the interpreter, and the loop would wait for each of several.
+        self.turn = asyncio.Lock()  # of whoever goes on reading a long body
         self._planners = ThreadPoolExecutor(1, "plan")
 
     @property
