@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ponder.engine import machine
-from ponder.engine.child import EngineContext
+from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
@@ -276,9 +276,11 @@ def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
 @contextmanager
 def _engine_processes() -> Iterator[None]:
     """In this block vLLM starts its engine as our own kind of process."""
+    import torch
     from vllm.v1.engine import coordinator, utils
 
-    context = EngineContext()
+    forks = on_cpu() and torch.get_num_threads() == 1
+    context = ForkedEngines() if forks else SpawnedEngines()
     before = {module: module.get_mp_context for module in (utils, coordinator)}
     try:
         for module in before:
