@@ -8,6 +8,7 @@ budget is still looked at, because if that is the end marker the thought ended b
 from __future__ import annotations
 
 from enum import Enum, auto
+from itertools import accumulate
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.format import CompiledFormat, Marker
@@ -44,6 +45,7 @@ class ThoughtReader:
     ) -> None:
         self._form = form
         self._decoder = TextDecoder(vocabulary)
+        self._token_bytes = vocabulary.token_bytes
         self._room = room
         self._limit = budget if room is None else max(0, min(budget, room))
         self._budget = budget
@@ -85,7 +87,7 @@ class ThoughtReader:
             self._partial = (ids, text)
             return self._wait()
         self._partial = ([], "")
-        if self._by_text or self._held:
+        if self._by_text:
             self._held.append((ids, text))
             return self._end_by_text()
         return Verdict.MORE if self._count(ids, text) else Verdict.OVER
@@ -114,7 +116,7 @@ class ThoughtReader:
         """The first non-blank token decides: the start marker, or no thought at all."""
         self.overhead += 1
         start = self._form.start
-        if token_id == start.token_id:
+        if token_id == start.token_id and not self._decoder.pending:
             return self._opened("")
         self._opening_text += self._decoder.feed(token_id)
         seen = self._opening_text.lstrip()
@@ -129,9 +131,8 @@ class ThoughtReader:
         self._opening = False
         if self._room is not None:
             self._limit = max(0, min(self._budget, self._room - self.overhead))
-        if rest:
-            self._held.append(([], rest))
-        return Verdict.MORE
+        self._held.append(([], rest))
+        return self._end_by_text()
 
     # -- thinking --------------------------------------------------------------------------
 
@@ -179,14 +180,28 @@ class ThoughtReader:
         for marker in self._by_text:
             before, found, rest = held.partition(marker.text)
             if found:
-                if self._confirm(len(before)) is Verdict.OVER:
+                if self._confirm(len(before)) is Verdict.OVER or not self._part(marker):
                     return Verdict.OVER
-                # Text in one token with the marker's beginning: shown, its token is the marker's.
-                self._ready.append(self._held_text().partition(marker.text)[0])
-                self._held.clear()
                 return self._end(marker, rest)
         marking = max((overlap(held, marker.text) for marker in self._by_text), default=0)
         return self._confirm(len(held) - marking)
+
+    def _part(self, marker: Marker) -> bool:
+        """Part the thought's end from the marker that begins in the same piece.
+
+        Tokens wholly before the marker are the thought's: of a broken character, or of one that
+        ends in the token where the marker begins. That token is the marker's; its text is shown.
+        """
+        text = self._held_text().partition(marker.text)[0]
+        held = [token_id for ids, _ in self._held for token_id in ids]
+        self._held.clear()
+        sizes = [len(self._token_bytes(token_id)) for token_id in held]
+        at = b"".join(map(self._token_bytes, held)).find(marker.text.encode())
+        own = sum(end <= at for end in accumulate(sizes))
+        if own:
+            return self._count(held[:own], text)
+        self._ready.append(text)
+        return True
 
     def _end(self, marker: Marker, rest: str) -> Verdict:
         if self._confirm(len(self._held_text())) is Verdict.OVER:

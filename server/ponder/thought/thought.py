@@ -172,20 +172,21 @@ class Thought:
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
         """The model ended the thought itself with the last of the tokens that were read."""
         self.outcome.thinking_tokens = len(reader.thinking)
-        self.outcome.audited_tokens = len(read) - reader.overhead - self._ending_tokens(read)
+        after = read[reader.overhead :]
+        self.outcome.audited_tokens = len(after) - self._ending_tokens(after)
         self.outcome.answer_tokens = self._before_answer = len(read) - len(reader.thinking)
         self._writer.feed_text(reader.answer_text, sampled=True)
 
-    def _ending_tokens(self, read: Sequence[int]) -> int:
-        """How many of the last tokens an end marker takes."""
+    def _ending_tokens(self, sampled: Sequence[int]) -> int:
+        """How many of the last tokens an end marker takes; it may begin in the opening's last."""
         assert self._form is not None
         markers = [m for m in (self._form.end, self._form.tool_call) if m is not None]
-        if read[-1] in [marker.token_id for marker in markers]:
+        if sampled and sampled[-1] in [marker.token_id for marker in markers]:
             return 1
         tail, taken = b"", 0
-        while taken < len(read) and not any(m.text.encode() in tail for m in markers):
+        while taken < len(sampled) and not any(m.text.encode() in tail for m in markers):
             taken += 1
-            tail = self._vocabulary.token_bytes(read[-taken]) + tail
+            tail = self._vocabulary.token_bytes(sampled[-taken]) + tail
         return taken
 
     def _cut(
