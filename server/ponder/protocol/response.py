@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from ponder.thought.exits.causes import Cause
+
 # Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
 # not know, and the rest of its reply is still good.
-EndCauseName = Literal["natural", "budget", "length", "disabled"] | str
+EndCauseName = Cause | str
 FinishReason = Literal["stop", "length"] | str
 ArmName = Literal["policy", "holdout"] | str
 

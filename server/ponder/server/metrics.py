@@ -28,6 +28,7 @@ from ponder.experiment.holdout import Arm
 from ponder.server.completion import Completion
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit
+from ponder.thought.exits.causes import CAUSES
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -189,10 +190,10 @@ class Metrics:
 
     def _exist(self, arm: Arm) -> None:
         """Export zeros before the first request, without which a first increase is not seen."""
-        for cause in ("natural", "budget", "length", "disabled"):
+        for cause, info in CAUSES.items():
             self._requests.labels(cause, arm)
-        for cause in ("budget", "length"):
-            self._truncations.labels(cause, arm)
+            if info.ended_by == "server":
+                self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
         for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
             counter.labels(arm)
@@ -208,7 +209,7 @@ class Metrics:
         self._budget.labels(arm).observe(plan.budget)
         if plan.budget:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
-        if outcome.end_cause in ("budget", "length"):
+        if CAUSES[outcome.end_cause].ended_by == "server":
             self._truncations.labels(outcome.end_cause, arm).inc()
         if outcome.failure and not isinstance(outcome.failure, AnswerDidNotFit):
             self.empty(arm)
