@@ -146,7 +146,8 @@ class ChatCompletionChunk(BaseModel):
 class Capabilities(BaseModel):
     """What a model can be asked for. Tokens; `default_budget` is -1 for no limit.
 
-    `budget_hint` is the text that tells the model of one of `trained_budgets`.
+    `budget_hint` is the text that tells the model of one of `trained_budgets`. `loop_exit`: a
+    thought that repeats itself is closed unless a request says otherwise.
     """
 
     thinks: bool
@@ -155,6 +156,7 @@ class Capabilities(BaseModel):
     budget_ceiling: int | None
     trained_budgets: list[int]
     budget_hint: str | None = None
+    loop_exit: bool = False
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]

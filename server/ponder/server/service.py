@@ -56,7 +56,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._unhinted = replace(model, hints=False)
+        self._unsaving = replace(model, hints=False, loop_exit=False)
         self.engine = engine
         self.limits = Limits(
             max_model_len=engine.max_model_len,
@@ -177,7 +177,7 @@ class Service:
             assignment = replace(assignment, conversation=None)
         model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
-            model, limits = self._unhinted, replace(limits, default=UNLIMITED)
+            model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         completion = Completion(request, model, self.engine, limits, assignment)
         if self._traces is not None:
             completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}

@@ -40,7 +40,10 @@ class Watch:
         return None
 
     def _note(self) -> None:
-        self.tokens = min((until.tokens for until in self._until), default=math.inf)
-        self.clean = min((until.clean for until in self._until), default=math.inf)
-        self.time = min((until.time for until in self._until), default=math.inf)
-        self.quiet = min(self.tokens, self.clean)
+        tokens = clean = time = math.inf
+        for until in self._until:
+            tokens = min(tokens, until.tokens)
+            clean = min(clean, until.clean)
+            time = min(time, until.time)
+        self.tokens, self.clean, self.time = tokens, clean, time
+        self.quiet = min(tokens, clean)
