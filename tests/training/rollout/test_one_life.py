@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.scripted import ScriptedEngine
@@ -171,6 +171,7 @@ def test_the_cut_is_the_same(case: Case) -> None:
         assert rollout == serving
 
 
+@settings(max_examples=20)
 @given(before=st.integers(0, 200), period=st.integers(1, 128))
 def test_a_loop_is_closed_where_it_is_served_and_not_in_a_rollout(before: int, period: int) -> None:
     """What serving stops, training has to see."""
