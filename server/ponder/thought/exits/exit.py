@@ -54,15 +54,17 @@ class Exit(Protocol):
     no cut. State of its own is copied where a thought forks. The end marker is no token of the
     thought: a model that ends its thought where an exit would close it has ended it by itself.
 
-        class AtTheBell:
-            def __init__(self, seconds: float) -> None:
-                self._seconds = seconds
-                self._bell: float | None = None
-
-            def look(self, at: Progress) -> GoOn | Close:
-                if self._bell is None:
-                    self._bell = at.now + self._seconds
-                return Close("deadline") if at.now >= self._bell else GoOn(time=self._bell)
+        >>> class After:
+        ...     def __init__(self, seconds):
+        ...         self.seconds, self.end = seconds, None
+        ...     def look(self, at):
+        ...         self.end = self.end or at.now + self.seconds
+        ...         return Close("budget") if at.now >= self.end else GoOn(time=self.end)
+        >>> exit = After(2.0)
+        >>> exit.look(Progress(now=10.0))
+        GoOn(tokens=inf, clean=inf, time=12.0)
+        >>> exit.look(Progress(now=12.0))
+        Close(cause='budget')
     """
 
     def look(self, at: Progress) -> GoOn | Close: ...
