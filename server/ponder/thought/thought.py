@@ -185,6 +185,7 @@ class Thought:
         return self._ask_for_answer(now)
 
     def _end(self, now: float) -> None:
+        """From now on tokens are the answer's."""
         self._reader = None
         self.outcome.thought_ended_at = now
 
