@@ -15,6 +15,7 @@ from ponder.engine.protocol import Sampling
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
+from ponder.thought.exits.exit import Exit
 from ponder.thought.format import (
     HELLO,
     Close,
@@ -166,6 +167,7 @@ class Checkpoint:
         sampling: Sampling,
         rules: AnswerRules | None = None,
         *,
+        exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> Thought:
         """The thought that follows a prompt, for a driver to live."""
@@ -178,6 +180,7 @@ class Checkpoint:
             rules=rules or AnswerRules(),
             close=prompt.close,
             shown_prefix=prompt.shown,
+            exits=exits,
             apart=apart,
         )
 

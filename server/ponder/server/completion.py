@@ -172,7 +172,8 @@ class Completion:
         sampling = self._sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=(sampling.seed + index) & _SEED_MASK)
-        return self.model.checkpoint.thought(self.prompt, sampling, self._rules)
+        exits = self.model.exits(self.request.ponder)
+        return self.model.checkpoint.thought(self.prompt, sampling, self._rules, exits=exits)
 
 
 def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:

@@ -16,6 +16,8 @@ from ponder.server.logprobs import TokenTexts
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.exit import Exit
+from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
 
 
@@ -27,6 +29,7 @@ class ServedModel:
     checkpoint: Checkpoint
     closes: Mapping[str, Close] = field(default_factory=dict)
     hints: bool = True
+    loop_exit: bool = True
 
     @classmethod
     def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
@@ -41,6 +44,7 @@ class ServedModel:
             checkpoint=checkpoint,
             closes={text: checkpoint.closing(text) for text in allowed},
             hints=settings.hint,
+            loop_exit=settings.loop_exit,
         )
 
     @property
@@ -75,6 +79,11 @@ class ServedModel:
             )
         return prompt
 
+    def exits(self, options: PonderOptions) -> list[Exit]:
+        """What closes a request's thought beside its budget."""
+        wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
+        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+
     def capabilities(self, limits: Limits) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract = checkpoint.form, checkpoint.contract
@@ -85,6 +94,7 @@ class ServedModel:
             budget_ceiling=limits.ceiling,
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
+            loop_exit=form is not None and self.loop_exit,
             close_text=form.close_text if form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,
@@ -142,7 +152,7 @@ class ServedModel:
     def _check_thinking_options(self, options: PonderOptions) -> None:
         compiled = self.checkpoint.compiled
         if compiled is None:
-            asked = ("min_thinking_tokens", "grace_tokens", "close_text")
+            asked = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
             for name in (f"ponder.{name}" for name in asked if getattr(options, name)):
                 raise ReasoningUnsupported(f"{name}: this model does not think: leave it out", name)
         if options.hint and not self.checkpoint.can_hint:
