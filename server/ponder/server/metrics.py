@@ -152,10 +152,10 @@ class Metrics:
     def completed(self, completion: Completion) -> None:
         """Count a finished request."""
         arm = completion.assignment.arm
-        self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
+        self._prompt.labels(arm).inc(completion.prompt_tokens)
         self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
-        for outcome in completion.outcomes:
-            self._choice(outcome, completion.prompt.plan, completion.started_at, arm)
+        for index, outcome in enumerate(completion.outcomes):
+            self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
 
     def failed(self, code: str, status: int) -> None:
         """Count a request that was answered with an error."""
@@ -172,7 +172,7 @@ class Metrics:
     def unfinished(self, completion: Completion) -> None:
         """Count what was spent on a request that came to no end of its own."""
         arm = completion.assignment.arm
-        self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
+        self._prompt.labels(arm).inc(completion.prompt_tokens)
         self._unfinished.labels(arm).inc(completion.spent_tokens)
 
     def empty(self, arm: Arm) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from ponder.checkpoint.checkpoint import Checkpoint, Prompt
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.protocol.chat import ChatRequest, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
-from ponder.protocol.request import ChatCompletionRequest, Message, PonderOptions
+from ponder.protocol.fields import PonderOptions
+from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
-from ponder.server.logprobs import TokenTexts
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
+from ponder.thought.budget import EFFORT_TOKENS, Limits
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.format import Close
 
@@ -47,33 +48,40 @@ class ServedModel:
     def tokenizer(self) -> HFTokenizer:
         return self.checkpoint.tokenizer
 
-    def prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
-        """Render the chat and decide the thought's plan.
+    def prompts(self, request: ChatRequest, limits: Limits) -> list[Prompt]:
+        """Render or encode every prompt and decide the plans of their thoughts.
 
         Raises `ApiError` and the errors of `resolve`.
         """
         self._check_thinking_options(request.ponder)
-        self._check_token_ids("stop_token_ids", request.stop_token_ids)
-        self._check_token_ids("logit_bias", request.logit_bias or ())
+        self._check_token_ids("stop_token_ids", request.rules.stop_token_ids)
+        self._check_token_ids("logit_bias", request.sampling.logit_bias or ())
+        least = request.rules.min_tokens
+        prompts = []
+        for asked in request.prompts:
+            prompt = self._prompt(asked, request, limits)
+            if least > prompt.plan.allowance:
+                raise invalid_request(
+                    f"min_tokens {least} is above the {prompt.plan.allowance} tokens that the "
+                    f"prompt leaves of the context: lower it or shorten the `prompt`",
+                    "min_tokens",
+                )
+            prompts.append(prompt)
+        return prompts
+
+    def _prompt(self, asked: Turns, request: ChatRequest, limits: Limits) -> Prompt:
         wanted = request.ponder.hint
         try:
-            prompt = self.checkpoint.prompt(
-                [_template_message(message) for message in request.messages],
-                ask,
+            return self.checkpoint.prompt(
+                asked.turns,
+                request.ask,
                 limits,
                 close=self._close(request.ponder.close_text),
-                arguments=self._template_arguments(request.chat_template_kwargs or {}),
+                arguments=self._template_arguments(asked.arguments),
                 hinted=self.hints if wanted is None else wanted,
             )
         except TokenizerError as error:
-            raise invalid_request(str(error), "messages") from error
-        if request.min_tokens > prompt.plan.allowance:
-            raise invalid_request(
-                f"min_tokens {request.min_tokens} is above the {prompt.plan.allowance} tokens "
-                f"that the prompt leaves of the context: lower it or shorten the messages",
-                "min_tokens",
-            )
-        return prompt
+            raise invalid_request(str(error), "prompt") from error
 
     def capabilities(self, limits: Limits) -> Capabilities:
         checkpoint = self.checkpoint
@@ -95,12 +103,12 @@ class ServedModel:
         """Every token as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
-    def _template_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables of the template that a request sets.
+    def _template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raise 400 unless these are variables of the template that a request may set.
 
-        Whether there is a thought is the plan's to say: `enable_thinking` is read as a budget, and
-        the family's other switches are refused. So is what apply_chat_template would take for
-        something else: a template of the client's own is code.
+        Whether there is a thought is the plan's to say: dialects read `enable_thinking` as a
+        budget, and the family's other switches are refused. So is what apply_chat_template would
+        take for something else: a template of the client's own is code.
         """
         form = self.checkpoint.form
         switches = {*form.think, *(form.no_think or {})} if form else set()
@@ -108,11 +116,11 @@ class ServedModel:
         for name in given:
             if name not in free:
                 raise invalid_request(
-                    f"chat_template_kwargs.{cut(name)} is not for a request to set: this model's "
+                    f"`template_arguments`.{cut(name)} is not for a request to set: this model's "
                     f"template takes {', '.join(sorted(free))}; leave it out",
-                    f"chat_template_kwargs.{name}",
+                    f"template_arguments.{name}",
                 )
-        return {name: value for name, value in given.items() if name != "enable_thinking"}
+        return given
 
     def _close(self, text: str | None) -> Close | None:
         """The close text that a request names; None for the model's own."""
@@ -124,7 +132,7 @@ class ServedModel:
                 "option_not_allowed",
                 "this close_text is not among those the operator allows (--allowed-close-text); "
                 "/v1/models lists them",
-                param="ponder.close_text",
+                field="close_text",
             )
         return self.closes[text]
 
@@ -143,29 +151,19 @@ class ServedModel:
         compiled = self.checkpoint.compiled
         if compiled is None:
             asked = ("min_thinking_tokens", "grace_tokens", "close_text")
-            for name in (f"ponder.{name}" for name in asked if getattr(options, name)):
-                raise ReasoningUnsupported(f"{name}: this model does not think: leave it out", name)
+            for name in (name for name in asked if getattr(options, name)):
+                raise ReasoningUnsupported(
+                    f"ponder.{name}: this model does not think: leave it out", name
+                )
         if options.hint and not self.checkpoint.can_hint:
             raise invalid_request(
                 "ponder.hint needs a model that was trained on budget hints, which this one was "
                 "not: leave it out",
-                "ponder.hint",
+                "hint",
             )
         if options.min_thinking_tokens and compiled and compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "
                 "this model does not have: leave it out",
-                "ponder.min_thinking_tokens",
+                "min_thinking_tokens",
             )
-
-
-def _template_message(message: Message) -> dict[str, Any]:
-    """The message as chat templates know it; they have no `developer`."""
-    role = "system" if message.role == "developer" else message.role
-    turn: dict[str, Any] = {"role": role, "content": message.text}
-    reasoning = message.reasoning or message.reasoning_content
-    if message.role == "assistant" and reasoning:
-        turn["reasoning_content"] = reasoning
-    if message.name is not None:
-        turn["name"] = message.name
-    return turn

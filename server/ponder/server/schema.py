@@ -9,13 +9,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from ponder.protocol.dialect import Dialect
+from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.errors import ErrorResponse
-from ponder.protocol.request import ChatCompletionRequest
-from ponder.protocol.response import ChatCompletionChunk
 from ponder.protocol.savings import FeedbackRequest
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (ChatCompletionRequest, FeedbackRequest)
+_BODIES = (FeedbackRequest,)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
     403: "The Host is none of this server's, or the operator does not allow an option",
@@ -36,9 +36,9 @@ _MORE = {
 _ADDED = {
     "/v1/models": (401,),
     "/v1/models/{name}": (401, 404),
-    "/v1/chat/completions": (401, 404, 413, 415, 502, 504),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
+    **dict.fromkeys(DIALECTS, (401, 404, 413, 415, 502, 504)),
 }
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
 _BUDGETS = (
@@ -74,11 +74,11 @@ def _described(app: FastAPI) -> dict[str, Any]:
     known = components["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
-    models = [(model, "validation") for model in (*_BODIES, ErrorResponse)]
-    _, definitions = models_json_schema(
-        [*models, (ChatCompletionChunk, "serialization")],  # type: ignore[list-item]
-        ref_template=_REF,
-    )
+    dialects = DIALECTS.values()
+    read = [*_BODIES, ErrorResponse, *(model for d in dialects for model in (d.request, d.failure))]
+    models = [(model, "validation") for model in read]
+    models += [(dialect.chunk, "serialization") for dialect in dialects]
+    _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     known.update(definitions["$defs"])
     _tighten(known)
     components["securitySchemes"] = {
@@ -90,13 +90,14 @@ def _described(app: FastAPI) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             added = _ADDED.get(path, ())
             for status in sorted((*_ANY, *added)):
-                operation["responses"].setdefault(str(status), _error(status))
+                error = _error(status, dialect_at(path).failure)
+                operation["responses"].setdefault(str(status), error)
             if path.startswith("/v1/"):
                 keys = app.state.service.settings.api_key
                 operation["security"] = [*([] if keys else [{}]), {"key": []}, {"header": []}]
-            if path == "/v1/chat/completions" and method == "post":
+            if path in DIALECTS and method == "post":
                 content = operation["responses"]["200"]["content"]
-                content["text/event-stream"] = {"schema": _STREAM}
+                content["text/event-stream"] = {"schema": _stream(DIALECTS[path])}
     return schema
 
 
@@ -106,22 +107,20 @@ def _encoded(*models: type) -> dict[str, Any]:
     return {"contentMediaType": "application/json", "contentSchema": {"anyOf": references}}
 
 
-# One server-sent event, as OpenAPI 3.2 describes them.
-_STREAM = {
-    "type": "object",
-    "description": "With `stream`: server-sent events; `[DONE]` is the last, unless an error is.",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "string",
-            "anyOf": [{"const": "[DONE]"}, _encoded(ChatCompletionChunk, ErrorResponse)],
-        }
-    },
-}
+def _stream(dialect: Dialect) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 describes them."""
+    said = {"const": "[DONE]"}, _encoded(dialect.chunk, dialect.failure)
+    about = "With `stream`: server-sent events; `[DONE]` is the last, unless an error is."
+    return {
+        "type": "object",
+        "description": about,
+        "required": ["data"],
+        "properties": {"data": {"type": "string", "anyOf": list(said)}},
+    }
 
 
-def _error(status: int) -> dict[str, Any]:
-    reference = {"$ref": _REF.format(model="ErrorResponse")}
+def _error(status: int, shape: type) -> dict[str, Any]:
+    reference = {"$ref": _REF.format(model=shape.__name__)}
     return {
         "description": {**_ANY, **_MORE}[status],
         "content": {"application/json": {"schema": reference}},

@@ -15,18 +15,14 @@ from ponder.engine.protocol import Engine, EngineDeadError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, Entry, StateError
-from ponder.protocol.body import read_body
-from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
-from ponder.protocol.conversation import read_conversation
+from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
-from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server import logs
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
 from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
-from ponder.server.reply import StreamedReply, WholeReply
 from ponder.server.savings import SavingsCollector, charge, holdout, report
 from ponder.server.settings import Settings
 from ponder.server.traces import PROPAGATED, RequestSpan, Traces
@@ -127,7 +123,7 @@ class Service:
                 404,
                 "model_not_found",
                 f"the model {quoted(model)} is not served here: ask for {self.model.name!r}",
-                param="model",
+                field="model",
             )
 
     def enter(self) -> AbstractContextManager[Place]:
@@ -136,13 +132,17 @@ class Service:
             raise EngineDeadError("the engine died")
         return self.gate.enter()
 
-    async def plan(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
+    async def plan(
+        self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]
+    ) -> Completion:
         """Read and plan a long request beside the others, which go on meanwhile.
 
         A refusal comes without its traceback: the frames in it hold the whole prompt.
         """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._planners, self._complete_or_refuse, body, headers)
+        work = loop.run_in_executor(
+            self._planners, self._complete_or_refuse, dialect, body, headers
+        )
         del body
         planned = await work
         if isinstance(planned, ApiError):
@@ -150,10 +150,10 @@ class Service:
         return planned
 
     def _complete_or_refuse(
-        self, body: bytearray, headers: Mapping[str, str]
+        self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]
     ) -> Completion | ApiError:
         try:
-            return self.complete(body, headers)
+            return self.complete(dialect, body, headers)
         except Exception as error:
             refusal = to_api_error(error)
             if refusal is None:
@@ -161,16 +161,16 @@ class Service:
         refusal.__context__ = refusal.__cause__ = None
         return refusal.with_traceback(None)
 
-    def complete(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
+    def complete(self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]) -> Completion:
         """Read and plan a request. Raises everything the request itself is at fault for.
 
         The headers may name its conversation and its trace. A held-out conversation keeps the
         ceilings and what the client asks for, and goes without what the operator does to save.
         """
-        request = read_body(ChatCompletionRequest, body)
+        request = dialect.read(body, headers)
         if request.model is not None:
             self.check_served(request.model)
-        said = read_conversation(request, headers.get(CONVERSATION_HEADER))
+        said = request.conversation
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
         if said is None:
@@ -183,19 +183,20 @@ class Service:
             completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
         return completion
 
-    async def whole(self, completion: Completion, place: Place) -> WholeReply:
-        """Run a completion and return all that it said."""
-        reply = WholeReply(completion)
-        await self._run(completion, place, reply.emit)
-        return reply
+    async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
+        """Run a completion; `writer` gathers all that it says."""
+        await self._run(completion, place, writer.event)
 
     async def streamed(
-        self, completion: Completion, place: Place, put: Callable[[bytes], None]
+        self,
+        completion: Completion,
+        place: Place,
+        writer: StreamWriter,
+        put: Callable[[bytes], None],
     ) -> None:
         """Run a completion and put its events as they come."""
-        reply = StreamedReply(completion)
-        await self._run(completion, place, lambda index, delta: put(reply.event(index, delta)))
-        put(reply.closing())
+        await self._run(completion, place, lambda index, event: put(writer.event(index, event)))
+        put(writer.closing())
 
     async def exposition(self) -> bytes:
         """All metrics; where the state cannot be read, the savings are as they last were."""
@@ -220,7 +221,7 @@ class Service:
                 "response_not_found",
                 f"no response {quoted(response)} is known here: send the `id` of a response that "
                 f"is complete and at most {FEEDBACK_DAYS:g} days old",
-                param="id",
+                field="id",
             )
         return Feedback(id=response, score=score)
 
@@ -234,7 +235,7 @@ class Service:
 
         Those that fail or are left count too: an arm that loses more of them must not look cheap.
         """
-        answers: list[list[str]] = [[] for _ in range(completion.request.n)]
+        answers: list[list[str]] = [[] for _ in range(completion.request.choices)]
 
         def heard(index: int, delta: ThoughtDelta | AnswerDelta) -> None:
             if isinstance(delta, AnswerDelta):
@@ -277,9 +278,9 @@ class Service:
         first = [outcome.first_token_at for outcome in outcomes if outcome.first_token_at]
         logs.note(
             arm=completion.assignment.arm,
-            budget=completion.prompt.plan.budget,
+            budget=completion.longest_plan.budget,
             end_causes=[outcome.end_cause for outcome in outcomes],
-            prompt_tokens=len(completion.prompt.token_ids),
+            prompt_tokens=completion.prompt_tokens,
             thinking_tokens=sum(outcome.thinking_tokens for outcome in outcomes),
             completion_tokens=completion.spent_tokens,
             first_token_seconds=round(min(first) - completion.started_at, 6) if first else None,
@@ -288,12 +289,11 @@ class Service:
 
     async def _judge(self, verifier: Verifier, completion: Completion, answers: list[str]) -> None:
         """Record the scores; one that does not come is counted, and is no low one."""
-        turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
         scores: list[float] = []
 
-        async def judge(answer: str) -> None:
+        async def judge(index: int, answer: str) -> None:
             try:
-                score = await verifier.score(turns, answer)
+                score = await verifier.score(completion.turns(index), answer)
             except VerifierFailure as failure:
                 logger.warning("%s", failure)
                 self.metrics.unjudged(failure.reason)
@@ -302,7 +302,7 @@ class Service:
                 scores.append(score)
 
         try:
-            await asyncio.gather(*map(judge, answers))
+            await asyncio.gather(*map(judge, range(len(answers)), answers))
         finally:
             if scores:
                 measures = {"verifier": (float(len(scores)), sum(scores))}

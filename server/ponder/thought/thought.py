@@ -275,8 +275,8 @@ class Thought:
         """Why there is no answer: the request left it no room, or the model had none."""
         outcome, most = self.outcome, self._plan.max_answer
         bound = most is not None and self._answered() >= most
-        limit = "ponder.max_answer_tokens" if bound else "max_completion_tokens"
-        remedy = f"raise {limit}, or sample with a higher temperature"
+        limit = "max_answer_tokens" if bound else "max_completion_tokens"
+        remedy = f"raise `{limit}`, or sample with a higher temperature"
         room = self._answered() + outcome.retry_tokens
         if self._left() <= 0 and room < _LEAST_ROOM:
             return AnswerDidNotFit(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ponder.protocol.body import _values, read_body
+from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.errors import ApiError, to_api_error
-from ponder.protocol.request import ChatCompletionRequest, PonderOptions
+from ponder.protocol.fields import PonderOptions
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

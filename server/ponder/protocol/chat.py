@@ -1,0 +1,70 @@
+"""The neutral request: what every dialect is read into, and all that the server knows of one.
+
+Errors call its fields by the names here, in backticks within a message;
+`ApiError.spelled` puts the dialect's own names there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ponder.protocol.fields import PonderOptions
+from ponder.protocol.sampling import SamplingAsk
+from ponder.thought.budget import Ask
+from ponder.thought.segment import AnswerRules
+
+FIELDS = frozenset(
+    {
+        "prompt",
+        "template_arguments",
+        "budget",
+        "max_completion_tokens",
+        "max_answer_tokens",
+        "alternatives",
+    }
+)
+"""Fields that errors speak of and that dialects spell differently."""
+
+PONDER_FIELDS = {name: f"ponder.{name}" for name in PonderOptions.model_fields}
+"""How every dialect that takes the `ponder` object spells what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """A conversation, which the model's chat template makes a prompt of.
+
+    `turns` are as templates take them; `arguments` are variables that the request sets for it.
+    """
+
+    turns: Sequence[Mapping[str, Any]]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """What is asked for, in no dialect's words.
+
+    Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
+    reply's, `logprobs` the alternatives to tell beside each sampled token, or None. `usage` says
+    when a stream tells what was spent. `conversation` names what the request belongs to.
+    """
+
+    id: str
+    prompts: Sequence[Turns]
+    model: str | None = None
+    ask: Ask = field(default_factory=Ask)
+    ponder: PonderOptions = field(default_factory=PonderOptions)
+    sampling: SamplingAsk = field(default_factory=SamplingAsk)
+    rules: AnswerRules = field(default_factory=AnswerRules)
+    n: int = 1
+    logprobs: int | None = None
+    shows_thought: bool = True
+    stream: bool = False
+    usage: Literal["never", "last", "always"] = "never"
+    conversation: str | None = None
+
+    @property
+    def choices(self) -> int:
+        return len(self.prompts) * self.n
