@@ -18,7 +18,6 @@ from ponder.thought.segment import AnswerRules
 FIELDS = frozenset(
     {
         "prompt",
-        "template_arguments",
         "budget",
         "max_completion_tokens",
         "max_answer_tokens",
@@ -42,6 +41,22 @@ class Turns:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A prompt as its caller wrote it: a text, or token ids.
+
+    `opened` is the caller's word that the prompt ends inside a thought; without it, only a start
+    marker at its very end says so. A prompt that opens no thought is continued for at most
+    `plain_tokens`, where the request has no limit. `special_tokens` puts the tokenizer's own, such
+    as BOS, around a text.
+    """
+
+    content: str | Sequence[int]
+    opened: bool = False
+    plain_tokens: int | None = None
+    special_tokens: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """What is asked for, in no dialect's words.
@@ -52,7 +67,7 @@ class ChatRequest:
     """
 
     id: str
-    prompts: Sequence[Turns]
+    prompts: Sequence[Turns | Raw]
     model: str | None = None
     ask: Ask = field(default_factory=Ask)
     ponder: PonderOptions = field(default_factory=PonderOptions)

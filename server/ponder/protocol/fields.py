@@ -281,10 +281,19 @@ class SamplingFields(Strict):
     ) = None
 
     @model_validator(mode="after")
-    def _stops_at_something(self) -> Self:
+    def _consistent_sampling(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
         if any(not stop for stop in self.stop):
             raise ValueError("stop must not hold an empty string: it would stop everything")
         return self
+
+    def check_least(self, name: str, limit: int | None, ponder: PonderOptions) -> None:
+        """Raise `ValueError` where `min_tokens` is above `limit`, whose name is `name`."""
+        limits = {name: limit, "ponder.max_answer_tokens": ponder.max_answer_tokens}
+        for what, most in limits.items():
+            if most is not None and self.min_tokens > most:
+                raise ValueError(f"min_tokens {self.min_tokens} is above {what} {most}: lower it")
 
     @property
     def sampling(self) -> SamplingAsk:

@@ -16,10 +16,10 @@ class TokenTexts(dict[int, tuple[str, str]]):
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         super().__init__()
-        self._token_bytes = token_bytes
+        self.token_bytes = token_bytes
 
     def __missing__(self, token_id: int) -> tuple[str, str]:
-        raw = self._token_bytes(token_id)
+        raw = self.token_bytes(token_id)
         token = json.dumps(raw.decode("utf-8", errors="replace"))
         texts = self[token_id] = (token, ",".join(map(str, raw)))
         return texts

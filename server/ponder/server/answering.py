@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.responses import Response
@@ -18,6 +19,8 @@ from ponder.server.logs import note, request_id
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 # A long body takes seconds to read and plan, and all streams would wait for it; what is shorter
@@ -29,19 +32,24 @@ _JSON = "application/json"
 async def _place(request: Request) -> AsyncIterator[Place]:
     """Held until the response is over, if it is not left before. A full server reads nothing."""
     service: Service = request.app.state.service
-    with service.enter() as place:
-        yield place
+    with service.enter() as taken:
+        yield taken
+
+
+Held = Annotated[Place, Depends(_place)]
 
 
 def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     """The route that answers requests in this dialect."""
 
-    async def answer(request: Request, place: Annotated[Place, Depends(_place)]) -> Response:
+    async def answer(request: Request, place: Held) -> Response:
         service: Service = request.app.state.service
         try:
             async with place.time():
-                completion = await _plan(dialect, request)
-                place.grow(completion.request.n)
+                completion = await read_and(
+                    request, lambda body: service.complete(dialect, body, request.headers)
+                )
+                place.grow(completion.request.n, len(completion.prompts))
         except ClientGone:
             service.metrics.left()
             return Response(status_code=499)
@@ -53,15 +61,18 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     return answer
 
 
-async def _plan(dialect: Dialect, request: Request) -> Completion:
-    """Read the body and plan what it asks for. Raises `ClientGone`."""
+async def read_and(request: Request, work: Callable[[bytearray], T]) -> T:
+    """Read the body and do what it asks for, beside the others if it is long.
+
+    Raises `ClientGone`.
+    """
     service: Service = request.app.state.service
     body = await read(request, service.settings.max_body_bytes)
     if len(body) < LONG_BYTES:
-        return service.complete(dialect, body, request.headers)
-    planning = service.plan(dialect, body, request.headers)
+        return work(body)
+    doing = service.beside(partial(work, body))
     del body  # many may wait for their turn, and be refused
-    return await run_for_client(request.receive, planning)
+    return await run_for_client(request.receive, doing)
 
 
 def _streamed(

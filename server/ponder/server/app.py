@@ -20,7 +20,7 @@ from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
-from ponder.server import front, operations
+from ponder.server import front, operations, tokens
 from ponder.server.answering import LONG_BYTES, endpoint, read, refuse
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.logs import RequestLog
@@ -46,6 +46,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(operations.router)
     app.include_router(_v1)
     app.include_router(_elsewhere)
+    app.include_router(tokens.router, dependencies=[Depends(_authorised)])
     front.install(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -132,8 +133,8 @@ async def _not_served(request: Request) -> None:
     raise ApiError(
         404,
         "endpoint_not_served",
-        f"{request.scope['path']} is not served here: this server answers chats, at "
-        "/v1/chat/completions",
+        f"{request.scope['path']} is not served here: this server answers at "
+        f"{' and '.join(DIALECTS)}",
     )
 
 
@@ -149,10 +150,10 @@ for _path, _dialect in DIALECTS.items():
         openapi_extra=body_of(_dialect.request),
     )
 for _path in (
-    *("/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank"),
+    *("/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank"),
     *("/v1/score", "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions"),
     *("/v1/audio/translations", "/v1/images/generations"),
-    *("/tokenize", "/detokenize", "/generate", "/pooling", "/classify", "/invocations"),
+    *("/generate", "/pooling", "/classify", "/invocations"),
 ):
     if _path not in DIALECTS:
         _elsewhere.add_api_route(

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from ponder.checkpoint.checkpoint import Prompt
 from ponder.engine.protocol import Engine
 from ponder.experiment.holdout import Assignment
-from ponder.protocol.chat import ChatRequest
+from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
 from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
@@ -120,9 +121,21 @@ class Completion:
         return self.prompts[index // self.request.n]
 
     def turns(self, index: int) -> list[dict[str, str]]:
-        """The conversation that a choice answers: role and content of each turn."""
+        """The conversation that a choice answers: role and content of each turn.
+
+        A raw prompt is what a user said.
+        """
         asked = self.request.prompts[index // self.request.n]
+        if isinstance(asked, Raw):
+            said = asked.content
+            text = said if isinstance(said, str) else self.model.tokenizer.decode(said)
+            return [{"role": "user", "content": text}]
         return [{"role": turn["role"], "content": turn["content"]} for turn in asked.turns]
+
+    @property
+    def operation(self) -> Literal["chat", "text_completion"]:
+        """What OpenTelemetry's conventions call it."""
+        return "chat" if isinstance(self.request.prompts[0], Turns) else "text_completion"
 
     @property
     def longest_plan(self) -> Plan:

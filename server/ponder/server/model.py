@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from ponder.checkpoint.checkpoint import Checkpoint, Prompt
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
-from ponder.protocol.chat import ChatRequest, Turns
+from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
 from ponder.protocol.fields import PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
+from ponder.protocol.tokens import MOST_TEXT, TokenizeRequest
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Limits
-from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
+from ponder.thought.errors import ContextLengthExceeded, ReasoningUnsupported
 from ponder.thought.format import Close
 
 
@@ -69,7 +71,9 @@ class ServedModel:
             prompts.append(prompt)
         return prompts
 
-    def _prompt(self, asked: Turns, request: ChatRequest, limits: Limits) -> Prompt:
+    def _prompt(self, asked: Turns | Raw, request: ChatRequest, limits: Limits) -> Prompt:
+        if isinstance(asked, Raw):
+            return self._raw_prompt(asked, request, limits)
         wanted = request.ponder.hint
         try:
             return self.checkpoint.prompt(
@@ -82,6 +86,77 @@ class ServedModel:
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
+
+    def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits) -> Prompt:
+        options = request.ponder
+        if options.hint:
+            raise invalid_request(
+                "ponder.hint: a raw prompt stays as it is; leave it out, or write the hint into "
+                "the prompt",
+                "hint",
+            )
+        if not isinstance(asked.content, str):
+            self._check_token_ids("prompt", asked.content)
+        prompt = self.checkpoint.raw_prompt(
+            asked.content,
+            request.ask,
+            limits,
+            opened=asked.opened,
+            special_tokens=asked.special_tokens,
+            close=self._close(options.close_text),
+            plain_tokens=asked.plain_tokens,
+        )
+        if not prompt.token_ids:
+            raise invalid_request("prompt holds no token: send at least one", "prompt")
+        if prompt.verbatim and (name := _of_thought(options)):
+            raise ReasoningUnsupported(
+                f"ponder.{name}: this prompt opens no thought; open one, or leave it out", name
+            )
+        return prompt
+
+    def tokens(self, asked: TokenizeRequest, limits: Limits) -> list[int]:
+        """The tokens of a text, or of the prompt that a chat of these messages is answered on.
+
+        A text longer than the context is counted too. Raises `ApiError`.
+        """
+        special = asked.add_special_tokens
+        if asked.prompt is not None:
+            return self.tokenizer.encode(asked.prompt, special_tokens=special is not False)
+        turns = [message.turn for message in asked.messages or ()]
+        arguments = dict(asked.chat_template_kwargs or {})
+        thinks = arguments.pop("enable_thinking", None)
+        if asked.add_generation_prompt and not special:
+            chat = ChatRequest(
+                id="",
+                prompts=[Turns(turns, arguments)],
+                ask=Ask(budget=0 if thinks is False else None),
+            )
+            with suppress(ContextLengthExceeded):
+                return self.prompts(chat, limits)[0].token_ids
+        goes_on: Literal["assistant", "last message", "nobody"] = "nobody"
+        if asked.add_generation_prompt:
+            goes_on = "assistant"
+        elif asked.continue_final_message:
+            goes_on = "last message"
+        form = self.checkpoint.form
+        switch = form.think if form and thinks is not False else (form and form.no_think) or {}
+        arguments = {**self._template_arguments(arguments), **switch}
+        try:
+            text = self.tokenizer.render(turns, arguments, goes_on=goes_on)
+        except TokenizerError as error:
+            raise invalid_request(str(error), "prompt") from error
+        if len(text) > MOST_TEXT:
+            raise invalid_request(
+                f"the `prompt` has {len(text)} characters, and at most {MOST_TEXT} are counted at "
+                f"once: send them in parts",
+                "prompt",
+            )
+        return self.tokenizer.encode(text, special_tokens=bool(special))
+
+    def text(self, token_ids: list[int]) -> str:
+        """The text of these tokens. Raises `ApiError` for one that the model does not have."""
+        self._check_token_ids("tokens", token_ids)
+        return self.tokenizer.spell(token_ids)
 
     def capabilities(self, limits: Limits) -> Capabilities:
         checkpoint = self.checkpoint
@@ -149,12 +224,10 @@ class ServedModel:
 
     def _check_thinking_options(self, options: PonderOptions) -> None:
         compiled = self.checkpoint.compiled
-        if compiled is None:
-            asked = ("min_thinking_tokens", "grace_tokens", "close_text")
-            for name in (name for name in asked if getattr(options, name)):
-                raise ReasoningUnsupported(
-                    f"ponder.{name}: this model does not think: leave it out", name
-                )
+        if compiled is None and (name := _of_thought(options)):
+            raise ReasoningUnsupported(
+                f"ponder.{name}: this model does not think: leave it out", name
+            )
         if options.hint and not self.checkpoint.can_hint:
             raise invalid_request(
                 "ponder.hint needs a model that was trained on budget hints, which this one was "
@@ -167,3 +240,9 @@ class ServedModel:
                 "this model does not have: leave it out",
                 "min_thinking_tokens",
             )
+
+
+def _of_thought(options: PonderOptions) -> str | None:
+    """The first option given that only a thought can heed."""
+    names = ("min_thinking_tokens", "grace_tokens", "close_text")
+    return next((name for name in names if getattr(options, name)), None)

@@ -13,9 +13,10 @@ from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.errors import ErrorResponse
 from ponder.protocol.savings import FeedbackRequest
+from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (FeedbackRequest,)
+_BODIES = (FeedbackRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
     403: "The Host is none of this server's, or the operator does not allow an option",
@@ -38,14 +39,15 @@ _ADDED = {
     "/v1/models/{name}": (401, 404),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
+    **dict.fromkeys(("/tokenize", "/detokenize"), (401, 404, 413, 415, 504)),
     **dict.fromkeys(DIALECTS, (401, 404, 413, 415, 502, 504)),
 }
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
-_BUDGETS = (
-    ("ChatCompletionRequest", ("thinking_token_budget", "budget", "thinking_budget")),
-    ("Thinking", ("budget_tokens",)),
-    ("Reasoning", ("max_tokens",)),
-    ("NvExt", ("max_thinking_tokens",)),
+_BUDGETS = ("thinking_token_budget", "budget", "thinking_budget")
+_OTHER_BUDGETS = (
+    ("Thinking", "budget_tokens"),
+    ("Reasoning", "max_tokens"),
+    ("NvExt", "max_thinking_tokens"),
 )
 
 
@@ -92,7 +94,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             for status in sorted((*_ANY, *added)):
                 error = _error(status, dialect_at(path).failure)
                 operation["responses"].setdefault(str(status), error)
-            if path.startswith("/v1/"):
+            if 401 in added:
                 keys = app.state.service.settings.api_key
                 operation["security"] = [*([] if keys else [{}]), {"key": []}, {"header": []}]
             if path in DIALECTS and method == "post":
@@ -135,17 +137,22 @@ def _tighten(known: dict[str, Any]) -> None:
             if name not in required and not _nullable(given):
                 about = {key: given.pop(key) for key in ("title", "default") if key in given}
                 definition["properties"][name] = {"anyOf": [given, {"type": "null"}], **about}
-    for model, names in _BUDGETS:
-        for name in names:
-            known[model]["properties"][name] = {"title": name, **_BUDGET}
+    for model, name in _OTHER_BUDGETS:
+        known[model]["properties"][name] = {"title": name, **_BUDGET}
     said = {"required": ["content"], "properties": {"content": {"not": {"type": "null"}}}}
     assistant = {"properties": {"role": {"const": "assistant"}}}
     known["Message"]["anyOf"] = [assistant, said]
-    chat = known["ChatCompletionRequest"]
-    chat["allOf"] = [
-        _needs("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"),
-        _needs("stream_options", {"type": "object"}, "stream"),
-    ]
+    for definition in _strict(known.values()):
+        properties = definition["properties"]
+        for name in properties.keys() & set(_BUDGETS):
+            properties[name] = {"title": name, **_BUDGET}
+        needs = []
+        if "top_logprobs" in properties:
+            needs.append(_needs("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"))
+        if "stream_options" in properties:
+            needs.append(_needs("stream_options", {"type": "object"}, "stream"))
+        if needs:
+            definition["allOf"] = needs
 
 
 def _needs(field: str, kind: dict[str, Any], switch: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeVar
 
 from ponder.engine.protocol import Engine, EngineDeadError
 from ponder.experiment.holdout import ARMS
@@ -31,6 +32,8 @@ from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.outcome import ThoughtDelta
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
@@ -132,34 +135,18 @@ class Service:
             raise EngineDeadError("the engine died")
         return self.gate.enter()
 
-    async def plan(
-        self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]
-    ) -> Completion:
-        """Read and plan a long request beside the others, which go on meanwhile.
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do what a long body asks for in the planners' thread: the others go on meanwhile.
 
         A refusal comes without its traceback: the frames in it hold the whole prompt.
         """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(
-            self._planners, self._complete_or_refuse, dialect, body, headers
-        )
-        del body
-        planned = await work
-        if isinstance(planned, ApiError):
-            raise planned
-        return planned
-
-    def _complete_or_refuse(
-        self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]
-    ) -> Completion | ApiError:
-        try:
-            return self.complete(dialect, body, headers)
-        except Exception as error:
-            refusal = to_api_error(error)
-            if refusal is None:
-                raise
-        refusal.__context__ = refusal.__cause__ = None
-        return refusal.with_traceback(None)
+        doing = loop.run_in_executor(self._planners, _done_or_refused, work)
+        del work
+        done = await doing
+        if isinstance(done, ApiError):
+            raise done
+        return done
 
     def complete(self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]) -> Completion:
         """Read and plan a request. Raises everything the request itself is at fault for.
@@ -356,6 +343,17 @@ class Service:
                 stalled = not stalled
                 _tell_stall(stalled, self.engine.silence())
             await asyncio.sleep(HEALTH_CHECK_SECONDS)
+
+
+def _done_or_refused(work: Callable[[], T]) -> T | ApiError:
+    try:
+        return work()
+    except Exception as error:
+        refusal = to_api_error(error)
+        if refusal is None:
+            raise
+    refusal.__context__ = refusal.__cause__ = None
+    return refusal.with_traceback(None)
 
 
 def _tell_stall(stalled: bool, seconds: float) -> None:

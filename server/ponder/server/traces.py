@@ -58,12 +58,12 @@ class Traces:
 
         request, plan = completion.request, completion.longest_plan
         span = self._tracer.start_span(
-            f"chat {completion.model.name}",
+            f"{completion.operation} {completion.model.name}",
             context=self._propagator.extract(completion.trace),
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(self._epoch, completion.started_at),
             attributes={
-                "gen_ai.operation.name": "chat",
+                "gen_ai.operation.name": completion.operation,
                 "gen_ai.provider.name": "ponder",
                 "gen_ai.request.model": request.model or completion.model.name,
                 "gen_ai.response.model": completion.model.name,

@@ -75,7 +75,7 @@ class Thought:
         self._rules = rules
         self._close = close or (form.close if form else None)
         self._merged = not apart and self._may_merge()
-        self._writer = AnswerWriter(vocabulary, rules.stop)
+        self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim)
         self._writer.feed_text(shown_prefix)
         self._reader: ThoughtReader | None = None  # while the thought is open
         self._segments: list[Segment] = []
@@ -305,7 +305,7 @@ class Thought:
 
     def _empty(self, segment: Segment) -> bool:
         """No answer came, and not by the user's own stop string or stop token."""
-        if self._writer.stopped or not self._writer.blank:
+        if self._writer.stopped or not self._writer.blank or self._rules.verbatim:
             return False
         return segment.finish != "stop" or segment.sampled[-1] not in self._rules.stop_token_ids
 

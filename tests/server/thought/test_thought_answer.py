@@ -152,3 +152,10 @@ def test_an_answer_that_fills_the_allowance_is_cut_by_length() -> None:
     life = live("ab</think>" + "y" * 500, plan=plan(5, allowance=60))
     assert life.outcome.completion_tokens == 60
     assert life.outcome.finish_reason == "length"
+
+
+@pytest.mark.parametrize("said", ["", "  ", " a"])
+def test_a_verbatim_answer_may_be_empty(said: str) -> None:
+    life = live(said, "42", plan=plan(0), rules=AnswerRules(verbatim=True))
+    assert (life.content, life.failure) == (said, None)
+    assert len(life.engine.requests) == 1

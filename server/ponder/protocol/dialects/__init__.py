@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects.chat import ChatCompletions
+from ponder.protocol.dialects.completions import Completions
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
+    "/v1/completions": Completions(),
 }
 
 

@@ -90,18 +90,7 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
             )
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream: true")
-        limit = self.completion_limit
-        if limit is not None and self.min_tokens > limit:
-            raise ValueError(
-                f"min_tokens {self.min_tokens} is above max_completion_tokens {limit}: lower it"
-            )
-        most = self.ponder.max_answer_tokens
-        if most is not None and self.min_tokens > most:
-            raise ValueError(
-                f"min_tokens {self.min_tokens} is above ponder.max_answer_tokens {most}: lower it"
-            )
+        self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
         if switch is not None and not isinstance(switch, bool):
             raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
