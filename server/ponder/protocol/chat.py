@@ -1,7 +1,7 @@
 """The neutral request: what every dialect is read into, and all that the server knows of one.
 
-Errors call its fields by the names here, in backticks within a message;
-`ApiError.spelled` puts the dialect's own names there.
+Errors call its fields by the names in `NAMES`, in backticks within a message; `ApiError.spelled`
+puts the dialect's own there.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from ponder.protocol.sampling import SamplingAsk
 from ponder.thought.budget import Ask
 from ponder.thought.segment import AnswerRules
 
-FIELDS = frozenset(
-    {
-        "prompt",
-        "budget",
-        "max_completion_tokens",
-        "max_answer_tokens",
-        "alternatives",
-    }
-)
-"""Fields that errors speak of and that dialects spell differently."""
-
-PONDER_FIELDS = {name: f"ponder.{name}" for name in PonderOptions.model_fields}
-"""How every dialect that takes the `ponder` object spells what is in it."""
+NAMES: Mapping[str, str] = {
+    **{name: f"ponder.{name}" for name in PonderOptions.model_fields},
+    "prompt": "prompt",
+    "template_arguments": "template_arguments",
+    "budget": "budget",
+    "max_completion_tokens": "max_completion_tokens",
+    "alternatives": "alternatives",
+}
+"""Fields that errors speak of, and how a dialect spells them that has no name of its own."""
 
 
 @dataclass(frozen=True, slots=True)

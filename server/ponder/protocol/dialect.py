@@ -82,7 +82,8 @@ class Dialect(Protocol):
     """One endpoint's language; `ponder.protocol.dialects` has the table of them.
 
     The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
-    fields that errors speak of (`ponder.protocol.chat.FIELDS`).
+    fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
+    well ends with beside its events, where it does.
 
         dialect = DIALECTS["/v1/chat/completions"]
         request = dialect.read(body, headers)   # errors are in the dialect's own words
@@ -100,6 +101,8 @@ class Dialect(Protocol):
     def chunk(self) -> type[BaseModel]: ...
     @property
     def failure(self) -> type[BaseModel]: ...
+    @property
+    def done(self) -> str | None: ...
     @property
     def fields(self) -> Mapping[str, str]: ...
 

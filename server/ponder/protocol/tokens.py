@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StrictBool, model_validator
 
 from ponder.protocol.fields import (
-    MOST_MESSAGES,
     MOST_METADATA,
     NO_TOOLS,
     Empty,
-    Message,
+    Messages,
     Name,
     Strict,
     TokenId,
@@ -31,10 +30,7 @@ class TokenizeRequest(Strict):
 
     model: Name | None = None
     prompt: Annotated[str, Field(max_length=MOST_TEXT)] | None = None
-    messages: (
-        Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
-        | None
-    ) = None
+    messages: Messages | None = None
     add_special_tokens: StrictBool | None = None
     return_token_strs: StrictBool = False
     add_generation_prompt: StrictBool = True

@@ -111,13 +111,16 @@ def _encoded(*models: type) -> dict[str, Any]:
 
 def _stream(dialect: Dialect) -> dict[str, Any]:
     """One server-sent event, as OpenAPI 3.2 describes them."""
-    said = {"const": "[DONE]"}, _encoded(dialect.chunk, dialect.failure)
-    about = "With `stream`: server-sent events; `[DONE]` is the last, unless an error is."
+    said = [_encoded(dialect.chunk, dialect.failure)]
+    about = "With `stream`: server-sent events; a stream that fails ends with its error"
+    if dialect.done is not None:
+        said.insert(0, {"const": dialect.done})
+        about += f", any other with `{dialect.done}`"
     return {
         "type": "object",
         "description": about,
         "required": ["data"],
-        "properties": {"data": {"type": "string", "anyOf": list(said)}},
+        "properties": {"data": {"type": "string", "anyOf": said}},
     }
 
 

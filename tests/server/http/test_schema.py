@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from ponder.protocol.dialects import DIALECTS
-from ponder.protocol.errors import ErrorResponse
+from ponder.protocol.dialects import DIALECTS, dialect_at
 
 from .conftest import Serve
 
@@ -34,8 +33,8 @@ def test_it_is_valid(schema: dict[str, Any]) -> None:
 
 
 def test_every_operation_says_its_errors_in_their_shape(schema: dict[str, Any]) -> None:
-    shape = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
     for path, operations in schema["paths"].items():
+        shape = {"$ref": f"#/components/schemas/{dialect_at(path).failure.__name__}"}
         for operation in operations.values():
             said = operation["responses"]
             assert "422" not in said

@@ -9,7 +9,7 @@ import pytest
 
 from ponder.engine.protocol import TokenLogprob
 from ponder.engine.scripted import ByteVocabulary
-from ponder.protocol.chat import FIELDS, PONDER_FIELDS, ChatRequest, Turns
+from ponder.protocol.chat import NAMES, ChatRequest, Turns
 from ponder.protocol.dialect import Dialect, Spent
 from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.dialects.chat import ChatCompletions
@@ -57,7 +57,7 @@ THOUGHT, ANSWER = ThoughtDelta('a "\n'), AnswerDelta("ß", (TokenLogprob(97, -0.
 
 @pytest.mark.parametrize("path", DIALECTS)
 def test_a_dialect_has_a_name_for_every_field_that_errors_speak_of(path: str) -> None:
-    assert DIALECTS[path].fields.keys() >= FIELDS | PONDER_FIELDS.keys()
+    assert DIALECTS[path].fields.keys() >= NAMES.keys()
 
 
 def test_elsewhere_errors_are_openais() -> None:

@@ -10,13 +10,12 @@ from pydantic import Field, StrictBool, model_validator
 
 from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
-from ponder.protocol.chat import PONDER_FIELDS, ChatRequest, Turns
+from ponder.protocol.chat import NAMES, ChatRequest, Turns
 from ponder.protocol.conversation import read_conversation
 from ponder.protocol.dialect import Reply
 from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
-    MOST_MESSAGES,
     MOST_METADATA,
     NO_AUDIO,
     NO_GRAMMAR,
@@ -25,7 +24,7 @@ from ponder.protocol.fields import (
     NO_TOOLS,
     BudgetFields,
     Empty,
-    Message,
+    Messages,
     Name,
     PositiveTokens,
     SamplingFields,
@@ -44,9 +43,7 @@ class _Question(Strict):
     """What is said first of a mistake: pydantic looks at fields in their order."""
 
     model: Name | None = None
-    messages: Annotated[
-        list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-    ]
+    messages: Messages
 
 
 class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
@@ -185,12 +182,12 @@ class ChatCompletions:
     response = ChatCompletion
     chunk = ChatCompletionChunk
     failure = ErrorResponse
+    done = "[DONE]"
     fields: Mapping[str, str] = {
-        **PONDER_FIELDS,
+        **NAMES,
         "prompt": "messages",
         "template_arguments": "chat_template_kwargs",
         "budget": "thinking_token_budget",
-        "max_completion_tokens": "max_completion_tokens",
         "alternatives": "top_logprobs",
     }
 

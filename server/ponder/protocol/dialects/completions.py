@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, PlainValidator, StrictBool, model_validat
 
 from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
-from ponder.protocol.chat import PONDER_FIELDS, ChatRequest, Raw
+from ponder.protocol.chat import NAMES, ChatRequest, Raw
 from ponder.protocol.conversation import read_conversation
 from ponder.protocol.dialect import Reply
 from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
@@ -315,10 +315,10 @@ class Completions:
     response = TextCompletion
     chunk = TextChunk
     failure = ErrorResponse
+    done = "[DONE]"
     fields: Mapping[str, str] = {
-        **PONDER_FIELDS,
+        **NAMES,
         "thinking": "ponder.thinking",
-        "prompt": "prompt",
         "budget": "thinking_token_budget",
         "max_completion_tokens": "max_tokens",
         "alternatives": "logprobs",
