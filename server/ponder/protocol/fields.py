@@ -175,7 +175,9 @@ class Message(Strict):
         return turn
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
+Conversation = Annotated[
+    list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+]
 
 
 class StreamOptions(Strict):

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, StrictBool, model_validator
 from ponder.protocol.fields import (
     MOST_METADATA,
     NO_TOOLS,
+    Conversation,
     Empty,
-    Messages,
     Name,
     Strict,
     TokenId,
@@ -30,7 +30,7 @@ class TokenizeRequest(Strict):
 
     model: Name | None = None
     prompt: Annotated[str, Field(max_length=MOST_TEXT)] | None = None
-    messages: Messages | None = None
+    messages: Conversation | None = None
     add_special_tokens: StrictBool | None = None
     return_token_strs: StrictBool = False
     add_generation_prompt: StrictBool = True

@@ -23,8 +23,8 @@ from ponder.protocol.fields import (
     NO_SEARCH,
     NO_TOOLS,
     BudgetFields,
+    Conversation,
     Empty,
-    Messages,
     Name,
     PositiveTokens,
     SamplingFields,
@@ -43,7 +43,7 @@ class _Question(Strict):
     """What is said first of a mistake: pydantic looks at fields in their order."""
 
     model: Name | None = None
-    messages: Messages
+    messages: Conversation
 
 
 class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
