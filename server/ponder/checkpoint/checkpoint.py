@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ponder.engine.protocol import Sampling
-from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
@@ -255,13 +255,19 @@ class Checkpoint:
         messages: Messages,
         arguments: Mapping[str, Any] | None = None,
         most: int | None = None,
+        *,
+        goes_on: GoesOn = "assistant",
+        special_tokens: bool = False,
     ) -> list[int]:
         """A chat's tokens, thinking switched on where the family has a switch.
 
         A chat that surely has more than `most` tokens is not encoded: `ContextLengthExceeded`.
+        `goes_on` says who speaks next. Raises `TokenizerError`.
         """
         think = self.form.think if self.form else {}
-        return self._encode(messages, {**(arguments or {}), **think}, most)
+        given = {**(arguments or {}), **think}
+        text = self.tokenizer.render(messages, given, goes_on=goes_on)
+        return self._encode_text(text, most, special_tokens)
 
     def _encode(
         self, messages: Messages, arguments: Mapping[str, Any], most: int | None

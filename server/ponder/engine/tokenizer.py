@@ -19,6 +19,10 @@ _MARGIN = 1.25
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
 
 
+GoesOn = Literal["assistant", "last message", "nobody"]
+"""Where a prompt ends: before an assistant's turn, within the last one, or after it."""
+
+
 class TokenizerError(ValueError):
     """A tokenizer whose tokens cannot be turned into bytes, or a template that cannot render."""
 
@@ -112,7 +116,7 @@ class HFTokenizer:
         messages: Sequence[Mapping[str, Any]],
         arguments: Mapping[str, Any],
         *,
-        goes_on: Literal["assistant", "last message", "nobody"] = "assistant",
+        goes_on: GoesOn = "assistant",
     ) -> str:
         """The prompt text up to where the assistant, or the last message, goes on.
 

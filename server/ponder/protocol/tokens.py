@@ -44,6 +44,8 @@ class TokenizeRequest(Strict):
             raise ValueError("send either prompt or messages")
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError("continue_final_message needs add_generation_prompt: false")
+        if sum(len(message.text) for message in self.messages or ()) > MOST_TEXT:
+            raise ValueError(f"messages hold more than {MOST_TEXT} characters: send them in parts")
         return self
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from ponder.checkpoint.checkpoint import Checkpoint, Prompt
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
@@ -15,10 +14,9 @@ from ponder.protocol.errors import ApiError, cut, invalid_request
 from ponder.protocol.fields import PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
-from ponder.protocol.tokens import MOST_TEXT, TokenizeRequest
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
-from ponder.thought.errors import ContextLengthExceeded, ReasoningUnsupported
+from ponder.thought.budget import EFFORT_TOKENS, Limits
+from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.format import Close
 
 
@@ -56,8 +54,8 @@ class ServedModel:
         Raises `ApiError` and the errors of `resolve`.
         """
         self._check_thinking_options(request.ponder)
-        self._check_token_ids("stop_token_ids", request.rules.stop_token_ids)
-        self._check_token_ids("logit_bias", request.sampling.logit_bias or ())
+        self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
+        self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
         least = request.rules.min_tokens
         prompts = []
         for asked in request.prompts:
@@ -81,7 +79,7 @@ class ServedModel:
                 request.ask,
                 limits,
                 close=self._close(request.ponder.close_text),
-                arguments=self._template_arguments(asked.arguments),
+                arguments=self.template_arguments(asked.arguments),
                 hinted=self.hints if wanted is None else wanted,
             )
         except TokenizerError as error:
@@ -96,7 +94,7 @@ class ServedModel:
                 "hint",
             )
         if not isinstance(asked.content, str):
-            self._check_token_ids("prompt", asked.content)
+            self.check_token_ids("prompt", asked.content)
         prompt = self.checkpoint.raw_prompt(
             asked.content,
             request.ask,
@@ -113,50 +111,6 @@ class ServedModel:
                 f"ponder.{name}: this prompt opens no thought; open one, or leave it out", name
             )
         return prompt
-
-    def tokens(self, asked: TokenizeRequest, limits: Limits) -> list[int]:
-        """The tokens of a text, or of the prompt that a chat of these messages is answered on.
-
-        A text longer than the context is counted too. Raises `ApiError`.
-        """
-        special = asked.add_special_tokens
-        if asked.prompt is not None:
-            return self.tokenizer.encode(asked.prompt, special_tokens=special is not False)
-        turns = [message.turn for message in asked.messages or ()]
-        arguments = dict(asked.chat_template_kwargs or {})
-        thinks = arguments.pop("enable_thinking", None)
-        if asked.add_generation_prompt and not special:
-            chat = ChatRequest(
-                id="",
-                prompts=[Turns(turns, arguments)],
-                ask=Ask(budget=0 if thinks is False else None),
-            )
-            with suppress(ContextLengthExceeded):
-                return self.prompts(chat, limits)[0].token_ids
-        goes_on: Literal["assistant", "last message", "nobody"] = "nobody"
-        if asked.add_generation_prompt:
-            goes_on = "assistant"
-        elif asked.continue_final_message:
-            goes_on = "last message"
-        form = self.checkpoint.form
-        switch = form.think if form and thinks is not False else (form and form.no_think) or {}
-        arguments = {**self._template_arguments(arguments), **switch}
-        try:
-            text = self.tokenizer.render(turns, arguments, goes_on=goes_on)
-        except TokenizerError as error:
-            raise invalid_request(str(error), "prompt") from error
-        if len(text) > MOST_TEXT:
-            raise invalid_request(
-                f"the `prompt` has {len(text)} characters, and at most {MOST_TEXT} are counted at "
-                f"once: send them in parts",
-                "prompt",
-            )
-        return self.tokenizer.encode(text, special_tokens=bool(special))
-
-    def text(self, token_ids: list[int]) -> str:
-        """The text of these tokens. Raises `ApiError` for one that the model does not have."""
-        self._check_token_ids("tokens", token_ids)
-        return self.tokenizer.spell(token_ids)
 
     def capabilities(self, limits: Limits) -> Capabilities:
         checkpoint = self.checkpoint
@@ -178,7 +132,7 @@ class ServedModel:
         """Every token as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
-    def _template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raise 400 unless these are variables of the template that a request may set.
 
         Whether there is a thought is the plan's to say: dialects read `enable_thinking` as a
@@ -211,8 +165,11 @@ class ServedModel:
             )
         return self.closes[text]
 
-    def _check_token_ids(self, name: str, ids: Iterable[int]) -> None:
-        """Here and not in the engine, which may first see them once the thought is over."""
+    def check_token_ids(self, name: str, ids: Iterable[int]) -> None:
+        """Raise 400 for tokens that the model does not have.
+
+        Here and not in the engine, which may first see them once the thought is over.
+        """
         known = self.tokenizer.size
         for token_id in ids:
             if token_id >= known:

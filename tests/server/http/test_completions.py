@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.engine.protocol import TokenLogprob
-from ponder.engine.scripted import ByteVocabulary
+from ponder.engine.scripted import ByteVocabulary, Script
 from ponder.protocol.dialects.completions import _Lists
 from ponder.protocol.logprobs import TokenTexts
 from ponder.thought.answer import AnswerWriter
@@ -45,7 +45,7 @@ def refused(running: Running, prompt: object = "Once", **fields: Any) -> dict[st
     return error
 
 
-def echoing(_running: Running | None = None) -> Any:
+def echoing() -> Script:
     """A script that repeats its prompt, so that a choice tells which prompt it answers."""
 
     def script(prompt: Sequence[int], _number: int) -> Iterator[int]:
@@ -264,6 +264,33 @@ def test_ignore_eos_gives_every_token_that_was_asked_for(serve: Serve) -> None:
     assert reply.usage.completion_tokens == 50
     opened = complete(running, OPEN, max_tokens=50, ignore_eos=True, thinking_token_budget=8)
     assert opened.usage.completion_tokens == 50
+
+
+OF_CLIENTS: dict[str, dict[str, Any]] = {
+    "lm-eval": {
+        "prompt": ["Once", "Twice"], "max_tokens": 8, "temperature": 0, "seed": 1234,
+        "stop": ["\n"],
+    },
+    "vllm bench serve": {
+        "prompt": "Once", "repetition_penalty": 1.0, "max_tokens": 8, "logprobs": None,
+        "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True,
+        "temperature": 0.0,
+    },
+    "guidellm": {
+        "prompt": "Once", "max_tokens": 8, "stop": None, "ignore_eos": True, "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    },
+    "openai": {
+        "prompt": "Once", "best_of": 1, "echo": False, "suffix": None, "user": "u", "n": 1,
+        "presence_penalty": 0, "logit_bias": {},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("client", OF_CLIENTS)
+def test_what_clients_send_is_taken(serve: Serve, client: str) -> None:
+    answer = httpx.post(f"{serve('ok').url}/v1/completions", json=OF_CLIENTS[client])
+    assert answer.status_code == 200, answer.text
 
 
 def test_log_probabilities_have_completions_shape(serve: Serve) -> None:

@@ -30,12 +30,8 @@ def inside(text: str) -> bytes:
     return to_json(text)[1:-1].encode()
 
 
-def compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def error_body(error: ApiError) -> bytes:
-    return compact(error.body()).encode()
+    return json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 class Whole(ABC):
