@@ -31,7 +31,7 @@ ROOMS = {
 }
 FORBIDDEN = [
     ("cage", "ponder.tasks.problems"),
-    ("cage", "ponder.server.verifier"),
+    ("cage", "ponder.server.observers.verifier"),
     ("cage", "numpy"),
     ("experiment", "ponder.thought.outcome"),
     ("experiment", "pydantic"),

@@ -34,8 +34,8 @@ _BARE = """
 import sys
 from ponder.cli.main import main
 from ponder.experiment.ledger import Ledger
-from ponder.server.metrics import Metrics
-Metrics.completed = Ledger.record = lambda *_: None
+from ponder.server.observers.metrics import Metrics
+Metrics._ended = Ledger.record = lambda *_: None
 sys.exit(main())
 """
 

@@ -2,12 +2,19 @@
 
 Token ids go in, token ids come out; an engine's own text is never used, because a prompt that is
 re-entered in the middle of a character makes engines return pieces of the prompt.
+
+EngineError                 the engine failed on this request; others may still be served
+├── RequestRefusedError     it does not take this request
+├── EngineOverloadedError   it takes no more requests at the moment
+└── EngineDeadError         it is gone
+EngineSetupError            it cannot load as it is told to
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 
@@ -29,6 +36,10 @@ class EngineOverloadedError(EngineError):
 
 class EngineDeadError(EngineError):
     """The engine is gone; nothing more will be served by this process."""
+
+
+class EngineSetupError(ValueError):
+    """What the operator told the engine cannot be; the message says how to mend it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +66,28 @@ class Sampling:
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     chunk_tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What an engine is asked for: the tokens that follow `prompt`, sampled by `sampling`.
+
+    `id` is of this request alone while it runs.
+    """
+
+    prompt: Sequence[int]
+    sampling: Sampling
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What an engine can do. `max_model_len` bounds prompt + sampled tokens; `max_logprobs` the
+    alternatives beside a sampled token, None for no bound.
+    """
+
+    max_model_len: int
+    max_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +134,16 @@ class Engine(Protocol):
     the task that reads it) aborts the request in the engine at once. It raises `EngineError` when
     this request failed and `EngineDeadError` when the engine is gone. `ponder.engine.scripted`
     is the fake that ships beside it.
+
+        request = EngineRequest(vocabulary.encode("2 + 2 ="), Sampling(max_tokens=8), "sum")
+        async with aclosing(engine.generate(request)) as stream:
+            async for chunk in stream:
+                print(chunk.token_ids)
     """
 
     @property
-    def max_model_len(self) -> int: ...
-    def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Chunk, None]: ...
+    def facts(self) -> EngineFacts: ...
+    def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]: ...
     def unfinished(self) -> int:
         """Requests the engine has not finished or aborted yet."""
         ...
@@ -121,3 +157,28 @@ class Engine(Protocol):
         ...
 
     def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What an engine is told to load: a model, and the operator's options for this engine.
+
+    `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
+    `vocabulary` is its tokenizer. `served_as` is what clients call the model.
+    """
+
+    name: str
+    directory: Path
+    served_as: str
+    vocabulary: Vocabulary
+    options: Sequence[str] = ()
+
+
+class Loader(Protocol):
+    """Loads an engine, in the main thread and inside a running event loop.
+
+    Raises `EngineSetupError` for what the operator can mend, and anything else where the model
+    does not load.
+    """
+
+    def __call__(self, load: Load) -> Engine: ...

@@ -14,6 +14,10 @@ from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,
+    EngineFacts,
+    EngineRequest,
+    EngineSetupError,
+    Load,
     Sampling,
     TokenLogprob,
     Vocabulary,
@@ -81,28 +85,27 @@ class ScriptedEngine:
         self._pulse = Pulse()
         self._speaks = asyncio.Event()
         self._speaks.set()
-        self.max_model_len = max_model_len
+        self.facts = EngineFacts(max_model_len=max_model_len)
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []
 
-    async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Chunk, None]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        prompt, sampling = request.prompt, request.sampling
         if self._dead:
             raise EngineDeadError("the scripted engine was killed")
         if sampling.max_tokens < 1:
             raise EngineError(f"max_tokens must be at least 1, not {sampling.max_tokens}")
-        if len(prompt) + sampling.max_tokens > self.max_model_len:
+        if len(prompt) + sampling.max_tokens > self.facts.max_model_len:
             raise EngineError(
                 f"{len(prompt)} prompt tokens and max_tokens {sampling.max_tokens} do not fit in "
-                f"{self.max_model_len}"
+                f"{self.facts.max_model_len}"
             )
-        if request_id in self._running:
-            raise EngineError(f"request {request_id!r} is already running")
+        if request.id in self._running:
+            raise EngineError(f"request {request.id!r} is already running")
         number = len(self.requests)
         self.requests.append((list(prompt), sampling))
         self.outputs.append([])
-        self._running.add(request_id)
+        self._running.add(request.id)
         self._pulse.begin()
         play = self._play(self._script(prompt, number), sampling, self.outputs[number])
         try:
@@ -111,7 +114,7 @@ class ScriptedEngine:
                     self._pulse.beat()
                     yield chunk
         finally:
-            self._running.discard(request_id)
+            self._running.discard(request.id)
             self._pulse.end()
 
     async def _play(
@@ -167,6 +170,21 @@ class ScriptedEngine:
 
     def shutdown(self) -> None:
         self._dead = True
+
+
+def load(load: Load) -> ScriptedEngine:
+    """The engine for trying clients without a model's weights: it says the options' texts.
+
+    One text a request, the last one again and again: `ponder serve --engine scripted -- "Let me
+    see.</think>42"`. Raises `EngineSetupError` where there is none.
+    """
+    if not load.options:
+        raise EngineSetupError(
+            "the scripted engine says what it is told to: give it a text for each request after "
+            "`--`, with the end marker of the model's thoughts where the thought ends"
+        )
+    script = say(*load.options, vocabulary=load.vocabulary)
+    return ScriptedEngine(script, load.vocabulary)
 
 
 def _logprob(token_id: int, alternatives: int) -> TokenLogprob:

@@ -18,23 +18,29 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ponder.engine import machine
-from ponder.engine.child import EngineContext
+from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,
+    EngineFacts,
     EngineOverloadedError,
+    EngineRequest,
+    EngineSetupError,
+    Load,
     RequestRefusedError,
     Sampling,
     TokenLogprob,
 )
 from ponder.engine.pulse import Pulse
+from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.outputs import CompletionOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
+logger = logging.getLogger("ponder")  # what an operator reads of the process
 MIB = 1 << 20
 _IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _ENVIRONMENT = {
@@ -42,6 +48,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 _DEAD = "the vLLM engine died"
 _ONE_MODEL = "name the model before the `--`; another revision of it is a directory of its own"
@@ -56,7 +63,7 @@ _NOT_AFTER_DASHES = {
 }
 
 
-class OptionsError(ValueError):
+class OptionsError(EngineSetupError):
     """What follows `--` is not for vLLM; the message says what to do."""
 
 
@@ -116,7 +123,11 @@ class VLLMEngine:
         self._llm = llm
         self._sockets = sockets
         self._pulse = Pulse()
-        self.max_model_len: int = llm.model_config.max_model_len
+        config = llm.model_config
+        most = config.max_logprobs  # -1: all of the vocabulary
+        self.facts = EngineFacts(
+            max_model_len=config.max_model_len, max_logprobs=None if most < 0 else most
+        )
 
     @classmethod
     def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
@@ -143,9 +154,7 @@ class VLLMEngine:
         enable_envs_cache()  # its statistics read the environment at every token
         return engine
 
-    async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Chunk, None]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
@@ -153,8 +162,8 @@ class VLLMEngine:
         self._pulse.begin()
         try:
             # The parameters check themselves when they are made, vLLM the rest when it starts.
-            params = _sampling_params(sampling)
-            stream = self._llm.generate(tokens_input(list(prompt)), params, request_id)
+            params = _sampling_params(request.sampling)
+            stream = self._llm.generate(tokens_input(list(request.prompt)), params, request.id)
             async with aclosing(stream):
                 async for output in stream:
                     self._pulse.beat()
@@ -165,7 +174,7 @@ class VLLMEngine:
                     yield Chunk(
                         part.token_ids,
                         reason,
-                        _logprobs(part) if sampling.logprobs is not None else None,
+                        _logprobs(part) if request.sampling.logprobs is not None else None,
                         output.num_cached_tokens,
                     )
         except VLLMEngineDeadError as error:
@@ -202,6 +211,25 @@ class VLLMEngine:
         del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
         if self._sockets is not None:
             self._sockets.cleanup()
+
+
+def load(load: Load) -> VLLMEngine:
+    """vLLM with the options for this machine, and the operator's own behind them.
+
+    The weights of a directory are looked at first: vLLM takes half a minute to find them damaged.
+    Raises `OptionsError`, `WeightsError`.
+    """
+    if load.name == str(load.directory) and not _own_loader(load.options):
+        check_weights(load.directory)  # a hub's come when the model loads
+    options = ["--served-model-name", load.served_as, *prepare(load.directory)]
+    threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
+    logger.info("starting vLLM: %s", " ".join([*threads, *options]))
+    return VLLMEngine.start(load.name, [*options, *load.options])
+
+
+def _own_loader(options: Sequence[str]) -> bool:
+    """The weights are somewhere else, or of another form."""
+    return any(option.replace("_", "-").startswith("--load-format") for option in options)
 
 
 def prepare(model: Path) -> list[str]:
@@ -248,9 +276,11 @@ def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
 @contextmanager
 def _engine_processes() -> Iterator[None]:
     """In this block vLLM starts its engine as our own kind of process."""
+    import torch
     from vllm.v1.engine import coordinator, utils
 
-    context = EngineContext()
+    forks = on_cpu() and torch.get_num_threads() == 1
+    context = ForkedEngines() if forks else SpawnedEngines()
     before = {module: module.get_mp_context for module in (utils, coordinator)}
     try:
         for module in before:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ponder.engine.protocol import Engine, EngineError, Sampling
+from ponder.engine.protocol import Engine, EngineError, EngineRequest, Sampling
 
 _TOKENS = 2
 PATHS: Mapping[str, Mapping[str, Any]] = {
@@ -43,9 +43,13 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
     numbers = itertools.count()
 
     async def take(path: str) -> None:
-        sampling = Sampling(max_tokens=_TOKENS, **PATHS[path])
+        rules = dict(PATHS[path])
+        if (most := engine.facts.max_logprobs) is not None and "logprobs" in rules:
+            rules["logprobs"] = min(rules["logprobs"], most)
+        sampling = Sampling(max_tokens=_TOKENS, **rules)
         try:
-            async for _ in engine.generate(prompt, sampling, f"warm-up-{next(numbers)}"):
+            request = EngineRequest(prompt, sampling, f"warm-up-{next(numbers)}")
+            async for _ in engine.generate(request):
                 pass
         except EngineError as error:
             raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error

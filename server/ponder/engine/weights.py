@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ponder.engine.protocol import EngineSetupError
+
 _INDEX = "model.safetensors.index.json"
 _KINDS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 _REMEDY = "download or export the model again"
 
 
-class WeightsError(Exception):
+class WeightsError(EngineSetupError):
     """Files of weights are missing or damaged; the message names them."""
 
 

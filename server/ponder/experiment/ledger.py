@@ -172,6 +172,8 @@ class Ledger:
                 self._write()
             except (sqlite3.Error, StateError):  # it was logged
                 loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
+            except Exception:
+                logger.critical("the savings cannot be written any more", exc_info=True)
 
         self._thread.submit(write)
 

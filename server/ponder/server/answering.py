@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -67,7 +68,7 @@ async def read_and(request: Request, work: Callable[[bytearray], T]) -> T:
     Raises `ClientGone`.
     """
     service: Service = request.app.state.service
-    body = await read(request, service.settings.max_body_bytes)
+    body = await receive_body(request, service.settings.max_body_bytes)
     if len(body) < LONG_BYTES:
         return work(body)
     doing = service.beside(partial(work, body))
@@ -83,7 +84,7 @@ def _streamed(
         lambda put: service.streamed(completion, place, writer, put),
         respond=lambda error: refuse(service, dialect, error),
         last_event=lambda error: writer.broken(_counted(service, dialect, error)),
-        headers=lambda: _headers(completion),
+        headers=lambda: completion.headers,
     )
 
 
@@ -95,7 +96,7 @@ async def _whole(
         await run_for_client(request.receive, service.whole(completion, place, writer))
     except ClientGone:
         return Response(status_code=499)
-    headers = _headers(completion)
+    headers = dict(completion.headers)
     if completion.request.choices == 1:
         report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
@@ -103,16 +104,15 @@ async def _whole(
     return LongResponse(writer.parts(), headers, _JSON)
 
 
-def _headers(completion: Completion) -> dict[str, str]:
-    """The request's id and, where it is traced, its place in the trace."""
-    return {"x-request-id": completion.id, **completion.trace}
-
-
-async def read(request: Request, most: int) -> bytearray:
+async def receive_body(request: Request, most: int) -> bytearray:
     """The request's body. Raises 413 as soon as it is too large."""
+    service: Service = request.app.state.service
     body = bytearray()
     async for part in request.stream():
         body += part  # a list of parts would take twice the memory when it is joined
+        if len(body) > LONG_BYTES:
+            async with service.turn:  # many that send at once would hold the loop with every round
+                await asyncio.sleep(0)
         if len(body) > most:
             raise ApiError(
                 413,

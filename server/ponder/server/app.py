@@ -21,8 +21,9 @@ from ponder.protocol.errors import ApiError
 from ponder.protocol.response import ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server import front, operations, tokens
-from ponder.server.answering import LONG_BYTES, endpoint, read, refuse
+from ponder.server.answering import LONG_BYTES, endpoint, receive_body, refuse
 from ponder.server.door import Door, allowed_hosts
+from ponder.server.keys import authorise
 from ponder.server.logs import RequestLog
 from ponder.server.schema import body_of, describes
 from ponder.server.service import Service
@@ -79,7 +80,7 @@ async def _authorised(request: Request) -> None:
     # A coroutine, because FastAPI sends plain functions through its thread pool.
     key = request.headers.get("x-api-key")  # as Anthropic's clients send it
     header = request.headers.get("authorization") or (f"Bearer {key}" if key else None)
-    _service(request).authorise(header)
+    authorise(_service(request).settings.api_key, header)
 
 
 _elsewhere = APIRouter(dependencies=[Depends(_authorised)])
@@ -124,7 +125,7 @@ async def savings(request: Request) -> SavingsReport:
 async def feedback(request: Request, response_id: str) -> Feedback:
     """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
     service = _service(request)
-    body = await read(request, min(service.settings.max_body_bytes, LONG_BYTES))
+    body = await receive_body(request, min(service.settings.max_body_bytes, LONG_BYTES))
     return await service.rate(response_id, read_body(FeedbackRequest, body).score)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 from ponder.checkpoint.checkpoint import Prompt
@@ -47,6 +48,8 @@ class Completion:
         engine: Engine,
         limits: Limits,
         assignment: Assignment,
+        *,
+        trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.created = int(time.time())
         self.started_at = time.perf_counter()
@@ -63,7 +66,8 @@ class Completion:
             logprobs=request.logprobs,
             chunk_tokens=1 if request.stream else whole,
         )
-        self.trace: dict[str, str] = {}  # headers: the client's, then those of our span
+        self.trace = trace  # the client's headers of it
+        self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 

@@ -37,17 +37,16 @@ async def healthz() -> PlainTextResponse:
 @router.get("/readyz", response_class=PlainTextResponse, responses=_text(200, 503))
 async def readyz(request: Request) -> PlainTextResponse:
     """The server takes requests: 503 while it drains, and while its engine is stalled or dead."""
-    service = _service(request)
-    if service.ready:
+    why = _service(request).unready
+    if not why:
         return PlainTextResponse("ready\n")
-    why = "engine dead" if service.dead else "draining" if service.draining else "engine stalled"
     return PlainTextResponse(f"{why}\n", status_code=503)
 
 
 @router.get("/health", response_class=PlainTextResponse, responses=_text(200, 503))
 async def health(request: Request) -> PlainTextResponse:
     """The engine is alive, by vLLM's name: 503 after it died."""
-    dead = _service(request).dead
+    dead = _service(request).watch.dead
     return PlainTextResponse("engine dead\n" if dead else "ok\n", status_code=503 if dead else 200)
 
 

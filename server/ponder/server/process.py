@@ -16,27 +16,28 @@ from textwrap import fill
 import uvicorn
 import uvloop
 
-from ponder.engine import vllm
 from ponder.engine.failure import explain
+from ponder.engine.protocol import Engine, EngineSetupError, Load
+from ponder.engine.table import load_engine
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.engine.warmup import WarmupError, warm_up
-from ponder.engine.weights import WeightsError, check_weights
 from ponder.experiment.store import StateError
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
+from ponder.server.observers.judging import Judging
+from ponder.server.observers.protocol import Observer
+from ponder.server.observers.spans import Spans, TracesError
+from ponder.server.observers.verifier import Verifier, VerifierError
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
-from ponder.server.traces import Traces, TracesError
-from ponder.server.verifier import Verifier, VerifierError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
-_THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 _LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
 
@@ -54,8 +55,7 @@ _OPERATOR_ERRORS = (
     StateError,
     VerifierError,
     TracesError,
-    WeightsError,
-    vllm.OptionsError,
+    EngineSetupError,
 )
 
 
@@ -96,11 +96,10 @@ async def _serve(settings: Settings, start: Start) -> int:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
         Contract.load(files.directory)
-        if files.name == str(files.directory) and not _own_loader(settings.engine_options):
-            check_weights(files.directory)  # a hub's come when the model loads
-        verifier = traces = None
+        observers: list[Observer] = []
         if settings.traces:
-            traces = stack.enter_context(contextlib.closing(Traces()))
+            observers.append(stack.enter_context(contextlib.closing(Spans())))
+        verifier = None
         if settings.verifier is not None:
             verifier = stack.enter_context(
                 contextlib.closing(
@@ -109,36 +108,35 @@ async def _serve(settings: Settings, start: Start) -> int:
             )
         model = ServedModel.load(files, settings)
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
+        if verifier is not None:
+            observers.append(Judging(verifier, ledger))
         engine = await _load(settings, files, model, start)
         try:
-            service = Service(settings, model, engine, ledger, verifier=verifier, traces=traces)
+            service = Service(settings, model, engine, ledger, observers)
             await Server(service, listener).serve(sockets=[listener])
-            return 1 if service.dead else 0
+            return 1 if service.watch.dead else 0
         finally:
             engine.shutdown()
 
 
-def _own_loader(options: list[str]) -> bool:
-    """The weights are somewhere else, or of another form."""
-    return any(option.replace("_", "-").startswith("--load-format") for option in options)
-
-
-async def _load(
-    settings: Settings, files: ModelFiles, model: ServedModel, start: Start
-) -> vllm.VLLMEngine:
-    """An engine that has given tokens. Raises `LoadError`, and `OptionsError` before it begins."""
-    options = ["--served-model-name", model.name, *vllm.prepare(files.directory)]
-    threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
-    process_log.info("starting vLLM: %s", " ".join([*threads, *options]))
+async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start: Start) -> Engine:
+    """An engine that has given tokens. Raises `LoadError`, `EngineSetupError`."""
+    load = Load(
+        name=files.name,
+        directory=files.directory,
+        served_as=model.name,
+        vocabulary=model.tokenizer,
+        options=settings.engine_options,
+    )
     try:
         with start.heartbeat(f"loading {model.name}"):
-            engine = vllm.VLLMEngine.start(files.name, [*options, *settings.engine_options])
+            engine = load_engine(settings.engine, load)
             try:
                 await warm_up(engine, model.tokenizer.encode("Hello"))
             except WarmupError:
                 engine.shutdown()
                 raise
-    except vllm.OptionsError:
+    except EngineSetupError:
         raise
     except Exception as error:
         traceback.print_exc()  # beside what else was printed
@@ -217,7 +215,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _leave_when_dead(self) -> None:
-        await self._service.watch_engine()
+        await self._service.watch.until_dead()
         await asyncio.sleep(_LAST_WORDS_SECONDS)
         self.should_exit = True
 

@@ -1,10 +1,9 @@
-"""From settings to arms, from a completion to the ledger, and from its totals to what was saved."""
+"""From settings to arms and their ledger, and from its totals to what was saved."""
 
 from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 
 from prometheus_client.metrics_core import (
@@ -19,9 +18,7 @@ from ponder.experiment.holdout import Holdout
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.measures import COSTS, SIGNALS
 from ponder.experiment.moments import Moments
-from ponder.experiment.store import Entry
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
-from ponder.server.completion import Completion
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
 
@@ -56,22 +53,6 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
         "draw": holdout(settings).assign("").conversation if settings.holdout else None,
     }
     return Ledger(settings.state, json.dumps(experiment))
-
-
-def charge(completion: Completion, empty: bool) -> Entry:
-    """What a completion cost, and how it ended where it did: `empty` is without an answer."""
-    measures = {
-        "tokens": (1.0, float(completion.spent_tokens)),
-        "seconds": (1.0, time.perf_counter() - completion.started_at),
-    }
-    outcomes = completion.outcomes
-    if empty:
-        measures["empty"] = (1.0, 1.0)
-    if not outcomes:
-        return Entry(completion.assignment, measures)
-    forced = sum(outcome.answer_forced for outcome in outcomes)
-    measures |= {"empty": (1.0, 0.0), "forced": (float(len(outcomes)), float(forced))}
-    return Entry(completion.assignment, measures, completion.id)
 
 
 async def report(ledger: Ledger, share: float) -> SavingsReport:

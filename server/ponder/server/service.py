@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,33 +14,36 @@ from typing import TypeVar
 from ponder.engine.protocol import Engine, EngineDeadError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
-from ponder.experiment.store import FEEDBACK_DAYS, Entry, StateError
+from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.savings import Feedback, SavingsReport
-from ponder.server import logs
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
-from ponder.server.metrics import Metrics
 from ponder.server.model import ServedModel
-from ponder.server.savings import SavingsCollector, charge, holdout, report
+from ponder.server.observers.charges import Charges
+from ponder.server.observers.log import Notes
+from ponder.server.observers.metrics import Metrics
+from ponder.server.observers.protocol import Observer
+from ponder.server.savings import SavingsCollector, holdout, report
 from ponder.server.settings import Settings
-from ponder.server.traces import PROPAGATED, RequestSpan, Traces
-from ponder.server.verifier import Verifier, VerifierFailure
-from ponder.thought.answer import AnswerDelta
+from ponder.server.watch import EngineWatch
 from ponder.thought.budget import UNLIMITED, Limits
-from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
-from ponder.thought.outcome import ThoughtDelta
+from ponder.thought.thought import Event
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-HEALTH_CHECK_SECONDS = 1.0
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""Headers of the W3C Trace Context recommendation."""
 STATE_SECONDS = 1.0  # that a scrape waits for the state file
 
 
 class Service:
-    """State of one server process. `dead` is one-way."""
+    """State of one server process: it plans requests, and runs them before its observers.
+
+    `observers` come beside those of every server, which count, charge and log.
+    """
 
     def __init__(
         self,
@@ -49,21 +51,21 @@ class Service:
         model: ServedModel,
         engine: Engine,
         ledger: Ledger,
-        *,
-        verifier: Verifier | None = None,
-        traces: Traces | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.settings = settings
         self.model = model
         self._unhinted = replace(model, hints=False)
         self.engine = engine
         self.limits = Limits(
-            max_model_len=engine.max_model_len,
+            max_model_len=engine.facts.max_model_len,
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
         self.ledger = ledger
         self.holdout = holdout(settings)
+        self.gate = Gate(settings.max_running, settings.request_timeout)
+        self.watch = EngineWatch(engine, settings.stall_timeout)
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],
@@ -71,15 +73,13 @@ class Service:
             reading=lambda: self.gate.reading,
             silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
+            collectors=[collector for one in observers for collector in one.collectors],
         )
-        self._verifier = verifier
-        self._traces = traces
-        self._judged: set[asyncio.Task[None]] = set()
-        self.gate = Gate(settings.max_running, settings.request_timeout)
+        self._observers = (self.metrics, Charges(ledger), Notes(), *observers)
         # One at a time bounds what long prompts take of the memory and of the loop's time: reading
         # them holds the interpreter, and the loop would wait for each of several.
+        self.turn = asyncio.Lock()  # of whoever goes on reading a long body
         self._planners = ThreadPoolExecutor(1, "plan")
-        self.dead = False
 
     @property
     def running(self) -> int:
@@ -91,33 +91,13 @@ class Service:
         return self.gate.draining
 
     @property
-    def ready(self) -> bool:
-        return not (self.draining or self.dead or self.stalled)
-
-    @property
-    def stalled(self) -> bool:
-        """Choices run, and the engine has given no token for too long. It may speak again."""
-        return self.engine.silence() > self.settings.stall_timeout
-
-    def authorise(self, header: str | None) -> None:
-        """Raise 401 unless the header carries one of the keys, compared in constant time."""
-        keys = [key.get_secret_value() for key in self.settings.api_key]
-        if not keys:
-            return
-        scheme, _, rest = (header or "").partition(" ")
-        given = rest.strip()
-        matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
-        if scheme.lower() == "bearer" and any(matches):
-            return
-        if scheme.lower() == "bearer" and given:
-            message = "this API key is none of this server's: check it, or ask its operator for one"
-        else:
-            message = (
-                "this server wants an API key: send it as `Authorization: Bearer KEY` or "
-                "`x-api-key: KEY`"
-            )
-        challenge = {"www-authenticate": "Bearer"}
-        raise ApiError(401, "invalid_api_key", message, headers=challenge)
+    def unready(self) -> str:
+        """Why the server takes no requests; empty where it does."""
+        if self.watch.dead:
+            return "engine dead"
+        if self.draining:
+            return "draining"
+        return "engine stalled" if self.watch.stalled else ""
 
     def check_served(self, model: str) -> None:
         """Raise 404 for a model of another name."""
@@ -131,7 +111,7 @@ class Service:
 
     def enter(self) -> AbstractContextManager[Place]:
         """A place for a request that is about to be read. Raises 503."""
-        if self.dead:
+        if self.watch.dead:
             raise EngineDeadError("the engine died")
         return self.gate.enter()
 
@@ -165,10 +145,8 @@ class Service:
         model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unhinted, replace(limits, default=UNLIMITED)
-        completion = Completion(request, model, self.engine, limits, assignment)
-        if self._traces is not None:
-            completion.trace = {name: headers[name] for name in PROPAGATED if name in headers}
-        return completion
+        trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
+        return Completion(request, model, self.engine, limits, assignment, trace=trace)
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""
@@ -213,87 +191,29 @@ class Service:
         return Feedback(id=response, score=score)
 
     async def _run(
-        self,
-        completion: Completion,
-        place: Place,
-        emit: Callable[[int, ThoughtDelta | AnswerDelta], None],
+        self, completion: Completion, place: Place, emit: Callable[[int, Event], None]
     ) -> None:
-        """Run a completion and charge it with what it spent, however it ends.
+        """Run a completion before its observers, who are told however it ends."""
+        watches = [observer.began(completion) for observer in self._observers]
+        hearing = [watch.heard for watch in watches if watch.heard is not None]
 
-        Those that fail or are left count too: an arm that loses more of them must not look cheap.
-        """
-        answers: list[list[str]] = [[] for _ in range(completion.request.choices)]
-
-        def heard(index: int, delta: ThoughtDelta | AnswerDelta) -> None:
-            if isinstance(delta, AnswerDelta):
-                answers[index].append(delta.text)
-            emit(index, delta)
+        def emit_and_tell(index: int, event: Event) -> None:
+            for heard in hearing:
+                heard(index, event)
+            emit(index, event)
 
         try:
             async with place.time():
-                span = self._traces.begin(completion) if self._traces is not None else None
-                try:
-                    await completion.run(heard if self._verifier else emit)
-                except BaseException as error:
-                    self.metrics.unfinished(completion)
-                    self._account(completion, span, error)
-                    raise
-                self.metrics.completed(completion)
-                self._account(completion, span, None)
-        except asyncio.CancelledError:  # what ran out of time is an ApiError by now
-            self.metrics.left()
-            logs.note(code="client_disconnected")
+                await completion.run(emit_and_tell if hearing else emit)
+        except BaseException as error:
+            for watch in watches:
+                watch.ended(error)
             raise
+        else:
+            for watch in watches:
+                watch.ended(None)
         finally:
             place.leave()  # however slowly the client takes what was said
-        if self._verifier is not None:
-            texts = ["".join(answer) for answer in answers]
-            task = asyncio.create_task(self._judge(self._verifier, completion, texts))
-            self._judged.add(task)
-            task.add_done_callback(self._judged.discard)
-
-    def _account(
-        self, completion: Completion, span: RequestSpan | None, error: BaseException | None
-    ) -> None:
-        empty = isinstance(error, NoAnswerProduced)
-        if empty and not isinstance(error, AnswerDidNotFit):
-            self.metrics.empty(completion.assignment.arm)
-        self.ledger.record(charge(completion, empty))
-        if span is not None:
-            span.end(error)
-        outcomes = completion.outcomes
-        first = [outcome.first_token_at for outcome in outcomes if outcome.first_token_at]
-        logs.note(
-            arm=completion.assignment.arm,
-            budget=completion.longest_plan.budget,
-            end_causes=[outcome.end_cause for outcome in outcomes],
-            prompt_tokens=completion.prompt_tokens,
-            thinking_tokens=sum(outcome.thinking_tokens for outcome in outcomes),
-            completion_tokens=completion.spent_tokens,
-            first_token_seconds=round(min(first) - completion.started_at, 6) if first else None,
-            error=error and type(error).__name__,
-        )
-
-    async def _judge(self, verifier: Verifier, completion: Completion, answers: list[str]) -> None:
-        """Record the scores; one that does not come is counted, and is no low one."""
-        scores: list[float] = []
-
-        async def judge(index: int, answer: str) -> None:
-            try:
-                score = await verifier.score(completion.turns(index), answer)
-            except VerifierFailure as failure:
-                logger.warning("%s", failure)
-                self.metrics.unjudged(failure.reason)
-                return
-            if score is not None:
-                scores.append(score)
-
-        try:
-            await asyncio.gather(*map(judge, range(len(answers)), answers))
-        finally:
-            if scores:
-                measures = {"verifier": (float(len(scores)), sum(scores))}
-                self.ledger.record(Entry(completion.assignment, measures))
 
     async def drain(self, hurry: asyncio.Event) -> None:
         """Refuse what is new, and return when all that runs has ended and is accounted for.
@@ -310,39 +230,21 @@ class Service:
         )
         hurried.cancel()
         if not ended.done():
+            undone = [said for observer in self._observers if (said := observer.cut())]
             logger.warning(
-                "%s: %d running choices are cut, and the answers of %d requests go without "
-                "the verifier's score",
+                "%s: %s",
                 "another signal came"
                 if hurry.is_set()
                 else f"{self.settings.drain_timeout} s are over (--drain-timeout)",
-                self.running,
-                len(self._judged),
+                " and ".join([f"{self.running} running choices are cut", *undone]),
             )
             self.gate.shut()
-            for task in self._judged:
-                task.cancel()
             await ended
 
     async def _ended(self) -> None:
         await self.gate.emptied()
-        while self._judged:
-            await asyncio.wait(self._judged)
-
-    async def watch_engine(self) -> None:
-        """Return once the engine is dead; until then ask it every second."""
-        stalled = False
-        while True:
-            try:
-                await self.engine.check_health()
-            except EngineDeadError as error:
-                logger.critical("%s", error)
-                self.dead = True
-                return
-            if self.stalled != stalled:
-                stalled = not stalled
-                _tell_stall(stalled, self.engine.silence())
-            await asyncio.sleep(HEALTH_CHECK_SECONDS)
+        for observer in self._observers:
+            await observer.settled()
 
 
 def _done_or_refused(work: Callable[[], T]) -> T | ApiError:
@@ -354,12 +256,3 @@ def _done_or_refused(work: Callable[[], T]) -> T | ApiError:
             raise
     refusal.__context__ = refusal.__cause__ = None
     return refusal.with_traceback(None)
-
-
-def _tell_stall(stalled: bool, seconds: float) -> None:
-    if stalled:
-        logger.error(
-            "the engine has given no token for %.0f s: /readyz says that it is stalled", seconds
-        )
-    else:
-        logger.warning("the engine gives tokens again: /readyz says that it is ready")

@@ -122,7 +122,14 @@ class Settings(BaseSettings):
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
-    engine_options: list[str] = Field([], description="vLLM's own options, as given after `--`")
+    engine: str = Field(
+        "vllm",
+        description="what gives the tokens: vllm; scripted, which says the texts after `--` and "
+        "needs no weights, for trying clients; or a module of your own",
+    )
+    engine_options: list[str] = Field(
+        [], description="the engine's own options, as given after `--`"
+    )
 
     @classmethod
     def settings_customise_sources(

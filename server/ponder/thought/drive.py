@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from ponder.engine.protocol import Engine, EngineError
+from ponder.engine.protocol import Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Event, Thought
 
@@ -23,7 +23,8 @@ async def drive(
         emit(event)
     while (segment := thought.segment) is not None:
         name = f"{request_id}-{segment.number}"
-        async with aclosing(engine.generate(segment.prompt, segment.sampling, name)) as stream:
+        request = EngineRequest(segment.prompt, segment.sampling, name)
+        async with aclosing(engine.generate(request)) as stream:
             async for chunk in stream:
                 for event in thought.feed(chunk, time.perf_counter()):
                     emit(event)

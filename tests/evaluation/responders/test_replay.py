@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.engine.protocol import EngineDeadError, Sampling
+from ponder.engine.protocol import EngineDeadError, EngineRequest, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 from ponder.evaluation.responders.replay import ReplayEngine
 
@@ -15,7 +15,7 @@ SAMPLING = Sampling(max_tokens=50, seed=3)
 
 async def tokens(engine: ReplayEngine, sampling: Sampling, most: int = 99) -> list[int]:
     found: list[int] = []
-    async with aclosing(engine.generate(b"Q: ", sampling, "r")) as stream:
+    async with aclosing(engine.generate(EngineRequest(b"Q: ", sampling, "r"))) as stream:
         async for chunk in stream:
             found += chunk.token_ids
             if len(found) >= most:
@@ -51,7 +51,7 @@ def test_another_seed_is_another_request() -> None:
 def test_the_engine_behind_it_is_watched_and_ended() -> None:
     engine = ScriptedEngine(say("Hello", vocabulary=VOCABULARY), VOCABULARY)
     replay = ReplayEngine(engine)
-    assert replay.max_model_len == engine.max_model_len
+    assert replay.facts == engine.facts
     asyncio.run(replay.check_health())
     replay.shutdown()
     with pytest.raises(EngineDeadError):

@@ -16,14 +16,15 @@ import pytest
 from waiting import PATIENCE
 
 PARENT = """
-import sys, time
-from ponder.engine.child import EngineContext
+import signal, sys, time
+from ponder.engine import child as module
 
 if __name__ == "__main__":
-    child = EngineContext().Process(target=time.sleep, args=(600,))
+    signal.signal(signal.SIGTERM, lambda *_: print("a server's own handler", flush=True))
+    child = getattr(module, sys.argv[1])().Process(target=time.sleep, args=(600,))
     child.start()
     print(child.pid, flush=True)
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
         child.terminate()
     child.join()
 """
@@ -45,9 +46,14 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=["SpawnedEngines", "ForkedEngines"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def parent(script: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(script)]
+def parent(script: Path, kind: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(script), kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
@@ -82,6 +88,7 @@ def test_it_lives_in_a_session_of_its_own_and_takes_nothing_from_a_terminal(
     assert parent.wait(PATIENCE) == 0
 
 
-def test_it_can_be_told_to_end_before_it_has_begun(script: Path) -> None:
-    ended = subprocess.run([sys.executable, script, "at once"], timeout=PATIENCE, check=False)
+def test_it_can_be_told_to_end_before_it_has_begun(script: Path, kind: str) -> None:
+    command = [sys.executable, script, kind, "at once"]
+    ended = subprocess.run(command, timeout=PATIENCE, check=False)
     assert ended.returncode == 0

@@ -4,7 +4,14 @@ from contextlib import aclosing
 
 import pytest
 
-from ponder.engine.protocol import Chunk, Engine, EngineDeadError, EngineError, Sampling
+from ponder.engine.protocol import (
+    Chunk,
+    Engine,
+    EngineDeadError,
+    EngineError,
+    EngineRequest,
+    Sampling,
+)
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 
 VOCABULARY = ByteVocabulary()
@@ -21,7 +28,7 @@ def engine_of(
 
 def play(engine: Engine, sampling: Sampling, prompt: Sequence[int] = (1,)) -> list[Chunk]:
     async def drain() -> list[Chunk]:
-        return [chunk async for chunk in engine.generate(prompt, sampling, "r")]
+        return [chunk async for chunk in engine.generate(EngineRequest(prompt, sampling, "r"))]
 
     return asyncio.run(drain())
 
@@ -92,13 +99,13 @@ def test_what_a_real_engine_refuses_is_refused(max_tokens: int, prompt: int) -> 
 def test_closing_the_stream_aborts_the_request() -> None:
     async def scenario() -> None:
         engine = engine_of("abc" * 99)
-        stream = engine.generate([1], Sampling(max_tokens=999), "r")
+        stream = engine.generate(EngineRequest([1], Sampling(max_tokens=999), "r"))
         assert engine.unfinished() == 0
         async with aclosing(stream):
             await anext(stream)
             assert engine.unfinished() == 1
             with pytest.raises(EngineError, match="already running"):
-                await anext(engine.generate([1], Sampling(max_tokens=9), "r"))
+                await anext(engine.generate(EngineRequest([1], Sampling(max_tokens=9), "r")))
         assert engine.unfinished() == 0
         assert len(engine.outputs[0]) == 1
 
@@ -109,13 +116,13 @@ def test_a_killed_engine_is_dead() -> None:
     async def scenario() -> None:
         engine = engine_of()
         await engine.check_health()
-        stream = engine.generate([1], Sampling(max_tokens=9), "r")
+        stream = engine.generate(EngineRequest([1], Sampling(max_tokens=9), "r"))
         await anext(stream)
         engine.kill()
         with pytest.raises(EngineDeadError):
             await anext(stream)
         with pytest.raises(EngineDeadError):
-            await anext(engine.generate([1], Sampling(max_tokens=9), "s"))
+            await anext(engine.generate(EngineRequest([1], Sampling(max_tokens=9), "s")))
         with pytest.raises(EngineDeadError):
             await engine.check_health()
         assert engine.unfinished() == 0

@@ -19,6 +19,7 @@ from ponder.engine.protocol import (
     EngineDeadError,
     EngineError,
     EngineOverloadedError,
+    EngineRequest,
     RequestRefusedError,
     Sampling,
 )
@@ -34,11 +35,12 @@ def raised(error: Exception | None, **sampling: Any) -> EngineError:
             raise error
         yield
 
-    llm: Any = SimpleNamespace(model_config=SimpleNamespace(max_model_len=64), generate=generate)
+    config = SimpleNamespace(max_model_len=64, max_logprobs=20)
+    llm: Any = SimpleNamespace(model_config=config, generate=generate)
 
     async def first() -> Chunk:
         rules = Sampling(**{"max_tokens": 4, **sampling})
-        return await anext(VLLMEngine(llm).generate([1], rules, "request"))
+        return await anext(VLLMEngine(llm).generate(EngineRequest([1], rules, "request")))
 
     with pytest.raises(EngineError) as caught:
         asyncio.run(first())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
 import pytest
@@ -20,13 +21,16 @@ from ponder.server.app import create_app
 from ponder.server.bounds import Bounds
 from ponder.server.listener import Listener
 from ponder.server.model import ServedModel
+from ponder.server.observers.judging import Judging
+from ponder.server.observers.protocol import Observer
+from ponder.server.observers.spans import Spans
+from ponder.server.observers.verifier import Verifier
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
-from ponder.server.traces import Traces
-from ponder.server.verifier import Verifier
 from waiting import PATIENCE, wait_until
 
+Kind = TypeVar("Kind", bound=Observer)
 THOUGHT = "First I add. Then I check it.</think>\n\nThe answer is 42."
 
 
@@ -38,6 +42,11 @@ class Running:
     engine: ScriptedEngine
     url: str
     loop: asyncio.AbstractEventLoop
+
+    def observer(self, kind: type[Kind]) -> Kind:
+        """The one observer of this kind."""
+        (found,) = (one for one in self.service._observers if isinstance(one, kind))
+        return found
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
         return openai.OpenAI(
@@ -82,6 +91,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         max_model_len: int = 4096,
         exporter: SpanExporter | None = None,
         bounds: Bounds | None = None,
+        observers: Sequence[Observer] = (),
         **settings: object,
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
@@ -100,13 +110,15 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
             delay=delay,
         )
         ledger = open_ledger(config, model)
-        verifier = (
-            Verifier(config.verifier, config.verifier_memory, config.verifier_env)
-            if config.verifier
-            else None
-        )
-        traces = Traces(exporter) if exporter else None
-        service = Service(config, model, engine, ledger, verifier=verifier, traces=traces)
+        closing = contextlib.ExitStack()
+        seeing = list(observers)
+        if exporter:
+            seeing.append(closing.enter_context(contextlib.closing(Spans(exporter))))
+        if config.verifier:
+            verifier = Verifier(config.verifier, config.verifier_memory, config.verifier_env)
+            closing.enter_context(contextlib.closing(verifier))
+            seeing.append(Judging(verifier, ledger))
+        service = Service(config, model, engine, ledger, seeing)
         connections = Listener(service, bounds)
         server = uvicorn.Server(
             connections.config(create_app(service), port=0, log_level="error", log_config=None)
@@ -120,9 +132,7 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         def stop() -> None:
             server.should_exit = True
             thread.join(PATIENCE)
-            for optional in (verifier, traces):
-                if optional is not None:
-                    optional.close()
+            closing.close()
             ledger.close()
 
         stops.append(stop)

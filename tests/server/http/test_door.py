@@ -140,7 +140,7 @@ def test_what_other_servers_are_asked_for_their_health_works(running: Running) -
         assert httpx.get(f"{running.url}{path}").status_code == 200
     assert set(httpx.get(f"{running.url}/version").json()) == {"version"}
     assert httpx.get(f"{running.url}/load").json() == {"server_load": 0}
-    running.service.dead = True
+    running.service.watch.dead = True
     for path in ("/health", "/ping", "/readyz"):
         assert httpx.get(f"{running.url}{path}").status_code == 503
     assert httpx.get(f"{running.url}/healthz").status_code == 200

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from ponder.server import service
+from ponder.server import watch
 from waiting import wait_until
 
 from .conftest import Running, Serve
@@ -33,9 +33,9 @@ def silence(running: Running) -> float:
 def test_an_engine_that_gives_no_token_is_not_ready_until_it_does(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "HEALTH_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "HEALTH_CHECK_SECONDS", 0.01)
     running = serve(stall_timeout=0.2)
-    watch = asyncio.run_coroutine_threadsafe(running.service.watch_engine(), running.loop)
+    watching = asyncio.run_coroutine_threadsafe(running.service.watch.until_dead(), running.loop)
     running.engine.hang()
     assert silence(running) == 0  # it has nothing to do
     assert readiness(running) == READY
@@ -49,7 +49,7 @@ def test_an_engine_that_gives_no_token_is_not_ready_until_it_does(
         wait_until(lambda: readiness(running) == READY)
         wait_until(lambda: "gives tokens again" in caplog.text)
     assert silence(running) == 0
-    watch.cancel()
+    watching.cancel()
 
 
 def test_a_slow_engine_is_no_stalled_one(serve: Serve) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ponder.server import verifier
-from ponder.server.verifier import Verifier, VerifierError
+from ponder.server.observers import verifier
+from ponder.server.observers.judging import Judging
+from ponder.server.observers.verifier import Verifier, VerifierError
 from waiting import wait_until
 
 from .conftest import Running, Serve
@@ -104,10 +105,9 @@ def test_a_failing_verifier_is_counted_and_the_answer_stands(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_terminal_signals_does_not_end_it(serve: Serve, number: signal.Signals) -> None:
     running = serve(verifier="judges:knows")
-    verifier = running.service._verifier
-    assert verifier is not None
-    assert verifier._child._process.pid is not None
-    os.kill(verifier._child._process.pid, number)
+    process = running.observer(Judging)._verifier._child._process
+    assert process.pid is not None
+    os.kill(process.pid, number)
     running.ask()
     wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
     assert failures(running) == {}
@@ -116,7 +116,7 @@ def test_what_a_terminal_signals_does_not_end_it(serve: Serve, number: signal.Si
 def test_no_opinion_is_no_score_and_no_failure(serve: Serve) -> None:
     running = serve(verifier="judges:abstains")
     running.ask()
-    wait_until(lambda: not running.service._judged)
+    wait_until(lambda: not running.observer(Judging)._tasks)
     assert savings(running)["quality"]["verifier"]["policy"]["count"] == 0
     assert failures(running) == {}
 
@@ -147,7 +147,7 @@ def test_too_many_waiting_are_not_judged(serve: Serve, monkeypatch: pytest.Monke
 def test_what_is_like_a_number_is_a_score(serve: Serve, judge: str, score: float) -> None:
     running = serve(verifier=f"judges:{judge}")
     running.ask()
-    wait_until(lambda: not running.service._judged)
+    wait_until(lambda: not running.observer(Judging)._tasks)
     label = 'arm="policy",signal="verifier"'
     assert series(running, "ponder_holdout_quality_count")[label] == 1
     assert series(running, "ponder_holdout_quality_sum")[label] == score
@@ -161,7 +161,7 @@ def test_it_gets_the_variables_that_are_named_and_no_others(
     monkeypatch.setenv("NAMED", "for the verifier")
     running = serve(verifier="judges:spies", verifier_env=["NAMED"], api_key=[])
     running.ask()
-    wait_until(lambda: not running.service._judged)
+    wait_until(lambda: not running.observer(Judging)._tasks)
     assert series(running, "ponder_holdout_quality_sum")['arm="policy",signal="verifier"'] == 1
 
 
@@ -179,7 +179,7 @@ def test_its_memory_has_a_limit_and_it_is_started_anew_beyond_it(serve: Serve) -
     running = serve(verifier="judges:remembers", verifier_memory=1024)
     for _ in range(3):  # the second fails, and the third finds a process that remembers nothing
         running.ask()
-        wait_until(lambda: not running.service._judged)
+        wait_until(lambda: not running.observer(Judging)._tasks)
     assert failures(running) == {'reason="error"': 1}
     report = savings(running)["quality"]["verifier"]["policy"]
     assert (report["count"], report["mean"]["value"]) == (2, 1.0)
@@ -192,7 +192,7 @@ def test_what_it_says_is_not_unpickled(serve: Serve, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(multiprocessing.connection._ForkingPickler, "loads", refuse)
     running = serve(verifier="judges:agrees")
     running.ask()
-    wait_until(lambda: not running.service._judged)
+    wait_until(lambda: not running.observer(Judging)._tasks)
     assert savings(running)["quality"]["verifier"]["policy"]["count"] == 1
 
 

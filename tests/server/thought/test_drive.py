@@ -143,7 +143,7 @@ def test_the_death_of_the_engine_is_told() -> None:
 
 def test_a_stream_that_breaks_off_is_the_engines_error() -> None:
     class Broken(ScriptedEngine):
-        async def generate(self, prompt, sampling, request_id):  # type: ignore[no-untyped-def]
+        async def generate(self, request):  # type: ignore[no-untyped-def]
             yield Chunk([ord("a")])
 
     with pytest.raises(EngineError, match="ended before"):
@@ -152,9 +152,9 @@ def test_a_stream_that_breaks_off_is_the_engines_error() -> None:
 
 def test_times_are_in_order_and_the_cache_is_that_of_the_first_request() -> None:
     class Cached(ScriptedEngine):
-        async def generate(self, prompt, sampling, request_id):  # type: ignore[no-untyped-def]
-            async for chunk in super().generate(prompt, sampling, request_id):
-                yield replace(chunk, cached_tokens=len(prompt))
+        async def generate(self, request):  # type: ignore[no-untyped-def]
+            async for chunk in super().generate(request):
+                yield replace(chunk, cached_tokens=len(request.prompt))
 
     engine = Cached(say("a" * 2000, "42", vocabulary=SINGLE), SINGLE)
     outcome = asyncio.run(lived(engine))

@@ -108,7 +108,7 @@ def served(case: Case) -> Seen:
         "ponder": options,
     }
     request, engine = ChatCompletionRequest.model_validate(body), case.engine()
-    limits = Limits(max_model_len=engine.max_model_len)
+    limits = Limits(max_model_len=engine.facts.max_model_len)
     assignment = Assignment(None, "policy")
     completion = Completion(request.neutral({}), model(), engine, limits, assignment)
     asyncio.run(completion.run(lambda *_: None))

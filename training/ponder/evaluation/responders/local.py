@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Self
 
 from ponder.checkpoint.checkpoint import Checkpoint
-from ponder.engine import vllm
-from ponder.engine.protocol import Engine, Sampling
+from ponder.engine.protocol import Engine, EngineSetupError, Load, Sampling
+from ponder.engine.table import load_engine
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
@@ -59,11 +59,20 @@ class LocalResponder:
         """
 
         def start() -> Engine:
-            options = vllm.prepare(directory)
-            with _interruptible():
-                return vllm.VLLMEngine.start(str(directory), options)
+            load = Load(
+                name=str(directory),
+                directory=directory,
+                served_as=str(directory),
+                vocabulary=responder._checkpoint.tokenizer,
+            )
+            try:
+                with _interruptible():
+                    return load_engine("vllm", load)
+            except EngineSetupError as error:
+                raise ResponderError(str(error)) from error
 
-        return cls(directory, start, max_tokens)
+        responder = cls(directory, start, max_tokens)
+        return responder
 
     async def subject(self) -> Subject:
         form, contract = self._checkpoint.form, self._directory / FILE_NAME
@@ -114,7 +123,7 @@ class LocalResponder:
             prompt = checkpoint.prompt(
                 [{"role": "user", "content": ask.question}],
                 Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
-                Limits(max_model_len=engine.max_model_len),
+                Limits(max_model_len=engine.facts.max_model_len),
                 hinted=ask.hint == "served",
                 opening=opening(ask.hint, form.hint if form else None),
             )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from ponder.engine.protocol import Chunk, Engine, Sampling
+from ponder.engine.protocol import Chunk, Engine, EngineFacts, EngineRequest, Sampling
 
 
 class ReplayEngine:
@@ -22,13 +22,12 @@ class ReplayEngine:
         self._records: list[tuple[list[int], Sampling, list[Chunk]]] = []
 
     @property
-    def max_model_len(self) -> int:
-        return self._engine.max_model_len
+    def facts(self) -> EngineFacts:
+        return self._engine.facts
 
-    async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, request_id: str
-    ) -> AsyncGenerator[Chunk, None]:
-        key = (list(prompt), replace(sampling, chunk_tokens=1))  # chunks do not change the tokens
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        # Chunks do not change the tokens.
+        key = (list(request.prompt), replace(request.sampling, chunk_tokens=1))
         for *known, record in self._records:
             if tuple(known) == key:
                 for chunk in record:
@@ -36,7 +35,7 @@ class ReplayEngine:
                 return
         chunks: list[Chunk] = []
         self._records.append((*key, chunks))
-        stream = self._engine.generate(prompt, sampling, request_id)
+        stream = self._engine.generate(request)
         try:
             async for chunk in stream:
                 chunks.append(chunk)

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from ponder.server.traces import Traces, TracesError
+from ponder.server.observers.spans import Spans, TracesError
 
 from .conftest import Running, Serve
 
@@ -25,9 +25,7 @@ def exporter() -> InMemorySpanExporter:
 
 
 def spans(running: Running, exporter: InMemorySpanExporter) -> list[ReadableSpan]:
-    traces = running.service._traces
-    assert traces is not None
-    traces._provider.force_flush()
+    running.observer(Spans)._provider.force_flush()
     return list(exporter.get_finished_spans())
 
 
@@ -106,4 +104,4 @@ def test_without_traces_no_header_comes_back(serve: Serve) -> None:
 def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(TracesError, match=r"ponder\[otel\]"):
-        Traces()
+        Spans()

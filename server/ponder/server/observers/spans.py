@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ponder.server.completion import Completion
+from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
-PROPAGATED = ("traceparent", "tracestate")
-"""Headers of the W3C Trace Context recommendation."""
-
 
 class TracesError(Exception):
     """Traces cannot be sent; the message says why."""
 
 
-class Traces:
+class Spans(Observer):
     """Sends spans in batches, by OTLP over HTTP to where the OTEL_* variables say.
 
     Attributes follow OpenTelemetry's conventions for generative AI; ours begin with `ponder.`.
@@ -52,8 +50,8 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
         self._epoch = time.time_ns() - time.perf_counter_ns()
 
-    def begin(self, completion: Completion) -> RequestSpan:
-        """The span of a request that is let in; it takes the client's place in `trace`."""
+    def began(self, completion: Completion) -> Watch:
+        """Begin the span of a request; the reply's headers tell the client of it."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         request, plan = completion.request, completion.longest_plan
@@ -77,9 +75,8 @@ class Traces:
         if request.ask.max_completion_tokens is not None:
             span.set_attribute("gen_ai.request.max_tokens", request.ask.max_completion_tokens)
         inside = set_span_in_context(span)
-        completion.trace = {}
-        self._propagator.inject(completion.trace, inside)
-        return RequestSpan(self._tracer, self._epoch, completion, span, inside)
+        self._propagator.inject(completion.headers, inside)
+        return Watch(RequestSpan(self._tracer, self._epoch, completion, span, inside).end)
 
     def close(self) -> None:
         """Send what is left."""

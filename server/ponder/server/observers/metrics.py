@@ -8,9 +8,11 @@ exports its own; several are several scrape targets.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -26,8 +28,9 @@ from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
 from ponder.server.completion import Completion
+from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.budget import Plan
-from ponder.thought.errors import AnswerDidNotFit
+from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -37,13 +40,14 @@ _SECONDS_BUCKETS = [m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5)]
 _RATIO_BUCKETS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 
 
-class Metrics:
+class Metrics(Observer):
     """Every completed choice is counted once.
 
     Counters and distributions have a registry each: `ponder_thinking_tokens_total` and the
     histogram `ponder_thinking_tokens` are two names in Prometheus' text format, but the client
     library strips `_total` and would see one. For the same reason no series tell when they were
-    created. `savings` is exported beside them, and so is the default registry, which is vLLM's.
+    created. `savings` and the observers' `collectors` are exported beside them, and so is the
+    default registry, which is vLLM's.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Metrics:
         silence: Callable[[], float],
         reading: Callable[[], int],
         savings: Collector,
+        collectors: Iterable[Collector] = (),
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._counters = CollectorRegistry()
@@ -79,9 +84,6 @@ class Metrics:
         self._left = counter("client_disconnects_total", "Requests whose client left them", [])
         self._refused = counter(
             "connections_refused_total", "Connections that the server ended, by reason", ["reason"]
-        )
-        self._unjudged = counter(
-            "verifier_failures_total", "Answers that the verifier did not score", ["reason"]
         )
         self._prompt = counter("prompt_tokens_total", "Prompt tokens, once per request")
         self._thinking = counter("thinking_tokens_total", "Tokens of thoughts")
@@ -146,16 +148,13 @@ class Metrics:
         )
         info.labels(version("ponder"), model).set(1)
         self._distributions.register(savings)
+        for collector in collectors:
+            self._counters.register(collector)
         for arm in arms:
             self._exist(arm)
 
-    def completed(self, completion: Completion) -> None:
-        """Count a finished request."""
-        arm = completion.assignment.arm
-        self._prompt.labels(arm).inc(completion.prompt_tokens)
-        self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
-        for index, outcome in enumerate(completion.outcomes):
-            self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+    def began(self, completion: Completion) -> Watch:
+        return Watch(partial(self._ended, completion))
 
     def failed(self, code: str, status: int) -> None:
         """Count a request that was answered with an error."""
@@ -168,20 +167,6 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a connection that the server ended."""
         self._refused.labels(reason).inc()
-
-    def unfinished(self, completion: Completion) -> None:
-        """Count what was spent on a request that came to no end of its own."""
-        arm = completion.assignment.arm
-        self._prompt.labels(arm).inc(completion.prompt_tokens)
-        self._unfinished.labels(arm).inc(completion.spent_tokens)
-
-    def empty(self, arm: Arm) -> None:
-        """Count an answer that stayed empty though it had room."""
-        self._empty.labels(arm).inc()
-
-    def unjudged(self, reason: str) -> None:
-        """Count an answer that the verifier failed on."""
-        self._unjudged.labels(reason).inc()
 
     def render(self) -> bytes:
         registries = (self._counters, self._distributions, REGISTRY)
@@ -197,6 +182,25 @@ class Metrics:
         for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
             counter.labels(arm)
 
+    def _ended(self, completion: Completion, error: BaseException | None) -> None:
+        """Count a request: one that comes to no end of its own counts what it spent."""
+        arm = completion.assignment.arm
+        self._prompt.labels(arm).inc(completion.prompt_tokens)
+        if error is None:
+            self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
+            for index, outcome in enumerate(completion.outcomes):
+                self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+            return
+        self._unfinished.labels(arm).inc(completion.spent_tokens)
+        self._no_answer(error, arm)
+        if isinstance(error, asyncio.CancelledError):
+            self.left()
+
+    def _no_answer(self, failure: BaseException | None, arm: Arm) -> None:
+        """Count an answer that stayed empty though it had room."""
+        if isinstance(failure, NoAnswerProduced) and not isinstance(failure, AnswerDidNotFit):
+            self._empty.labels(arm).inc()
+
     def _choice(self, outcome: Outcome, plan: Plan, started_at: float, arm: Arm) -> None:
         self._requests.labels(outcome.end_cause, arm).inc()
         self._thinking.labels(arm).inc(outcome.thinking_tokens)
@@ -210,8 +214,7 @@ class Metrics:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
         if outcome.end_cause in ("budget", "length"):
             self._truncations.labels(outcome.end_cause, arm).inc()
-        if outcome.failure and not isinstance(outcome.failure, AnswerDidNotFit):
-            self.empty(arm)
+        self._no_answer(outcome.failure, arm)
         if outcome.audited_tokens > plan.budget:
             self._violations.labels(arm).inc()
             logger.error(

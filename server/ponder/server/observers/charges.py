@@ -1,0 +1,44 @@
+"""What every request costs its arm, into the ledger.
+
+Those that fail or are left count too: an arm that loses more of them must not look cheap.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from ponder.experiment.ledger import Ledger
+from ponder.experiment.store import Entry
+from ponder.server.completion import Completion
+from ponder.server.observers.protocol import Observer, Watch
+from ponder.thought.errors import NoAnswerProduced
+
+
+class Charges(Observer):
+    """Records tokens and seconds of every request, and how those that were answered ended."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def began(self, completion: Completion) -> Watch:
+        return Watch(partial(self._ended, completion))
+
+    def _ended(self, completion: Completion, error: BaseException | None) -> None:
+        self._ledger.record(_charge(completion, isinstance(error, NoAnswerProduced)))
+
+
+def _charge(completion: Completion, empty: bool) -> Entry:
+    """What a completion cost; `empty` is without an answer."""
+    measures = {
+        "tokens": (1.0, float(completion.spent_tokens)),
+        "seconds": (1.0, time.perf_counter() - completion.started_at),
+    }
+    outcomes = completion.outcomes
+    if empty:
+        measures["empty"] = (1.0, 1.0)
+    if not outcomes:
+        return Entry(completion.assignment, measures)
+    forced = sum(outcome.answer_forced for outcome in outcomes)
+    measures |= {"empty": (1.0, 0.0), "forced": (float(len(outcomes)), float(forced))}
+    return Entry(completion.assignment, measures, completion.id)

@@ -1,0 +1,92 @@
+"""The verifier's scores of answers, into the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import Counter
+
+from ponder.experiment.holdout import Assignment
+from ponder.experiment.ledger import Ledger
+from ponder.experiment.store import Entry
+from ponder.server.completion import Completion
+from ponder.server.observers.protocol import Observer, Watch
+from ponder.server.observers.verifier import Verifier, VerifierFailure
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.thought import Event
+
+logger = logging.getLogger(__name__)
+
+
+class Judging(Observer):
+    """Has the verifier score the answers of every request, behind its back.
+
+    A score that does not come is counted, and is no low one.
+    """
+
+    def __init__(self, verifier: Verifier, ledger: Ledger) -> None:
+        self._verifier = verifier
+        self._ledger = ledger
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = Counter(
+            "ponder_verifier_failures_total",
+            "Answers that the verifier did not score",
+            ["reason"],
+            registry=None,
+        )
+        self.collectors = (self._failures,)
+
+    def began(self, completion: Completion) -> Watch:
+        answers: list[list[str]] = [[] for _ in range(completion.request.choices)]
+        turns = [completion.turns(index) for index in range(completion.request.choices)]
+        assignment = completion.assignment
+
+        def heard(index: int, event: Event) -> None:
+            if isinstance(event, AnswerDelta):
+                answers[index].append(event.text)
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None:
+                return
+            texts = ["".join(answer) for answer in answers]
+            task = asyncio.create_task(self._judge(turns, texts, assignment))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return Watch(ended, heard)
+
+    async def settled(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cut(self) -> str:
+        for task in self._tasks:
+            task.cancel()
+        return f"the answers of {len(self._tasks)} requests go without the verifier's score"
+
+    async def _judge(
+        self,
+        turns: Sequence[Sequence[Mapping[str, str]]],
+        answers: Sequence[str],
+        assignment: Assignment,
+    ) -> None:
+        scores: list[float] = []
+
+        async def judge(asked: Sequence[Mapping[str, str]], answer: str) -> None:
+            try:
+                score = await self._verifier.score(asked, answer)
+            except VerifierFailure as failure:
+                logger.warning("%s", failure)
+                self._failures.labels(failure.reason).inc()
+                return
+            if score is not None:
+                scores.append(score)
+
+        try:
+            await asyncio.gather(*map(judge, turns, answers))
+        finally:
+            if scores:
+                measures = {"verifier": (float(len(scores)), sum(scores))}
+                self._ledger.record(Entry(assignment, measures))

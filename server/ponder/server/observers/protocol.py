@@ -1,0 +1,50 @@
+"""The seam between running a request and whoever wants to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client.registry import Collector
+
+from ponder.server.completion import Completion
+from ponder.thought.thought import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What an observer does for one request; all of it on the event loop, and without waiting.
+
+    `ended` is called once, however the request ends: with what it failed on, with
+    `asyncio.CancelledError` where its client left, and with None where it was answered. `heard`
+    is given the events of each choice (its index first) as they come.
+    """
+
+    ended: Callable[[BaseException | None], None]
+    heard: Callable[[int, Event], None] | None = None
+
+
+class Observer:
+    """Sees every request that is planned and has a place.
+
+    class Slow(Observer):
+        def began(self, completion: Completion) -> Watch:
+            def ended(error: BaseException | None) -> None:
+                if time.perf_counter() - completion.started_at > 60:
+                    logger.warning("%s took over a minute", completion.id)
+
+            return Watch(ended)
+    """
+
+    collectors: tuple[Collector, ...] = ()
+    """Metrics of its own, which `/metrics` shows beside the others."""
+
+    def began(self, completion: Completion) -> Watch:
+        raise NotImplementedError
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do for requests that have ended."""
+
+    def cut(self) -> str:
+        """Leave what is left undone; returns what that is, for the log, or nothing."""
+        return ""

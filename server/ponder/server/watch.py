@@ -1,0 +1,52 @@
+"""Whether the engine lives and speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ponder.engine.protocol import Engine, EngineDeadError
+
+logger = logging.getLogger(__name__)
+HEALTH_CHECK_SECONDS = 1.0
+
+
+class EngineWatch:
+    """Asks the engine every second. `dead` is one-way; a stalled engine may speak again."""
+
+    def __init__(self, engine: Engine, stall_seconds: float) -> None:
+        self.dead = False
+        self._engine = engine
+        self._stall_seconds = stall_seconds
+
+    @property
+    def stalled(self) -> bool:
+        """Choices run, and the engine has given no token for too long."""
+        return self._engine.silence() > self._stall_seconds
+
+    async def until_dead(self) -> None:
+        """Return once the engine is dead, or nobody can tell whether it lives."""
+        stalled = False
+        while True:
+            try:
+                await self._engine.check_health()
+            except EngineDeadError as error:
+                logger.critical("%s", error)
+                break
+            except Exception:
+                logger.critical("the engine was asked for its health and failed", exc_info=True)
+                break
+            if self.stalled != stalled:
+                stalled = not stalled
+                self._tell(stalled)
+            await asyncio.sleep(HEALTH_CHECK_SECONDS)
+        self.dead = True
+
+    def _tell(self, stalled: bool) -> None:
+        if stalled:
+            logger.error(
+                "the engine has given no token for %.0f s: /readyz says that it is stalled",
+                self._engine.silence(),
+            )
+        else:
+            logger.warning("the engine gives tokens again: /readyz says that it is ready")
