@@ -9,7 +9,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 
 class ChatOptions(TypedDict, total=False):
-    """Fields of `ponder.protocol.request.ChatCompletionRequest` beyond model, messages, budget."""
+    """Fields of `ponder.protocol.dialects.chat`'s request beyond model, messages and budget."""
 
     reasoning_effort: str
     include_reasoning: bool

@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any
 
 from ponder.engine.protocol import Sampling
-from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
+from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
 from ponder.thought.format import (
     HELLO,
@@ -36,7 +37,8 @@ class Prompt:
     """Where the model goes on from. `shown` is prompt text that belongs to the answer.
 
     `hint` is what `token_ids` end with, in a thought that was told its budget. `form` is how the
-    thought goes on: what the prompt opens, the model does not.
+    thought goes on: what the prompt opens, the model does not. A `verbatim` prompt is continued as
+    it stands, with neither a thought nor an answer.
     """
 
     token_ids: list[int]
@@ -45,6 +47,7 @@ class Prompt:
     close: Close | None
     shown: str = ""
     hint: Hint | None = None
+    verbatim: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,71 @@ class Checkpoint:
         )
         return Prompt(token_ids, replace(plan, budget=0), form, closed, shown)
 
+    def raw_prompt(
+        self,
+        content: str | Sequence[int],
+        ask: Ask,
+        limits: Limits,
+        *,
+        opened: bool = False,
+        special_tokens: bool = True,
+        close: Close | None = None,
+        plain_tokens: int | None = None,
+    ) -> Prompt:
+        """A text or token ids as their caller wrote them, and the plan of what follows.
+
+        There is a thought where the caller opens it: by `opened`, or with a start marker at the
+        very end. Elsewhere the prompt is continued verbatim, for at most `plain_tokens` where
+        `ask` has no limit. Raises `ReasoningUnsupported` for a thought that nobody opens, and the
+        errors of `resolve`.
+        """
+        if isinstance(content, str):
+            token_ids = self._encode_text(content, limits.max_model_len, special_tokens)
+        else:
+            token_ids = list(content)
+        if not (opened or self._ends_open(token_ids)):
+            return self._plain_prompt(token_ids, ask, limits, plain_tokens)
+        if self.compiled is None:
+            raise ReasoningUnsupported(
+                "this model does not think: leave ponder.thinking out", "thinking"
+            )
+        form = replace(self.compiled, opened_by="template")
+        closed = close or form.close
+        plan = self.plan(ask, limits, len(token_ids), form=form, close=closed)
+        if plan.budget:
+            return Prompt(token_ids, plan, form, closed)
+        closing = len(closed.ids)
+        plan = self.plan(
+            ask, limits, len(token_ids), form=form, close=closed, closing_tokens=closing
+        )
+        token_ids = [*token_ids, *closed.ids]
+        return Prompt(token_ids, replace(plan, budget=0), form, closed, closed.shown)
+
+    def _plain_prompt(
+        self, token_ids: list[int], ask: Ask, limits: Limits, plain_tokens: int | None
+    ) -> Prompt:
+        if self.compiled is not None and (ask.thinks or ask.budget):
+            raise ReasoningUnsupported(
+                f"a raw prompt has a thought only where it opens one: end it with "
+                f"{self.compiled.start.text}, set ponder.thinking to 'open', or leave `budget` out",
+                "budget",
+            )
+        if ask.max_completion_tokens is None:
+            ask = replace(ask, max_completion_tokens=plain_tokens)
+        return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None, verbatim=True)
+
+    def _ends_open(self, token_ids: Sequence[int]) -> bool:
+        """The last that a prompt says, but for blank, is the marker that starts a thought."""
+        if self.compiled is None:
+            return False
+        start, end = self.compiled.start, len(token_ids)
+        while end and self.tokenizer.token_bytes(token_ids[end - 1]).isspace():
+            end -= 1
+        if start.token_id is not None:
+            return end > 0 and token_ids[end - 1] == start.token_id
+        tail = token_ids[max(0, end - len(start.text.encode())) : end]
+        return self.tokenizer.decode(tail).rstrip().endswith(start.text)
+
     def plan(
         self,
         ask: Ask,
@@ -171,13 +239,14 @@ class Checkpoint:
         apart: bool = False,
     ) -> Thought:
         """The thought that follows a prompt, for a driver to live."""
+        rules = rules or AnswerRules()
         return Thought(
             self.tokenizer,
             prompt.form,
             prompt=prompt.token_ids,
             plan=prompt.plan,
             sampling=sampling,
-            rules=rules or AnswerRules(),
+            rules=replace(rules, verbatim=True) if prompt.verbatim else rules,
             close=prompt.close,
             shown_prefix=prompt.shown,
             exits=exits,
@@ -189,21 +258,29 @@ class Checkpoint:
         messages: Messages,
         arguments: Mapping[str, Any] | None = None,
         most: int | None = None,
+        *,
+        goes_on: GoesOn = "assistant",
+        special_tokens: bool = False,
     ) -> list[int]:
         """A chat's tokens, thinking switched on where the family has a switch.
 
         A chat that surely has more than `most` tokens is not encoded: `ContextLengthExceeded`.
+        `goes_on` says who speaks next. Raises `TokenizerError`.
         """
         think = self.form.think if self.form else {}
-        return self._encode(messages, {**(arguments or {}), **think}, most)
+        given = {**(arguments or {}), **think}
+        text = self.tokenizer.render(messages, given, goes_on=goes_on)
+        return self._encode_text(text, most, special_tokens)
 
     def _encode(
         self, messages: Messages, arguments: Mapping[str, Any], most: int | None
     ) -> list[int]:
-        text = self.tokenizer.render(messages, arguments)
+        return self._encode_text(self.tokenizer.render(messages, arguments), most)
+
+    def _encode_text(self, text: str, most: int | None, special_tokens: bool = False) -> list[int]:
         if most is not None and (roughly := self.tokenizer.beyond(text, most)) is not None:
             raise no_room(most, f"roughly {roughly}")
-        return self.tokenizer.encode(text)
+        return self.tokenizer.encode(text, special_tokens=special_tokens)
 
     def _hinted(self, prompt: Prompt, ask: Ask, limits: Limits) -> Prompt:
         """The prompt that tells the model its budget, where one was asked for or is the default.

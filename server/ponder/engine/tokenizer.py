@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import jinja2
@@ -17,6 +17,10 @@ _SHORT_TEXT = 1 << 17  # characters that are encoded whole without further ado
 _SLICE = 1 << 14
 _MARGIN = 1.25
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
+
+
+GoesOn = Literal["assistant", "last message", "nobody"]
+"""Where a prompt ends: before an assistant's turn, within the last one, or after it."""
 
 
 class TokenizerError(ValueError):
@@ -45,9 +49,10 @@ class HFTokenizer:
         """Tokens that it knows; a model's table may have more rows, which stand for nothing."""
         return len(self._tokenizer)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """`special_tokens` adds what the tokenizer puts around a text, such as BOS."""
         # A batch of one: it lets other threads run, which `encode` does not.
-        (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
+        (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=special_tokens)
         ids: list[int] = encoded.ids
         return ids
 
@@ -90,21 +95,44 @@ class HFTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
 
+    def spell(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, special ones by their names: `encode` reads it back."""
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """Tokens as the vocabulary spells them."""
+        names: list[str] = self._tokenizer.convert_ids_to_tokens(list(token_ids))
+        return names
+
     @property
     def chat_template(self) -> str:
         """Empty where the model has none."""
         template = self._tokenizer.chat_template
         return template if isinstance(template, str) else ""
 
-    def render(self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
-        """The prompt text up to where the assistant goes on. Raises `TokenizerError`."""
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        arguments: Mapping[str, Any],
+        *,
+        goes_on: GoesOn = "assistant",
+    ) -> str:
+        """The prompt text up to where the assistant, or the last message, goes on.
+
+        Raises `TokenizerError`.
+        """
         import jinja2
 
         if not self.chat_template:
             raise TokenizerError("this model has no chat template: serve one that has")
         try:
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, **arguments
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=goes_on == "assistant",
+                continue_final_message=goes_on == "last message",
+                **arguments,
             )
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise TokenizerError(f"the chat template rejects these messages: {error}") from error

@@ -1,1 +1,1 @@
-"""The wire: pydantic requests, responses and errors; every dialect of a budget becomes one."""
+"""The wire: every dialect is read into one neutral request, and its reply is written in it."""

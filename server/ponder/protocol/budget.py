@@ -6,17 +6,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from ponder.protocol.errors import ApiError, quoted
-from ponder.protocol.request import MOST_TOKENS, ChatCompletionRequest
+from ponder.protocol.fields import MOST_TOKENS, BudgetFields
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
 
+_SWITCH = "chat_template_kwargs.enable_thinking"
 
-def read_ask(request: ChatCompletionRequest) -> Ask:
-    """What the request says of its budget. Raises 400 `invalid_budget`, `conflicting_budgets`."""
-    numbers = {name: _number(name, value) for name, value in _numbers(request)}
-    number = _agreed(numbers)
+
+def read_ask(
+    request: BudgetFields, max_completion_tokens: int | None, switch: bool | None = None
+) -> Ask:
+    """What the request says of its budget; `switch` is the chat template's, where it is set.
+
+    Raises 400 `invalid_budget`, `conflicting_budgets`.
+    """
+    given = dict(_numbers(request))
+    if switch is False:
+        given[_SWITCH] = 0
+    number = _agreed({name: _number(name, value) for name, value in given.items()})
     effort = _effort(request)
     budget = effort if number is None else number
-    switches = list(_switched_on(request))
+    switches = [*_switched_on(request), *([_SWITCH] if switch else [])]
     if switches and budget == 0:
         raise ApiError(
             400,
@@ -29,7 +38,7 @@ def read_ask(request: ChatCompletionRequest) -> Ask:
         budget=budget,
         thinks=bool(switches),
         source="effort" if number is None and effort is not None else "request",
-        max_completion_tokens=request.completion_limit,
+        max_completion_tokens=max_completion_tokens,
         min_thinking_tokens=ponder.min_thinking_tokens,
         min_answer_tokens=ponder.min_answer_tokens,
         max_answer_tokens=ponder.max_answer_tokens,
@@ -37,7 +46,7 @@ def read_ask(request: ChatCompletionRequest) -> Ask:
     )
 
 
-def _numbers(request: ChatCompletionRequest) -> Iterator[tuple[str, Any]]:
+def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
     """Every place where a number was given, with its name."""
     candidates: list[tuple[str, Any]] = [
         ("thinking_token_budget", request.thinking_token_budget),
@@ -54,19 +63,15 @@ def _numbers(request: ChatCompletionRequest) -> Iterator[tuple[str, Any]]:
             candidates.append(("reasoning.enabled", 0))
     if request.nvext is not None:
         candidates.append(("nvext.max_thinking_tokens", request.nvext.max_thinking_tokens))
-    if (request.chat_template_kwargs or {}).get("enable_thinking") is False:
-        candidates.append(("chat_template_kwargs.enable_thinking", 0))
     return ((name, value) for name, value in candidates if value is not None)
 
 
-def _switched_on(request: ChatCompletionRequest) -> Iterator[str]:
+def _switched_on(request: BudgetFields) -> Iterator[str]:
     """Where a thought was asked for without a number."""
     if request.thinking is not None and request.thinking.type == "enabled":
         yield "thinking.type"
     if request.reasoning is not None and request.reasoning.enabled:
         yield "reasoning.enabled"
-    if (request.chat_template_kwargs or {}).get("enable_thinking"):
-        yield "chat_template_kwargs.enable_thinking"
 
 
 def _number(name: str, value: Any) -> int:
@@ -101,7 +106,7 @@ def _agreed(numbers: dict[str, int]) -> int | None:
     return next(iter(numbers.values()), None)
 
 
-def _effort(request: ChatCompletionRequest) -> int | None:
+def _effort(request: BudgetFields) -> int | None:
     efforts = {"reasoning_effort": request.reasoning_effort}
     if request.reasoning is not None:
         efforts["reasoning.effort"] = request.reasoning.effort

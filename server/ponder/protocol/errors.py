@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,8 @@ from ponder.engine.protocol import (
     EngineOverloadedError,
     RequestRefusedError,
 )
-from ponder.protocol.request import PonderOptions, Strict
+from ponder.experiment.store import StateError
+from ponder.protocol.fields import Strict
 from ponder.thought import errors as thought
 
 
@@ -33,7 +35,11 @@ class ErrorResponse(BaseModel):
 
 
 class ApiError(Exception):
-    """An error that is the answer to a request."""
+    """An error that is the answer to a request.
+
+    `field` is the neutral name of the field at fault (`ponder.protocol.chat`); `param` is the name
+    that the client gave it, which whoever read the body knows, and `spelled` finds.
+    """
 
     def __init__(
         self,
@@ -41,17 +47,28 @@ class ApiError(Exception):
         code: str,
         message: str,
         *,
+        field: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(cut(message, _MOST_MESSAGE))
         self.status = status
         self.code = code
+        self.field = field
         self.param = cut(param) if param else None
         self.headers = dict(headers or {})
 
+    def spelled(self, fields: Mapping[str, str]) -> ApiError:
+        """The error as a dialect says it, whose names for neutral fields are `fields`."""
+        param = self.param
+        if self.field is not None:
+            first, dot, rest = self.field.partition(".")
+            param = f"{fields.get(first, first)}{dot}{rest}"
+        message = _NAMED.sub(lambda found: fields.get(found[1], found[0]), str(self))
+        return ApiError(self.status, self.code, message, param=param, headers=self.headers)
+
     @property
-    def field(self) -> str | None:
+    def logged(self) -> str | None:
         """`param` for logs, which hold no word of a client's: what the schema knows of it."""
         known = [part for part in (self.param or "").split(".") if part in _field_names()]
         return ".".join(known) or None
@@ -78,11 +95,18 @@ def quoted(value: object) -> str:
 
 
 _MOST_MESSAGE = 1000
+_NAMED = re.compile(r"`(\w+)`")
 
 
 @cache
 def _field_names() -> frozenset[str]:
-    return frozenset(name for model in Strict.__subclasses__() for name in model.model_fields)
+    return frozenset(name for model in _below(Strict) for name in model.model_fields)
+
+
+def _below(model: type[Strict]) -> Iterator[type[Strict]]:
+    for narrower in model.__subclasses__():
+        yield narrower
+        yield from _below(narrower)
 
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
@@ -113,11 +137,12 @@ _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
     (EngineDeadError, 503, "engine_dead", {"retry-after": "5"}),
     (RequestRefusedError, 400, "invalid_request", {}),
     (EngineError, 502, "engine_error", {}),
+    (StateError, 503, "state_unavailable", {"retry-after": "1"}),
 )
 
 
 def to_api_error(error: BaseException) -> ApiError | None:
-    """The HTTP face of a domain error; None for an exception that is nobody's plan."""
+    """The HTTP face of a domain error; None for an exception that nobody expected: a bug."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValidationError):
@@ -126,10 +151,8 @@ def to_api_error(error: BaseException) -> ApiError | None:
         error = EngineDeadError(_DEAD)
     for kind, status, code, headers in _STATUS:
         if isinstance(error, kind):
-            param = getattr(error, "param", None)
-            if param in PonderOptions.model_fields:
-                param = f"ponder.{param}"
-            return ApiError(status, code, str(error), param=param, headers=headers)
+            field = getattr(error, "field", getattr(error, "param", None))
+            return ApiError(status, code, str(error), field=field, headers=headers)
     return None
 
 
@@ -143,8 +166,8 @@ def internal_error() -> ApiError:
     return ApiError(500, "internal_error", "internal error: the server's log has the traceback")
 
 
-def invalid_request(message: str, param: str | None = None) -> ApiError:
-    return ApiError(400, "invalid_request", message, param=param)
+def invalid_request(message: str, field: str | None = None) -> ApiError:
+    return ApiError(400, "invalid_request", message, field=field)
 
 
 _SENTENCES = {
@@ -189,7 +212,11 @@ def _of_validation(error: ValidationError) -> ApiError:
     sentence = _SENTENCES.get(problem["type"])
     if sentence is None:  # our own validators speak for themselves
         said = problem["msg"].removeprefix("Value error, ")
-        return invalid_request(f"{cut(param)}: {said}" if param else said, param or None)
+        return _invalid(f"{cut(param)}: {said}" if param else said, param)
     name = cut(param) if param else "the body"
     said = sentence.format_map({**context, "value": quoted(problem["input"])})
-    return invalid_request(f"{name} {said}", param or None)
+    return _invalid(f"{name} {said}", param)
+
+
+def _invalid(message: str, param: str) -> ApiError:
+    return ApiError(400, "invalid_request", message, param=param or None)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from ponder.experiment.holdout import Arm
 from ponder.experiment.moments import Comparison, Estimate, Moments, Status, compare
-from ponder.protocol.request import Strict
+from ponder.protocol.fields import Strict
 
 Score = Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)]
 

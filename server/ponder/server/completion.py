@@ -1,36 +1,31 @@
-"""One chat completion: n thoughts on one prompt."""
+"""The completion of a request: n thoughts on each of its prompts."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import Literal
 
-from ponder.engine.protocol import Engine, Sampling
+from ponder.checkpoint.checkpoint import Prompt
+from ponder.engine.protocol import Engine
 from ponder.experiment.holdout import Assignment
-from ponder.protocol.budget import read_ask
+from ponder.protocol.chat import ChatRequest, Raw, Turns
+from ponder.protocol.dialect import Spent
 from ponder.protocol.errors import error_code, invalid_request
-from ponder.protocol.request import ChatCompletionRequest
-from ponder.protocol.response import (
-    CompletionTokensDetails,
-    PonderReport,
-    PromptTokensDetails,
-    TokenCounts,
-    Usage,
-)
+from ponder.protocol.logprobs import TokenTexts
+from ponder.protocol.response import PonderReport
+from ponder.protocol.sampling import SEED_MASK
 from ponder.server.model import ServedModel
-from ponder.thought.budget import Limits
+from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.outcome import Outcome
-from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Event, Thought
 
-_SEED_MASK = (1 << 63) - 1
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
 # halves the work between engine and socket. With log probabilities the work is theirs, and the
 # choices of a request often have theirs at the same time.
@@ -48,7 +43,7 @@ class Completion:
 
     def __init__(
         self,
-        request: ChatCompletionRequest,
+        request: ChatRequest,
         model: ServedModel,
         engine: Engine,
         limits: Limits,
@@ -56,20 +51,20 @@ class Completion:
         *,
         trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
         self.started_at = time.perf_counter()
         self.request = request
         self.model = model
         self.assignment = assignment
-        self.prompt = model.prompt(request, read_ask(request), limits)
+        self.prompts = model.prompts(request, limits)
+        self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
         self._bound_logprobs()
         self._engine = engine
-        self._sampling = _sampling(request, model)
-        self._rules = AnswerRules(
-            stop=tuple(request.stop),
-            stop_token_ids=tuple(request.stop_token_ids),
-            min_tokens=request.min_tokens,
+        whole = _WHOLE_CHUNK_TOKENS if request.logprobs is None else _LOGPROBS_CHUNK_TOKENS
+        self._sampling = request.sampling.over(
+            model.tokenizer.sampling_defaults,
+            logprobs=request.logprobs,
+            chunk_tokens=1 if request.stream else whole,
         )
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
@@ -82,7 +77,7 @@ class Completion:
         One that the engine fails fails the request and aborts the others. One without an answer
         says so in its outcome; where none has an answer, the first one's error is raised.
         """
-        thoughts = [self._thought(index) for index in range(self.request.n)]
+        thoughts = [self._thought(index) for index in range(self.request.choices)]
         self._thoughts = thoughts
         if len(thoughts) == 1:
             self.outcomes = [await self._drive(0, emit)]
@@ -114,17 +109,56 @@ class Completion:
         return None
 
     @property
+    def id(self) -> str:
+        return self.request.id
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        return self.model.token_texts
+
+    def prompt(self, index: int) -> Prompt:
+        """What a choice goes on from."""
+        return self.prompts[index // self.request.n]
+
+    def turns(self, index: int) -> list[dict[str, str]]:
+        """The conversation that a choice answers: role and content of each turn.
+
+        A raw prompt is what a user said.
+        """
+        asked = self.request.prompts[index // self.request.n]
+        if isinstance(asked, Raw):
+            said = asked.content
+            text = said if isinstance(said, str) else self.model.tokenizer.decode(said)
+            return [{"role": "user", "content": text}]
+        return [{"role": turn["role"], "content": turn["content"]} for turn in asked.turns]
+
+    @property
+    def operation(self) -> Literal["chat", "text_completion"]:
+        """What OpenTelemetry's conventions call it."""
+        return "chat" if isinstance(self.request.prompts[0], Turns) else "text_completion"
+
+    @property
+    def longest_plan(self) -> Plan:
+        """Of the prompt whose thoughts may be the longest."""
+        return max((prompt.plan for prompt in self.prompts), key=lambda plan: plan.budget)
+
+    @property
     def spent_tokens(self) -> int:
         """Completion tokens until now, also of choices that failed or were left."""
         return sum(thought.spent_tokens for thought in self._thoughts)
 
     def report(self, index: int) -> PonderReport:
-        plan, outcome = self.prompt.plan, self.outcomes[index]
+        prompt, outcome = self.prompt(index), self.outcomes[index]
+        plan = prompt.plan
         return PonderReport(
             budget_requested=plan.requested,
             budget_effective=plan.budget,
             budget_source=plan.source,
-            hint_budget=self.prompt.hint.budget if self.prompt.hint else None,
+            hint_budget=prompt.hint.budget if prompt.hint else None,
             thinking_tokens=outcome.thinking_tokens,
             forced_tokens=outcome.forced_tokens,
             answer_tokens=outcome.answer_tokens,
@@ -135,64 +169,45 @@ class Completion:
             error=error_code(outcome.failure) if outcome.failure else None,
         )
 
-    def tokens(self) -> TokenCounts:
-        """What was spent until now."""
-        return TokenCounts.of(len(self.prompt.token_ids), self.spent_tokens)
-
-    def usage(self) -> Usage:
-        completion_tokens = sum(outcome.completion_tokens for outcome in self.outcomes)
-        counts = TokenCounts.of(len(self.prompt.token_ids), completion_tokens)
-        return Usage(
-            **counts.model_dump(),
-            completion_tokens_details=CompletionTokensDetails(
-                reasoning_tokens=sum(outcome.thinking_tokens for outcome in self.outcomes)
-            ),
-            prompt_tokens_details=PromptTokensDetails(
-                cached_tokens=max(outcome.cached_tokens for outcome in self.outcomes)
+    def spent(self) -> Spent:
+        """What a finished completion cost."""
+        outcomes = self.outcomes
+        return Spent(
+            prompt=self.prompt_tokens,
+            completion=sum(outcome.completion_tokens for outcome in outcomes),
+            thinking=sum(outcome.thinking_tokens for outcome in outcomes),
+            cached=sum(
+                max(outcome.cached_tokens for outcome in outcomes[first : first + self.request.n])
+                for first in range(0, len(outcomes), self.request.n)
             ),
         )
 
     def _bound_logprobs(self) -> None:
         """Raise 400 where a reply could hold more of them than there is memory for."""
-        request, plan = self.request, self.prompt.plan
-        if not request.logprobs:
+        request = self.request
+        if request.logprobs is None:
             return
-        each = request.n * (1 + (request.top_logprobs or 0))
-        tokens = min(plan.allowance, plan.max_answer or plan.allowance)
+        each = request.choices * (1 + request.logprobs)
+        plans = [prompt.plan for prompt in self.prompts]
+        tokens = max(min(plan.allowance, plan.max_answer or plan.allowance) for plan in plans)
         if each * tokens > MOST_LOGPROBS:
             raise invalid_request(
-                f"{request.n} choices of up to {tokens} tokens with {request.top_logprobs or 0} "
+                f"{request.choices} choices of up to {tokens} tokens with {request.logprobs} "
                 f"alternatives each may have {each * tokens} log probabilities, and a reply holds "
-                f"at most {MOST_LOGPROBS}: set max_completion_tokens to {MOST_LOGPROBS // each} or "
-                f"less, or lower n or top_logprobs",
+                f"at most {MOST_LOGPROBS}: set `max_completion_tokens` to {MOST_LOGPROBS // each} "
+                f"or less, or lower n or `alternatives`",
                 "logprobs",
             )
 
     def _thought(self, index: int) -> Thought:
+        """Seeds count a prompt's choices: another prompt beside it changes nothing."""
         sampling = self._sampling
         if sampling.seed is not None:
-            sampling = replace(sampling, seed=(sampling.seed + index) & _SEED_MASK)
-        exits = self.model.exits(self.request.ponder)
-        return self.model.checkpoint.thought(self.prompt, sampling, self._rules, exits=exits)
-
-
-def _sampling(request: ChatCompletionRequest, model: ServedModel) -> Sampling:
-    """The request's rules over the model's own recommendations over neutral defaults."""
-    chosen = dict(model.tokenizer.sampling_defaults)
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-        value = getattr(request, name)
-        if value is not None:
-            chosen[name] = value
-    chosen["top_k"] = max(0, int(chosen.get("top_k", 0)))
-    whole = _LOGPROBS_CHUNK_TOKENS if request.logprobs else _WHOLE_CHUNK_TOKENS
-    return Sampling(
-        max_tokens=0,  # set per segment by the thought
-        **chosen,  # type: ignore[arg-type]
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        seed=None if request.seed is None else request.seed & _SEED_MASK,
-        ignore_eos=request.ignore_eos,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        logit_bias=request.logit_bias or {},
-        chunk_tokens=1 if request.stream else whole,
-    )
+            seed = (sampling.seed + index % self.request.n) & SEED_MASK
+            sampling = replace(sampling, seed=seed)
+        return self.model.checkpoint.thought(
+            self.prompt(index),
+            sampling,
+            self.request.rules,
+            exits=self.model.exits(self.request.ponder),
+        )

@@ -23,14 +23,18 @@ _SHOWN = 100
 
 
 class Door:
-    """ASGI middleware. `respond` gives errors their shape; `hosts` is None where all are welcome.
+    """ASGI middleware. `respond` gives errors the shape that their path wants; `hosts` is None
+    where all are welcome.
 
     Every answer carries an `x-request-id`: that of the completion, or the one given here, which
     log lines have until a completion is planned. HEAD is a GET whose body the server leaves out.
     """
 
     def __init__(
-        self, app: ASGIApp, respond: Callable[[ApiError], Response], hosts: Sequence[str] | None
+        self,
+        app: ASGIApp,
+        respond: Callable[[str, ApiError], Response],
+        hosts: Sequence[str] | None,
     ) -> None:
         self._app = app
         self._respond = respond
@@ -48,7 +52,7 @@ class Door:
             if scope["method"] == "POST":
                 _check_type(headers)
         except ApiError as error:
-            app = self._respond(error)
+            app = self._respond(scope["path"], error)
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
 

@@ -44,13 +44,15 @@ class Gate:
         finally:
             self.leave(place)
 
-    def grow(self, place: Place, choices: int) -> None:
+    def grow(self, place: Place, n: int, prompts: int = 1) -> None:
         """The request is planned: it takes a place for each choice instead. Raises 400 and 503."""
+        choices = n * prompts
         if choices > self.most:
+            what = f"n is {n}" if prompts == 1 else f"{prompts} prompts of n = {n} are {choices}"
             raise invalid_request(
-                f"n is {choices}, but this server generates at most {self.most} choices at once "
-                f"(--max-running): lower n",
-                "n",
+                f"{what}, but this server generates at most {self.most} choices at once "
+                f"(--max-running): lower n{'' if prompts == 1 else ' or send fewer prompts'}",
+                "n" if n > self.most or prompts == 1 else "prompt",
             )
         self._admit(choices - 1)
         self.reading -= 1
@@ -98,8 +100,8 @@ class Place:
         self._clock: asyncio.Timeout | None = None
         gate.reading += 1
 
-    def grow(self, choices: int) -> None:
-        self._gate.grow(self, choices)
+    def grow(self, n: int, prompts: int = 1) -> None:
+        self._gate.grow(self, n, prompts)
 
     def leave(self) -> None:
         self._gate.leave(self)

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from ponder.protocol.errors import ApiError
 from ponder.server.bounds import Bounds, affordable
 from ponder.server.rarely import Rarely
+from ponder.server.streaming import flow
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -235,6 +236,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = flow(lambda: self.flow.write_paused)
         if cycle.scope["http_version"] == "1.0":
             app = functools.partial(_until_closed, app, cycle)
         super()._start_asgi_task(cycle, app)

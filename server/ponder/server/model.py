@@ -9,12 +9,13 @@ from typing import Any
 
 from ponder.checkpoint.checkpoint import Checkpoint, Prompt
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
-from ponder.protocol.request import ChatCompletionRequest, Message, PonderOptions
+from ponder.protocol.fields import PonderOptions
+from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
-from ponder.server.logprobs import TokenTexts
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
+from ponder.thought.budget import EFFORT_TOKENS, Limits
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
@@ -51,31 +52,67 @@ class ServedModel:
     def tokenizer(self) -> HFTokenizer:
         return self.checkpoint.tokenizer
 
-    def prompt(self, request: ChatCompletionRequest, ask: Ask, limits: Limits) -> Prompt:
-        """Render the chat and decide the thought's plan.
+    def prompts(self, request: ChatRequest, limits: Limits) -> list[Prompt]:
+        """Render or encode every prompt and decide the plans of their thoughts.
 
         Raises `ApiError` and the errors of `resolve`.
         """
         self._check_thinking_options(request.ponder)
-        self._check_token_ids("stop_token_ids", request.stop_token_ids)
-        self._check_token_ids("logit_bias", request.logit_bias or ())
+        self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
+        self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
+        least = request.rules.min_tokens
+        prompts = []
+        for asked in request.prompts:
+            prompt = self._prompt(asked, request, limits)
+            if least > prompt.plan.allowance:
+                raise invalid_request(
+                    f"min_tokens {least} is above the {prompt.plan.allowance} tokens that the "
+                    f"prompt leaves of the context: lower it or shorten the `prompt`",
+                    "min_tokens",
+                )
+            prompts.append(prompt)
+        return prompts
+
+    def _prompt(self, asked: Turns | Raw, request: ChatRequest, limits: Limits) -> Prompt:
+        if isinstance(asked, Raw):
+            return self._raw_prompt(asked, request, limits)
         wanted = request.ponder.hint
         try:
-            prompt = self.checkpoint.prompt(
-                [_template_message(message) for message in request.messages],
-                ask,
+            return self.checkpoint.prompt(
+                asked.turns,
+                request.ask,
                 limits,
                 close=self._close(request.ponder.close_text),
-                arguments=self._template_arguments(request.chat_template_kwargs or {}),
+                arguments=self.template_arguments(asked.arguments),
                 hinted=self.hints if wanted is None else wanted,
             )
         except TokenizerError as error:
-            raise invalid_request(str(error), "messages") from error
-        if request.min_tokens > prompt.plan.allowance:
+            raise invalid_request(str(error), "prompt") from error
+
+    def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits) -> Prompt:
+        options = request.ponder
+        if options.hint:
             raise invalid_request(
-                f"min_tokens {request.min_tokens} is above the {prompt.plan.allowance} tokens "
-                f"that the prompt leaves of the context: lower it or shorten the messages",
-                "min_tokens",
+                "ponder.hint: a raw prompt stays as it is; leave it out, or write the hint into "
+                "the prompt",
+                "hint",
+            )
+        if not isinstance(asked.content, str):
+            self.check_token_ids("prompt", asked.content)
+        prompt = self.checkpoint.raw_prompt(
+            asked.content,
+            request.ask,
+            limits,
+            opened=asked.opened,
+            special_tokens=asked.special_tokens,
+            close=self._close(options.close_text),
+            plain_tokens=asked.plain_tokens,
+        )
+        if not prompt.token_ids:
+            raise invalid_request("prompt holds no token: send at least one", "prompt")
+        if prompt.verbatim and (name := _of_thought(options)):
+            raise ReasoningUnsupported(
+                f"ponder.{name}: this prompt opens no thought; open one, or leave it out", name
             )
         return prompt
 
@@ -105,12 +142,12 @@ class ServedModel:
         """Every token as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
-    def _template_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The variables of the template that a request sets.
+    def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Raise 400 unless these are variables of the template that a request may set.
 
-        Whether there is a thought is the plan's to say: `enable_thinking` is read as a budget, and
-        the family's other switches are refused. So is what apply_chat_template would take for
-        something else: a template of the client's own is code.
+        Whether there is a thought is the plan's to say: dialects read `enable_thinking` as a
+        budget, and the family's other switches are refused. So is what apply_chat_template would
+        take for something else: a template of the client's own is code.
         """
         form = self.checkpoint.form
         switches = {*form.think, *(form.no_think or {})} if form else set()
@@ -118,11 +155,11 @@ class ServedModel:
         for name in given:
             if name not in free:
                 raise invalid_request(
-                    f"chat_template_kwargs.{cut(name)} is not for a request to set: this model's "
+                    f"`template_arguments`.{cut(name)} is not for a request to set: this model's "
                     f"template takes {', '.join(sorted(free))}; leave it out",
-                    f"chat_template_kwargs.{name}",
+                    f"template_arguments.{name}",
                 )
-        return {name: value for name, value in given.items() if name != "enable_thinking"}
+        return given
 
     def _close(self, text: str | None) -> Close | None:
         """The close text that a request names; None for the model's own."""
@@ -134,12 +171,15 @@ class ServedModel:
                 "option_not_allowed",
                 "this close_text is not among those the operator allows (--allowed-close-text); "
                 "/v1/models lists them",
-                param="ponder.close_text",
+                field="close_text",
             )
         return self.closes[text]
 
-    def _check_token_ids(self, name: str, ids: Iterable[int]) -> None:
-        """Here and not in the engine, which may first see them once the thought is over."""
+    def check_token_ids(self, name: str, ids: Iterable[int]) -> None:
+        """Raise 400 for tokens that the model does not have.
+
+        Here and not in the engine, which may first see them once the thought is over.
+        """
         known = self.tokenizer.size
         for token_id in ids:
             if token_id >= known:
@@ -151,31 +191,25 @@ class ServedModel:
 
     def _check_thinking_options(self, options: PonderOptions) -> None:
         compiled = self.checkpoint.compiled
-        if compiled is None:
-            asked = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
-            for name in (f"ponder.{name}" for name in asked if getattr(options, name)):
-                raise ReasoningUnsupported(f"{name}: this model does not think: leave it out", name)
+        if compiled is None and (name := _of_thought(options)):
+            raise ReasoningUnsupported(
+                f"ponder.{name}: this model does not think: leave it out", name
+            )
         if options.hint and not self.checkpoint.can_hint:
             raise invalid_request(
                 "ponder.hint needs a model that was trained on budget hints, which this one was "
                 "not: leave it out",
-                "ponder.hint",
+                "hint",
             )
         if options.min_thinking_tokens and compiled and compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "
                 "this model does not have: leave it out",
-                "ponder.min_thinking_tokens",
+                "min_thinking_tokens",
             )
 
 
-def _template_message(message: Message) -> dict[str, Any]:
-    """The message as chat templates know it; they have no `developer`."""
-    role = "system" if message.role == "developer" else message.role
-    turn: dict[str, Any] = {"role": role, "content": message.text}
-    reasoning = message.reasoning or message.reasoning_content
-    if message.role == "assistant" and reasoning:
-        turn["reasoning_content"] = reasoning
-    if message.name is not None:
-        turn["name"] = message.name
-    return turn
+def _of_thought(options: PonderOptions) -> str | None:
+    """The first option given that only a thought can heed."""
+    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
+    return next((name for name in names if getattr(options, name)), None)

@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from ponder.protocol.dialect import Dialect
+from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.errors import ErrorResponse
-from ponder.protocol.request import ChatCompletionRequest
-from ponder.protocol.response import ChatCompletionChunk
 from ponder.protocol.savings import FeedbackRequest
+from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (ChatCompletionRequest, FeedbackRequest)
+_BODIES = (FeedbackRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
     403: "The Host is none of this server's, or the operator does not allow an option",
@@ -36,16 +37,17 @@ _MORE = {
 _ADDED = {
     "/v1/models": (401,),
     "/v1/models/{name}": (401, 404),
-    "/v1/chat/completions": (401, 404, 413, 415, 502, 504),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
+    **dict.fromkeys(("/tokenize", "/detokenize"), (401, 404, 413, 415, 504)),
+    **dict.fromkeys(DIALECTS, (401, 404, 413, 415, 502, 504)),
 }
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
-_BUDGETS = (
-    ("ChatCompletionRequest", ("thinking_token_budget", "budget", "thinking_budget")),
-    ("Thinking", ("budget_tokens",)),
-    ("Reasoning", ("max_tokens",)),
-    ("NvExt", ("max_thinking_tokens",)),
+_BUDGETS = ("thinking_token_budget", "budget", "thinking_budget")
+_OTHER_BUDGETS = (
+    ("Thinking", "budget_tokens"),
+    ("Reasoning", "max_tokens"),
+    ("NvExt", "max_thinking_tokens"),
 )
 
 
@@ -74,11 +76,11 @@ def _described(app: FastAPI) -> dict[str, Any]:
     known = components["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
-    models = [(model, "validation") for model in (*_BODIES, ErrorResponse)]
-    _, definitions = models_json_schema(
-        [*models, (ChatCompletionChunk, "serialization")],  # type: ignore[list-item]
-        ref_template=_REF,
-    )
+    dialects = DIALECTS.values()
+    read = [*_BODIES, ErrorResponse, *(model for d in dialects for model in (d.request, d.failure))]
+    models = [(model, "validation") for model in read]
+    models += [(dialect.chunk, "serialization") for dialect in dialects]
+    _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
     known.update(definitions["$defs"])
     _tighten(known)
     components["securitySchemes"] = {
@@ -90,13 +92,14 @@ def _described(app: FastAPI) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             added = _ADDED.get(path, ())
             for status in sorted((*_ANY, *added)):
-                operation["responses"].setdefault(str(status), _error(status))
-            if path.startswith("/v1/"):
+                error = _error(status, dialect_at(path).failure)
+                operation["responses"].setdefault(str(status), error)
+            if 401 in added:
                 keys = app.state.service.settings.api_key
                 operation["security"] = [*([] if keys else [{}]), {"key": []}, {"header": []}]
-            if path == "/v1/chat/completions" and method == "post":
+            if path in DIALECTS and method == "post":
                 content = operation["responses"]["200"]["content"]
-                content["text/event-stream"] = {"schema": _STREAM}
+                content["text/event-stream"] = {"schema": _stream(DIALECTS[path])}
     return schema
 
 
@@ -106,22 +109,23 @@ def _encoded(*models: type) -> dict[str, Any]:
     return {"contentMediaType": "application/json", "contentSchema": {"anyOf": references}}
 
 
-# One server-sent event, as OpenAPI 3.2 describes them.
-_STREAM = {
-    "type": "object",
-    "description": "With `stream`: server-sent events; `[DONE]` is the last, unless an error is.",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "string",
-            "anyOf": [{"const": "[DONE]"}, _encoded(ChatCompletionChunk, ErrorResponse)],
-        }
-    },
-}
+def _stream(dialect: Dialect) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 describes them."""
+    said = [_encoded(dialect.chunk, dialect.failure)]
+    about = "With `stream`: server-sent events; a stream that fails ends with its error"
+    if dialect.done is not None:
+        said.insert(0, {"const": dialect.done})
+        about += f", any other with `{dialect.done}`"
+    return {
+        "type": "object",
+        "description": about,
+        "required": ["data"],
+        "properties": {"data": {"type": "string", "anyOf": said}},
+    }
 
 
-def _error(status: int) -> dict[str, Any]:
-    reference = {"$ref": _REF.format(model="ErrorResponse")}
+def _error(status: int, shape: type) -> dict[str, Any]:
+    reference = {"$ref": _REF.format(model=shape.__name__)}
     return {
         "description": {**_ANY, **_MORE}[status],
         "content": {"application/json": {"schema": reference}},
@@ -136,17 +140,22 @@ def _tighten(known: dict[str, Any]) -> None:
             if name not in required and not _nullable(given):
                 about = {key: given.pop(key) for key in ("title", "default") if key in given}
                 definition["properties"][name] = {"anyOf": [given, {"type": "null"}], **about}
-    for model, names in _BUDGETS:
-        for name in names:
-            known[model]["properties"][name] = {"title": name, **_BUDGET}
+    for model, name in _OTHER_BUDGETS:
+        known[model]["properties"][name] = {"title": name, **_BUDGET}
     said = {"required": ["content"], "properties": {"content": {"not": {"type": "null"}}}}
     assistant = {"properties": {"role": {"const": "assistant"}}}
     known["Message"]["anyOf"] = [assistant, said]
-    chat = known["ChatCompletionRequest"]
-    chat["allOf"] = [
-        _needs("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"),
-        _needs("stream_options", {"type": "object"}, "stream"),
-    ]
+    for definition in _strict(known.values()):
+        properties = definition["properties"]
+        for name in properties.keys() & set(_BUDGETS):
+            properties[name] = {"title": name, **_BUDGET}
+        needs = []
+        if "top_logprobs" in properties:
+            needs.append(_needs("top_logprobs", {"type": "integer", "minimum": 1}, "logprobs"))
+        if "stream_options" in properties:
+            needs.append(_needs("stream_options", {"type": "object"}, "stream"))
+        if needs:
+            definition["allOf"] = needs
 
 
 def _needs(field: str, kind: dict[str, Any], switch: str) -> dict[str, Any]:

@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeVar
 
 from ponder.engine.protocol import Engine, EngineDeadError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
-from ponder.protocol.body import read_body
-from ponder.protocol.conversation import HEADER as CONVERSATION_HEADER
-from ponder.protocol.conversation import read_conversation
+from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
-from ponder.protocol.request import ChatCompletionRequest
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
@@ -27,12 +25,13 @@ from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
-from ponder.server.reply import StreamedReply, WholeReply
 from ponder.server.savings import SavingsCollector, holdout, report
 from ponder.server.settings import Settings
 from ponder.server.watch import EngineWatch
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.thought import Event
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -107,7 +106,7 @@ class Service:
                 404,
                 "model_not_found",
                 f"the model {quoted(model)} is not served here: ask for {self.model.name!r}",
-                param="model",
+                field="model",
             )
 
     def enter(self) -> AbstractContextManager[Place]:
@@ -116,41 +115,29 @@ class Service:
             raise EngineDeadError("the engine died")
         return self.gate.enter()
 
-    async def plan(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
-        """Read and plan a long request beside the others, which go on meanwhile.
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do what a long body asks for in the planners' thread: the others go on meanwhile.
 
         A refusal comes without its traceback: the frames in it hold the whole prompt.
         """
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._planners, self._complete_or_refuse, body, headers)
-        del body
-        planned = await work
-        if isinstance(planned, ApiError):
-            raise planned
-        return planned
+        doing = loop.run_in_executor(self._planners, _done_or_refused, work)
+        del work
+        done = await doing
+        if isinstance(done, ApiError):
+            raise done
+        return done
 
-    def _complete_or_refuse(
-        self, body: bytearray, headers: Mapping[str, str]
-    ) -> Completion | ApiError:
-        try:
-            return self.complete(body, headers)
-        except Exception as error:
-            refusal = to_api_error(error)
-            if refusal is None:
-                raise
-        refusal.__context__ = refusal.__cause__ = None
-        return refusal.with_traceback(None)
-
-    def complete(self, body: bytearray, headers: Mapping[str, str]) -> Completion:
+    def complete(self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]) -> Completion:
         """Read and plan a request. Raises everything the request itself is at fault for.
 
         The headers may name its conversation and its trace. A held-out conversation keeps the
         ceilings and what the client asks for, and goes without what the operator does to save.
         """
-        request = read_body(ChatCompletionRequest, body)
+        request = dialect.read(body, headers)
         if request.model is not None:
             self.check_served(request.model)
-        said = read_conversation(request, headers.get(CONVERSATION_HEADER))
+        said = request.conversation
         name = said or f"request:{secrets.token_hex(16)}"
         assignment = self.holdout.assign(name)
         if said is None:
@@ -161,19 +148,20 @@ class Service:
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
         return Completion(request, model, self.engine, limits, assignment, trace=trace)
 
-    async def whole(self, completion: Completion, place: Place) -> WholeReply:
-        """Run a completion and return all that it said."""
-        reply = WholeReply(completion)
-        await self._run(completion, place, reply.emit)
-        return reply
+    async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
+        """Run a completion; `writer` gathers all that it says."""
+        await self._run(completion, place, writer.event)
 
     async def streamed(
-        self, completion: Completion, place: Place, put: Callable[[bytes], None]
+        self,
+        completion: Completion,
+        place: Place,
+        writer: StreamWriter,
+        put: Callable[[bytes], None],
     ) -> None:
         """Run a completion and put its events as they come."""
-        reply = StreamedReply(completion)
-        await self._run(completion, place, lambda index, delta: put(reply.event(index, delta)))
-        put(reply.closing())
+        await self._run(completion, place, lambda index, event: put(writer.event(index, event)))
+        put(writer.closing())
 
     async def exposition(self) -> bytes:
         """All metrics; where the state cannot be read, the savings are as they last were."""
@@ -198,7 +186,7 @@ class Service:
                 "response_not_found",
                 f"no response {quoted(response)} is known here: send the `id` of a response that "
                 f"is complete and at most {FEEDBACK_DAYS:g} days old",
-                param="id",
+                field="id",
             )
         return Feedback(id=response, score=score)
 
@@ -257,3 +245,14 @@ class Service:
         await self.gate.emptied()
         for observer in self._observers:
             await observer.settled()
+
+
+def _done_or_refused(work: Callable[[], T]) -> T | ApiError:
+    try:
+        return work()
+    except Exception as error:
+        refusal = to_api_error(error)
+        if refusal is None:
+            raise
+    refusal.__context__ = refusal.__cause__ = None
+    return refusal.with_traceback(None)

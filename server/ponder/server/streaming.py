@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import types
 from collections.abc import (
     AsyncIterator,
     Callable,
     Coroutine,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -18,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
@@ -99,21 +97,40 @@ def _pieces(parts: Iterable[bytes | bytearray]) -> Iterator[bytes]:
     yield bytes(gathered)
 
 
+FLOW = "ponder.flow"
+"""An ASGI extension: `paused` says whether a write would wait for the client at this moment."""
+
+
+def flow(paused: Callable[[], bool]) -> dict[str, Any]:
+    """The extension, for the scope of a connection that knows."""
+    return {FLOW: {"paused": paused}}
+
+
+def _paused(scope: Scope) -> Callable[[], bool]:
+    """Where the server does not say, every write may wait."""
+    extensions: Mapping[str, Any] = scope.get("extensions") or {}
+    paused: Callable[[], bool] = extensions.get(FLOW, {}).get("paused", lambda: True)
+    return paused
+
+
 class Outbox:
     """Bytes on their way to one client.
 
-    Whoever puts never waits. A client that keeps up is written to at once, without waking a task
-    for it; what a slow one has not taken is bounded by the request's allowance, and all that
-    gathered meanwhile leaves in one write. `started` says that the response has begun; `headers`
-    are asked for when it does.
+    Whoever puts never waits. A client that keeps up, which is one whose connection is not
+    `paused`, is written to at once, without waking a task for it; what a slow one has not taken is
+    bounded by the request's allowance, and all that gathered meanwhile leaves in one write.
+    `started` says that the response has begun; `headers` are asked for when it does.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(
+        self, send: Send, headers: Callable[[], Mapping[str, str]], paused: Callable[[], bool]
+    ) -> None:
         self.started = False
         self._send = send
         self._headers = headers
+        self._paused = paused
         self._parts: list[bytes] = []
-        self._blocked: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None  # while a client is slow
         self._quiet = True
         self._timer = self._schedule()
 
@@ -122,15 +139,21 @@ class Outbox:
             return
         self._quiet = False
         self._parts.append(part)
-        if self._blocked is None or self._blocked.done():
-            self._blocked = _begin(self._write())
+        if self._writer is not None and not self._writer.done():
+            return
+        while self._parts:
+            if self._paused():
+                self._writer = asyncio.create_task(self._write())
+                return
+            for _ in self._send(self._next()).__await__():
+                raise RuntimeError("a connection that is not paused had its writer wait")
 
     async def close(self, last: bytes) -> None:
         """Wait until all is written, `last` at the end."""
-        if self._blocked is not None:
-            await self._blocked
+        if self._writer is not None:
+            await self._writer
         if not self.started:
-            await self._start()
+            await self._send(self._start())
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     def end(self) -> None:
@@ -139,22 +162,26 @@ class Outbox:
 
     def abandon(self) -> None:
         """Nobody waits for what is not written yet."""
-        if self._blocked is not None:
-            self._blocked.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
 
     async def _write(self) -> None:
-        if not self.started:
-            await self._start()
         while self._parts:
-            taken = b"".join(self._parts)
-            self._parts.clear()
-            await self._send({"type": "http.response.body", "body": taken, "more_body": True})
+            await self._send(self._next())
 
-    async def _start(self) -> None:
+    def _next(self) -> Message:
+        """The response's start, and then all parts that are there."""
+        if not self.started:
+            return self._start()
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return {"type": "http.response.body", "body": taken, "more_body": True}
+
+    def _start(self) -> Message:
         self.started = True
         headers = {**_HEADERS, **self._headers()}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": 200, "headers": encoded})
+        return {"type": "http.response.start", "status": 200, "headers": encoded}
 
     def _schedule(self) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._fill_silence)
@@ -165,25 +192,6 @@ class Outbox:
             self.put(_KEEP_ALIVE)
         self._quiet = True
         self._timer = self._schedule()
-
-
-def _begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """Run `work` up to where it waits, and a task for the rest of it; None if it never waits.
-
-    What `asyncio.Task(eager_start=True)` is from Python 3.12 on.
-    """
-    try:
-        waits_for = work.send(None)
-    except StopIteration:
-        return None
-    return asyncio.create_task(_go_on(work, waits_for))
-
-
-@types.coroutine
-def _go_on(work: Coroutine[Any, Any, None], waits_for: object) -> Generator[Any, Any, None]:
-    """The rest of a coroutine, for a task that has not seen what it waits for."""
-    yield waits_for
-    yield from work
 
 
 class EventStream(Response):
@@ -208,7 +216,7 @@ class EventStream(Response):
         self._last_event = last_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outbox = Outbox(send, self._late_headers)
+        outbox = Outbox(send, self._late_headers, _paused(scope))
         work = asyncio.create_task(self._produce(outbox.put))
         work.add_done_callback(lambda _: outbox.end())
         try:

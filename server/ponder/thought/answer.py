@@ -22,13 +22,16 @@ class AnswerWriter:
 
     Leading blank is the format's separator, not the answer: it is held back and dropped, so that
     the retry of an empty answer is invisible. Text that may become a stop string is held until it
-    is decided; the stop string itself is never shown.
+    is decided; the stop string itself is never shown. A `verbatim` answer keeps its leading blank.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, verbatim: bool = False
+    ) -> None:
         self._vocabulary = vocabulary
         self._decoder = TextDecoder(vocabulary)
         self._stop = tuple(stop)
+        self._verbatim = verbatim
         self._held = ""
         self._offset = 0  # characters fed so far
         self._logprobs: list[tuple[int, TokenLogprob]] = []  # (offset of its text, entry)
@@ -52,7 +55,7 @@ class AnswerWriter:
             self.blank = False
         self._offset += len(text)
         self._held += text
-        if not self.shown:
+        if not self.shown and not self._verbatim:
             self._held = self._held.lstrip()
         found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:

@@ -109,8 +109,8 @@ def resolve(
     if not thinks:
         if ask.thinks or (ask.budget is not None and ask.budget != 0):
             raise ReasoningUnsupported(
-                "this model does not think: leave thinking_token_budget out or set it to 0",
-                "thinking_token_budget",
+                "this model does not think: leave `budget` out or set it to 0",
+                "budget",
             )
         return Plan(
             requested=ask.budget,
@@ -124,9 +124,9 @@ def resolve(
         needed = number + close_tokens + ask.min_answer_tokens
         if needed > ask.max_completion_tokens:
             raise BudgetLeavesNoAnswer(
-                f"thinking_token_budget {number} + {close_tokens} closing tokens + "
+                f"`budget` {number} + {close_tokens} closing tokens + "
                 f"min_answer_tokens {ask.min_answer_tokens} need {needed} tokens, but "
-                f"max_completion_tokens is {ask.max_completion_tokens}: raise it to {needed} or "
+                f"`max_completion_tokens` is {ask.max_completion_tokens}: raise it to {needed} or "
                 f"lower the budget",
                 "max_completion_tokens",
             )
@@ -155,8 +155,8 @@ def no_room(max_model_len: int, tokens: str) -> ContextLengthExceeded:
     """The error of a prompt that has so many tokens."""
     return ContextLengthExceeded(
         f"this model's context is {max_model_len} tokens and the prompt has {tokens}, which leaves "
-        f"no room for an answer: shorten the messages",
-        "messages",
+        f"no room for an answer: shorten the `prompt`",
+        "prompt",
     )
 
 
@@ -181,12 +181,12 @@ def _reserve(ask: Ask, allowance: int, source: str) -> int:
     if source == "context":
         raise ContextLengthExceeded(
             f"min_answer_tokens {ask.min_answer_tokens} does not fit in the {allowance} tokens "
-            f"the prompt leaves of the context: shorten the messages or lower it",
+            f"the prompt leaves of the context: shorten the `prompt` or lower it",
             "min_answer_tokens",
         )
     raise BudgetLeavesNoAnswer(
-        f"min_answer_tokens {ask.min_answer_tokens} is above max_completion_tokens "
-        f"{allowance}: raise max_completion_tokens or lower it",
+        f"min_answer_tokens {ask.min_answer_tokens} is above `max_completion_tokens` "
+        f"{allowance}: raise `max_completion_tokens` or lower it",
         "min_answer_tokens",
     )
 

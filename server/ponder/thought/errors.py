@@ -1,5 +1,7 @@
 """What can be wrong with a thought's plan or its end. Messages name the remedy.
 
+A field of the request stands in backticks where dialects spell it differently.
+
 ThoughtError
 ├── InvalidBudget           a number that is no budget, or contradicts another one
 ├── BudgetLeavesNoAnswer    explicit budget + explicit reserve do not fit
@@ -14,11 +16,11 @@ from __future__ import annotations
 
 
 class ThoughtError(Exception):
-    """Base class. `param` is the request field at fault, where there is one."""
+    """Base class. `field` is the neutral name of the field at fault, where there is one."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
-        self.param = param
+        self.field = field
 
 
 class InvalidBudget(ThoughtError):

@@ -14,11 +14,15 @@ _SEED_MASK = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRules:
-    """Sampling rules that hold for the answer and never for the thought."""
+    """Rules that hold for the answer and never for the thought.
+
+    A `verbatim` answer is shown as it was sampled: with its leading blank, or empty.
+    """
 
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
+    verbatim: bool = False
 
 
 @dataclass(slots=True, eq=False)

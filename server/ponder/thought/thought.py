@@ -81,7 +81,7 @@ class Thought:
         self._close = close or (form.close if form else None)
         self._exits = exits
         self._merged = not apart and self._may_merge()
-        self._writer = AnswerWriter(vocabulary, rules.stop)
+        self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim)
         self._writer.feed_text(shown_prefix)
         self._reader: ThoughtReader | None = None  # while the thought is open
         self._segments: list[Segment] = []
@@ -294,8 +294,8 @@ class Thought:
         """Why there is no answer: the request left it no room, or the model had none."""
         outcome, most = self.outcome, self._plan.max_answer
         bound = most is not None and self._answered() >= most
-        limit = "ponder.max_answer_tokens" if bound else "max_completion_tokens"
-        remedy = f"raise {limit}, or sample with a higher temperature"
+        limit = "max_answer_tokens" if bound else "max_completion_tokens"
+        remedy = f"raise `{limit}`, or sample with a higher temperature"
         room = self._answered() + outcome.retry_tokens
         if self._left() <= 0 and room < _LEAST_ROOM:
             return AnswerDidNotFit(
@@ -324,7 +324,7 @@ class Thought:
 
     def _empty(self, segment: Segment) -> bool:
         """No answer came, and not by the user's own stop string or stop token."""
-        if self._writer.stopped or not self._writer.blank:
+        if self._writer.stopped or not self._writer.blank or self._rules.verbatim:
             return False
         return segment.finish != "stop" or segment.sampled[-1] not in self._rules.stop_token_ids
 

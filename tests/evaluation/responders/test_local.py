@@ -126,7 +126,7 @@ def test_the_longest_completion_bounds_thought_and_answer(checkpoint: Path) -> N
 
 def test_a_question_that_does_not_fit_is_named(checkpoint: Path) -> None:
     model = Scripted(checkpoint)
-    with pytest.raises(ResponderError, match="shorten the messages"):
+    with pytest.raises(ResponderError, match="shorten the `prompt`"):
         asyncio.run(model.responder.answer([Ask("sum " * 600, 1)], lambda _: None))
 
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from ponder.protocol.errors import ApiError
-from ponder.server.app import _body
+from ponder.server.answering import receive_body
 
 PART = b"x" * 65536
 MOST = 64 * len(PART)
@@ -35,7 +35,7 @@ async def reading(requests: int, parts: int) -> list[int]:
     """How many parts were read in each round of the loop."""
     turn, read = asyncio.Lock(), [0]
     sent = [cast(Request, Sent(turn, parts, read)) for _ in range(requests)]
-    tasks = [asyncio.create_task(_body(request, MOST)) for request in sent]
+    tasks = [asyncio.create_task(receive_body(request, MOST)) for request in sent]
     while not all(task.done() for task in tasks):
         read.append(0)
         await asyncio.sleep(0)
@@ -56,7 +56,7 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
         parts: list[int] = [0]
         sent: Any = Sent(asyncio.Lock(), 1000, parts)
         with pytest.raises(ApiError, match="larger than"):
-            await _body(sent, MOST)
+            await receive_body(sent, MOST)
         return parts
 
     assert asyncio.run(read())[0] <= 65

@@ -394,7 +394,7 @@ def test_a_long_prompt_is_read_beside_the_others(
     """In a thread: what it answers is the same."""
     running = serve()
     inline = running.ask("What is 40 + 2? " * 10)
-    monkeypatch.setattr("ponder.server.app._LONG_BYTES", 1)
+    monkeypatch.setattr("ponder.server.answering.LONG_BYTES", 1)
     threaded = running.ask("What is 40 + 2? " * 10)
     assert threaded.usage == inline.usage
     assert threaded.choices[0].message == inline.choices[0].message

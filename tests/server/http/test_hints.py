@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from ponder.checkpoint.checkpoint import Prompt
 from ponder.engine.tokenizer import ModelFiles
-from ponder.protocol.budget import read_ask
-from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.thought.budget import Limits
@@ -111,7 +110,8 @@ def test_a_hint_never_exceeds_the_budget_and_takes_nothing_but_room(
                 "ponder": {"hint": hint},
             }
         )
-        return bundled().prompt(request, read_ask(request), limits)
+        (prompt,) = bundled().prompts(request.neutral({}), limits)
+        return prompt
 
     plain, hinted = prompt(False), prompt(True)
     assert plain.hint is None

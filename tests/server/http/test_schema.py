@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from ponder.protocol.errors import ErrorResponse
+from ponder.protocol.dialects import DIALECTS, dialect_at
 
 from .conftest import Serve
 
@@ -33,20 +33,22 @@ def test_it_is_valid(schema: dict[str, Any]) -> None:
 
 
 def test_every_operation_says_its_errors_in_their_shape(schema: dict[str, Any]) -> None:
-    shape = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
     for path, operations in schema["paths"].items():
+        shape = {"$ref": f"#/components/schemas/{dialect_at(path).failure.__name__}"}
         for operation in operations.values():
             said = operation["responses"]
             assert "422" not in said
             errors = {status for status in said if status[0] in "45"}
             assert errors >= {"400", "403", "408", "414", "431", "500", "503"}
-            assert ("401" in errors) == path.startswith("/v1/")
+            keyed = path.startswith("/v1/") or path in ("/tokenize", "/detokenize")
+            assert ("401" in errors) == keyed
             for status in errors:
                 if path not in ("/readyz", "/health", "/ping"):
                     assert said[status]["content"]["application/json"]["schema"] == shape
-    chat = schema["paths"]["/v1/chat/completions"]["post"]["responses"]
-    assert set(chat) >= {"404", "413", "415", "502", "504"}
-    assert set(chat["200"]["content"]) == {"application/json", "text/event-stream"}
+    for path in DIALECTS:
+        answers = schema["paths"][path]["post"]["responses"]
+        assert set(answers) >= {"404", "413", "415", "502", "504"}
+        assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/ping", "/metrics"])
@@ -96,6 +98,36 @@ def test_schema_and_server_agree_on_a_body(
     assert (answer.status_code == 200) == valid
 
 
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        ({"prompt": [1, 2]}, True),
+        ({"prompt": [[1], [2]], "budget": 0, "echo": None, "best_of": 1}, True),
+        ({"prompt": "<think>", "ponder": {"thinking": "open"}}, True),
+        ({"prompt": None}, False),
+        ({"prompt": []}, False),
+        ({"prompt": [1.5]}, False),
+        ({"echo": True}, False),
+        ({"suffix": "x"}, False),
+        ({"logprobs": 21}, False),
+        ({"ponder": {"thinking": "shut"}}, False),
+        ({"stream_options": {}}, False),
+        ({"thinking_token_budget": -2}, False),
+    ],
+)
+def test_schema_and_server_agree_on_a_completion(
+    serve: Serve, fields: dict[str, object], valid: bool
+) -> None:
+    running = serve()
+    schema = httpx.get(f"{running.url}/openapi.json").json()
+    body = {"prompt": "Once", **fields}
+    request = {"$ref": "#/components/schemas/CompletionRequest", **schema}
+    assert jsonschema.Draft202012Validator(request).is_valid(body) == valid
+    answer = httpx.post(f"{running.url}/v1/completions", json=body)
+    assert (answer.status_code == 200) == valid
+
+
 def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
     """Generated requests, good and bad: declared statuses, types and shapes, and no failure."""
     schema = schemathesis.openapi.from_url(f"{serve().url}/openapi.json")
@@ -119,4 +151,4 @@ def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
             assert answer.headers["x-request-id"]
 
         conforms()
-    assert seen > 2 * EXAMPLES  # two operations take bodies
+    assert seen > 5 * EXAMPLES  # five operations take bodies

@@ -23,9 +23,16 @@ class Client:
         self.open.set()
         self.gone = asyncio.Event()
         self.messages: list[Message] = []
+        self.writers: set[asyncio.Task[Any] | None] = set()
+
+    def paused(self) -> bool:
+        return not self.open.is_set()
 
     async def send(self, message: Message) -> None:
+        began_in = asyncio.current_task()
+        self.writers.add(began_in)
         await self.open.wait()
+        assert asyncio.current_task() is began_in
         self.messages.append(message)
 
     async def receive(self) -> Message:
@@ -40,7 +47,7 @@ class Client:
 def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send, dict)
+        outbox = Outbox(client.send, dict, client.paused)
         for part in (b"a", b"", b"b"):
             outbox.put(part)
         assert client.messages[0]["type"] == "http.response.start"
@@ -59,7 +66,7 @@ def test_a_client_that_keeps_up_is_written_to_at_once() -> None:
 def test_what_gathers_while_a_client_stalls_leaves_in_one_write() -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send, dict)
+        outbox = Outbox(client.send, dict, client.paused)
         outbox.put(b"a")
         client.open.clear()
         for part in (b"b", b"c", b"d"):
@@ -68,7 +75,7 @@ def test_what_gathers_while_a_client_stalls_leaves_in_one_write() -> None:
         assert client.bodies == [b"a"]
         client.open.set()
         await outbox.close(b"e")
-        assert client.bodies == [b"a", b"b", b"cd", b"e"]
+        assert client.bodies == [b"a", b"bcd", b"e"]
         outbox.end()
 
     asyncio.run(scenario())
@@ -78,7 +85,7 @@ def test_what_gathers_while_a_client_stalls_leaves_in_one_write() -> None:
 def test_nothing_is_lost_doubled_or_swapped(steps: list[str]) -> None:
     async def scenario() -> None:
         client = Client()
-        outbox = Outbox(client.send, dict)
+        outbox = Outbox(client.send, dict, client.paused)
         said = b""
         for number, step in enumerate(steps):
             if step == "put":
@@ -93,6 +100,51 @@ def test_nothing_is_lost_doubled_or_swapped(steps: list[str]) -> None:
         assert b"".join(client.bodies) == said + b"end"
         starts = [m for m in client.messages if m["type"] == "http.response.start"]
         assert starts == client.messages[:1]
+        outbox.end()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_keeps_up_wakes_no_task() -> None:
+    async def scenario() -> None:
+        client = Client()
+        outbox = Outbox(client.send, dict, client.paused)
+        outbox.put(b"a")
+        assert client.writers == {asyncio.current_task()}
+        client.open.clear()
+        outbox.put(b"b")
+        await asyncio.sleep(0)
+        client.open.set()
+        await outbox.close(b"")
+        assert len(client.writers) == 2  # the slow client had a writer of its own
+        outbox.end()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_says_nothing_of_its_flow_is_waited_for() -> None:
+    async def scenario() -> None:
+        client = Client()
+
+        async def produce(put: Callable[[bytes], None]) -> None:
+            put(b"a")
+            assert client.messages == []
+            await asyncio.sleep(0)
+            put(b"b")
+
+        await stream(produce)({"type": "http"}, client.receive, client.send)
+        assert b"".join(client.bodies) == b"ab"
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_waits_although_it_is_not_paused_is_a_fault() -> None:
+    async def scenario() -> None:
+        client = Client()
+        client.open.clear()
+        outbox = Outbox(client.send, dict, lambda: False)
+        with pytest.raises(RuntimeError, match="not paused"):
+            outbox.put(b"a")
         outbox.end()
 
     asyncio.run(scenario())

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
-from ponder.protocol.budget import read_ask
+from ponder.protocol.dialects.chat import ChatCompletionRequest, ChatCompletions
 from ponder.protocol.errors import ApiError
-from ponder.protocol.request import ChatCompletionRequest
 from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.thought.budget import Limits
@@ -60,8 +59,11 @@ def prompt(model: ServedModel, given: Mapping[str, Any], **fields: Any) -> str:
     messages = [{"role": "user", "content": "Hi"}]
     body = {"messages": messages, "chat_template_kwargs": given, **fields}
     request = ChatCompletionRequest.model_validate_json(json.dumps(body))
-    ids = model.prompt(request, read_ask(request), Limits(max_model_len=4096)).token_ids
-    return model.tokenizer.decode(ids)
+    try:
+        (prompt,) = model.prompts(request.neutral({}), Limits(max_model_len=4096))
+    except ApiError as error:
+        raise error.spelled(ChatCompletions.fields) from None
+    return model.tokenizer.decode(prompt.token_ids)
 
 
 def test_the_variables_are_what_the_template_reads(directory: Path) -> None:

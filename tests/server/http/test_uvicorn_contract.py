@@ -44,6 +44,7 @@ def test_nothing_else_is_overridden() -> None:
         (
             RequestResponseCycle.send,
             [
+                "if self.flow.write_paused and not self.disconnected:\n            await self.flow",
                 "if self.disconnected:",
                 "self.chunked_encoding is None",
                 "self.expected_content_length",
@@ -57,6 +58,10 @@ def test_nothing_else_is_overridden() -> None:
 def test_uvicorn_still_works_as_the_listener_expects(where: object, names: list[str]) -> None:
     source = inspect.getsource(where)  # type: ignore[arg-type]
     assert [name for name in names if name not in source] == []
+
+
+def test_a_response_waits_for_nothing_but_a_paused_connection() -> None:
+    assert inspect.getsource(RequestResponseCycle.send).count("await ") == 1
 
 
 def test_an_error_in_a_callback_comes_with_what_raised_it() -> None:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.protocol.budget import read_ask
+from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.errors import ApiError
-from ponder.protocol.request import ChatCompletionRequest
 from ponder.thought.budget import EFFORT_TOKENS
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -39,7 +38,7 @@ def request(**fields: Any) -> ChatCompletionRequest:
 def test_a_value_is_a_budget_or_a_named_error(name: str, value: object) -> None:
     is_budget = isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= 2**64
     try:
-        ask = read_ask(request(**NUMBERS[name](value)))
+        ask = request(**NUMBERS[name](value)).ask()
     except ApiError as error:
         assert not is_budget and value is not None
         assert (error.status, error.code, error.param) == (400, "invalid_budget", name)
@@ -57,29 +56,29 @@ def test_numbers_agree_or_conflict(names: list[str], values: list[int]) -> None:
         fields.update(NUMBERS[name](value))
     used = set(values[: len(names)])
     if len(used) == 1:
-        assert read_ask(request(**fields)).budget == used.pop()
+        assert request(**fields).ask().budget == used.pop()
     else:
         with pytest.raises(ApiError) as caught:
-            read_ask(request(**fields))
+            request(**fields).ask()
         assert caught.value.code == "conflicting_budgets"
 
 
 @pytest.mark.parametrize("effort", EFFORT_TOKENS)
 def test_efforts_are_tokens_and_a_number_wins(effort: str) -> None:
-    ask = read_ask(request(reasoning_effort=effort))
+    ask = request(reasoning_effort=effort).ask()
     assert (ask.budget, ask.source) == (EFFORT_TOKENS[effort], "effort")
-    assert read_ask(request(reasoning={"effort": effort})) == ask
-    beside = read_ask(request(reasoning_effort=effort, budget=7))
+    assert request(reasoning={"effort": effort}).ask() == ask
+    beside = request(reasoning_effort=effort, budget=7).ask()
     assert (beside.budget, beside.source) == (7, "request")
 
 
 def test_an_unknown_effort_lists_the_known_ones() -> None:
     with pytest.raises(ApiError, match="minimal, low, medium"):
-        read_ask(request(reasoning_effort="enormous"))
+        request(reasoning_effort="enormous").ask()
 
 
 def test_silence_is_no_budget() -> None:
-    assert read_ask(request()).budget is None
+    assert request().ask().budget is None
 
 
 @pytest.mark.parametrize(
@@ -91,9 +90,9 @@ def test_silence_is_no_budget() -> None:
     ],
 )
 def test_a_switch_asks_for_a_thought_and_for_no_number(switch: dict[str, Any]) -> None:
-    ask = read_ask(request(**switch))
+    ask = request(**switch).ask()
     assert (ask.budget, ask.thinks) == (None, True)
-    assert read_ask(request(**switch, budget=7)).budget == 7
+    assert request(**switch, budget=7).ask().budget == 7
     with pytest.raises(ApiError) as caught:
-        read_ask(request(**switch, reasoning_effort="none"))
+        request(**switch, reasoning_effort="none").ask()
     assert caught.value.code == "conflicting_budgets"

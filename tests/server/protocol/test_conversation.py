@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from ponder.protocol.conversation import read_conversation
-from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.dialects.chat import ChatCompletionRequest
 
 
 def request(**fields: Any) -> ChatCompletionRequest:
@@ -28,4 +27,5 @@ def request(**fields: Any) -> ChatCompletionRequest:
 def test_the_first_that_is_said_names_it(
     header: str | None, fields: dict[str, Any], name: str | None
 ) -> None:
-    assert read_conversation(request(**fields), header) == name
+    headers = {} if header is None else {"x-ponder-conversation": header}
+    assert request(**fields).neutral(headers).conversation == name

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ponder.protocol.body import _values, read_body
+from ponder.protocol.dialects import DIALECTS
+from ponder.protocol.dialects.chat import ChatCompletionRequest
+from ponder.protocol.dialects.completions import CompletionRequest
 from ponder.protocol.errors import ApiError, to_api_error
-from ponder.protocol.request import ChatCompletionRequest, PonderOptions
+from ponder.protocol.fields import PonderOptions
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -127,11 +130,29 @@ JUNK = [[], {}, "x", "", 1, -1, 1.5, True, [1], {"x": 1}, [[1]], 10**12, 1e300, 
 LIBRARY = re.compile(r"Input|input|valid |validation|dictionary|Field|type=|pydantic")
 
 
-@pytest.mark.parametrize("name", sorted(ChatCompletionRequest.model_fields))
-def test_what_is_wrong_is_said_in_our_words(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(CompletionRequest.model_fields.keys() - {"prompt"}))
+def test_null_is_not_given_to_completions(name: str) -> None:
+    body = {"prompt": "Once"}
+    assert CompletionRequest.model_validate({**body, name: None}) == (
+        CompletionRequest.model_validate(body)
+    )
+
+
+OF_DIALECTS = [
+    (dialect.request, name, {"prompt": "Once"} if "prompt" in fields else {"messages": HELLO})
+    for dialect in DIALECTS.values()
+    for fields in [dialect.request.model_fields]
+    for name in sorted(fields)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "body"), OF_DIALECTS)
+def test_what_is_wrong_is_said_in_our_words(
+    kind: type[BaseModel], name: str, body: dict[str, Any]
+) -> None:
     for junk in JUNK:
         try:
-            request(**{name: junk})
+            kind.model_validate_json(json.dumps({**body, name: junk}))
         except ValidationError as error:
             said = to_api_error(error)
             assert said is not None and not LIBRARY.search(str(said)), said

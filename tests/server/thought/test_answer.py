@@ -10,16 +10,32 @@ from server.thought.helpers import SINGLE
 
 
 def write(
-    data: bytes | str, stop: Sequence[str] = (), *, every: int = 1
+    data: bytes | str, stop: Sequence[str] = (), *, every: int = 1, verbatim: bool = False
 ) -> tuple[str, AnswerWriter]:
     """Everything shown when text is taken after `every` tokens."""
-    writer, shown = AnswerWriter(SINGLE, stop), ""
+    writer, shown = AnswerWriter(SINGLE, stop, verbatim=verbatim), ""
     for index, byte in enumerate(data.encode() if isinstance(data, str) else data):
         writer.feed(byte)
         if index % every == 0 and (delta := writer.take()) is not None:
             shown += delta.text
     last = writer.take(last=True)
     return shown + (last.text if last else ""), writer
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "shown"),
+    [
+        ("\n\n 42 ", (), "\n\n 42 "),
+        ("  ", (), "  "),
+        ("\n\nab", ("\n\n",), ""),
+        (" aENDb", ("END",), " a"),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_verbatim_answer_keeps_its_blank(
+    text: str, stop: Sequence[str], shown: str, every: int
+) -> None:
+    assert write(text, stop, every=every, verbatim=True)[0] == shown
 
 
 @pytest.mark.parametrize(

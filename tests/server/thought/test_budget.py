@@ -140,16 +140,10 @@ def test_a_model_that_does_not_think_has_budget_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "thinks", "error", "param", "remedy"),
+    ("ask", "thinks", "error", "field", "remedy"),
     [
-        (Ask(budget=5), False, ReasoningUnsupported, "thinking_token_budget", "set it to 0"),
-        (
-            Ask(budget=UNLIMITED),
-            False,
-            ReasoningUnsupported,
-            "thinking_token_budget",
-            "set it to 0",
-        ),
+        (Ask(budget=5), False, ReasoningUnsupported, "budget", "leave `budget` out"),
+        (Ask(budget=UNLIMITED), False, ReasoningUnsupported, "budget", "set it to 0"),
         (
             Ask(budget=60, min_answer_tokens=40, max_completion_tokens=100),
             True,
@@ -162,14 +156,14 @@ def test_a_model_that_does_not_think_has_budget_zero() -> None:
             True,
             BudgetLeavesNoAnswer,
             "min_answer_tokens",
-            "raise max_completion_tokens",
+            "raise `max_completion_tokens`",
         ),
         (
             Ask(min_answer_tokens=9901),
             True,
             ContextLengthExceeded,
             "min_answer_tokens",
-            "shorten the messages",
+            "shorten the `prompt`",
         ),
         (
             Ask(budget=5, min_thinking_tokens=6),
@@ -181,11 +175,11 @@ def test_a_model_that_does_not_think_has_budget_zero() -> None:
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_its_remedy(
-    ask: Ask, thinks: bool, error: type[ThoughtError], param: str, remedy: str
+    ask: Ask, thinks: bool, error: type[ThoughtError], field: str, remedy: str
 ) -> None:
     with pytest.raises(error, match=remedy) as caught:
         planned(ask, thinks=thinks)
-    assert caught.value.param == param
+    assert caught.value.field == field
 
 
 def test_what_just_fits_is_planned() -> None:
@@ -197,7 +191,7 @@ def test_what_just_fits_is_planned() -> None:
 
 @pytest.mark.parametrize("prompt", [100, 101])
 def test_a_prompt_that_fills_the_context_is_refused(prompt: int) -> None:
-    with pytest.raises(ContextLengthExceeded, match="shorten the messages"):
+    with pytest.raises(ContextLengthExceeded, match="shorten the `prompt`"):
         planned(Ask(), Limits(max_model_len=100), prompt=prompt)
     assert planned(Ask(), Limits(max_model_len=100), prompt=99).allowance == 1
 
@@ -229,7 +223,7 @@ def test_every_plan_fits_its_limits(
     try:
         plan = planned(ask, limits, prompt=prompt, close=close, thinks=thinks)
     except ThoughtError as error:
-        assert error.param
+        assert error.field
         return
     assert 1 <= plan.reserve <= plan.allowance <= limits.max_model_len - prompt
     assert 0 <= plan.min_thinking <= plan.budget

@@ -70,7 +70,7 @@ def test_a_close_text_holds_the_end_marker_exactly_once(
     end = Marker.of("</think>", vocabulary)
     with pytest.raises(InvalidCloseText, match="exactly once") as caught:
         Close.of(text, end, "", vocabulary)
-    assert caught.value.param == "close_text"
+    assert caught.value.field == "close_text"
 
 
 def test_an_end_marker_that_its_own_text_does_not_encode_to_is_refused() -> None:

@@ -44,12 +44,12 @@ def test_an_answer_that_stays_empty_is_an_error(chunks: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "most"), [("ponder.max_answer_tokens", 1), ("max_completion_tokens", None)]
+    ("limit", "most"), [("max_answer_tokens", 1), ("max_completion_tokens", None)]
 )
 def test_the_limit_that_left_no_answer_is_named(limit: str, most: int | None) -> None:
     blanks = [*SINGLE.encode("ab</think>"), *b" " * 99, EOS]
     life = live(script=tokens(blanks, [*b" ", EOS]), plan=plan(5, max_answer=most))
-    assert f"raise {limit}" in str(life.failure)
+    assert f"raise `{limit}`" in str(life.failure)
 
 
 @pytest.mark.parametrize(("room", "kind"), [(1, AnswerDidNotFit), (20, NoAnswerProduced)])
@@ -59,7 +59,7 @@ def test_who_left_no_room_is_told_from_a_model_without_an_answer(
     life = live(script=tokens([*b" " * 99]), plan=plan(0, allowance=room, reserve=1))
     assert type(life.failure) is kind
     assert life.outcome.failure is life.failure
-    assert life.failure.param == ("max_completion_tokens" if room == 1 else None)
+    assert life.failure.field == ("max_completion_tokens" if room == 1 else None)
 
 
 @pytest.mark.parametrize("chunks", [(1,), (7,)])
@@ -152,3 +152,10 @@ def test_an_answer_that_fills_the_allowance_is_cut_by_length() -> None:
     life = live("ab</think>" + "y" * 500, plan=plan(5, allowance=60))
     assert life.outcome.completion_tokens == 60
     assert life.outcome.finish_reason == "length"
+
+
+@pytest.mark.parametrize("said", ["", "  ", " a"])
+def test_a_verbatim_answer_may_be_empty(said: str) -> None:
+    life = live(said, "42", plan=plan(0), rules=AnswerRules(verbatim=True))
+    assert (life.content, life.failure) == (said, None)
+    assert len(life.engine.requests) == 1

@@ -18,7 +18,7 @@ from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.evaluation.protocol import Ask
 from ponder.evaluation.responders.local import LocalResponder
 from ponder.experiment.holdout import Assignment
-from ponder.protocol.request import ChatCompletionRequest
+from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.server.completion import Completion
 from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
@@ -110,7 +110,8 @@ def served(case: Case) -> Seen:
     }
     request, engine = ChatCompletionRequest.model_validate(body), case.engine()
     limits = Limits(max_model_len=engine.facts.max_model_len)
-    completion = Completion(request, model(), engine, limits, Assignment(None, "policy"))
+    assignment = Assignment(None, "policy")
+    completion = Completion(request.neutral({}), model(), engine, limits, assignment)
     asyncio.run(completion.run(lambda *_: None))
     return lived(engine, completion.outcomes[0].thinking_tokens)
 

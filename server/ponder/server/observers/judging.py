@@ -39,8 +39,8 @@ class Judging(Observer):
         self.collectors = (self._failures,)
 
     def began(self, completion: Completion) -> Watch:
-        answers: list[list[str]] = [[] for _ in range(completion.request.n)]
-        turns = [{"role": m.role, "content": m.text} for m in completion.request.messages]
+        answers: list[list[str]] = [[] for _ in range(completion.request.choices)]
+        turns = [completion.turns(index) for index in range(completion.request.choices)]
         assignment = completion.assignment
 
         def heard(index: int, event: Event) -> None:
@@ -68,15 +68,15 @@ class Judging(Observer):
 
     async def _judge(
         self,
-        turns: Sequence[Mapping[str, str]],
+        turns: Sequence[Sequence[Mapping[str, str]]],
         answers: Sequence[str],
         assignment: Assignment,
     ) -> None:
         scores: list[float] = []
 
-        async def judge(answer: str) -> None:
+        async def judge(asked: Sequence[Mapping[str, str]], answer: str) -> None:
             try:
-                score = await self._verifier.score(turns, answer)
+                score = await self._verifier.score(asked, answer)
             except VerifierFailure as failure:
                 logger.warning("%s", failure)
                 self._failures.labels(failure.reason).inc()
@@ -85,7 +85,7 @@ class Judging(Observer):
                 scores.append(score)
 
         try:
-            await asyncio.gather(*map(judge, answers))
+            await asyncio.gather(*map(judge, turns, answers))
         finally:
             if scores:
                 measures = {"verifier": (float(len(scores)), sum(scores))}

@@ -22,9 +22,9 @@ def _note(completion: Completion, error: BaseException | None) -> None:
     first = [outcome.first_token_at for outcome in outcomes if outcome.first_token_at]
     logs.note(
         arm=completion.assignment.arm,
-        budget=completion.prompt.plan.budget,
+        budget=completion.longest_plan.budget,
         end_causes=[outcome.end_cause for outcome in outcomes],
-        prompt_tokens=len(completion.prompt.token_ids),
+        prompt_tokens=completion.prompt_tokens,
         thinking_tokens=sum(outcome.thinking_tokens for outcome in outcomes),
         completion_tokens=completion.spent_tokens,
         first_token_seconds=round(min(first) - completion.started_at, 6) if first else None,

@@ -186,11 +186,11 @@ class Metrics(Observer):
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
         """Count a request: one that comes to no end of its own counts what it spent."""
         arm = completion.assignment.arm
-        self._prompt.labels(arm).inc(len(completion.prompt.token_ids))
+        self._prompt.labels(arm).inc(completion.prompt_tokens)
         if error is None:
             self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
-            for outcome in completion.outcomes:
-                self._choice(outcome, completion.prompt.plan, completion.started_at, arm)
+            for index, outcome in enumerate(completion.outcomes):
+                self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
             return
         self._unfinished.labels(arm).inc(completion.spent_tokens)
         self._no_answer(error, arm)

@@ -54,26 +54,26 @@ class Spans(Observer):
         """Begin the span of a request; the reply's headers tell the client of it."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        request, prompt = completion.request, completion.prompt
+        request, plan = completion.request, completion.longest_plan
         span = self._tracer.start_span(
-            f"chat {completion.model.name}",
+            f"{completion.operation} {completion.model.name}",
             context=self._propagator.extract(completion.trace),
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(self._epoch, completion.started_at),
             attributes={
-                "gen_ai.operation.name": "chat",
+                "gen_ai.operation.name": completion.operation,
                 "gen_ai.provider.name": "ponder",
                 "gen_ai.request.model": request.model or completion.model.name,
                 "gen_ai.response.model": completion.model.name,
                 "gen_ai.response.id": completion.id,
-                "gen_ai.usage.input_tokens": len(prompt.token_ids),
+                "gen_ai.usage.input_tokens": completion.prompt_tokens,
                 "ponder.arm": completion.assignment.arm,
-                "ponder.budget_effective": prompt.plan.budget,
-                "ponder.budget_source": prompt.plan.source,
+                "ponder.budget_effective": plan.budget,
+                "ponder.budget_source": plan.source,
             },
         )
-        if request.completion_limit is not None:
-            span.set_attribute("gen_ai.request.max_tokens", request.completion_limit)
+        if request.ask.max_completion_tokens is not None:
+            span.set_attribute("gen_ai.request.max_tokens", request.ask.max_completion_tokens)
         inside = set_span_in_context(span)
         self._propagator.inject(completion.headers, inside)
         return Watch(RequestSpan(self._tracer, self._epoch, completion, span, inside).end)

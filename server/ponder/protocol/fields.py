@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: the request.
+"""What bodies have in common: the types of their fields, budgets, sampling, Ponder's own options.
 
 Fields that Ponder cannot honour are refused, never ignored; fields that change nothing about the
 answer (`user`, `metadata`, an empty `tools`, what speeds up or places a request elsewhere) are
@@ -7,7 +7,8 @@ accepted. A field that is null is not given.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import dataclasses
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,6 +22,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from ponder.protocol.sampling import SamplingAsk
+from ponder.thought.segment import AnswerRules
 
 # Everything has a length; those of messages and metadata are OpenAI's.
 MOST_MESSAGES = 2048
@@ -38,7 +42,7 @@ Name = Annotated[str, Field(max_length=MOST_NAME)]
 Empty = Annotated[list[Any], Field(max_length=0)]
 
 
-def _at_most(most: int) -> BeforeValidator:
+def at_most(most: int) -> BeforeValidator:
     """A map's length, before its entries are looked at: pydantic would list all their mistakes."""
 
     def check(given: Any) -> Any:
@@ -63,7 +67,7 @@ class Strict(BaseModel):
         return {name: v for name, v in given.items() if v is not None and name in named}
 
 
-def _or_say(message: str) -> WrapValidator:
+def or_say(message: str) -> WrapValidator:
     """Says `message`, with its remedy, of whatever the type does not take."""
 
     def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -75,18 +79,18 @@ def _or_say(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-_NO_TOOLS = _or_say("this server does not call tools yet; leave it out")
-_NO_AUDIO = _or_say("this server neither hears nor speaks yet; leave it out")
-_NO_GRAMMAR = _or_say(
+NO_TOOLS = or_say("this server does not call tools yet; leave it out")
+NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
+NO_GRAMMAR = or_say(
     "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
     "the messages"
 )
-_NO_SEARCH = _or_say("this server does not search the web; leave it out")
-_NO_MARKERS = _or_say("this server never shows special tokens; leave it out")
-_TEXT_PART = _or_say(
+NO_SEARCH = or_say("this server does not search the web; leave it out")
+NO_MARKERS = or_say("this server never shows special tokens; leave it out")
+_TEXT_PART = or_say(
     "this server reads text only, no images, audio or files; send parts of type text"
 )
-_ROLE = _or_say(
+_ROLE = or_say(
     "this server knows system, developer, user and assistant messages, and none of tools yet; "
     "send one of them"
 )
@@ -144,9 +148,9 @@ class Message(Strict):
     refusal: str | None = None
     reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
     annotations: Empty | None = None
-    audio: Annotated[None, _NO_AUDIO] = None
-    function_call: Annotated[None, _NO_TOOLS] = None
-    tool_calls: Annotated[Empty | None, _NO_TOOLS] = None
+    audio: Annotated[None, NO_AUDIO] = None
+    function_call: Annotated[None, NO_TOOLS] = None
+    tool_calls: Annotated[Empty | None, NO_TOOLS] = None
 
     @model_validator(mode="after")
     def _only_assistants_are_silent(self) -> Message:
@@ -157,6 +161,23 @@ class Message(Strict):
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.content or ()) or self.refusal or ""
+
+    @property
+    def turn(self) -> dict[str, Any]:
+        """The message as chat templates know it; they have no `developer`."""
+        role = "system" if self.role == "developer" else self.role
+        turn: dict[str, Any] = {"role": role, "content": self.text}
+        reasoning = self.reasoning or self.reasoning_content
+        if self.role == "assistant" and reasoning:
+            turn["reasoning_content"] = reasoning
+        if self.name is not None:
+            turn["name"] = self.name
+        return turn
+
+
+Conversation = Annotated[
+    list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+]
 
 
 class StreamOptions(Strict):
@@ -220,13 +241,8 @@ class PonderOptions(Strict):
         return self
 
 
-class ChatCompletionRequest(Strict):
-    """The body. Budgets are typed `Any` here and read by `ponder.protocol.budget`."""
-
-    model: Name | None = None
-    messages: Annotated[
-        list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-    ]
+class BudgetFields(Strict):
+    """Every system's name for a budget. They are typed `Any` here and read by `read_ask`."""
 
     thinking_token_budget: Any = None
     budget: Any = None
@@ -235,11 +251,18 @@ class ChatCompletionRequest(Strict):
     reasoning: Reasoning | None = None
     reasoning_effort: Name | None = None
     nvext: NvExt | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], _at_most(MOST_METADATA)] | None = None
     include_reasoning: StrictBool = True
     ponder: PonderOptions = Field(default_factory=PonderOptions)
 
-    max_completion_tokens: PositiveTokens | None = None
+    @property
+    def shows_reasoning(self) -> bool:
+        excluded = self.reasoning is not None and self.reasoning.exclude
+        return self.include_reasoning and not excluded
+
+
+class SamplingFields(Strict):
+    """How many choices, how they are sampled and how they are sent."""
+
     max_tokens: PositiveTokens | None = None
     n: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
     stream: StrictBool = False
@@ -260,69 +283,41 @@ class ChatCompletionRequest(Strict):
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
     logit_bias: (
-        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], _at_most(MOST_TOKEN_IDS)]
+        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], at_most(MOST_TOKEN_IDS)]
         | None
     ) = None
-    logprobs: StrictBool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-
-    # Accepted because they change nothing about the answer.
-    user: Name | None = None
-    metadata: Annotated[dict[Name, Name], _at_most(MOST_METADATA)] | None = None
-    store: StrictBool | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
-    safety_identifier: Name | None = None
-    prompt_cache_key: Name | None = None
-    prompt_cache_retention: Name | None = None
-    prediction: Any = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    skip_special_tokens: Annotated[Literal[True] | None, _NO_MARKERS] = None
-    web_search_options: Annotated[None, _NO_SEARCH] = None
-    modalities: Annotated[
-        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, _NO_AUDIO
-    ] = None
-    response_format: Annotated[TextFormat | None, _NO_GRAMMAR] = None
-    tools: Annotated[Empty | None, _NO_TOOLS] = None
-    tool_choice: Annotated[Literal["none", "auto"] | None, _NO_TOOLS] = None
-    functions: Annotated[Empty | None, _NO_TOOLS] = None
-    function_call: Annotated[Literal["none", "auto"] | None, _NO_TOOLS] = None
-    parallel_tool_calls: StrictBool | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> ChatCompletionRequest:
-        if self.max_tokens is not None and self.max_completion_tokens not in (
-            None,
-            self.max_tokens,
-        ):
-            raise ValueError(
-                "max_tokens and max_completion_tokens disagree: send max_completion_tokens alone"
-            )
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+    def _consistent_sampling(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
-        limit = self.completion_limit
-        if limit is not None and self.min_tokens > limit:
-            raise ValueError(
-                f"min_tokens {self.min_tokens} is above max_completion_tokens {limit}: lower it"
-            )
-        most = self.ponder.max_answer_tokens
-        if most is not None and self.min_tokens > most:
-            raise ValueError(
-                f"min_tokens {self.min_tokens} is above ponder.max_answer_tokens {most}: lower it"
-            )
-        switch = (self.chat_template_kwargs or {}).get("enable_thinking")
-        if switch is not None and not isinstance(switch, bool):
-            raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
         if any(not stop for stop in self.stop):
             raise ValueError("stop must not hold an empty string: it would stop everything")
         return self
 
-    @property
-    def completion_limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
+    def check_least(self, name: str, limit: int | None, ponder: PonderOptions) -> None:
+        """Raise `ValueError` where `min_tokens` is above `limit`, whose name is `name`."""
+        limits = {name: limit, "ponder.max_answer_tokens": ponder.max_answer_tokens}
+        for what, most in limits.items():
+            if most is not None and self.min_tokens > most:
+                raise ValueError(f"min_tokens {self.min_tokens} is above {what} {most}: lower it")
 
     @property
-    def shows_reasoning(self) -> bool:
-        excluded = self.reasoning is not None and self.reasoning.exclude
-        return self.include_reasoning and not excluded
+    def sampling(self) -> SamplingAsk:
+        names = (field.name for field in dataclasses.fields(SamplingAsk))
+        return SamplingAsk(**{name: getattr(self, name) for name in names})
+
+    @property
+    def rules(self) -> AnswerRules:
+        return AnswerRules(
+            stop=tuple(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids),
+            min_tokens=self.min_tokens,
+        )
+
+    @property
+    def usage(self) -> Literal["never", "last", "always"]:
+        options = self.stream_options or StreamOptions()
+        if not options.include_usage:
+            return "never"
+        return "always" if options.continuous_usage_stats else "last"

@@ -8,21 +8,20 @@ from itertools import islice
 
 from ponder.engine.protocol import TokenLogprob
 
-_LEAST = -9999.0  # for what cannot be: JSON has no infinity. vLLM's server says the same.
+LEAST = -9999.0  # for what cannot be: JSON has no infinity. vLLM's server says the same.
 
 
 class TokenTexts(dict[int, tuple[str, str]]):
-    """What a reply says of a token before and after its log probability, made once for each."""
+    """A token's text and bytes as JSON, without the list's brackets, made once for each token."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         super().__init__()
-        self._token_bytes = token_bytes
+        self.token_bytes = token_bytes
 
     def __missing__(self, token_id: int) -> tuple[str, str]:
-        raw = self._token_bytes(token_id)
+        raw = self.token_bytes(token_id)
         token = json.dumps(raw.decode("utf-8", errors="replace"))
-        values = ",".join(map(str, raw))
-        texts = self[token_id] = (f'{{"token":{token},"logprob":', f',"bytes":[{values}]')
+        texts = self[token_id] = (token, ",".join(map(str, raw)))
         return texts
 
 
@@ -41,11 +40,15 @@ class LogprobWriter:
         for entry in logprobs:
             top = []
             for token_id, logprob in islice(entry.top, self._top):
-                before, after = texts[token_id]
-                top.append(f"{before}{logprob if logprob > _LEAST else _LEAST}{after}}}")
-            before, after = texts[entry.token_id]
-            logprob = entry.logprob if entry.logprob > _LEAST else _LEAST
-            written.append(f'{before}{logprob}{after},"top_logprobs":[{",".join(top)}]}}')
+                token, raw = texts[token_id]
+                shown = logprob if logprob > LEAST else LEAST
+                top.append(f'{{"token":{token},"logprob":{shown},"bytes":[{raw}]}}')
+            token, raw = texts[entry.token_id]
+            shown = entry.logprob if entry.logprob > LEAST else LEAST
+            written.append(
+                f'{{"token":{token},"logprob":{shown},"bytes":[{raw}],'
+                f'"top_logprobs":[{",".join(top)}]}}'
+            )
         return ",".join(written)
 
     def around(self, entries: str) -> str:

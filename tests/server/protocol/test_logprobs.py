@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ponder.engine.protocol import TokenLogprob
 from ponder.engine.scripted import ByteVocabulary
+from ponder.protocol.logprobs import LogprobWriter, TokenTexts
 from ponder.protocol.response import ChoiceLogprobs
-from ponder.server.logprobs import LogprobWriter, TokenTexts
 
 ids = st.integers(0, 259)
 pairs = st.tuples(ids, st.floats(max_value=0))

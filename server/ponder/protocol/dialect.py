@@ -1,0 +1,117 @@
+"""A dialect: the words in which a request comes, and in which its reply goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from ponder.protocol.chat import ChatRequest
+from ponder.protocol.errors import ApiError
+from ponder.protocol.logprobs import TokenTexts
+from ponder.protocol.response import PonderReport
+from ponder.thought.outcome import Outcome
+from ponder.thought.thought import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a reply cost, in tokens: `prompt` summed over prompts, the rest over choices."""
+
+    prompt: int
+    completion: int
+    thinking: int
+    cached: int
+
+
+class Reply(Protocol):
+    """What writers may know of a completion. `outcomes` is empty until every choice has ended."""
+
+    @property
+    def request(self) -> ChatRequest: ...
+    @property
+    def created(self) -> int:
+        """Seconds since 1970."""
+        ...
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def token_texts(self) -> TokenTexts: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def spent_tokens(self) -> int:
+        """Completion tokens until now."""
+        ...
+
+    def spent(self) -> Spent: ...
+    def report(self, index: int) -> PonderReport: ...
+
+
+class WholeWriter(Protocol):
+    """Gathers the events of every choice into one response."""
+
+    def event(self, index: int, event: Event) -> None: ...
+    def parts(self) -> Sequence[bytes | bytearray]:
+        """The response, in order, once every choice has ended."""
+        ...
+
+
+class StreamWriter(Protocol):
+    """Turns events into server-sent events, as they come: this is where a stream spends its time.
+
+    Each returns what is to be sent, which may be nothing.
+    """
+
+    def event(self, index: int, event: Event) -> bytes: ...
+    def closing(self) -> bytes:
+        """The end of every choice and of the stream, once every choice has ended."""
+        ...
+
+    def broken(self, error: ApiError) -> bytes:
+        """The last event of a stream that failed."""
+        ...
+
+
+class Dialect(Protocol):
+    """One endpoint's language; `ponder.protocol.dialects` has the table of them.
+
+    The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
+    fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
+    well ends with beside its events, where it does.
+
+        dialect = DIALECTS["/v1/chat/completions"]
+        request = dialect.read(body, headers)   # errors are in the dialect's own words
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def request(self) -> type[BaseModel]: ...
+    @property
+    def response(self) -> type[BaseModel]: ...
+    @property
+    def chunk(self) -> type[BaseModel]: ...
+    @property
+    def failure(self) -> type[BaseModel]: ...
+    @property
+    def done(self) -> str | None: ...
+    @property
+    def fields(self) -> Mapping[str, str]: ...
+
+    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
+        """Raises `ApiError` and pydantic's `ValidationError`."""
+        ...
+
+    def whole(self, reply: Reply) -> WholeWriter: ...
+    def stream(self, reply: Reply) -> StreamWriter: ...
+    def error(self, error: ApiError) -> bytes:
+        """The body of an error, `spelled` already."""
+        ...

@@ -1,0 +1,204 @@
+"""`POST /v1/chat/completions`, in OpenAI's words."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, model_validator
+
+from ponder.protocol.body import read_body
+from ponder.protocol.budget import read_ask
+from ponder.protocol.chat import NAMES, ChatRequest, Turns
+from ponder.protocol.conversation import read_conversation
+from ponder.protocol.dialect import Reply
+from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
+from ponder.protocol.errors import ApiError, ErrorResponse
+from ponder.protocol.fields import (
+    MOST_METADATA,
+    NO_AUDIO,
+    NO_GRAMMAR,
+    NO_MARKERS,
+    NO_SEARCH,
+    NO_TOOLS,
+    BudgetFields,
+    Conversation,
+    Empty,
+    Name,
+    PositiveTokens,
+    SamplingFields,
+    Strict,
+    TextFormat,
+    at_most,
+)
+from ponder.protocol.logprobs import LogprobWriter
+from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.budget import Ask
+from ponder.thought.thought import Event
+
+
+class _Question(Strict):
+    """What is said first of a mistake: pydantic looks at fields in their order."""
+
+    model: Name | None = None
+    messages: Conversation
+
+
+class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
+    """The body."""
+
+    max_completion_tokens: PositiveTokens | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], at_most(MOST_METADATA)] | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    # Accepted because they change nothing about the answer.
+    user: Name | None = None
+    metadata: Annotated[dict[Name, Name], at_most(MOST_METADATA)] | None = None
+    store: StrictBool | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
+    prompt_cache_retention: Name | None = None
+    prediction: Any = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    skip_special_tokens: Annotated[Literal[True] | None, NO_MARKERS] = None
+    web_search_options: Annotated[None, NO_SEARCH] = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
+    ] = None
+    response_format: Annotated[TextFormat | None, NO_GRAMMAR] = None
+    tools: Annotated[Empty | None, NO_TOOLS] = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
+    functions: Annotated[Empty | None, NO_TOOLS] = None
+    function_call: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
+    parallel_tool_calls: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatCompletionRequest:
+        if self.max_tokens is not None and self.max_completion_tokens not in (
+            None,
+            self.max_tokens,
+        ):
+            raise ValueError(
+                "max_tokens and max_completion_tokens disagree: send max_completion_tokens alone"
+            )
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
+        switch = (self.chat_template_kwargs or {}).get("enable_thinking")
+        if switch is not None and not isinstance(switch, bool):
+            raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
+        return self
+
+    @property
+    def completion_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def ask(self) -> Ask:
+        switch = (self.chat_template_kwargs or {}).get("enable_thinking")
+        return read_ask(self, self.completion_limit, switch)
+
+    def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
+        """Raises `ApiError` for a budget that is none."""
+        arguments = dict(self.chat_template_kwargs or {})
+        arguments.pop("enable_thinking", None)  # it is read as a budget
+        return ChatRequest(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            prompts=(Turns([message.turn for message in self.messages], arguments),),
+            model=self.model,
+            ask=self.ask(),
+            ponder=self.ponder,
+            sampling=self.sampling,
+            rules=self.rules,
+            n=self.n,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            shows_thought=self.shows_reasoning,
+            stream=self.stream,
+            usage=self.usage,
+            conversation=read_conversation(headers, self.ponder.scope, self.user),
+        )
+
+
+class WholeChat(Whole):
+    """One `ChatCompletion`."""
+
+    kind = "chat.completion"
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self._logprobs = LogprobWriter(reply.token_texts, reply.request.logprobs)
+        self._entries = [bytearray() for _ in self.texts]
+
+    def tell_logprobs(self, index: int, answer: AnswerDelta) -> None:
+        if answer.logprobs and (entries := self._logprobs.entries(answer.logprobs)):
+            written = self._entries[index]
+            written += f",{entries}".encode() if written else entries.encode()
+
+    def choice(self, index: int, finish: str, report: str) -> Parts:
+        thought = self.thought(index)
+        before, _, after = self._logprobs.around("|").partition("|")
+        return [
+            f'{{"index":{index},"message":{{"role":"assistant","content":"'.encode(),
+            self.texts[index],
+            b'","reasoning":',
+            *thought,
+            b',"reasoning_content":',
+            *thought,
+            f'}},"logprobs":{before}'.encode(),
+            self._entries[index],
+            f'{after},"finish_reason":{finish},"ponder":{report}}}'.encode(),
+        ]
+
+
+class StreamedChat(Stream):
+    """Events that are each a `ChatCompletionChunk`."""
+
+    kind = "chat.completion.chunk"
+    nothing = '"delta": {}'
+    opening = '"delta": {"role": "assistant", "content": ""}'
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self._logprobs = LogprobWriter(reply.token_texts, reply.request.logprobs)
+
+    def event(self, index: int, event: Event) -> bytes:
+        if isinstance(event, AnswerDelta):
+            logprobs = self._logprobs.around(self._logprobs.entries(event.logprobs))
+            return self.chunk(index, f'"delta": {{"content": {to_json(event.text)}}}', logprobs)
+        if self.shows_thought:
+            return self.chunk(index, f'"delta": {{"reasoning": {to_json(event.text)}}}')
+        return b""
+
+
+class ChatCompletions:
+    """Turns in, messages out."""
+
+    name = "chat_completions"
+    summary = "Think within a budget, then answer."
+    request = ChatCompletionRequest
+    response = ChatCompletion
+    chunk = ChatCompletionChunk
+    failure = ErrorResponse
+    done = "[DONE]"
+    fields: Mapping[str, str] = {
+        **NAMES,
+        "prompt": "messages",
+        "template_arguments": "chat_template_kwargs",
+        "budget": "thinking_token_budget",
+        "alternatives": "top_logprobs",
+    }
+
+    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
+        return read_body(ChatCompletionRequest, body).neutral(headers)
+
+    def whole(self, reply: Reply) -> WholeChat:
+        return WholeChat(reply)
+
+    def stream(self, reply: Reply) -> StreamedChat:
+        return StreamedChat(reply)
+
+    def error(self, error: ApiError) -> bytes:
+        return error_body(error)

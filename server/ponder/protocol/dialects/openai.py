@@ -1,0 +1,160 @@
+"""What OpenAI's dialects share: usage, errors, and replies that are written as they come.
+
+The text of a response is made while its tokens come, so that nothing is left to be made when the
+last choice ends, and no more memory is taken than is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from ponder.protocol.dialect import Reply
+from ponder.protocol.errors import ApiError
+from ponder.protocol.response import (
+    CompletionTokensDetails,
+    PromptTokensDetails,
+    TokenCounts,
+    Usage,
+)
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.thought import Event
+
+Parts = list[bytes | bytearray]
+to_json = json.JSONEncoder().encode
+
+
+def inside(text: str) -> bytes:
+    """A text as it stands between the quotes of a JSON string."""
+    return to_json(text)[1:-1].encode()
+
+
+def error_body(error: ApiError) -> bytes:
+    return json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Whole(ABC):
+    """One response; `kind` is its `object`. Choices are written by the dialect."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self._shows_thought = reply.request.shows_thought
+        choices = range(reply.request.choices)
+        self.thoughts = [bytearray() for _ in choices]
+        self.texts = [bytearray() for _ in choices]
+
+    @abstractmethod
+    def choice(self, index: int, finish: str, report: str) -> Parts:
+        """A choice that has ended; `finish` and `report` are JSON."""
+
+    @abstractmethod
+    def tell_logprobs(self, index: int, answer: AnswerDelta) -> None: ...
+
+    def event(self, index: int, event: Event) -> None:
+        if not isinstance(event, AnswerDelta):
+            if self._shows_thought:
+                self.thoughts[index] += inside(event.text)
+            return
+        self.tell_logprobs(index, event)
+        self.texts[index] += inside(event.text)
+
+    def parts(self) -> Parts:
+        reply = self.reply
+        envelope = json.dumps(_envelope(reply, self.kind), separators=(",", ":"))
+        parts: Parts = [f'{envelope[:-1]},"choices":['.encode()]
+        for index, outcome in enumerate(reply.outcomes):
+            finish = to_json(outcome.finish_reason)
+            report = reply.report(index).model_dump_json()
+            parts += [b"," if index else b"", *self.choice(index, finish, report)]
+        parts.append(f'],"usage":{_usage(reply).model_dump_json()}}}'.encode())
+        return parts
+
+    def thought(self, index: int) -> Parts:
+        """A choice's thought as a JSON value."""
+        return [b'"', self.thoughts[index], b'"'] if self.thoughts[index] else [b"null"]
+
+
+class Stream(ABC):
+    """Server-sent events; `kind` is the `object` of each, `nothing` a choice that says nothing.
+
+    The envelope of an event does not change within a reply, so it is encoded once. `opening` is
+    what a choice says before its first event.
+    """
+
+    kind: ClassVar[str]
+    nothing: ClassVar[str]
+    opening: ClassVar[str | None] = None
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.shows_thought = reply.request.shows_thought
+        self._with_usage = reply.request.usage != "never"
+        self._counts = reply.request.usage == "always"
+        self._head = f'data: {json.dumps(_envelope(reply, self.kind))[:-1]}, "choices": '
+        self._usage = ', "usage": null' if self._with_usage else ""
+        self._opened = [self.opening is None] * reply.request.choices
+
+    @abstractmethod
+    def event(self, index: int, event: Event) -> bytes:
+        """The event's own; empty for a thought that is not shown."""
+
+    def closing(self) -> bytes:
+        """The last chunk of every choice, usage if it was asked for, and `[DONE]`."""
+        reply = self.reply
+        events = []
+        for index, outcome in enumerate(reply.outcomes):
+            report = reply.report(index).model_dump_json()
+            end = f'"finish_reason": "{outcome.finish_reason}", "ponder": {report}'
+            events.append(self.chunk(index, self.nothing, end=end))
+        if self._with_usage:
+            events.append(
+                f'{self._head}[], "usage": {_usage(reply).model_dump_json()}}}\n\n'.encode()
+            )
+        return b"".join([*events, b"data: [DONE]\n\n"])
+
+    def broken(self, error: ApiError) -> bytes:
+        return f"data: {json.dumps(error.body())}\n\n".encode()
+
+    def chunk(
+        self, index: int, said: str, logprobs: str = "null", end: str = '"finish_reason": null'
+    ) -> bytes:
+        """One event from encoded parts."""
+        opening = ""
+        if not self._opened[index]:
+            self._opened[index] = True
+            opening = self._choice(index, self.opening or "")
+        return (opening + self._choice(index, said, logprobs, end)).encode()
+
+    def _choice(
+        self, index: int, said: str, logprobs: str = "null", end: str = '"finish_reason": null'
+    ) -> str:
+        choice = f'{{"index": {index}, {said}, "logprobs": {logprobs}, {end}}}'
+        usage = self._usage
+        if self._counts:
+            prompt, spent = self.reply.prompt_tokens, self.reply.spent_tokens
+            usage = (
+                f', "usage": {{"prompt_tokens":{prompt},"completion_tokens":{spent},'
+                f'"total_tokens":{prompt + spent}}}'
+            )
+        return f"{self._head}[{choice}]{usage}}}\n\n"
+
+
+def _envelope(reply: Reply, kind: str) -> dict[str, object]:
+    return {
+        "id": reply.request.id,
+        "object": kind,
+        "created": reply.created,
+        "model": reply.model_name,
+    }
+
+
+def _usage(reply: Reply) -> Usage:
+    spent = reply.spent()
+    return Usage(
+        **TokenCounts.of(spent.prompt, spent.completion).model_dump(),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=spent.thinking),
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=spent.cached),
+    )

@@ -1,0 +1,69 @@
+"""`POST /tokenize` and `/detokenize`, as vLLM's server has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StrictBool, model_validator
+
+from ponder.protocol.fields import (
+    MOST_METADATA,
+    NO_TOOLS,
+    Conversation,
+    Empty,
+    Name,
+    Strict,
+    TokenId,
+    at_most,
+)
+
+MOST_TEXT = 1 << 20
+"""Characters of a text: encoding takes some 300 bytes of memory for each."""
+
+
+class TokenizeRequest(Strict):
+    """A prompt as it is, or messages that the chat template makes a prompt of.
+
+    `add_special_tokens` puts the tokenizer's own, such as BOS, around the text: by default around
+    a prompt and not around messages, whose template has them.
+    """
+
+    model: Name | None = None
+    prompt: Annotated[str, Field(max_length=MOST_TEXT)] | None = None
+    messages: Conversation | None = None
+    add_special_tokens: StrictBool | None = None
+    return_token_strs: StrictBool = False
+    add_generation_prompt: StrictBool = True
+    continue_final_message: StrictBool = False
+    chat_template_kwargs: Annotated[dict[str, Any], at_most(MOST_METADATA)] | None = None
+    tools: Annotated[Empty | None, NO_TOOLS] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("send either prompt or messages")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError("continue_final_message needs add_generation_prompt: false")
+        if sum(len(message.text) for message in self.messages or ()) > MOST_TEXT:
+            raise ValueError(f"messages hold more than {MOST_TEXT} characters: send them in parts")
+        return self
+
+
+class Tokenized(BaseModel):
+    """`token_strs` are the tokens as the vocabulary spells them, where they were asked for."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Strict):
+    model: Name | None = None
+    tokens: list[TokenId]
+
+
+class Detokenized(BaseModel):
+    """The text of the tokens; that of special ones is their name."""
+
+    prompt: str

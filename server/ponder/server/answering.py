@@ -1,0 +1,147 @@
+"""How a request in any dialect is read, planned, answered or refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+
+from ponder.experiment.store import StateError
+from ponder.protocol.dialect import Dialect
+from ponder.protocol.errors import ApiError, internal_error, to_api_error
+from ponder.server.completion import Completion
+from ponder.server.gate import Place
+from ponder.server.logs import note, request_id
+from ponder.server.service import Service
+from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+# A long body takes seconds to read and plan, and all streams would wait for it; what is shorter
+# than this takes less than changing threads is worth.
+LONG_BYTES = 16384
+_JSON = "application/json"
+
+
+async def _place(request: Request) -> AsyncIterator[Place]:
+    """Held until the response is over, if it is not left before. A full server reads nothing."""
+    service: Service = request.app.state.service
+    with service.enter() as taken:
+        yield taken
+
+
+Held = Annotated[Place, Depends(_place)]
+
+
+def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
+    """The route that answers requests in this dialect."""
+
+    async def answer(request: Request, place: Held) -> Response:
+        service: Service = request.app.state.service
+        try:
+            async with place.time():
+                completion = await read_and(
+                    request, lambda body: service.complete(dialect, body, request.headers)
+                )
+                place.grow(completion.request.n, len(completion.prompts))
+        except ClientGone:
+            service.metrics.left()
+            return Response(status_code=499)
+        request_id.set(completion.id)
+        if completion.request.stream:
+            return _streamed(service, dialect, completion, place)
+        return await _whole(service, dialect, completion, place, request)
+
+    return answer
+
+
+async def read_and(request: Request, work: Callable[[bytearray], T]) -> T:
+    """Read the body and do what it asks for, beside the others if it is long.
+
+    Raises `ClientGone`.
+    """
+    service: Service = request.app.state.service
+    body = await receive_body(request, service.settings.max_body_bytes)
+    if len(body) < LONG_BYTES:
+        return work(body)
+    doing = service.beside(partial(work, body))
+    del body  # many may wait for their turn, and be refused
+    return await run_for_client(request.receive, doing)
+
+
+def _streamed(
+    service: Service, dialect: Dialect, completion: Completion, place: Place
+) -> EventStream:
+    writer = dialect.stream(completion)
+    return EventStream(
+        lambda put: service.streamed(completion, place, writer, put),
+        respond=lambda error: refuse(service, dialect, error),
+        last_event=lambda error: writer.broken(_counted(service, dialect, error)),
+        headers=lambda: completion.headers,
+    )
+
+
+async def _whole(
+    service: Service, dialect: Dialect, completion: Completion, place: Place, request: Request
+) -> Response:
+    writer = dialect.whole(completion)
+    try:
+        await run_for_client(request.receive, service.whole(completion, place, writer))
+    except ClientGone:
+        return Response(status_code=499)
+    headers = dict(completion.headers)
+    if completion.request.choices == 1:
+        report = completion.report(0)
+        headers["x-ponder-budget"] = str(report.budget_effective)
+        headers["x-ponder-end-cause"] = report.end_cause
+    return LongResponse(writer.parts(), headers, _JSON)
+
+
+async def receive_body(request: Request, most: int) -> bytearray:
+    """The request's body. Raises 413 as soon as it is too large."""
+    service: Service = request.app.state.service
+    body = bytearray()
+    async for part in request.stream():
+        body += part  # a list of parts would take twice the memory when it is joined
+        if len(body) > LONG_BYTES:
+            async with service.turn:  # many that send at once would hold the loop with every round
+                await asyncio.sleep(0)
+        if len(body) > most:
+            raise ApiError(
+                413,
+                "request_too_large",
+                f"the body is larger than {most} bytes (--max-body-bytes): shorten the `prompt`",
+                headers={"connection": "close"},
+            )
+    return body
+
+
+def refuse(service: Service, dialect: Dialect, error: BaseException) -> Response:
+    """The response that tells a client of an error, in the words of its dialect."""
+    said = _counted(service, dialect, error)
+    current = request_id.get()
+    headers = {"x-request-id": current} if current else {}
+    return Response(dialect.error(said), said.status, {**said.headers, **headers}, _JSON)
+
+
+def _counted(service: Service, dialect: Dialect, error: BaseException) -> ApiError:
+    """Count an error and give it its HTTP face; what nobody expected is logged."""
+    api_error = to_api_error(error)
+    if api_error is None:
+        logger.error("a request failed unexpectedly", exc_info=error)
+        api_error = internal_error()
+    elif isinstance(error, StateError):
+        logger.error("%s", error)
+    elif api_error.status == 502:
+        logger.error("the engine failed a request", exc_info=error)
+    said = api_error.spelled(dialect.fields)
+    service.metrics.failed(said.code, said.status)
+    note(code=said.code, param=said.logged)
+    return said

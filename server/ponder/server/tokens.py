@@ -1,0 +1,107 @@
+"""Text into tokens and back, for clients that count before they ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from ponder.engine.tokenizer import GoesOn, TokenizerError
+from ponder.protocol.body import read_body
+from ponder.protocol.chat import ChatRequest, Turns
+from ponder.protocol.errors import invalid_request
+from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from ponder.server.answering import Held, read_and
+from ponder.server.model import ServedModel
+from ponder.server.schema import body_of
+from ponder.server.service import Service
+from ponder.server.streaming import ClientGone
+from ponder.thought.budget import Ask, Limits
+from ponder.thought.errors import ContextLengthExceeded
+
+router = APIRouter(tags=["tokens"])
+
+
+@router.post("/tokenize", response_model=Tokenized, openapi_extra=body_of(TokenizeRequest))
+async def tokenize(request: Request, place: Held) -> Response:
+    """The tokens of a text, or of the prompt that a chat of these messages is answered on.
+
+    As on vLLM's server, what is longer than the context is counted, too; a text has a length of
+    its own.
+    """
+    return await _answer(request, place, _tokenized)
+
+
+@router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
+async def detokenize(request: Request, place: Held) -> Response:
+    """The text of tokens."""
+    return await _answer(request, place, _detokenized)
+
+
+async def _answer(
+    request: Request, place: Held, work: Callable[[Service, bytearray], BaseModel]
+) -> Response:
+    service: Service = request.app.state.service
+    try:
+        async with place.time():
+            said = await read_and(request, lambda body: work(service, body))
+    except ClientGone:
+        service.metrics.left()
+        return Response(status_code=499)
+    return Response(said.model_dump_json(), media_type="application/json")
+
+
+def _tokenized(service: Service, body: bytearray) -> Tokenized:
+    asked = read_body(TokenizeRequest, body)
+    if asked.model is not None:
+        service.check_served(asked.model)
+    ids = tokens_of(asked, service.model, service.limits)
+    names = service.model.tokenizer.names(ids) if asked.return_token_strs else None
+    return Tokenized(
+        count=len(ids), max_model_len=service.limits.max_model_len, tokens=ids, token_strs=names
+    )
+
+
+def _detokenized(service: Service, body: bytearray) -> Detokenized:
+    asked = read_body(DetokenizeRequest, body)
+    if asked.model is not None:
+        service.check_served(asked.model)
+    return Detokenized(prompt=text_of(asked.tokens, service.model))
+
+
+def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> list[int]:
+    """The tokens of a text, or of messages. Raises `ApiError`.
+
+    Messages that the assistant goes on from are tokenised as a chat is, which has its thought to
+    plan; where they leave it no room, they are counted all the same.
+    """
+    special = asked.add_special_tokens
+    if asked.prompt is not None:
+        return model.tokenizer.encode(asked.prompt, special_tokens=special is not False)
+    turns = [message.turn for message in asked.messages or ()]
+    arguments = dict(asked.chat_template_kwargs or {})
+    thinks = arguments.pop("enable_thinking", None)  # it is a budget, as in a chat
+    if asked.add_generation_prompt and not special:
+        ask = Ask(budget=0 if thinks is False else None)
+        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask)
+        with suppress(ContextLengthExceeded):
+            return model.prompts(chat, limits)[0].token_ids
+    goes_on: GoesOn = "last message" if asked.continue_final_message else "nobody"
+    try:
+        return model.checkpoint.encode(
+            turns,
+            model.template_arguments(arguments),
+            goes_on="assistant" if asked.add_generation_prompt else goes_on,
+            special_tokens=bool(special),
+        )
+    except TokenizerError as error:
+        raise invalid_request(str(error), "prompt") from error
+
+
+def text_of(token_ids: list[int], model: ServedModel) -> str:
+    """The text of tokens. Raises `ApiError` for one that the model does not have."""
+    model.check_token_ids("tokens", token_ids)
+    return model.tokenizer.spell(token_ids)
