@@ -45,7 +45,7 @@ bench: ## Ponder against vLLM's own server, and what observing it costs (about 4
 	@$(BIN)/python -m tests.bench.cost --out docs/benchmark-cost.json
 
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
-	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(PYTHON) deploy/bootstrap.py engine dev bench
 	@$(BIN)/python -m tests.bench.training --out docs/benchmark-train.json
 
 train: ## install what training needs, then train RECIPE (without one: list them; ARGS follow)

@@ -116,7 +116,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     import torch
 
     from ponder.tasks.workers import VerifierPool
-    from ponder.training.engines.trl import Diverged
+    from ponder.training.engines.protocol import Diverged
     from ponder.training.run.directory import checkpoints
     from ponder.training.run.run import Run
 

@@ -17,9 +17,10 @@ import torch
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.workers import VerifierPool
 from ponder.training.algorithms.kernel import Rows, aggregate
+from ponder.training.engines.scoring import add_scoring, score
 from ponder.training.methods import METHODS, BrpoConfig
 from ponder.training.rollout.experience import Collector, Share
-from ponder.training.rollout.rows import Row, collate, score, split_by_tokens
+from ponder.training.rollout.rows import Row, collate, split_by_tokens
 from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
 
 from .measure import Bench
@@ -32,12 +33,10 @@ def gradient_variance(base: Path, seed: int = 0) -> dict[str, dict[str, float]]:
     """By baseline: the trace of the covariance of a step's gradient, the squared norm of its mean,
     and their ratio (noise over signal).
     """
-    from trl.trainer.utils import add_fused_lm_head
-
     recipe = load_recipe(find_recipe("tiny-brpo"))
     assert isinstance(recipe, PolicyRecipe) and isinstance(recipe.method, BrpoConfig)
     bench = Bench(base, base)
-    add_fused_lm_head(bench.model, outputs=("log_probs", "entropy"))
+    add_scoring(bench.model)
     found = {}
     with VerifierPool() as pool:
         for baseline in ("full", "v1", "v2", "none"):

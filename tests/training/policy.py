@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from ponder.tasks.workers import VerifierPool
 from ponder.training.run.recipe import PolicyRecipe, load_recipe
@@ -22,6 +25,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "brpo": {"budgets": [40, 80, 120, 160], "summaries": 2, "summary_tokens": 8},
     "htpo": {"longest": 160, "generation_batches": 2},
 }
+
+# What every line of a step in metrics.jsonl holds.
+MEASURED = {
+    "reward", "accuracy", "thinking_tokens", "zero_variance_share", "truncation_rate", "entropy",
+    "clipped_low", "clipped_high", "generation_batches", "loss", "grad_norm", "learning_rate",
+    "sampled_tokens", "learnt_tokens", "unjudged_answers",
+}  # fmt: skip
 
 
 def raw_recipe(method: str, /, **sections: Any) -> dict[str, Any]:
@@ -70,3 +80,20 @@ def metrics(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
         for line in lines
         if kind in (None, line["kind"])
     ]
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.safetensors")
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max((a[name].float() - b[name].float()).abs().max().item() for name in a)
+
+
+def quiet() -> dict[str, str]:
+    """The environment of a process that trains on one thread, offline."""
+    rooms = os.pathsep.join(
+        str(Path(__file__).parents[2] / f) for f in ("server", "training", "clients")
+    )
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": rooms}

@@ -126,11 +126,11 @@ def test_resuming_nothing_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_what_is_not_installed_is_said_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "trl" else name)
+    monkeypatch.setattr(installed, "find_spec", lambda name: None if name == "accelerate" else name)
     argv = ["train", "tiny-hbpo", "--base", str(BASE["tiny-hbpo"]), "--out", str(tmp_path / "out")]
     assert main(argv) == 1
     said = capsys.readouterr().err
-    assert "needs trl, which is missing: pip install 'ponder[train]', or make train" in said
+    assert "needs accelerate, which is missing: pip install 'ponder[train]', or make train" in said
     assert not (tmp_path / "out").exists()
 
 

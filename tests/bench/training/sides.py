@@ -22,13 +22,14 @@ from ponder.tasks.problems import Problem
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import Verdict
 from ponder.training.base import Base
-from ponder.training.engines.trl import BudgetTrainer, GRPOConfig, GRPOTrainer
+from ponder.training.engines.protocol import Learnt
+from ponder.training.engines.scoring import add_scoring, score
 from ponder.training.methods import BrpoConfig
 from ponder.training.rollout import plans
 from ponder.training.rollout.drive import Life
 from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
-from ponder.training.rollout.rows import Row, collate, score, split_by_tokens, unpack
+from ponder.training.rollout.rows import Row, collate, split_by_tokens, unpack
 from ponder.training.rollout.sampler import sample, uniforms
 from ponder.training.run.recipe import PolicyRecipe
 from ponder.training.run.run import Run
@@ -42,7 +43,7 @@ LEARNING_RATE = 1e-4
 NEVER = frozenset({-1})  # a stop token that no model samples
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class Clock:
     """Seconds of every step but the first, which allocates; the parameters after that one.
 
     Later steps sample with parameters that differ by rounding, so they need not agree.
@@ -53,18 +54,35 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         self.first = torch.empty(0)
         self._began = 0.0
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def begin(self) -> None:
         self._began = time.perf_counter()
 
-    def on_step_end(self, *_: Any, model: Any, **__: Any) -> None:
+    def end(self, parameters: Iterable[torch.Tensor]) -> None:
         self.steps.append(time.perf_counter() - self._began)
         if len(self.steps) == 1:
-            self.first = torch.cat([p.detach().flatten() for p in model.parameters()])
+            self.first = flat(parameters)
 
     @property
     def seconds(self) -> float:
         later = sorted(self.steps[1:])
         return later[len(later) // 2]
+
+
+class StockClock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Clocks the steps of a trainer of transformers."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._clock.begin()
+
+    def on_step_end(self, *_: Any, model: Any, **__: Any) -> None:
+        self._clock.end(model.parameters())
+
+
+def flat(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
 def right(text: str) -> bool:
@@ -100,7 +118,7 @@ def recipe(options: argparse.Namespace) -> PolicyRecipe:
 def ours(options: argparse.Namespace) -> Figures:
     """Steps of a run of ours; the same on every process under torchrun."""
     run = Run(recipe(options), options.folder / "ours", judge, resume=False)
-    trainer: BudgetTrainer = run._trainer
+    engine, collector, clock = run.engine, run._collector, Clock()
     run._reader.tokenizer.eos_token_ids = NEVER
 
     # Nothing ends by itself: half of a response is read as its thought, half as its answer.
@@ -109,21 +127,34 @@ def ours(options: argparse.Namespace) -> Figures:
         half = len(sampled) // 2
         return half, True, run._reader.text(sampled[half + 1 :])
 
+    # A step begins with its rollouts and ends with its only update.
+    norms: list[float] = []
+    collect, update = collector.collect, engine.update
+
+    def collected(*given: Any) -> Any:
+        clock.begin()
+        return collect(*given)
+
+    def updated(*given: Any) -> Learnt:
+        learnt = update(*given)
+        clock.end(parameters())
+        norms.append(learnt.grad_norm)
+        return learnt
+
+    def parameters() -> list[torch.Tensor]:
+        return [weight for _, weight in engine.weights()]
+
     plans._read = halved
-    clock = Clock()
-    trainer.add_callback(clock)
+    collector.collect, engine.update = collected, updated  # type: ignore[method-assign]
     run.train(progress=False)
-    state = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-    agree = 1.0
-    if trainer.accelerator.num_processes > 1:
+    share, agree = engine.share, 1.0
+    if share.world > 1:
         # In float64, a sum tells parameters of one float32's difference apart.
-        sums = trainer.accelerator.gather(state.double().sum()[None])
-        agree = float(bool((sums == sums[0]).all()))
-    if trainer.accelerator.is_main_process:
-        torch.save(
-            clock.first, options.folder / f"parameters-{trainer.accelerator.num_processes}.pt"
-        )
-    norms = [h["grad_norm"] for h in trainer.state.log_history if "grad_norm" in h]
+        mine = float(flat(parameters()).double().sum())
+        sums = engine.reduce({str(r): mine * (r == share.rank) for r in range(share.world)})
+        agree = float(len(set(sums.values())) == 1)
+    if run.is_main:
+        torch.save(clock.first, options.folder / f"parameters-{share.world}.pt")
     if not any(norms):
         raise SystemExit("the steps had no gradient: nothing was compared")
     return {"seconds": clock.seconds, "processes_agree": agree}
@@ -132,6 +163,7 @@ def ours(options: argparse.Namespace) -> Figures:
 def stock(options: argparse.Namespace) -> Figures:
     """Steps of TRL's own GRPO trainer with as many prompts, completions and tokens."""
     from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     rows = options.prompts * GROUP
@@ -173,7 +205,7 @@ def stock(options: argparse.Namespace) -> Figures:
         train_dataset=Dataset.from_dict({"prompt": prompts}),
     )
     clock = Clock()
-    trainer.add_callback(clock)
+    trainer.add_callback(StockClock(clock))
     trainer.train()
     (length,) = {h["completions/mean_length"] for h in trainer.state.log_history if "loss" in h}
     if length != options.longest:
@@ -183,8 +215,6 @@ def stock(options: argparse.Namespace) -> Figures:
 
 def packing(options: argparse.Namespace) -> Figures:
     """A forward and backward pass over a BRPO step's rows: packed, and a row for each summary."""
-    from trl.trainer.utils import add_fused_lm_head
-
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     longest = options.longest
     budgets = [longest // 4, longest // 2, 3 * longest // 4, longest]
@@ -192,7 +222,7 @@ def packing(options: argparse.Namespace) -> Figures:
     collector, _ = collecting(options, config.model_dump())
     rows = collector.collect(0, sampler(model), Share()).updates[0]
     separate = [part for row in rows for part in unpack(row)]
-    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    add_scoring(model)
     tokens, apart = (sum(row.tokens for row in side) for side in (rows, separate))
     parts = max(1, len(rows) // 8)
 

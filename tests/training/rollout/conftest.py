@@ -10,6 +10,7 @@ import torch
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
+from ponder.training.engines.scoring import add_scoring
 from ponder.training.rollout.plans import Reader
 
 TINY = Path(__file__).parents[3] / "server" / "ponder" / "models" / "tiny"
@@ -23,7 +24,6 @@ def reader() -> Reader:
 @pytest.fixture(scope="session")
 def model() -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
-    from trl.trainer.utils import add_fused_lm_head
 
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -38,5 +38,5 @@ def model() -> Any:
         initializer_range=0.3,
     )
     made = Qwen3ForCausalLM(config).eval()
-    add_fused_lm_head(made, outputs=("log_probs", "entropy"))
+    add_scoring(made)
     return made

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.training.rollout.rows import Chunk, Row, collate, score, split_by_tokens, unpack
+from ponder.training.engines.scoring import score
+from ponder.training.rollout.rows import Chunk, Row, collate, split_by_tokens, unpack
 
 
 def packed(rng: Random) -> Row:

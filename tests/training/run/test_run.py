@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 import signal
 import subprocess
@@ -17,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ponder.tasks.workers import Verdict
@@ -29,14 +26,19 @@ from ponder.training.methods import METHODS as METHOD_TABLE
 from ponder.training.methods import Method
 from ponder.training.run.recipe import RecipeError, recipe_sha256
 from ponder.training.run.run import Run
-from ponder.training.run.watch import quieten
-from training.policy import METHODS, TINY, metrics, raw_recipe, recipe, train, write_recipe
-
-MEASURED = {
-    "reward", "accuracy", "thinking_tokens", "zero_variance_share", "truncation_rate", "entropy",
-    "clipped_low", "clipped_high", "generation_batches", "loss", "grad_norm", "learning_rate",
-    "sampled_tokens", "learnt_tokens", "unjudged_answers",
-}  # fmt: skip
+from training.policy import (
+    MEASURED,
+    METHODS,
+    TINY,
+    furthest,
+    metrics,
+    quiet,
+    raw_recipe,
+    recipe,
+    train,
+    weights,
+    write_recipe,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +47,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(directory / "model.safetensors")
-
-
-def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max((a[name].float() - b[name].float()).abs().max().item() for name in a)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,24 +152,9 @@ def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
 def test_a_tracker_that_is_not_installed_names_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(names: list[str]) -> list[Any]:
-        raise RuntimeError(f"{names} requires wandb to be installed")
-
-    monkeypatch.setattr("transformers.integrations.get_reporting_integration_callbacks", missing)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(RecipeError, match="report_to: wandb is not installed: pip install wandb"):
         train(recipe(tmp_path, "grpo", report_to=["wandb"]), tmp_path / "out")
-
-
-def test_a_tied_head_is_not_called_missing(caplog: pytest.LogCaptureFixture) -> None:
-    quieten()
-    logger = logging.getLogger("transformers.trainer")
-    said = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']."
-    with caplog.at_level(logging.WARNING, logger="transformers.trainer"):
-        logger.addHandler(caplog.handler)
-        logger.warning(said)
-        logger.warning(said.replace("lm_head", "model.norm"))
-        logger.removeHandler(caplog.handler)
-    assert {record.getMessage().split("'")[1] for record in caplog.records} == {"model.norm.weight"}
 
 
 # -- resuming ----------------------------------------------------------------------------------
@@ -185,13 +163,6 @@ def test_a_tied_head_is_not_called_missing(caplog: pytest.LogCaptureFixture) -> 
 def ponder_train(*arguments: object) -> list[str]:
     words = [str(argument) for argument in arguments]
     return [sys.executable, "-m", "ponder.cli.main", "train", *words, "--threads", "1"]
-
-
-def quiet() -> dict[str, str]:
-    rooms = os.pathsep.join(
-        str(Path(__file__).parents[3] / f) for f in ("server", "training", "clients")
-    )
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": rooms}
 
 
 @pytest.mark.timeout(900)  # two processes import what takes half a minute on a quiet machine
@@ -360,67 +331,3 @@ def test_a_directory_of_another_run_is_left_alone(tmp_path: Path) -> None:
     (out / "recipe.json").write_text(own.model_copy(update={"seed": 9}).model_dump_json())
     with pytest.raises(RecipeError, match=r"another recipe \(seed differ\)"):
         train(own, out, resume=True)
-
-
-# -- several processes -------------------------------------------------------------------------
-
-RANK = """
-import os, sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-from ponder.training.run.recipe import load_recipe
-from ponder.training.run.run import Run
-from ponder.tasks.workers import VerifierPool
-
-torch.set_num_threads(1)
-out = Path(sys.argv[2])
-with VerifierPool(1) as pool:
-    run = Run(load_recipe(Path(sys.argv[1])), out, pool.judge, False)
-    run.train(progress=False)
-state = {name: value.clone() for name, value in run._trainer.model.state_dict().items()}
-save_file(state, out / f"rank{os.environ['RANK']}.safetensors")
-
-# FSDP2 on the same processes: each samples for as long as it takes, nobody waits for a forward.
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from transformers import AutoModelForCausalLM
-from ponder.training.engines.trl import _gathered
-from ponder.training.rollout.sampler import sample, uniforms
-
-model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
-asked, noise, never = [[5, 6, 7]], uniforms("key", 1, 20), frozenset({-1})
-whole = sample(model, asked, noise, stop_ids=never)
-for part in (*model.model.layers, model):
-    fully_shard(part, mesh=init_device_mesh("cpu", (2,)))
-length = 20 if os.environ["RANK"] == "0" else 7
-with _gathered(model):
-    assert sample(model, asked, noise[:, :length], stop_ids=never)[0] == whole[0][:length]
-assert all(len(p.to_local()) < len(p) for p in model.parameters() if len(p) > 1)
-model.train()(input_ids=torch.tensor(asked), labels=torch.tensor(asked)).loss.backward()
-torch.distributed.destroy_process_group()
-"""
-
-
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    own = recipe(tmp_path, "hbpo", optimisation={"steps": 1})
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    train(own, alone)
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    port = ["--master_port", "0", "--standalone"]
-    done = subprocess.run(
-        [*launch, *port, str(script), str(tmp_path / "own.yaml"), str(both)],
-        env=quiet(), capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (load_file(both / f"rank{rank}.safetensors") for rank in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    checkpoint = Path("checkpoints") / "checkpoint-2"
-    assert furthest(weights(alone / checkpoint), weights(TINY)) > 0
-    assert furthest(weights(alone / checkpoint), weights(both / checkpoint)) < 1e-5
-    (one,), (two,) = metrics(alone, "step"), metrics(both, "step")
-    for name in MEASURED:
-        assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
-    assert metrics(alone, "validation")[0] == metrics(both, "validation")[0]

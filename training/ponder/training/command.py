@@ -65,7 +65,7 @@ def run(options: Options) -> int:
         return 2
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports its use otherwise
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # downloads say who asks otherwise
     require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
     from ponder.training.run.recipe import RecipeError
@@ -162,7 +162,7 @@ def _check_out(directory: Path) -> None:
 
 
 def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
-    require("trl", "accelerate", "peft", "datasets", "matplotlib")
+    require("accelerate", "peft", "matplotlib")
 
     import torch
 
@@ -175,7 +175,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
         from ponder.tasks.workers import VerifierError, VerifierPool
-        from ponder.training.engines.trl import Diverged
+        from ponder.training.engines.protocol import Diverged
         from ponder.training.run.run import Run
 
         try:

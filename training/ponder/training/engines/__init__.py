@@ -1,1 +1,1 @@
-"""Engines of training: who runs the optimizer."""
+"""What trains a model: the protocol, and accelerate behind it."""

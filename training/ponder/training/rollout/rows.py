@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -124,26 +123,6 @@ def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch
     key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
     hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
     return ((key_W <= key_W[:, None]) & ~hidden_BWW)[:, None]
-
-
-def score(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies (B, W-1) of the tokens 1 to W-1; 0 where nothing is learnt.
-
-    `model` carries TRL's fused head (`trl.trainer.utils.add_fused_lm_head`), which never holds the
-    logits of a whole batch.
-    """
-    learnt_BW = torch.nn.functional.pad(batch["loss_mask"], (1, 0))
-    mask = batch["attention_mask"]
-    if "hidden_from" in batch:
-        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
-    output = model(
-        input_ids=batch["input_ids"],
-        attention_mask=mask,
-        position_ids=batch["position_ids"],
-        labels=batch["input_ids"].masked_fill(learnt_BW == 0, -100),
-        fused_lm_head=True,
-    )
-    return output.log_probs, output.entropy
 
 
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:

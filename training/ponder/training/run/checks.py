@@ -12,9 +12,6 @@ from ponder.engine.tokenizer import HFTokenizer
 from ..methods import BrpoConfig, HbpoConfig, MethodConfig
 from .recipe import PolicyRecipe, RecipeError
 
-# Trackers whose package has their name.
-_PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio", "neptune", "swanlab")
-
 
 def check_processes(recipe: PolicyRecipe, world: int) -> None:
     """Each of `world` processes must get whole groups of every update, and validation problems."""
@@ -86,15 +83,14 @@ def adapted(recipe: PolicyRecipe, model: Any) -> list[Any]:
 
 
 def check_trackers(recipe: PolicyRecipe) -> None:
-    """Every tracker must be known to transformers, and installed."""
-    from transformers.integrations import get_reporting_integration_callbacks
+    """Every tracker must be known, and installed."""
+    from ..engines.trackers import missing
 
-    for name in recipe.report_to:
-        try:
-            for callback in get_reporting_integration_callbacks([name]):
-                callback()
-        except ValueError as error:  # transformers lists those that it knows
-            raise RecipeError(f"report_to: {error}") from error
-        except (RuntimeError, ImportError) as error:
-            remedy = f"pip install {name}" if name in _PACKAGES else str(error)
-            raise RecipeError(f"report_to: {name} is not installed: {remedy}") from error
+    try:
+        lacking = missing(recipe.report_to)
+    except ValueError as error:
+        raise RecipeError(f"report_to: {error}") from error
+    if lacking:
+        raise RecipeError(
+            f"report_to: {lacking[0]} is not installed: pip install {lacking[0].replace('_', '-')}"
+        )

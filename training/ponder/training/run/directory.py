@@ -26,12 +26,29 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def place_checkpoint(run: Path, number: int, keep: int, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a directory, then move it into place; the `keep` newest ones stay."""
+def place_checkpoint(
+    run: Path,
+    number: int,
+    keep: int,
+    write: Callable[[Path], object],
+    *,
+    main: bool = True,
+    wait: Callable[[], object] = lambda: None,
+) -> None:
+    """Let `write` fill a directory, then move it into place; the `keep` newest ones stay.
+
+    Where several processes write parts of it, the main one places them, and `wait` returns when all
+    processes are there.
+    """
     staged = run / _STAGING / f"checkpoint-{number}"
-    shutil.rmtree(staged.parent, ignore_errors=True)
-    staged.mkdir(parents=True)
+    if main:
+        shutil.rmtree(staged.parent, ignore_errors=True)
+        staged.mkdir(parents=True)
+    wait()
     write(staged)
+    wait()
+    if not main:
+        return
     final = run / CHECKPOINTS / staged.name
     final.parent.mkdir(exist_ok=True)
     shutil.rmtree(final, ignore_errors=True)

@@ -107,7 +107,7 @@ class Rollouts(_Section):
     prompts: int = Field(ge=1, le=65536, description="problems per step")
     temperature: float = Field(1.0, gt=0, le=10, description="at which rollouts are sampled")
     engine: Literal["transformers", "vllm"] = Field(
-        "transformers", description="who samples; vllm is colocated and needs a GPU"
+        "transformers", description="who samples; vllm shares the trainer's process and GPU"
     )
     verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
     longest_prompt: int | None = Field(

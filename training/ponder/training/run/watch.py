@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging as stdlib_logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from transformers import TrainerCallback
 
 from ponder.evaluation.bars import step_bar
 
@@ -20,37 +17,26 @@ SAMPLES = "samples.jsonl"
 BEST = "best"
 
 
-_TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
-
-
 def quieten() -> None:
-    """Of all the bars, ours and those of downloads are shown; of what is missing, what matters."""
+    """Of all the bars, ours and those of downloads are shown."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     enable_progress_bars()
-    logging.get_logger("transformers.trainer").addFilter(_worth_saying)
 
 
-def _worth_saying(record: stdlib_logging.LogRecord) -> bool:
-    """A head that is tied to the embedding is in no checkpoint, and lacks nothing."""
-    return not record.getMessage().startswith(_TIED)
-
-
-class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+class Progress:
     """Writes `metrics.jsonl` and `samples.jsonl`, moves a bar with the time left, draws curves.
 
-    `validations` are those so far, before a resume too. Steps count rollouts, not optimizer
-    updates. Lines of steps beyond `done` are dropped: a resumed run repeats them. Nothing is
-    written where this is not the main process.
+    `validations` are those so far, before a resume too. Lines of steps beyond `done` are dropped: a
+    resumed run repeats them. Nothing is written where this is not the main process.
     """
 
     def __init__(
-        self, out: Path, *, name: str, steps: int, updates: int, done: int, main: bool, bar: bool
+        self, out: Path, *, name: str, steps: int, done: int, main: bool, bar: bool
     ) -> None:
         self._out = out
-        self._updates = updates
         self._main = main
         self._began = time.monotonic()
         self._shown = {"step": "", "validation": ""}
@@ -58,15 +44,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self.validations = [entry for entry in earlier if entry["kind"] == "validation"]
         self._bar = step_bar(name, steps, done, main and bar)
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
-        if not logs or "sampled_tokens" not in logs:
-            return
-        step = state.global_step // self._updates
-        numbers = {k: v for k, v in logs.items() if isinstance(v, int | float)}
-        self._write(METRICS, {"kind": "step", "step": step, **numbers})
-        self._shown["step"] = f"{logs['accuracy']:.1%} at {logs['thinking_tokens']:.0f} tokens"
+    def stepped(self, step: int, figures: Mapping[str, float]) -> None:
+        """Record what a step measured."""
+        self._write(METRICS, {"kind": "step", "step": step, **figures})
+        self._shown["step"] = (
+            f"{figures['accuracy']:.1%} at {figures['thinking_tokens']:.0f} tokens"
+        )
         self._bar.set_postfix_str(_told(self._shown), refresh=False)
         self._bar.update(step - self._bar.n)
 

@@ -1,0 +1,75 @@
+"""Rollouts of a real vLLM in the trainer's process: its weights are the trainer's, step by step.
+
+On vLLM's CPU build. vLLM keeps its threads, its process group and its environment in the process
+that loads it, so each of these has a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.policy import TINY, metrics, raw_recipe, write_recipe
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[3]
+SAMPLED = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM
+from ponder.engine.tokenizer import ModelFiles
+from ponder.training.engines.vllm import VLLMSampler
+from ponder.training.rollout.experience import Share
+from ponder.training.rollout.sampler import sample, uniforms
+
+base, asked, stops = sys.argv[1], [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], frozenset({18})
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
+noise = uniforms("key", 3, 12)
+there = VLLMSampler(ModelFiles.find(base), 1e-6, Share())  # so cold that the noise has no say
+found = []
+for change in (0.0, 0.1):
+    generator = torch.Generator().manual_seed(1)
+    for weight in model.parameters():
+        weight.data += (change * torch.randn(weight.shape, generator=generator)).bfloat16()
+    there.load((name, weight.detach().float()) for name, weight in model.named_parameters())
+    here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
+    found.append([there.sample(asked, noise, stops), here])
+print(json.dumps(found))
+"""
+
+
+def python(*arguments: object) -> str:
+    rooms = os.pathsep.join(str(ROOT / f) for f in ("server", "training", "clients"))
+    environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": rooms}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_it_samples_from_the_weights_that_it_was_given() -> None:
+    before, after = json.loads(python("-c", SAMPLED, TINY).splitlines()[-1])
+    for there, here in (before, after):
+        assert there == here
+        assert all(ids[-1] == 18 or len(ids) == 12 for ids in there)
+    assert before != after
+
+
+@pytest.mark.timeout(300)
+def test_a_run_learns_from_its_rollouts(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "own.yaml", raw_recipe("brpo", rollouts={"engine": "vllm"}))
+    python("-m", "ponder.cli.main", "train", path, "--out", tmp_path / "out", "--threads", "1")
+    steps = metrics(tmp_path / "out", "step")
+    assert [line["step"] for line in steps] == [1, 2]
+    # vLLM's bfloat16 may choose otherwise than float32, but not throughout.
+    assert all(line["sampled_tokens"] > 0 and line["entropy"] < 1 for line in steps)
+    assert any(line["grad_norm"] > 0 for line in steps)
+    assert (tmp_path / "out" / "ponder.json").exists()

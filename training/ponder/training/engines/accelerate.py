@@ -1,0 +1,299 @@
+"""Training by accelerate alone: one process, DDP, FSDP2 or DeepSpeed, as it was launched.
+
+accelerate keeps processes, devices, sharding, autocast and checkpoints; the optimizer is PyTorch's
+AdamW, adapters are PEFT's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from safetensors.torch import load_file, load_model
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import AutoModelForCausalLM
+
+from ponder.engine.tokenizer import ModelFiles
+
+from ..algorithms.kernel import Objective, Rows, aggregate
+from ..rollout.drive import Sampler
+from ..rollout.experience import Share
+from ..rollout.rows import Row, collate, split_by_tokens
+from ..rollout.sampler import sample
+from ..run.recipe import PolicyRecipe
+from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
+from .scoring import add_scoring, score
+from .sharding import gathered, merged
+
+_ADAPTERS = "adapter_model.safetensors"
+_WEIGHTS = "model.safetensors"
+
+
+class AccelerateEngine:
+    """A `TrainingEngine` for the checkpoint `base` and a recipe.
+
+    Trackers of `recipe.report_to` write below `out`.
+    """
+
+    def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:
+        plan = recipe.optimisation
+        self._plan = plan
+        self._temperature = recipe.rollouts.temperature
+        logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
+        # The recipe's precision holds, whatever accelerate's configuration says of it.
+        self._accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
+            log_with=list(recipe.report_to) or None,
+            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=logs),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    find_unused_parameters=not plan.gradient_checkpointing
+                )
+            ],
+        )
+        set_seed(recipe.seed)  # of the adapters
+        model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
+        add_scoring(model, self._temperature)
+        self._base = model
+        self._scaling = 0.0
+        if recipe.lora is not None:
+            model = _adapted(model, recipe)
+            self._scaling = recipe.lora.alpha / recipe.lora.rank
+        if plan.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+            if recipe.lora is not None:
+                model.enable_input_require_grads()  # of the frozen layers below the adapters
+        self._model, self._optimizer = self._prepared(model)
+        self._model.train()
+        warmup = plan.warmup_updates
+        self._schedule = LambdaLR(
+            self._optimizer, lambda update: update / warmup if update < warmup else 1.0
+        )
+        self._accelerator.register_for_checkpointing(self._schedule)
+        self._accelerator.register_save_state_pre_hook(self._save_weights)
+        self._accelerator.register_load_state_pre_hook(self._load_weights)
+        self._vllm: Any = None
+        self._sampled_at: int | None = None
+        if recipe.rollouts.engine == "vllm":
+            from .vllm import VLLMSampler
+
+            self._vllm = VLLMSampler(base, self._temperature, self.share)
+        if recipe.report_to:
+            self._accelerator.init_trackers(recipe.name)
+
+    def _prepared(self, model: Any) -> tuple[Any, Any]:
+        """The model wrapped for its processes, and its optimizer.
+
+        Matrices decay; norms and biases, which are vectors, do not.
+        """
+        plan = self._plan
+        trained = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": plan.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups, lr=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+        if plugin := self._accelerator.state.deepspeed_plugin:
+            # DeepSpeed counts passes and clips by itself.
+            plugin.deepspeed_config |= {
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": plan.micro_batches,
+                "gradient_clipping": plan.clip_norm,
+            }
+        model, optimizer = self._accelerator.prepare(model, optimizer)
+        return model, optimizer
+
+    # -- processes -------------------------------------------------------------------------
+
+    @property
+    def share(self) -> Share:
+        return Share(self._accelerator.process_index, self._accelerator.num_processes)
+
+    @property
+    def updates(self) -> int:
+        return int(self._schedule.last_epoch)
+
+    def reduce(self, values: Mapping[str, float]) -> dict[str, float]:
+        names = sorted(values)
+        local = torch.tensor(
+            [float(values[n]) for n in names], dtype=torch.double, device=self._accelerator.device
+        )
+        totals = self._accelerator.reduce(local, "sum")
+        return dict(zip(names, totals.tolist(), strict=True))
+
+    def wait(self) -> None:
+        self._accelerator.wait_for_everyone()
+
+    # -- rollouts --------------------------------------------------------------------------
+
+    @contextmanager
+    def sampler(self) -> Iterator[Sampler]:
+        if self._vllm is not None:
+            if self._sampled_at != self.updates:
+                self._vllm.load(self.weights())
+                self._sampled_at = self.updates
+            yield self._vllm.sample
+            return
+        model = self._accelerator.unwrap_model(self._model)
+        with gathered(self._model):
+            model.eval()
+            try:
+                yield partial(_sample, model, self._temperature)
+            finally:
+                model.train()
+
+    # -- updates ---------------------------------------------------------------------------
+
+    def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
+        packed = []
+        for part in split_by_tokens(rows, self._plan.micro_batches):
+            batch = collate(part, pad_id=0)
+            packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
+        if remember:
+            for batch in packed:
+                with torch.no_grad():
+                    batch["old_log_probs"], _ = score(self._model, batch)
+        return packed
+
+    def update(
+        self,
+        packed: Sequence[MicroBatch],
+        objective: Callable[[Rows], Objective],
+        denominator: float,
+    ) -> Learnt:
+        accelerator = self._accelerator
+        total = self.reduce({"denominator": denominator})["denominator"]
+        # Gradients are averaged over the processes: the sum over all rows is wanted.
+        divisor = max(total, 1.0) / accelerator.num_processes
+        # A micro-batch's share of the batch is in the divisor already.
+        options = {"scale_wrt_gas": False} if accelerator.state.deepspeed_plugin else {}
+        sums: dict[str, float] = defaultdict(float)
+        for i, batch in enumerate(packed):
+            last = accelerator.sync_gradients = i == len(packed) - 1
+            with nullcontext() if last else accelerator.no_sync(self._model):
+                accelerator.backward(self._loss(batch, objective, divisor, sums), **options)
+        norm = float(accelerator.clip_grad_norm_(self._model.parameters(), self._plan.clip_norm))
+        if not math.isfinite(norm):
+            raise Diverged("gradient's norm", norm, self.updates + 1)
+        rate = float(self._schedule.get_last_lr()[0])
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+        return Learnt(norm, rate, sums)
+
+    def _loss(
+        self,
+        batch: MicroBatch,
+        objective: Callable[[Rows], Objective],
+        divisor: float,
+        sums: dict[str, float],
+    ) -> torch.Tensor:
+        """The loss of a micro-batch; what it measured is added to `sums`."""
+        log_probs_BT, entropies_BT = score(self._model, batch)
+        mask_BT = batch["loss_mask"]
+        found = objective(
+            Rows(
+                log_probs_BT,
+                batch.get("old_log_probs", log_probs_BT.detach()),
+                batch["advantages"],
+                mask_BT,
+                entropies_BT,
+                batch["group_accuracy"],
+                batch["correct"],
+            )
+        )
+        loss = -aggregate(found.per_token_BT, mask_BT, divisor)
+        if not torch.isfinite(loss):
+            raise Diverged("loss", loss.item(), self.updates + 1)
+        entropy = (entropies_BT * mask_BT).sum()
+        for name, value in {**found.stats, "entropy": entropy, "loss": loss.detach()}.items():
+            sums[name] += float(value)
+        return loss
+
+    # -- weights and checkpoints -----------------------------------------------------------
+
+    @property
+    def model(self) -> Any:
+        return self._base
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        state = self._accelerator.unwrap_model(self._model).state_dict(keep_vars=True)
+        tied = self._base.all_tied_weights_keys  # copies: their originals are enough
+        return ((n, whole) for n, whole in merged(state, self._scaling) if n not in tied)
+
+    def save(self, directory: Path) -> None:
+        self._accelerator.save_state(str(directory))
+
+    def resume(self, directory: Path) -> None:
+        if (directory / "trainer_state.json").exists():
+            raise CheckpointError(
+                f"{directory} was written by a release of Ponder that trained through TRL, whose "
+                "checkpoints this one cannot continue: finish the run with that release, or start "
+                "it anew with another --out"
+            )
+        self._accelerator.load_state(str(directory))
+
+    def _save_weights(self, _: Any, states: list[Any], directory: str) -> None:
+        """Weights under the names that transformers gives them; what is sharded lies there."""
+        if states and self._accelerator.is_main_process:
+            model = self._accelerator.unwrap_model(self._model)
+            model.save_pretrained(directory, max_shard_size="1TB")
+        states.clear()
+
+    def _load_weights(self, models: list[Any], directory: str) -> None:
+        if models and self._scaling:
+            from peft import set_peft_model_state_dict
+
+            model = self._accelerator.unwrap_model(self._model)
+            set_peft_model_state_dict(model, load_file(Path(directory) / _ADAPTERS))
+        elif models:
+            load_model(self._base, str(Path(directory) / _WEIGHTS))
+        models.clear()
+
+    # -- trackers --------------------------------------------------------------------------
+
+    def report(self, update: int, figures: Mapping[str, float]) -> None:
+        self._accelerator.log(dict(figures), step=update)
+
+    def close(self) -> None:
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+
+
+def _sample(
+    model: Any,
+    temperature: float,
+    prompts: Sequence[Sequence[int]],
+    noise_BT: torch.Tensor,
+    stop_ids: frozenset[int],
+) -> list[list[int]]:
+    return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature)
+
+
+def _adapted(model: Any, recipe: PolicyRecipe) -> Any:
+    """The model with PEFT's low-rank adapters, which alone are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    assert recipe.lora is not None
+    modules = recipe.lora.target_modules
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=recipe.lora.rank,
+            lora_alpha=recipe.lora.alpha,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+            task_type="CAUSAL_LM",
+        ),
+    )

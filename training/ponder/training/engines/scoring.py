@@ -1,0 +1,96 @@
+"""Log-probabilities and entropies of given tokens, without the logits of a whole batch.
+
+With a vocabulary of 150,000 the logits of 16,000 tokens take 10 GB, and a trainer needs two
+numbers of each token. So the head runs on the learnt tokens alone, on some thousand at a time, and
+its logits are made again for the backward pass.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..rollout.rows import tree_mask
+
+LOGITS_AT_ONCE = 1 << 25
+"""Logits that are held at the same time: 128 MiB of float32."""
+
+
+def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (B, W-1) of the tokens 1 to W-1; 0 where nothing is learnt.
+
+    `batch` is what `rollout.rows.collate` makes, `model` one that `add_scoring` has prepared, with
+    whatever wraps it. Natural logarithms, nats; the entropies carry no gradient.
+    """
+    mask = batch["attention_mask"]
+    if "hidden_from" in batch:
+        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
+    scored: tuple[Tensor, Tensor] = model(
+        input_ids=batch["input_ids"],
+        attention_mask=mask,
+        position_ids=batch["position_ids"],
+        learnt=batch["loss_mask"] > 0,
+    )
+    return scored
+
+
+def add_scoring(model: Any, temperature: float = 1.0) -> None:
+    """Let `model(input_ids, …, learnt=(B, W-1))` return scores instead of logits.
+
+    Without `learnt` a call is what it was. It goes through the model's `forward` because DDP,
+    FSDP, DeepSpeed and PEFT act there; add it before they wrap the model.
+    """
+    usual = model.forward
+
+    def forward(self: Any, *args: Any, learnt: Tensor | None = None, **inputs: Any) -> Any:
+        if learnt is None:
+            return usual(*args, **inputs)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        hidden_BWH = self.base_model(*args, use_cache=False, **given).last_hidden_state
+        targets_N = inputs["input_ids"][:, 1:][learnt]
+        scores = _scores(self, hidden_BWH[:, :-1][learnt], targets_N, temperature)
+        # Scattering keeps the model's parameters in the graph where nothing is learnt, too.
+        return tuple(x.new_zeros(learnt.shape).masked_scatter(learnt, x) for x in scores)
+
+    model.forward = MethodType(forward, model)
+
+
+def _scores(
+    model: Any, hidden_NH: Tensor, targets_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(N,) twice; in pieces that are made again in the backward pass, where one is not enough."""
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+
+    def piece(hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+        logits_NV = _shaped(head(hidden_NH).float(), config) / temperature
+        log_probs_NV = logits_NV.log_softmax(-1)
+        with torch.no_grad():
+            entropies_N = -(log_probs_NV.exp() * log_probs_NV).sum(-1)
+        return log_probs_NV.gather(-1, targets_N[:, None]).squeeze(-1), entropies_N
+
+    size = max(1, LOGITS_AT_ONCE // config.vocab_size)
+    if len(hidden_NH) <= size:
+        return piece(hidden_NH, targets_N)
+    pieces = [
+        checkpoint(piece, hidden, targets, use_reentrant=False)
+        for hidden, targets in zip(
+            torch.split(hidden_NH, size), torch.split(targets_N, size), strict=True
+        )
+    ]
+    log_probs, entropies = zip(*pieces, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies)
+
+
+def _shaped(logits_NV: Tensor, config: Any) -> Tensor:
+    """What some models do to their head's output: Cohere and Granite scale it, Gemma caps it."""
+    if (scale := getattr(config, "logit_scale", None)) is not None:
+        logits_NV = logits_NV * scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits_NV = logits_NV / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits_NV = cap * torch.tanh(logits_NV / cap)
+    return logits_NV

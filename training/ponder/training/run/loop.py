@@ -1,0 +1,113 @@
+"""The training loop: sample → credit → update → watch → validate → save, once a step.
+
+Steps are counted here and nowhere else, from 1; a step makes `optimisation.updates` optimizer
+updates, and checkpoints and trackers number it by those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..algorithms.kernel import Objective, Rows
+from ..engines.protocol import Learnt, TrainingEngine
+from ..rollout.drive import Sampler
+from ..rollout.experience import COUNTS, Collector, Experience
+from ..rollout.rows import Row
+from .directory import place_checkpoint
+from .recipe import PolicyRecipe
+from .watch import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Trains an engine on what a collector collects, up to the last step of a recipe.
+
+    `objective` is what is maximised for each token, and the sum over an update's tokens is divided
+    by `denominator` of its rows. `ask` answers the validation problems of this process and returns
+    sums over its responses: `correct`, `thinking_tokens`, `responses`. `export` keeps the weights
+    of the best validation. `observe` gets every step and what it learns from. All are called on
+    every process.
+    """
+
+    recipe: PolicyRecipe
+    engine: TrainingEngine
+    collector: Collector
+    objective: Callable[[Rows], Objective]
+    denominator: Callable[[Sequence[Row]], float]
+    ask: Callable[[Sampler], Mapping[str, float]]
+    export: Callable[[], None]
+    observe: Callable[[int, Experience], object]
+    watch: Progress
+    out: Path
+
+    def run(self) -> None:
+        """Train from where the engine stands. Raises `Diverged`."""
+        plan, engine = self.recipe.optimisation, self.engine
+        done = engine.updates // plan.updates
+        if done == 0:
+            self._validate(0)
+        for step in range(done + 1, plan.steps + 1):
+            with engine.sampler() as sample:
+                experience = self.collector.collect(step - 1, sample, engine.share)
+            self.observe(step, experience)
+            updates = experience.updates
+            packed = [engine.pack(rows, remember=i > 0) for i, rows in enumerate(updates)]
+            learnt = [
+                engine.update(batches, self.objective, self.denominator(rows))
+                for batches, rows in zip(packed, updates, strict=True)
+            ]
+            self._watch(step, experience, learnt)
+            if self._due(step, self.recipe.validation.every):
+                self._validate(step)
+            if self._due(step, self.recipe.checkpoints.every):
+                self._save(step)
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.recipe.optimisation.steps
+
+    def _watch(self, step: int, experience: Experience, learnt: Sequence[Learnt]) -> None:
+        """Tell what the step measured, over all processes."""
+        engine = self.engine
+        world, last = engine.share.world, learnt[-1]
+        sums = engine.reduce({n: sum(it.sums[n] for it in learnt) for n in last.sums})
+        metrics = engine.reduce(experience.metrics)
+        tokens = max(sums.pop("tokens"), 1.0)
+        figures = {
+            "loss": sums.pop("loss") / world / len(learnt),
+            "grad_norm": last.grad_norm,
+            "learning_rate": last.learning_rate,
+            **{name: total / tokens for name, total in sums.items()},
+            "learnt_tokens": tokens,
+            **{n: total if n in COUNTS else total / world for n, total in metrics.items()},
+        }
+        self.watch.stepped(step, figures)
+        if self._due(step, self.recipe.validation.every):
+            self.watch.sample(step, experience.shown)
+        self._report(step, "train", figures)
+
+    def _validate(self, step: int) -> None:
+        """Natural thinking on the validation problems; keeps the weights if none were better."""
+        with self.engine.sampler() as sample:
+            sums = self.engine.reduce(self.ask(sample))
+        accuracy, thinking = (sums[n] / sums["responses"] for n in ("correct", "thinking_tokens"))
+        better = self.watch.validated(step, accuracy, thinking)
+        self._report(step, "eval", {"accuracy": accuracy, "thinking_tokens": thinking})
+        # The main process alone knows the validations before a resume, and all of them export.
+        main = self.engine.share.rank == 0
+        if self.engine.reduce({"better": float(main and better)})["better"]:
+            self.export()
+
+    def _report(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
+        named = {f"{kind}/{name}": value for name, value in figures.items()}
+        self.engine.report(self._updates(step), named)
+
+    def _save(self, step: int) -> None:
+        engine, keep = self.engine, self.recipe.checkpoints.keep
+        main = engine.share.rank == 0
+        number = self._updates(step)
+        place_checkpoint(self.out, number, keep, engine.save, main=main, wait=engine.wait)
+
+    def _updates(self, step: int) -> int:
+        return step * self.recipe.optimisation.updates
