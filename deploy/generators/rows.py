@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Threshold
 
+from ponder.thought.exits.causes import CAUSES
+
 from .panels import (
     FROM_ONE,
     JOB,
@@ -24,7 +26,8 @@ ANSWERED = per_second("ponder_e2e_request_latency_seconds_count")
 REFUSED = f"({per_second('ponder_errors_total', labels=CLIENTS_FAULT)} or vector(0))"
 FAILED = f"({per_second('ponder_errors_total', labels=SERVERS_FAULT)} or vector(0))"
 CUT = per_second("ponder_truncations_total")
-THOUGHTS_ENDED = per_second("ponder_requests_total", labels=f'end_cause!="disabled",{SERVERS}')
+NO_THOUGHT = "|".join(cause for cause, info in CAUSES.items() if info.ended_by is None)
+THOUGHTS_ENDED = per_second("ponder_requests_total", labels=f'end_cause!~"{NO_THOUGHT}",{SERVERS}')
 TOKENS_UNIT = "suffix: tokens"
 
 AT_A_GLANCE = [
@@ -168,7 +171,7 @@ THOUGHTS = [
     ),
     graph(
         "Thoughts by how they ended",
-        "natural: by themselves; budget and length: closed for the model; disabled: not asked for.",
+        "; ".join(f"{cause}: {info.brief}" for cause, info in CAUSES.items()) + ".",
         {"{{end_cause}}": per_second("ponder_requests_total", "end_cause")},
         "suffix: thoughts/s",
         stacked=True,

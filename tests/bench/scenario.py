@@ -85,7 +85,8 @@ class Workload:
         body["logit_bias"] = {str(self.end_id): -100}
         body["thinking_token_budget"] = point.budget + lengths.offset
         if server != "vllm":
-            body["ponder"] = {"grace_tokens": 0, "min_answer_tokens": ANSWER_TOKENS, "hint": False}
+            off = {"hint": False, "loop_exit": False}  # the baseline has neither
+            body["ponder"] = {"grace_tokens": 0, "min_answer_tokens": ANSWER_TOKENS} | off
         return body
 
     @staticmethod

@@ -96,6 +96,18 @@ def test_the_budget_known_before_the_answer(
             "thought 32 tokens · ended by itself · answer 7 tokens",
         ),
         (
+            {"end_cause": "loop", "budget_effective": 999},
+            "thought 32/999 tokens · closed because it repeated itself · answer 7 tokens",
+        ),
+        (
+            {"end_cause": "loop", "budget_source": "context", "budget_effective": 3000},
+            "thought 32 tokens · closed because it repeated itself · answer 7 tokens",
+        ),
+        (
+            {"end_cause": "word_of_tomorrow", "budget_effective": 999},
+            "thought 32/999 tokens · ended by word_of_tomorrow · answer 7 tokens",
+        ),
+        (
             {"end_cause": "disabled", "budget_effective": 0, "thinking_tokens": 0},
             "no thought · answer 7 tokens",
         ),

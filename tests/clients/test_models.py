@@ -37,6 +37,7 @@ def test_what_a_model_can_be_asked_for(
         "budget_ceiling": 2048,
         "trained_budgets": [40, 80],
         "budget_hint": "at most {budget} tokens",
+        "loop_exit": True,
         "efforts": {"none": 0, "low": 1024},
     }
     server.models = models("tiny", **said)
@@ -48,6 +49,7 @@ def test_what_a_model_can_be_asked_for(
         "budget ceiling": "2048",
         "trained budgets": "40, 80",
         "hints": "yes",
+        "closes loops": "yes",
         "efforts": "none 0, low 1024",
     }
 

@@ -181,11 +181,27 @@ def test_re_entry_finds_its_prefix_in_the_cache(
     hits = "vllm:prefix_cache_hits_total"
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         before = server.metric(hits)
-        bias = never_stop(tokenizer)
-        request = fields(512, QUESTION + " (fresh prompt)", logit_bias=bias)
+        more = {"logit_bias": never_stop(tokenizer), "ponder": {"loop_exit": False}}
+        request = fields(512, QUESTION + " (fresh prompt)", **more)
         report = client.chat.completions.create(**request).choices[0].ponder  # type: ignore[attr-defined]
     assert report["end_cause"] == "budget"
     assert server.metric(hits) - before >= 512 - 32
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_loop_is_closed_and_answered(
+    client: openai.OpenAI, tokenizer: HFTokenizer, stream: bool
+) -> None:
+    """A model that can say but one word: its request is aborted, and the answer follows."""
+    (word,) = tokenizer.encode(" and")
+    options = {"max_answer_tokens": 3, "hint": False}
+    request = fields(2000, ponder=options, logit_bias={str(word): 100}, stream=stream)
+    reply = client.chat.completions.create(**request)
+    choice = list(reply)[-1].choices[0] if stream else reply.choices[0]
+    report = choice.ponder
+    assert (report["end_cause"], report["answer_forced"]) == ("loop", True)
+    assert report["thinking_tokens"] == 256
+    assert report["answer_tokens"] == 3
 
 
 def test_a_thinking_minimum_is_kept(client: openai.OpenAI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ponder.protocol.response import Capabilities, PonderReport
+from ponder.thought.exits.causes import CAUSES, CauseInfo
 
 UNLIMITED = -1
 FIRST_CHARACTERS_PER_TOKEN = 4.0
@@ -68,16 +69,19 @@ def summary(report: PonderReport, finish_reason: str | None) -> str:
 
 
 def _thought(report: PonderReport) -> list[str]:
-    if report.end_cause == "disabled" or report.budget_effective == 0:
-        return ["no thought"]
+    info = CAUSES.get(report.end_cause, CauseInfo(f"ended by {report.end_cause}", "", "server"))
     used, budget = report.thinking_tokens, report.budget_effective
-    if report.end_cause != "natural":
+    if info.ended_by is None or budget == 0:
+        return ["no thought"]
+    if report.end_cause in ("budget", "length"):
         return [f"thought {used}/{_tokens(budget)}", f"cut at {_cut_at(report)}"]
     if report.budget_source in ("context", "max_completion_tokens"):
-        return [f"thought {_tokens(used)}", "ended by itself"]
-    left = budget - used
-    ended = "ended by itself" + (f", {left} to spare" if left else "")
-    return [f"thought {used}/{_tokens(budget)}", ended]
+        return [f"thought {_tokens(used)}", info.brief]
+    left = budget - used if info.ended_by == "model" else 0
+    return [
+        f"thought {used}/{_tokens(budget)}",
+        info.brief + (f", {left} to spare" if left else ""),
+    ]
 
 
 def _cut_at(report: PonderReport) -> str:

@@ -62,4 +62,5 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
     yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
     yield "hints", "yes" if can.budget_hint else "no"
+    yield "closes loops", "yes" if can.loop_exit else "no"
     yield "efforts", ", ".join(f"{name} {tokens}" for name, tokens in can.efforts.items())

@@ -16,6 +16,7 @@ from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.exit import Exit
 from ponder.thought.format import (
     HELLO,
     Close,
@@ -234,6 +235,7 @@ class Checkpoint:
         sampling: Sampling,
         rules: AnswerRules | None = None,
         *,
+        exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> Thought:
         """The thought that follows a prompt, for a driver to live."""
@@ -247,6 +249,7 @@ class Checkpoint:
             rules=replace(rules, verbatim=True) if prompt.verbatim else rules,
             close=prompt.close,
             shown_prefix=prompt.shown,
+            exits=exits,
             apart=apart,
         )
 

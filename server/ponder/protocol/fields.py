@@ -217,7 +217,8 @@ class PonderOptions(Strict):
 
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
-    trained on budgets of the one it has; its tokens count as prompt. `scope` names the
+    trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
+    that repeats itself, past `min_thinking_tokens`. `scope` names the
     conversation, and `holdout` "never" keeps the saving policy even where the conversation is held
     out.
     """
@@ -228,6 +229,7 @@ class PonderOptions(Strict):
     grace_tokens: Tokens | None = None
     close_text: str | None = None
     hint: StrictBool | None = None
+    loop_exit: StrictBool | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 

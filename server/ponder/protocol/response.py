@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from ponder.thought.exits.causes import Cause
+
 # Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
 # not know, and the rest of its reply is still good.
-EndCauseName = Literal["natural", "budget", "length", "disabled"] | str
+EndCauseName = Cause | str
 FinishReason = Literal["stop", "length"] | str
 ArmName = Literal["policy", "holdout"] | str
 
@@ -144,7 +146,8 @@ class ChatCompletionChunk(BaseModel):
 class Capabilities(BaseModel):
     """What a model can be asked for. Tokens; `default_budget` is -1 for no limit.
 
-    `budget_hint` is the text that tells the model of one of `trained_budgets`.
+    `budget_hint` is the text that tells the model of one of `trained_budgets`. `loop_exit`: a
+    thought that repeats itself is closed unless a request says otherwise.
     """
 
     thinks: bool
@@ -153,6 +156,7 @@ class Capabilities(BaseModel):
     budget_ceiling: int | None
     trained_budgets: list[int]
     budget_hint: str | None = None
+    loop_exit: bool = False
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]

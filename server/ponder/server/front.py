@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL
+from ponder.thought.exits.causes import CAUSES
 
 _PAGES = Path(__file__).parent / "pages"
 # Nothing from elsewhere, nothing written into a page, no frame around it.
@@ -41,6 +42,7 @@ async def front(request: Request) -> Response:
         "model": service.model.name,
         "about": BUNDLED_KNOWS if service.settings.model == BUNDLED_MODEL else None,
         "capabilities": service.model.capabilities(service.limits).model_dump(),
+        "causes": {cause: info.brief for cause, info in CAUSES.items()},
         "key_needed": bool(service.settings.api_key),
         "links": {"chat": "/v1/chat/completions", "models": "/v1/models", "docs": "/docs"}
         | {"openapi": "/openapi.json", "metrics": "/metrics", "ready": "/readyz"},

@@ -17,6 +17,8 @@ from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, Limits
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.exit import Exit
+from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
 
 
@@ -28,6 +30,7 @@ class ServedModel:
     checkpoint: Checkpoint
     closes: Mapping[str, Close] = field(default_factory=dict)
     hints: bool = True
+    loop_exit: bool = True
 
     @classmethod
     def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
@@ -42,6 +45,7 @@ class ServedModel:
             checkpoint=checkpoint,
             closes={text: checkpoint.closing(text) for text in allowed},
             hints=settings.hint,
+            loop_exit=settings.loop_exit,
         )
 
     @property
@@ -112,6 +116,11 @@ class ServedModel:
             )
         return prompt
 
+    def exits(self, options: PonderOptions) -> list[Exit]:
+        """What closes a request's thought beside its budget."""
+        wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
+        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+
     def capabilities(self, limits: Limits) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract = checkpoint.form, checkpoint.contract
@@ -122,6 +131,7 @@ class ServedModel:
             budget_ceiling=limits.ceiling,
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
+            loop_exit=form is not None and self.loop_exit,
             close_text=form.close_text if form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,
@@ -201,5 +211,5 @@ class ServedModel:
 
 def _of_thought(options: PonderOptions) -> str | None:
     """The first option given that only a thought can heed."""
-    names = ("min_thinking_tokens", "grace_tokens", "close_text")
+    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
     return next((name for name in names if getattr(options, name)), None)

@@ -49,6 +49,7 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
         "default_budget": settings.default_budget,
         "budget_ceiling": settings.budget_ceiling,
         "hint": settings.hint,
+        "loop_exit": settings.loop_exit,
         "holdout": settings.holdout,
         "draw": holdout(settings).assign("").conversation if settings.holdout else None,
     }

@@ -55,7 +55,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._unhinted = replace(model, hints=False)
+        self._unsaving = replace(model, hints=False, loop_exit=False)
         self.engine = engine
         self.limits = Limits(
             max_model_len=engine.facts.max_model_len,
@@ -144,7 +144,7 @@ class Service:
             assignment = replace(assignment, conversation=None)
         model, limits = self.model, self.limits
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
-            model, limits = self._unhinted, replace(limits, default=UNLIMITED)
+            model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
         return Completion(request, model, self.engine, limits, assignment, trace=trace)
 

@@ -57,10 +57,15 @@ class Settings(BaseSettings):
         description="tell a model trained on budgets of the one it has, where a request "
         "does not say",
     )
+    loop_exit: bool = Field(
+        True,
+        description="close a thought that repeats itself, where a request does not say: at least 3 "
+        "copies of up to 128 tokens, from 256 tokens of thought on",
+    )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="share of conversations served without the saving policy (the default budget "
-        "and the hints), to compare with",
+        description="share of conversations served without the saving policy (the default budget, "
+        "the hints and the loop exit), to compare with",
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"

@@ -2,36 +2,107 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from ponder.engine.protocol import Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Event, Thought
 
+_clock = time.perf_counter
+
 
 async def drive(
     thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
 ) -> Outcome:
-    """Live the life. Raises `NoAnswerProduced`, `EngineError`.
+    """Live a life that nobody outside wakes; see `Driver`."""
+    return await Driver(thought, engine, request_id, emit).run()
+
+
+class Driver:
+    """Lives one thought on an engine.
 
     `emit` gets text as it becomes certain, and nobody waits for whoever reads it, so that a slow
-    reader cannot make the engine run past the budget. Cancelling aborts the engine's request.
+    reader cannot make the engine run past the budget.
     """
-    for event in thought.start(time.perf_counter()):
-        emit(event)
-    while (segment := thought.segment) is not None:
-        name = f"{request_id}-{segment.number}"
-        request = EngineRequest(segment.prompt, segment.sampling, name)
-        async with aclosing(engine.generate(request)) as stream:
-            async for chunk in stream:
-                for event in thought.feed(chunk, time.perf_counter()):
-                    emit(event)
-                if thought.segment is not segment:
-                    break
-            else:
-                raise EngineError("the engine's stream ended before its request did")
-    if thought.outcome.failure is not None:
-        raise thought.outcome.failure
-    return thought.outcome
+
+    def __init__(
+        self, thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
+    ) -> None:
+        self._thought = thought
+        self._engine = engine
+        self._request_id = request_id
+        self._emit = emit
+        self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+        self._woken: Sequence[Event] = ()  # what a wake made certain, for the driver to tell
+
+    async def run(self) -> Outcome:
+        """Live the life; cancelling it aborts the engine's request.
+
+        Raises `NoAnswerProduced`, `EngineError`.
+        """
+        thought = self._thought
+        self._tell(thought.start(_clock()))
+        try:
+            while thought.segment is not None:
+                await self._live()
+        finally:
+            self._set_alarm(math.inf)
+        if thought.outcome.failure is not None:
+            raise thought.outcome.failure
+        return thought.outcome
+
+    def wake(self) -> None:
+        """Have the exits asked now, whatever the engine does.
+
+        The alarm calls it when an exit's time has come, and whoever wants a thought closed.
+        """
+        segment = self._thought.segment
+        self._woken = self._thought.tick(_clock())
+        if self._thought.segment is not segment:
+            self._waiting.reschedule(0)
+        else:
+            self._set_alarm(self._thought.wake_at)
+
+    async def _live(self) -> None:
+        """Run one request until it ends, or until the thought wants another one."""
+        thought, segment = self._thought, self._thought.segment
+        assert segment is not None
+        name = f"{self._request_id}-{segment.number}"
+        stream = self._engine.generate(EngineRequest(segment.prompt, segment.sampling, name))
+        self._waiting = asyncio.timeout(None)
+        try:
+            async with self._waiting, aclosing(stream):
+                self._set_alarm(thought.wake_at)
+                async for chunk in stream:
+                    if thought.segment is segment:  # else it was woken while the chunk came
+                        self._tell(thought.feed(chunk, _clock()))
+                    if thought.segment is not segment:
+                        break
+                    if (at := thought.wake_at) != self._alarm_at:
+                        self._set_alarm(at)
+                else:
+                    raise EngineError("the engine's stream ended before its request did")
+        except TimeoutError:
+            if not self._waiting.expired():
+                raise
+        woken, self._woken = self._woken, ()
+        self._tell(woken)
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._emit(event)
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._alarm_at = at
+        if at < math.inf:
+            delay = max(0.0, at - _clock())
+            self._alarm = asyncio.get_running_loop().call_later(delay, self.wake)

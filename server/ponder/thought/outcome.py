@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.exits.causes import Cause
 
-EndCause = Literal["natural", "budget", "length", "disabled"]
 FinishReason = Literal["stop", "length"]
 
 
@@ -29,7 +29,7 @@ class Outcome:
     no answer.
     """
 
-    end_cause: EndCause = "natural"
+    end_cause: Cause = "natural"
     finish_reason: FinishReason = "stop"
     thinking_tokens: int = 0
     audited_tokens: int = 0

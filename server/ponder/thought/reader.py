@@ -1,15 +1,20 @@
 """Reads sampled tokens while a thought is open and says when it ends, to the token.
 
 The reader counts a token into the thought only once it is certain that it belongs there: not in
-the middle of a character, not part of what may become a multi-token marker. The token after the
-budget is still looked at, because if that is the end marker the thought ended by itself.
+the middle of a character, not part of what may become a multi-token marker. The thought's exits are
+asked before a token is counted and not after, because if it is the end marker the thought ended by
+itself.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
+from itertools import accumulate
 
 from ponder.engine.protocol import Vocabulary
+from ponder.thought.exits.causes import Cause
+from ponder.thought.exits.exit import Progress
+from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
 from ponder.thought.text import TextDecoder, clean_cut, overlap
 
@@ -20,61 +25,59 @@ class Verdict(Enum):
     MORE = auto()
     ENDED = auto()  # the end marker (or a tool call) was sampled
     SKIPPED = auto()  # the model answered without opening a thought
-    OVER = auto()  # the thought wanted more than its budget
+    CLOSED = auto()  # an exit closes the thought
 
 
 class ThoughtReader:
     """State of one open thought.
 
-    `thinking` are its confirmed token ids; `overhead` counts sampled tokens before it (blanks and
-    the start marker of a thought the model opens). `room`, where given, bounds both together:
-    what the overhead takes of it is the thought's loss. `take_text` hands out text that no cut
-    can take back. After ENDED, `answer_text` is text of the marker's tokens that belongs to the
-    answer.
+    `at` is what its exits see of it, and `cause` is why one of them closed it. `room`, where given,
+    bounds the opening and the thought together: an opening that fills it is none. `take_text`
+    hands out text that no cut can take back. After ENDED, `answer_text` is text of the marker's
+    tokens that belongs to the answer.
     """
 
     def __init__(
         self,
         form: CompiledFormat,
         vocabulary: Vocabulary,
+        watch: Watch,
         *,
-        budget: int,
-        grace: int = 0,
         room: int | None = None,
     ) -> None:
         self._form = form
         self._decoder = TextDecoder(vocabulary)
+        self._token_bytes = vocabulary.token_bytes
+        self.watch = watch
         self._room = room
-        self._limit = budget if room is None else max(0, min(budget, room))
-        self._budget = budget
-        self._grace = grace
         markers = (form.end,) if form.tool_call is None else (form.end, form.tool_call)
         self._by_id = {m.token_id: m for m in markers if m.token_id is not None}
         self._by_text = tuple(m for m in markers if m.token_id is None)
         # A character has at most 4 bytes, a marker's tokens at least one each.
         self._lookahead = 3 + max((len(m.text.encode()) for m in self._by_text), default=0)
-        self._opening = form.opened_by == "model"
+        self.opened = form.opened_by == "template"
         self._opening_text = ""
         self._partial: tuple[list[int], str] = ([], "")  # tokens of an unfinished character
         self._held: list[tuple[list[int], str]] = []  # whole characters that may become a marker
-        self._tail = ""  # text of the last counted tokens, inside the grace
+        self._tail = ""  # text of the last counted tokens
         self._ready: list[str] = []
         self._shown = False
-        self.thinking: list[int] = []
-        self.overhead = 0
+        self.at = Progress()
+        self.cause: Cause | None = None
         self.answer_text = ""
 
     @property
-    def opened(self) -> bool:
-        return not self._opening
+    def thinking(self) -> list[int]:
+        """The confirmed token ids of the thought."""
+        return self.at.thinking
 
     @property
-    def starved(self) -> bool:
-        """The overhead took a part of the budget."""
-        return self._limit < self._budget
+    def overhead(self) -> int:
+        """Tokens before the thought: blanks, and the start marker where the model opens it."""
+        return self.at.overhead
 
     def feed(self, token_id: int) -> Verdict:
-        if self._opening:
+        if not self.opened:
             return self._open(token_id)
         if (marker := self._by_id.get(token_id)) is not None:
             return self._end_by_id(marker)
@@ -85,10 +88,10 @@ class ThoughtReader:
             self._partial = (ids, text)
             return self._wait()
         self._partial = ([], "")
-        if self._by_text or self._held:
+        if self._by_text:
             self._held.append((ids, text))
             return self._end_by_text()
-        return Verdict.MORE if self._count(ids, text) else Verdict.OVER
+        return Verdict.MORE if self._count(ids, text) else Verdict.CLOSED
 
     def take_text(self) -> str:
         """Text of the thought since the last call."""
@@ -102,19 +105,25 @@ class ThoughtReader:
     def settle(self) -> bool:
         """The sampling stopped without a marker: what was held belongs to the thought.
 
-        An unfinished character is dropped, and what exceeds the budget. True when that leaves
-        room for one more token, so that the EOS itself lies within the budget.
+        An unfinished character is dropped, and what an exit closes the thought before. True when
+        the exits leave room for one more token, so that the EOS itself lies within the budget.
         """
         verdict = self._confirm(len(self._held_text()))
-        return verdict is Verdict.MORE and len(self.thinking) < self._limit
+        return verdict is Verdict.MORE and self._allows(1)
+
+    def wake(self) -> bool:
+        """Ask the exits that wait for a time or for this; True if one closes the thought."""
+        self.at.coming, self.at.clean = 0, False
+        self.cause = self.watch.ask(self.at, woken=True)
+        return self.cause is not None
 
     # -- opening ---------------------------------------------------------------------------
 
     def _open(self, token_id: int) -> Verdict:
         """The first non-blank token decides: the start marker, or no thought at all."""
-        self.overhead += 1
+        self.at.overhead += 1
         start = self._form.start
-        if token_id == start.token_id:
+        if token_id == start.token_id and not self._decoder.pending:
             return self._opened("")
         self._opening_text += self._decoder.feed(token_id)
         seen = self._opening_text.lstrip()
@@ -126,12 +135,9 @@ class ThoughtReader:
 
     def _opened(self, rest: str) -> Verdict:
         """The thought starts, with `rest` of the marker's last token as its first text."""
-        self._opening = False
-        if self._room is not None:
-            self._limit = max(0, min(self._budget, self._room - self.overhead))
-        if rest:
-            self._held.append(([], rest))
-        return Verdict.MORE
+        self.opened = True
+        self._held.append(([], rest))
+        return self._end_by_text()
 
     # -- thinking --------------------------------------------------------------------------
 
@@ -143,26 +149,37 @@ class ThoughtReader:
         while self._held and len(self._held[0][1]) <= size:
             ids, text = self._held.pop(0)
             if not self._count(ids, text):
-                return Verdict.OVER
+                return Verdict.CLOSED
             size -= len(text)
         return self._wait()
 
     def _count(self, ids: list[int], text: str) -> bool:
-        """Count tokens into the thought, unless it has already reached its end."""
-        if self._tail and clean_cut(self._tail, text):
+        """Count tokens into the thought, unless an exit closes it before them."""
+        at = self.at
+        if len(at.thinking) + len(ids) > self.watch.quiet and not self._allows(len(ids), text):
             return False
-        if len(self.thinking) + len(ids) > self._limit:
-            return False
-        self.thinking.extend(ids)
+        at.thinking.extend(ids)
+        self._tail = text
         self._ready.append(text)
-        self._tail = text if len(self.thinking) > self._limit - self._grace else ""
         return True
 
+    def _allows(self, coming: int, text: str | None = None) -> bool:
+        """Ask the exits that look before tokens that come, with their text where it is known."""
+        at, watch = self.at, self.watch
+        size = len(at.thinking)
+        at.coming = coming
+        at.clean = text is not None and size > watch.clean and clean_cut(self._tail, text)
+        if at.clean or size + coming > watch.tokens:
+            self.cause = watch.ask(at)
+        return self.cause is None
+
     def _wait(self) -> Verdict:
-        """Undecided tokens may reach past the budget, but only as far as a marker does."""
-        held = len(self._partial[0]) + sum(len(ids) for ids, _ in self._held)
-        over = len(self.thinking) + held - self._limit
-        return Verdict.OVER if over > self._lookahead else Verdict.MORE
+        """Undecided tokens may reach past an exit, but only as far as a marker does."""
+        beyond = len(self._partial[0]) - self._lookahead
+        if self._held:
+            beyond += sum(len(ids) for ids, _ in self._held)
+        over = len(self.at.thinking) + beyond > self.watch.tokens
+        return Verdict.CLOSED if over and not self._allows(beyond) else Verdict.MORE
 
     # -- ending ----------------------------------------------------------------------------
 
@@ -179,17 +196,31 @@ class ThoughtReader:
         for marker in self._by_text:
             before, found, rest = held.partition(marker.text)
             if found:
-                if self._confirm(len(before)) is Verdict.OVER:
-                    return Verdict.OVER
-                # Text in one token with the marker's beginning: shown, its token is the marker's.
-                self._ready.append(self._held_text().partition(marker.text)[0])
-                self._held.clear()
+                if self._confirm(len(before)) is Verdict.CLOSED or not self._part(marker):
+                    return Verdict.CLOSED
                 return self._end(marker, rest)
         marking = max((overlap(held, marker.text) for marker in self._by_text), default=0)
         return self._confirm(len(held) - marking)
 
+    def _part(self, marker: Marker) -> bool:
+        """Part the thought's end from the marker that begins in the same piece.
+
+        Tokens wholly before the marker are the thought's: of a broken character, or of one that
+        ends in the token where the marker begins. That token is the marker's; its text is shown.
+        """
+        text = self._held_text().partition(marker.text)[0]
+        held = [token_id for ids, _ in self._held for token_id in ids]
+        self._held.clear()
+        sizes = [len(self._token_bytes(token_id)) for token_id in held]
+        at = b"".join(map(self._token_bytes, held)).find(marker.text.encode())
+        own = sum(end <= at for end in accumulate(sizes))
+        if own:
+            return self._count(held[:own], text)
+        self._ready.append(text)
+        return True
+
     def _end(self, marker: Marker, rest: str) -> Verdict:
-        if self._confirm(len(self._held_text())) is Verdict.OVER:
-            return Verdict.OVER
+        if self._confirm(len(self._held_text())) is Verdict.CLOSED:
+            return Verdict.CLOSED
         self.answer_text = rest if marker == self._form.end else marker.text + rest
         return Verdict.ENDED

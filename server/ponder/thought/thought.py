@@ -1,7 +1,7 @@
 """The life of a thought: think → close → answer.
 
     open ── end marker ──────────────→ answer     natural: nothing is appended
-      ├─── budget spent ─→ close ────→ answer     the close text is appended, never sampled
+      ├─── an exit closes it → close → answer     the close text is appended, never sampled
       └─── EOS in the thought → close → answer
 
 Thinking and answering are one engine request with the whole allowance, so that a thought which
@@ -16,6 +16,7 @@ same code decides in serving, in rollouts and in evaluation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -24,6 +25,9 @@ from ponder.engine.protocol import Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
+from ponder.thought.exits.budget import Budget
+from ponder.thought.exits.exit import Exit
+from ponder.thought.exits.watch import Watch
 from ponder.thought.format import Close, CompiledFormat
 from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
@@ -32,7 +36,6 @@ from ponder.thought.segment import AnswerRules, Segment, gather, segment_seed
 Event = ThoughtDelta | AnswerDelta
 
 _LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
-_LENGTH_SOURCES = ("max_completion_tokens", "context")
 
 
 class Thought:
@@ -41,13 +44,14 @@ class Thought:
     `prompt` ends where the model goes on: inside the thought when `plan.budget` > 0 and the
     template opens it; after a closed thought, or without one, when `plan.budget` is 0, in which
     case `shown_prefix` is prompt text that belongs to the answer. `sampling` holds for both
-    segments; its `max_tokens`, `min_tokens` and `stop_token_ids` are set here. `apart` makes
-    thought and answer separate requests in any case.
+    segments; its `max_tokens`, `min_tokens` and `stop_token_ids` are set here. `exits` close the
+    thought beside its budget. `apart` makes thought and answer separate requests in any case.
 
     `segment` is the engine request that should run: `start` sets the first one, and `feed` takes
     what it sampled. Once `segment` is another one, the request before it is to be aborted; once it
     is None, the life is over, and `outcome.failure` says why there is no answer if there is none.
-    Both return text that has become certain. `now` is in seconds of any clock.
+    `tick` asks the exits that wait for a time, which is due at `wake_at`, or for a signal from
+    outside. All three return text that has become certain. `now` is in seconds of any one clock.
 
         thought.start(now)
         while (segment := thought.segment) is not None:
@@ -65,6 +69,7 @@ class Thought:
         rules: AnswerRules,
         close: Close | None = None,
         shown_prefix: str = "",
+        exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
@@ -74,6 +79,7 @@ class Thought:
         self._sampling = sampling
         self._rules = rules
         self._close = close or (form.close if form else None)
+        self._exits = exits
         self._merged = not apart and self._may_merge()
         self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim)
         self._writer.feed_text(shown_prefix)
@@ -98,16 +104,11 @@ class Thought:
             self.outcome.end_cause = "disabled"
             return self._ask_for_answer(now)
         assert self._form is not None and self._close is not None
-        plan = self._plan
-        self._reader = ThoughtReader(
-            self._form,
-            self._vocabulary,
-            budget=plan.budget,
-            grace=plan.grace,
-            room=plan.allowance - plan.reserve - len(self._close.ids),
-        )
+        room = self._plan.allowance - self._plan.reserve - len(self._close.ids)
+        watch = Watch([Budget.of(self._plan, room), *self._exits])
+        self._reader = ThoughtReader(self._form, self._vocabulary, watch, room=room)
         self._ask(self._thought_sampling(self._form))
-        return ()
+        return self.tick(now)
 
     def feed(self, chunk: Chunk, now: float) -> Sequence[Event]:
         """Take what `segment` sampled."""
@@ -119,9 +120,24 @@ class Thought:
         if chunk.cached_tokens and segment.number == 0:
             outcome.cached_tokens = chunk.cached_tokens
         if self._reader is not None:
+            self._reader.at.now = now
             return self._think(self._reader, segment, read, now)
         self._hear(segment, read)
         return self._answer(segment, now)
+
+    @property
+    def wake_at(self) -> float:
+        """When `tick` is due; infinite where no exit waits for a time."""
+        reader = self._reader
+        return math.inf if reader is None or not reader.opened else reader.watch.time
+
+    def tick(self, now: float) -> Sequence[Event]:
+        """Ask the exits that wait for a time, or to be woken, while the thought is open."""
+        reader = self._reader
+        if reader is None or not reader.opened:
+            return ()
+        reader.at.now = now
+        return self._cut(reader, self._segments[-1], now) if reader.wake() else ()
 
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
@@ -146,17 +162,16 @@ class Thought:
         if reader.opened:
             segment.forget(read)
         if verdict is Verdict.MORE and segment.finish is None:
-            return events
-        self._reader = None
-        self.outcome.thought_ended_at = now
+            return (*events, *self.tick(now)) if now >= reader.watch.time else events
         if reader.opened and verdict is not Verdict.ENDED:
-            return (*events, *self._cut(reader, segment, verdict, now))
+            return (*events, *self._cut(reader, segment, now))
         return (*events, *self._leave(reader, segment, read, verdict, now))
 
     def _leave(
         self, reader: ThoughtReader, segment: Segment, read: int, verdict: Verdict, now: float
     ) -> Sequence[Event]:
         """The model ended the thought itself after `read` tokens, or never opened one."""
+        self._end(now)
         if not self._merged and verdict is not Verdict.MORE:
             segment.truncate(read)
         if reader.opened:
@@ -169,36 +184,40 @@ class Thought:
         self._prompt = [*self._prompt, *segment.sampled]
         return self._ask_for_answer(now)
 
+    def _end(self, now: float) -> None:
+        """From now on tokens are the answer's."""
+        self._reader = None
+        self.outcome.thought_ended_at = now
+
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
         """The model ended the thought itself with the last of the tokens that were read."""
         self.outcome.thinking_tokens = len(reader.thinking)
-        self.outcome.audited_tokens = len(read) - reader.overhead - self._ending_tokens(read)
+        after = read[reader.overhead :]
+        self.outcome.audited_tokens = len(after) - self._ending_tokens(after)
         self.outcome.answer_tokens = self._before_answer = len(read) - len(reader.thinking)
         self._writer.feed_text(reader.answer_text, sampled=True)
 
-    def _ending_tokens(self, read: Sequence[int]) -> int:
-        """How many of the last tokens an end marker takes."""
+    def _ending_tokens(self, sampled: Sequence[int]) -> int:
+        """How many of the last tokens an end marker takes; it may begin in the opening's last."""
         assert self._form is not None
         markers = [m for m in (self._form.end, self._form.tool_call) if m is not None]
-        if read[-1] in [marker.token_id for marker in markers]:
+        if sampled and sampled[-1] in [marker.token_id for marker in markers]:
             return 1
         tail, taken = b"", 0
-        while taken < len(read) and not any(m.text.encode() in tail for m in markers):
+        while taken < len(sampled) and not any(m.text.encode() in tail for m in markers):
             taken += 1
-            tail = self._vocabulary.token_bytes(read[-taken]) + tail
+            tail = self._vocabulary.token_bytes(sampled[-taken]) + tail
         return taken
 
-    def _cut(
-        self, reader: ThoughtReader, segment: Segment, verdict: Verdict, now: float
-    ) -> Sequence[Event]:
-        """We end the thought: the budget is spent, or the model stopped without a marker."""
+    def _cut(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
+        """We end the thought: an exit closes it, or the model stopped without a marker."""
+        self._end(now)
         outcome, close = self.outcome, self._close
         assert close is not None
-        natural = verdict is Verdict.MORE and reader.settle() and segment.at_eos
+        natural = reader.cause is None and reader.settle() and segment.at_eos
         text = reader.take_text()
         if not natural:
-            starved = reader.starved or self._plan.source in _LENGTH_SOURCES
-            outcome.end_cause = "length" if starved else "budget"
+            outcome.end_cause = reader.cause or "length"
         outcome.thinking_tokens = len(reader.thinking)
         outcome.answer_tokens = self._before_answer = reader.overhead + natural
         outcome.forced_tokens = len(close.ids)

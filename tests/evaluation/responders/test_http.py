@@ -81,13 +81,24 @@ def test_a_ponder_server_is_asked_under_every_budget_with_one_seed() -> None:
     ]
 
 
-def test_a_server_that_hints_by_itself_is_told_not_to() -> None:
-    card = {"id": "tiny", "ponder": {"trained_budgets": [40], "budget_hint": "{budget}"}}
+@pytest.mark.parametrize(
+    ("does", "off"),
+    [
+        ({"budget_hint": "{budget}"}, {"hint": False}),
+        ({"loop_exit": True}, {"loop_exit": False}),
+        ({"budget_hint": "{budget}", "loop_exit": True}, {"hint": False, "loop_exit": False}),
+        ({"loop_exit": False}, {}),
+    ],
+)
+def test_a_server_that_hints_or_closes_loops_by_itself_is_told_not_to(
+    does: dict[str, Any], off: dict[str, bool]
+) -> None:
+    card = {"id": "tiny", "ponder": {"trained_budgets": [40], **does}}
     server = Server(card, answer=ponder_answer)
     server.ask([Ask("What is 3 + 4?", 11, (32,))])
     server.ask([Ask("What is 3 + 4?", 11, (32,), "served")])
     cut, served = (body["ponder"] for body in server.bodies)
-    assert cut == {"holdout": "never", "hint": False}
+    assert cut == {"holdout": "never", **off}
     assert served == {"holdout": "never"}
 
 

@@ -105,6 +105,17 @@ def test_a_model_that_opens_its_own_thought_is_hinted_inside_one(checkpoint: Pat
     assert closed.endswith("assistant\n<think>\n</think>\n\n")
 
 
+@pytest.mark.parametrize(("hint", "cause"), [("served", "loop"), (None, "length")])
+def test_a_loop_is_closed_where_serving_closes_it(
+    checkpoint: Path, hint: Hint, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.THOUGHT", "So 3 + 4 = 7. " * 99)
+    model = Scripted(checkpoint)
+    (reply,) = model.ask(hint=hint)
+    assert (reply.text, reply.end_cause) == ("It is 5.", cause)
+    assert (reply.thinking_tokens == 256) is (cause == "loop")
+
+
 def test_the_longest_completion_bounds_thought_and_answer(checkpoint: Path) -> None:
     model = Scripted(checkpoint, max_tokens=16)
     (reply,) = model.ask()

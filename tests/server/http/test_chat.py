@@ -357,7 +357,7 @@ def test_a_slow_reader_does_not_let_the_engine_overrun(serve: Serve) -> None:
     def script(_prompt: Sequence[int], number: int) -> Iterator[int]:
         return itertools.repeat(ord("a")) if number == 0 else iter([ord("b")])
 
-    running = serve(script=script, max_model_len=100_000)
+    running = serve(script=script, max_model_len=100_000, loop_exit=False)
     head = b'{"messages": [{"role": "user", "content": "hi"}], "stream": true, '
     body = head + b'"budget": 30000, "max_completion_tokens": 31000, "ponder": {"grace_tokens": 0}}'
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as slow:

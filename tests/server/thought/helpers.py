@@ -13,6 +13,7 @@ from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan, Source
 from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.exits.exit import Exit
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.segment import AnswerRules
@@ -107,6 +108,7 @@ def live(
     rules: AnswerRules | None = None,
     close: Close | None = None,
     shown_prefix: str = "",
+    exits: Sequence[Exit] = (),
 ) -> Life:
     """Live a thought; the model says one of `texts` per request, or what `script` says."""
     engine = ScriptedEngine(
@@ -121,6 +123,7 @@ def live(
         rules=rules or AnswerRules(),
         close=close,
         shown_prefix=shown_prefix,
+        exits=exits,
     )
     life = Life(engine, thought.outcome)
     try:

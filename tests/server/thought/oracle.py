@@ -52,11 +52,8 @@ def expect(
         stream = stream[: stream.index(EOS)]
     end, marker = _end(stream, vocabulary)
     pieces = _pieces(stream[:end], vocabulary)
-    if marker and len(vocabulary.encode(marker)) > 1 and pieces and pieces[-1][2]:
-        # A dangling byte shares its piece with the marker's first token, and is the marker's.
-        pieces[-1] = ([], "\ufffd", False)
-    elif not marker and pieces and pieces[-1][2]:
-        pieces.pop()
+    if not marker and pieces and pieces[-1][2]:
+        pieces.pop()  # a marker ends a character, too; a cut drops what is half of one
 
     thinking: list[int] = []
     text, tail = "", ""

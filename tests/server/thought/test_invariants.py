@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import Literal
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.protocol import Sampling
@@ -126,8 +126,29 @@ def decode(ids: list[int], vocabulary: ByteVocabulary) -> tuple[str, bool]:
     return "".join(decoder.feed(token_id) for token_id in ids), decoder.pending
 
 
+def dangling(*says: int, opened_by: Literal["template", "model"], single: bool) -> Case:
+    """A model that breaks off in the middle of a character, where a marker comes."""
+    return Case(
+        says=[list(says)],
+        vocabulary=SINGLE if single else SPELT,
+        opened_by=opened_by,
+        plan=plan(20),
+        rules=AnswerRules(),
+        sampling=Sampling(max_tokens=1),
+        chunk_sizes=(1,),
+    )
+
+
+BEFORE_THE_END = dangling(0xC2, *b"</think>", opened_by="template", single=False)
+BEFORE_THE_START = dangling(
+    0xC2, SINGLE.THINK, *b"a", SINGLE.END_THINK, opened_by="model", single=True
+)
+
+
 @examples
 @given(cases())
+@example(BEFORE_THE_END)
+@example(BEFORE_THE_START)
 def test_the_thought_is_what_the_oracle_says(case: Case) -> None:
     assume(case.plain)
     expected, life = case.expected(), case.live(case.chunk_sizes)
@@ -167,6 +188,8 @@ def test_the_answer_is_what_was_sampled_behind_the_thought(case: Case) -> None:
 
 @examples
 @given(cases())
+@example(BEFORE_THE_END)
+@example(BEFORE_THE_START)
 def test_no_thought_exceeds_its_budget_and_no_completion_its_allowance(case: Case) -> None:
     outcome = case.live(case.chunk_sizes).outcome
     assert outcome.thinking_tokens <= case.plan.budget
@@ -276,3 +299,48 @@ def test_a_marker_in_the_answer_starts_no_budget(
     assert (life.reasoning, life.content) == ("so", answer)
     assert (life.outcome.thinking_tokens, life.outcome.end_cause) == (2, "natural")
     assert len(life.prompts) == 1
+
+
+class Chopped(ByteVocabulary):
+    """Spelt markers, and tokens that begin and end anywhere, in markers and characters too."""
+
+    def __init__(self, text: bytes, cuts: set[int]) -> None:
+        super().__init__(single_token_markers=False)
+        edges = [0, *sorted(cut for cut in cuts if 0 < cut < len(text)), len(text)]
+        self.said = [1000 + at for at in edges[:-1]]
+        self._pieces = {1000 + at: text[at:end] for at, end in pairwise(edges)}
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self._pieces.get(token_id) or super().token_bytes(token_id)
+
+
+@examples
+@given(
+    before=st.lists(st.one_of(st.sampled_from(TEXTS).map(str.encode), st.binary(max_size=3))),
+    marker=st.sampled_from(["</think>", "<tool_call>"]),
+    cuts=st.sets(st.integers(1, 40)),
+    opened_by=st.sampled_from(OPENERS),
+)
+@example([b"\xc2"], "</think>", {1}, "template")
+@example([b"\xc3\xa9"], "</think>", {1}, "template")  # é ends in the token of the marker's start
+@example([], "</think>", {9, 6}, "model")  # <think|><|/think>
+def test_tokens_wholly_before_the_marker_are_the_thoughts(
+    before: list[bytes], marker: str, cuts: set[int], opened_by: Literal["template", "model"]
+) -> None:
+    opening = b"<think>" if opened_by == "model" else b""
+    thought = b"".join(before)
+    assume(marker.encode() not in thought and b"think>" not in thought)
+    text = opening + thought + marker.encode() + b"42"
+    vocabulary = Chopped(text, cuts)
+    life = live(
+        script=tokens([*vocabulary.said, EOS]),
+        vocabulary=vocabulary,
+        form=compiled(SPELT, opened_by),
+        plan=plan(100),
+    )
+    ends = list(accumulate(len(vocabulary.token_bytes(token_id)) for token_id in vocabulary.said))
+    overhead = sum(end < len(opening) for end in ends) + 1 if opening else 0
+    own = [end for end in ends[overhead:] if end <= len(opening + thought)]
+    assert life.outcome.thinking_tokens == life.outcome.audited_tokens == len(own)
+    assert life.reasoning == thought.decode(errors="replace").lstrip("\n")
+    assert life.content == ("" if marker == "</think>" else marker) + "42"

@@ -4,6 +4,8 @@ from typing import Literal
 import pytest
 
 from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.exits.budget import Budget
+from ponder.thought.exits.watch import Watch
 from ponder.thought.reader import ThoughtReader, Verdict
 from server.thought.helpers import EOS, SINGLE, SPELT, compiled
 
@@ -19,7 +21,8 @@ def read(
 ) -> tuple[ThoughtReader, list[str]]:
     """A reader fed until it has its verdict, and the initials of its verdicts."""
     form = compiled(vocabulary, opened_by)
-    reader = ThoughtReader(form, vocabulary, budget=budget, grace=grace, room=room)
+    watch = Watch([Budget(budget, grace, room)])
+    reader = ThoughtReader(form, vocabulary, watch, room=room)
     verdicts = []
     for token_id in ids:
         verdict = reader.feed(token_id)
@@ -30,7 +33,7 @@ def read(
 
 
 def test_text_is_ready_as_soon_as_no_cut_can_take_it_back() -> None:
-    reader = ThoughtReader(compiled(SPELT), SPELT, budget=20)
+    reader = ThoughtReader(compiled(SPELT), SPELT, Watch([]))
     shown = []
     for byte in b"a<b</t\xc3\xa9":
         reader.feed(byte)
@@ -46,7 +49,7 @@ def test_the_line_break_behind_the_marker_is_not_shown() -> None:
 
 def test_the_token_after_the_budget_is_looked_at() -> None:
     _, verdicts = read(b"abcd", budget=3)
-    assert verdicts == ["MORE"] * 3 + ["OVER"]
+    assert verdicts == ["MORE"] * 3 + ["CLOSED"]
     _, verdicts = read([*b"abc", SINGLE.END_THINK], budget=3)
     assert verdicts[-1] == "ENDED"
 
@@ -56,14 +59,14 @@ def test_a_spelt_marker_may_reach_past_the_budget() -> None:
     assert verdicts[-1] == "ENDED"
     assert bytes(reader.thinking) == b"abc"
     reader, verdicts = read(b"abc</thunk>", vocabulary=SPELT, budget=5)
-    assert verdicts[-1] == "OVER"
+    assert verdicts[-1] == "CLOSED"
     assert bytes(reader.thinking) == b"abc</"
 
 
 @pytest.mark.parametrize("prefix", [[0xE2], [*b"<"], [*b"</thin"]])
 def test_waiting_for_an_undecided_end_has_a_limit(prefix: list[int]) -> None:
     _, verdicts = read([*prefix, *[EOS] * 99], vocabulary=SPELT, budget=8)
-    assert verdicts[-1] == "OVER"
+    assert verdicts[-1] == "CLOSED"
     assert len(verdicts) <= 8 + len("<tool_call>") + 4
 
 
@@ -114,10 +117,10 @@ def test_overhead_takes_its_room_from_the_budget() -> None:
     ids = SINGLE.encode("  <think>abcdef")
     reader, verdicts = read(ids, opened_by="model", budget=5, room=6)
     assert bytes(reader.thinking) == b"abc"
-    assert (verdicts[-1], reader.starved) == ("OVER", True)
+    assert (verdicts[-1], reader.cause) == ("CLOSED", "length")
     reader, _ = read(ids, opened_by="model", budget=5, room=8)
     assert bytes(reader.thinking) == b"abcde"
-    assert not reader.starved
+    assert reader.cause == "budget"
 
 
 @pytest.mark.parametrize("vocabulary", [SINGLE, SPELT])
@@ -144,7 +147,7 @@ def test_a_token_may_hold_a_marker_and_its_neighbour() -> None:
     """`<think>ad` … `db</think>c`: the text goes where it belongs, the token to the marker."""
     vocabulary = Pieces()
     form = compiled(SPELT, "model")
-    reader = ThoughtReader(form, vocabulary, budget=9)
+    reader = ThoughtReader(form, vocabulary, Watch([Budget(9)]))
     verdicts = [reader.feed(token_id) for token_id in (0, 1, 2, 6, 3, 4, 1, 5)]
     assert verdicts == [Verdict.MORE] * 7 + [Verdict.ENDED]
     assert (reader.take_text(), reader.answer_text) == ("adb", "c")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.scripted import ScriptedEngine
@@ -169,6 +170,22 @@ def test_the_cut_is_the_same(case: Case) -> None:
         assert serving.close and serving.thinking_tokens < case.budget
     else:
         assert rollout == serving
+
+
+@settings(max_examples=20)
+@given(before=st.integers(0, 200), period=st.integers(1, 128))
+def test_a_loop_is_closed_where_it_is_served_and_not_in_a_rollout(before: int, period: int) -> None:
+    """What serving stops, training has to see."""
+    ids = [*range(300, 300 + max(before, period))]
+    thought = [*ids[:before], *islice(cycle(ids[:period]), 1600)]
+    case = Case(thought, budget=600, hinted=True, grace=0)
+    serving = served(case)
+    assert evaluated(replace(case, grace=None)) == serving
+    assert 256 <= serving.thinking_tokens <= max(256, before + max(64, 3 * period)) + 16
+    assert serving.kept == thought[: serving.thinking_tokens]
+    rollout = rolled_out(case, serving.prompt)
+    assert rollout is not None
+    assert rollout.thinking_tokens == case.budget
 
 
 @given(cases())

@@ -31,6 +31,7 @@ from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
+from ponder.thought.exits.causes import CAUSES
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -174,10 +175,10 @@ class Metrics(Observer):
 
     def _exist(self, arm: Arm) -> None:
         """Export zeros before the first request, without which a first increase is not seen."""
-        for cause in ("natural", "budget", "length", "disabled"):
+        for cause, info in CAUSES.items():
             self._requests.labels(cause, arm)
-        for cause in ("budget", "length"):
-            self._truncations.labels(cause, arm)
+            if info.ended_by == "server":
+                self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
         for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
             counter.labels(arm)
@@ -212,7 +213,7 @@ class Metrics(Observer):
         self._budget.labels(arm).observe(plan.budget)
         if plan.budget:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
-        if outcome.end_cause in ("budget", "length"):
+        if CAUSES[outcome.end_cause].ended_by == "server":
             self._truncations.labels(outcome.end_cause, arm).inc()
         self._no_answer(outcome.failure, arm)
         if outcome.audited_tokens > plan.budget:

@@ -3,12 +3,14 @@
 // what became of the budget.
 const at = (id) => document.getElementById(id);
 let model = null;
+let causes = {};
 let asking = null;
 
 async function introduce() {
   const facts = await (await fetch(".", { headers: { accept: "application/json" } })).json();
   const can = facts.capabilities;
   model = facts.model;
+  causes = facts.causes;
   at("model").textContent = facts.model;
   at("base").textContent = new URL("v1", location.href).href;
   at("key-field").hidden = !facts.key_needed;
@@ -38,14 +40,8 @@ async function* events(body) {
 function told(report) {
   const thought = `${report.thinking_tokens} tokens of thought`;
   const limit = report.budget_requested >= 0 && report.budget_requested !== null;
-  const ends = {
-    natural: "ended by itself",
-    budget: "closed at its budget",
-    length: "closed for want of room",
-    disabled: "not asked for",
-  };
   const of = limit ? ` of ${report.budget_effective}` : "";
-  return `${thought}${of} (${ends[report.end_cause]}), ${report.answer_tokens} of answer`;
+  return `${thought}${of} (${causes[report.end_cause] ?? report.end_cause}), ${report.answer_tokens} of answer`;
 }
 
 function fail(message) {

@@ -56,7 +56,7 @@ class HttpResponder:
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
-        self._hints = False
+        self._policy: dict[str, bool] = {}  # what the server does to save, switched off
 
     async def subject(self) -> Subject:
         listed = await self._send("GET", "/models")
@@ -67,7 +67,9 @@ class HttpResponder:
         self._model = self._choose(list(cards))
         ponder = cards[self._model].get("ponder")
         self._is_ponder = ponder is not None
-        self._hints = bool(ponder and ponder.get("budget_hint"))
+        if ponder:
+            does = {"hint": ponder.get("budget_hint"), "loop_exit": ponder.get("loop_exit")}
+            self._policy = {name: False for name, done in does.items() if done}
         return Subject(
             f"{self._model} at {self._url}",
             tuple(ponder["trained_budgets"]) if ponder else (),
@@ -112,8 +114,8 @@ class HttpResponder:
             body["thinking_token_budget"] = budget
             # Who measures wants the policy, whichever arm the draw puts the question in.
             body["ponder"] = {"holdout": "never"}
-        if self._hints and ask.hint != "served":
-            body["ponder"]["hint"] = False  # a cut is measured on its own
+            if ask.hint != "served":
+                body["ponder"] |= self._policy  # a cut is measured on its own
         unknown = ask.hint not in (None, "served")
         if unknown or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")

@@ -23,6 +23,7 @@ from ponder.thought.budget import Ask as Wish
 from ponder.thought.contract import FILE_NAME, ContractError
 from ponder.thought.drive import drive
 from ponder.thought.errors import InvalidCloseText, NoAnswerProduced, ThoughtError
+from ponder.thought.exits.loop import Loop
 from ponder.thought.thought import Event
 
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, opening
@@ -130,7 +131,8 @@ class LocalResponder:
         except (ThoughtError, TokenizerError) as error:
             raise ResponderError(f"{ask.question[:60]!r} cannot be asked: {error}") from error
         sampling = Sampling(max_tokens=0, seed=ask.seed, chunk_tokens=_CHUNK_TOKENS)
-        thought = checkpoint.thought(prompt, sampling)
+        exits = [Loop()] if ask.hint == "served" else []
+        thought = checkpoint.thought(prompt, sampling, exits=exits)
         try:
             outcome = await drive(thought, engine, f"eval-{next(self._numbers)}", emit)
         except NoAnswerProduced:

@@ -1,0 +1,39 @@
+"""Why thoughts end: the table that wire, metrics, meter, page, dashboard and docs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Cause = Literal["natural", "budget", "length", "loop", "disabled"]
+
+
+@dataclass(frozen=True, slots=True)
+class CauseInfo:
+    """What a cause means.
+
+    `brief` and `means` go on from "the thought", for a line and for a reader who does not know the
+    word. `ended_by` says who ended it; None where there was none.
+    """
+
+    brief: str
+    means: str
+    ended_by: Literal["model", "server"] | None
+
+
+CAUSES: Mapping[str, CauseInfo] = {
+    "natural": CauseInfo("ended by itself", "ended by itself", "model"),
+    "budget": CauseInfo("closed at its budget", "was closed at its budget", "server"),
+    "length": CauseInfo(
+        "closed for want of room",
+        "was closed because `max_completion_tokens` or the context was the tighter limit",
+        "server",
+    ),
+    "loop": CauseInfo(
+        "closed because it repeated itself", "was closed because it repeated itself", "server"
+    ),
+    "disabled": CauseInfo(
+        "not asked for", "was not asked for, or a limit left no room for it", None
+    ),
+}

@@ -1,0 +1,71 @@
+"""Closes a thought that repeats itself.
+
+Reasoning models loop at low temperatures, distilled ones in up to a third of greedy answers, and a
+higher temperature only masks it (arXiv 2512.12895). A loop is exact here: a table, a count or a
+list of cases that changes by one token in each line is none.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ponder.thought.exits.exit import Close, GoOn, Progress
+
+LONGEST = 128  # tokens that are repeated, at most
+COPIES = 3
+COVERED = 64  # tokens that the copies take together, at least
+AFTER = 256  # tokens of thought, before which nothing is a loop
+EVERY = 16  # tokens from one look to the next
+
+_OVERLAP = min(max(COPIES * period, COVERED) - period for period in range(1, LONGEST + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Looks every 16 tokens, from `after` on."""
+
+    after: int = AFTER
+
+    def look(self, at: Progress) -> GoOn | Close:
+        size = len(at.thinking)
+        if size < self.after:
+            return GoOn(tokens=self.after)
+        return Close("loop") if repeats(at.thinking) else GoOn(tokens=size + EVERY)
+
+
+def repeats(ids: Sequence[int]) -> bool:
+    """Whether `ids` end in at least 3 copies of 1 to 128 tokens that cover at least 64.
+
+    With period p, the last 2p tokens of a loop, and never fewer than 43, occur once more p tokens
+    before. Hardly a text that is none gets past the first search. Where it does, but its copies
+    are too few, a loop has a period above the length that was searched for: two periods
+    within that length have their greatest common divisor for a third (Fine and Wilf, 1965), and
+    the smaller would have had its copies.
+    """
+    least = 1
+    while least <= LONGEST:
+        size = max(_OVERLAP, (COPIES - 1) * least)
+        period = _recurrence(ids, size, least)
+        if period is None:
+            return False
+        covered = max(COPIES * period, COVERED)
+        if len(ids) >= covered and ids[-covered:-period] == ids[period - covered :]:
+            return True
+        least = size + 1
+    return False
+
+
+def _recurrence(ids: Sequence[int], size: int, least: int) -> int | None:
+    """At the nearest, how many tokens before the last `size` ones they occur, from `least` on."""
+    tail = array("I", ids[-size - LONGEST :])
+    data, width = tail.tobytes(), tail.itemsize
+    needle = data[-size * width :]
+    end = len(data) - least * width
+    while (at := data.rfind(needle, 0, end)) >= 0:
+        shift, between_tokens = divmod(len(data) - len(needle) - at, width)
+        if not between_tokens:
+            return shift
+        end = at + len(needle) - 1
+    return None

@@ -1,0 +1,217 @@
+"""What repeats itself is a loop, and what only looks like it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count, cycle, islice
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from ponder.engine.protocol import Chunk, Sampling
+from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.exits.loop import AFTER, COPIES, COVERED, EVERY, LONGEST, Loop, repeats
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Thought
+from server.thought.helpers import PROMPT, SINGLE, SPELT, Life, compiled, live, plan, tokens
+
+PERIODS = range(1, LONGEST + 1)
+
+
+def covered(period: int) -> int:
+    """Tokens that a loop of this period takes before it is one."""
+    return max(COPIES * period, COVERED)
+
+
+def looped(ids: Sequence[int]) -> bool:
+    """The rule itself, by trying every period."""
+    return any(
+        len(ids) >= covered(period)
+        and all(ids[-at] == ids[-at - period] for at in range(1, covered(period) - period + 1))
+        for period in PERIODS
+    )
+
+
+def closed_at(ids: Sequence[int], after: int = AFTER) -> int | None:
+    """How many tokens a thought has when it is closed."""
+    looks = range(after, len(ids), EVERY)
+    return next((size for size in looks if looped(ids[:size])), None)
+
+
+def repeated(block: Sequence[int], size: int) -> list[int]:
+    return list(islice(cycle(block), size))
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_every_period_is_found_when_its_copies_are_complete(period: int) -> None:
+    before = [*range(1000, 1300)]
+    loop = repeated(range(2000, 2000 + period), covered(period))
+    assert repeats([*before, *loop])
+    assert repeats(loop)
+    assert not repeats([*before, *loop[:-1]])
+    assert not repeats([*before, *loop[1:]])
+    assert not repeats([*before, *loop[:-40], 7, *loop[-39:]])
+
+
+def test_longer_periods_are_none() -> None:
+    assert not repeats(repeated(range(LONGEST + 1), 1000))
+
+
+@given(
+    block=st.lists(st.integers(0, 3), min_size=1, max_size=140),
+    tail=st.integers(0, 70),
+    size=st.integers(0, 430),
+    before=st.lists(st.integers(0, 3), max_size=60),
+    slip=st.none() | st.integers(1, 400),
+)
+@example(block=[0] * 20 + [1], tail=0, size=64, before=[], slip=None)
+@example(block=[1, *[0] * 50], tail=0, size=153, before=[], slip=None)  # period 1 within 51
+@example(block=[*range(40), 3, *range(40)], tail=0, size=243, before=[], slip=None)
+@example(block=[0xD800, 0x10000, 256, 0], tail=0, size=80, before=[], slip=None)
+def test_the_search_finds_what_the_rule_says(
+    block: list[int], tail: int, size: int, before: list[int], slip: int | None
+) -> None:
+    ids = [*before, *repeated([*block, *[0] * tail], size)]
+    if slip is not None and slip <= len(ids):
+        ids[-slip] = 9
+    assert repeats(ids) == looped(ids)
+
+
+NEAR = {
+    "counting": (f"{n}, " for n in count(1)),
+    "counting down": (f"{999 - n} is not a square. " for n in count()),
+    "a table": (f"| {n} | {n * n} | {n % 2} | even? |\n" for n in count(1)),
+    "code": (f"    if x == {n}:\n        return {n + 1}\n" for n in count()),
+    "cases": (f"Case {n}: let x = {n}. Then x + 1 = {n + 1}. No.\n" for n in count(1)),
+    "sums": (f"1 + {n} = {n + 1}. Wait, is that right? 1 + {n} = {n + 1}. Yes.\n" for n in count()),
+    "binary": (f"{n:b}" for n in count()),
+    "dots": ("." * (n % 41) + "\n" for n in count()),
+    "twice": (f"{word} {word} " for n in count() for word in [f"step{n}"]),
+}
+
+
+@pytest.mark.parametrize("text", NEAR)
+def test_what_changes_in_each_line_is_no_loop(text: str) -> None:
+    written = [*"".join(islice(NEAR[text], 300)).encode()]
+    assert [size for size in range(1, len(written)) if repeats(written[:size])] == []
+
+
+# -- in a thought ------------------------------------------------------------------------------
+
+WAIT = b"Wait, let me check that again. "
+
+
+def think(ids: Sequence[int], budget: int = 2000, after: int = AFTER, **more: object) -> Life:
+    return live(
+        script=tokens(ids, b"42"),
+        plan=plan(budget, allowance=3000, max_answer=200),
+        exits=[Loop(after)],
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def test_a_loop_is_closed_and_answered() -> None:
+    said = [*b"I add 40 and 2, which is 42. ", *repeated(WAIT, 2500)]
+    life = think(said)
+    assert (life.outcome.end_cause, life.outcome.answer_forced) == ("loop", True)
+    assert life.outcome.thinking_tokens == life.outcome.audited_tokens == AFTER
+    assert bytes(said[:AFTER]).decode() == life.reasoning
+    assert life.content.startswith("42")
+    assert len(life.engine.outputs[0]) == AFTER + 1
+
+
+@given(
+    before=st.integers(0, 600),
+    block=st.text("ab \n漢é🙂", min_size=1, max_size=40),
+    copies=st.integers(1, 40),
+    chunks=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    vocabulary=st.sampled_from([SINGLE, SPELT]),
+)
+def test_the_cut_is_at_the_first_look_that_finds_a_loop(
+    before: int, block: str, copies: int, chunks: list[int], vocabulary: ByteVocabulary
+) -> None:
+    """Whatever the chunks: it depends on the tokens alone."""
+    numbers = islice("".join(f"{n}." for n in range(before)).encode(), before)
+    thought = [*numbers, *(block * copies).encode()]
+    said = [*thought, *vocabulary.encode("</think>"), *b"42"]
+    one = think(said, vocabulary=vocabulary)
+    many = think(said, vocabulary=vocabulary, chunk_sizes=chunks)
+    assert one.outcome.thinking_tokens == many.outcome.thinking_tokens
+    assert one.outcome.end_cause == many.outcome.end_cause
+    assert one.engine.requests == many.engine.requests
+    assert (one.reasoning, one.content) == (many.reasoning, many.content)
+    if block.isascii():
+        found = closed_at(thought)
+        assert (one.outcome.end_cause == "loop") == (found is not None)
+        if found is not None:
+            assert one.outcome.thinking_tokens == found
+
+
+def test_it_looks_at_whole_characters() -> None:
+    life = think(repeated("ab漢字。".encode(), 2000))
+    assert life.outcome.end_cause == "loop"
+    assert AFTER - 2 <= life.outcome.thinking_tokens <= AFTER + 2
+    assert life.reasoning + ("ab漢字。" * 400)[len(life.reasoning) :] == "ab漢字。" * 400
+
+
+def test_an_end_where_a_loop_would_be_closed_is_natural() -> None:
+    life = think([*repeated(WAIT, AFTER), SINGLE.END_THINK, *b"42"])
+    assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("natural", AFTER)
+
+
+def test_a_budget_comes_first() -> None:
+    said = repeated(WAIT, 2500)
+    assert think(said, budget=AFTER - 1).outcome.end_cause == "budget"
+    assert think(said, budget=AFTER).outcome.end_cause == "budget"
+    assert think(said, budget=AFTER + 1).outcome.end_cause == "loop"
+
+
+def test_answers_may_repeat_themselves() -> None:
+    life = live(
+        script=tokens([*b"so", SINGLE.END_THINK, *repeated(WAIT, 2000)]),
+        plan=plan(300, allowance=3000, max_answer=1000),
+        exits=[Loop()],
+    )
+    assert (life.outcome.end_cause, len(life.content)) == ("natural", 1000)
+
+
+def test_a_least_thought_comes_before_the_first_look() -> None:
+    life = think(repeated(WAIT, 2500), after=700)
+    assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("loop", 700)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sampling": Sampling(max_tokens=1, presence_penalty=1.0)},
+        {"rules": AnswerRules(min_tokens=3)},
+    ],
+)
+def test_a_thought_apart_is_closed_as_well(more: dict[str, object]) -> None:
+    life = think(repeated(WAIT, 2500), **more)
+    assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("loop", AFTER)
+
+
+@given(at=st.integers(0, 500), chunk=st.integers(1, 40))
+def test_a_fork_finds_the_same_loop(at: int, chunk: int) -> None:
+    said = [*range(32, 127), *repeated(WAIT, 700)]
+    found = closed_at(said)
+    assume(found is not None)
+    living = Thought(
+        SINGLE,
+        compiled(),
+        prompt=PROMPT,
+        plan=plan(2000, allowance=3000),
+        sampling=Sampling(max_tokens=1),
+        rules=AnswerRules(),
+        exits=[Loop()],
+    )
+    living.start(0.0)
+    living.feed(Chunk(said[:at]), 0.0)
+    fork = living.fork()
+    for life in (living, fork):
+        for start in range(at, len(said), chunk):
+            if life.outcome.thought_ended_at is None:
+                life.feed(Chunk(said[start : start + chunk]), 0.0)
+        assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("loop", found)
