@@ -205,9 +205,6 @@ class Completion:
         if sampling.seed is not None:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
-        return self.model.checkpoint.thought(
-            self.prompt(index),
-            sampling,
-            self.request.rules,
-            exits=self.model.exits(self.request.ponder),
-        )
+        request, checkpoint = self.request, self.model.checkpoint
+        exits = self.model.exits(request.ponder)
+        return checkpoint.thought(self.prompt(index), sampling, request.rules, exits=exits)
