@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
-from ..algorithms.kernel import Objective, Rows, aggregate
+from ..method.kernel import Objective, aggregate
 from ..rollout.drive import Sampler
 from ..rollout.experience import COUNTS, Collector, Experience, Share
-from ..rollout.rows import collate, score, split_by_tokens
+from ..rollout.rows import collate, loss_inputs, score, split_by_tokens
 from ..rollout.sampler import sample
 from ..run.directory import CHECKPOINTS, checkpoints
 
@@ -61,7 +61,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self,
         *args: Any,
         collector: Collector,
-        objective: Callable[[Rows], Objective],
+        objective: Objective,
         constant_tokens: int | None,
         observe: Callable[[int, Experience], None],
         **kwargs: Any,
@@ -89,7 +89,8 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def _roll_out(self) -> list[dict[str, torch.Tensor]]:
         accelerator, updates = self.accelerator, self._updates
         step = self.state.global_step // updates
-        share = Share(accelerator.process_index, accelerator.num_processes)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        share = Share(rank, world, lambda sums: accelerator.reduce(sums, "sum"))
         with self.sampler() as sampler:
             experience = self._collector.collect(step, sampler, share)
         parts = self.args.gradient_accumulation_steps
@@ -173,17 +174,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
     def _compute_loss(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         log_probs_BT, entropies_BT = score(model, dict(inputs))
         mask_BT = inputs["loss_mask"]
-        objective = self._objective(
-            Rows(
-                log_probs_BT,
-                inputs.get("old_log_probs", log_probs_BT.detach()),
-                inputs["advantages"],
-                mask_BT,
-                entropies_BT.detach(),
-                inputs["group_accuracy"],
-                inputs["correct"],
-            )
-        )
+        objective = self._objective(loss_inputs(inputs, log_probs_BT, entropies_BT))
         loss = -aggregate(objective.per_token_BT, mask_BT, inputs["denominator"])
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.state.global_step + 1)
@@ -242,6 +233,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            self._collector.save(staged)
             final = Path(self.args.output_dir) / CHECKPOINTS / name
             final.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)

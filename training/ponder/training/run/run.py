@@ -27,9 +27,9 @@ from ponder.tasks.sources import find_tasks
 
 from ..base import Base
 from ..engines.trl import BudgetTrainer, GRPOConfig
-from ..methods import METHODS
+from ..method.batch import Prompt
 from ..rollout.experience import Collector, Experience, Judge
-from ..rollout.plans import Prompt, Reader, plain
+from ..rollout.plans import Reader, plain
 from .checks import adapted, check_processes, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
 from .export import export
@@ -73,6 +73,8 @@ class Run:
         self._reader = _reader(base)
         self._collector = _collector(recipe, tasks, self._reader, judge, room)
         self._validation = _validation(recipe, tasks, self._reader, room)
+        if self._start is not None:
+            self._collector.load(self._start)
         quieten()
         self._trainer = self._build(base.files, world)
 
@@ -104,6 +106,11 @@ class Run:
     def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return bool(self._trainer.accelerator.is_main_process)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before the run starts."""
+        return self._collector.method.notes
 
     def reached(self) -> Iterator[str]:
         """What a run that was trained has reached, in sentences."""
@@ -143,11 +150,10 @@ class Run:
             self._watch.sample(step + 1, experience.shown)
 
     def _build(self, base: ModelFiles, world: int) -> BudgetTrainer:
-        recipe, plan, method = self._recipe, self._recipe.optimisation, self._recipe.method
+        recipe, plan, method = self._recipe, self._recipe.optimisation, self._collector.method
         model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(base.name)
         micro = plan.updates * plan.micro_batches
-        spec = METHODS[method.method]
         args = GRPOConfig(
             output_dir=str(self._out),
             seed=recipe.seed,
@@ -165,7 +171,7 @@ class Run:
             shuffle_dataset=False,
             beta=0.0,
             temperature=recipe.rollouts.temperature,
-            max_completion_length=method.longest,
+            max_completion_length=recipe.method.longest,
             use_vllm=recipe.rollouts.engine == "vllm",
             vllm_mode="colocate",
             vllm_importance_sampling_correction=False,
@@ -190,8 +196,8 @@ class Run:
             train_dataset=_steps(plan.steps * micro * world),
             peft_config=_lora(recipe),
             collector=self._collector,
-            objective=lambda rows: spec.objective(rows, method),
-            constant_tokens=method.longest if spec.denominator == "constant" else None,
+            objective=method.objective,
+            constant_tokens=method.constant_tokens,
             observe=self._observe,
         )
 
