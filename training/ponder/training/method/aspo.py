@@ -25,7 +25,10 @@ class Aspo(Component):
     makes: ClassVar[frozenset[str]] = frozenset({"advantage", "advantage_length"})
 
     delta: float = Field(
-        -2.0, ge=-100, le=100, description="gain of a thought a mean response longer (δ)"
+        -2.0,
+        ge=-100,
+        le=100,
+        description="gain where a thought exceeds its group's mean by the mean response (δ)",
     )
     k: float = Field(
         0.7, ge=0, lt=1, description="largest gain or loss, as a share of the advantage"
