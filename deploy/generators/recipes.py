@@ -40,7 +40,8 @@ Written by `deploy/generate.py` out of the classes that check a recipe.
 ADDED = """
 ### `method.add`
 
-Components on top of any method, each `{name: {its settings}}`; none unless given. Your own are named `package.module:Name` ([how to write one](extending/method.md)).
+Components on top of any method, each `{name: {its settings}}`; none unless given. Your own are
+named `package.module:Name` ([how to write one](extending/method.md)).
 
 ```yaml
 method:

@@ -28,7 +28,7 @@ from ponder.tasks.sources import find_tasks
 from ..base import Base
 from ..engines.trl import BudgetTrainer, GRPOConfig
 from ..method.batch import Prompt
-from ..rollout.experience import Collector, Experience, Judge
+from ..rollout.experience import STATE, Collector, Experience, Judge
 from ..rollout.plans import Reader, plain
 from .checks import adapted, check_processes, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
@@ -74,7 +74,7 @@ class Run:
         self._collector = _collector(recipe, tasks, self._reader, judge, room)
         self._validation = _validation(recipe, tasks, self._reader, room)
         if self._start is not None:
-            self._collector.load(self._start)
+            _take_up(self._collector, self._start)
         quieten()
         self._trainer = self._build(base.files, world)
 
@@ -235,6 +235,16 @@ class _Validate(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
         last = step == self._recipe.optimisation.steps
         if rest == 0 and (last or step % self._recipe.validation.every == 0):
             self._run.validate(step)
+
+
+def _take_up(collector: Collector, checkpoint: Path) -> None:
+    try:
+        collector.load(checkpoint)
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"--resume: {checkpoint} lacks {STATE}: an earlier version wrote it; start again "
+            "without --resume, into another directory"
+        ) from error
 
 
 def _unused_reward(**_: Any) -> list[float]:
