@@ -138,5 +138,5 @@ def test_the_experiment_needs_the_standard_library_only() -> None:
 
 
 def test_methods_need_torch_and_pydantic_only() -> None:
-    judged = ("ponder.tasks.problems", "ponder.tasks.workers", "..rollout.kinds")
+    judged = ("ponder.tasks.problems", "ponder.tasks.workers", "..rollout")
     assert strangers(ROOT / ROOMS["training.method"], ("torch", "pydantic", *judged)) == []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..method.batch import Answer, Node, Prompt, Rollout
 from .drive import Rounds
-from .plans import Hint, Reader, Response, Truncated, reread, responses, thoughts
+from .plans import Hint, Reader, Response, Truncated, replay, responses, thoughts
 
 ALWAYS = frozenset(
     {"accuracy", "group_accuracy", "length", "thinking", "truncated", "sampled", "unjudged"}
@@ -91,9 +91,10 @@ class PlainPlan:
         )
 
     def read(self, rollout: Rollout) -> Rollout:
+        """Its answer need not have ended: it is what had been said by then."""
         sampled = rollout.of("response")
-        found = reread(rollout.prompt, rollout.of("hint"), sampled, self.longest, self.reader)
-        answers = (Answer(found.answer, found.formatted),)
+        found = replay(rollout.prompt, rollout.of("hint"), sampled, self.longest, self.reader)
+        answers = (Answer(found.answer, bool(found.answer)),)
         return replace(rollout, thinking_tokens=found.thinking_tokens, answers=answers)
 
     def columns(self, rollouts: Sequence[Rollout]) -> dict[str, Tensor]:

@@ -169,17 +169,14 @@ def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
     return outcome.thinking_tokens, formatted, life.answer if closed else ""
 
 
-def reread(
+def replay(
     prompt: Prompt, hint: tuple[int, ...], sampled: Sequence[int], longest: int, reader: Reader
 ) -> Response:
-    """The response that `sampled` is, for tokens that were cut.
-
-    Its answer need not have ended: it is what had been said by then.
-    """
+    """The response that these tokens are, however they came to be."""
     life = _whole(prompt, hint, longest, reader)
-    life.feed(Chunk(list(sampled), "length"))
-    thinking, _, answer = _read(life, reader.end_id in sampled)
-    return Response(prompt, hint, None, tuple(sampled), thinking, bool(answer), answer)
+    ended = sampled[-1] in life.segment.eos
+    life.feed(Chunk(list(sampled), "stop" if ended else "length"))
+    return Response(prompt, hint, None, tuple(sampled), *_read(life, reader.end_id in sampled))
 
 
 def truncated(
