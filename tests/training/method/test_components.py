@@ -103,7 +103,7 @@ def test_a_component_may_stand_around_the_objective() -> None:
 @pytest.mark.parametrize(
     ("added", "said"),
     [
-        ({"asp": {}}, "did you mean aspo.* aspo, dot, and your own as package.module:Name"),
+        ({"asp": {}}, "did you mean aspo.* aspo, dot.*, and your own as package.module:Name"),
         ({"brpo": {}}, "no component 'brpo'.*here are aspo, dot"),
         ({"aspo": {"k": 1}}, "aspo.k: .*less than 1 .aspo has delta, k"),
         ({"aspo": {"gamma": 1}}, "aspo.gamma: .* .aspo has delta, k"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ponder.training.command import Options, command
+from ponder.training.command import Options
+from ponder.training.command import run as command
 from training.policy import metrics, raw_recipe, recipe, train, write_recipe
 
 ASPO: dict[str, Any] = {"aspo": {"k": 0.9}}

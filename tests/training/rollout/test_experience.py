@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,10 +15,13 @@ from pydantic import TypeAdapter
 from ponder.tasks.problems import Problem
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import Verdict
+from ponder.training.method.batch import Batch, Context, Rollout
 from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.components import COMPONENTS
 from ponder.training.method.hbpo import HbpoConfig
 from ponder.training.method.presets import MethodConfig
-from ponder.training.rollout.drive import Sampler
+from ponder.training.method.stages import LAST, PLACES, Component, Place, Stage
+from ponder.training.rollout.drive import Sampler, pull
 from ponder.training.rollout.experience import Collector, Experience, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row
@@ -204,3 +209,85 @@ def test_sums_over_processes_need_somebody_to_add_them_up() -> None:
     assert Share(0, 2, lambda sums: sums * 2).added(ones).tolist() == [2, 2]
     with pytest.raises(RuntimeError, match="give this Share a `reduce`"):
         Share(0, 2).added(ones)
+
+
+class Sums(Component):
+    """Asks for sums over processes, where it stands."""
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        context.reduce(torch.ones(1))
+        return batch
+
+
+@pytest.mark.parametrize(("place", "allowed"), [(p, p in LAST) for p in PLACES])
+def test_sums_over_processes_come_once_a_step(
+    place: Place, allowed: bool, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes replace unequally many groups, and would wait for each other."""
+    monkeypatch.setitem(COMPONENTS, "sums", Sums)
+    monkeypatch.setattr(Sums, "at", place, raising=False)
+    collecting = collector(reader, {**DAPO, "add": [{"sums": {}}]})
+    if allowed:
+        assert collecting.collect(0, by_noise(reader), Share()).updates
+    else:
+        with pytest.raises(RuntimeError, match="before `credit` cannot reduce"):
+            collecting.collect(0, by_noise(reader), Share())
+
+
+class Halved(Component):
+    """Keeps the first half of every group, and asks for more rollouts of the first prompt."""
+
+    def stages(self) -> list[Stage]:
+        return [First(), Lopsided()]
+
+
+class First(Component):
+    at: ClassVar[Place] = "select"
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        return batch.keep(torch.tensor([i < n // 2 for n in batch.sizes for i in range(n)]))
+
+
+class Lopsided(Component):
+    at: ClassVar[Place] = "allocate"
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        first, *others, last = batch.sizes
+        return replace(batch, sizes=(first + last - 2, *others, 2))
+
+
+def test_groups_may_differ_in_size(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMPONENTS, "halved", Halved)
+    raw = {"method": "grpo", "longest": 64, "group_size": 6, "add": [{"halved": {}}]}
+    found = collector(reader, raw).collect(0, by_noise(reader), Share())
+    assert [len(rows) for rows in found.updates] == [5 + 3, 3 + 1]
+    for rows in found.updates:
+        for group in {
+            row.prompt: [r for r in rows if r.prompt == row.prompt] for row in rows
+        }.values():
+            assert sum(row.advantages[0] for row in group) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("raw", [HBPO, BRPO, {"method": "grpo", "longest": 64, "group_size": 4}])
+def test_a_plan_that_is_pushed_prompt_by_prompt_is_the_one_that_is_pulled(
+    reader: Reader, raw: dict[str, Any]
+) -> None:
+    """An engine holds a generator for each prompt, and sends whatever is ready."""
+    collecting, sampler = collector(reader, raw), by_noise(reader)
+    prompts, size = [collecting._drawn(0, 0, n) for n in range(4)], raw["group_size"]
+    plan = collecting._plan
+    pulled = pull(plan.rollouts(prompts, [size] * 4), sampler)
+    running = {n: plan.rollouts([prompt], [size]) for n, prompt in enumerate(prompts)}
+    asked = {n: next(rounds) for n, rounds in running.items()}
+    done: dict[int, list[Rollout]] = {}
+    order = Random(0)
+    while running:
+        n = order.choice(sorted(running))
+        try:
+            round_ = asked[n]
+            written = sampler(round_.prompts, round_.noise_BT, round_.stop_ids)
+            asked[n] = running[n].send(written)
+        except StopIteration as over:
+            done[n] = over.value
+            del running[n]
+    assert [rollout for n in range(4) for rollout in done[n]] == pulled

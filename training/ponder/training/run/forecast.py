@@ -16,7 +16,7 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
-from ..method.presets import PRESETS
+from ..method.presets import PRESETS, Method
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
@@ -187,6 +187,7 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     yield f"{recipe.name}: {method.method}{added} ({kind} rollouts) on {recipe.base}"
     part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
     yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"
+    yield from (f"note        {note}" for note in Method.of(method).notes)
     yield f"tasks       {', '.join(recipe.tasks)}"
     yield (
         f"steps       {plan.steps:,} of {recipe.rollouts.prompts} prompts x {method.group_size} = "
