@@ -90,7 +90,7 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         accelerator, updates = self.accelerator, self._updates
         step = self.state.global_step // updates
         rank, world = accelerator.process_index, accelerator.num_processes
-        share = Share(rank, world, lambda sums: accelerator.reduce(sums, "sum"))
+        share = Share(rank, world, self._added_up)
         with self.sampler() as sampler:
             experience = self._collector.collect(step, sampler, share)
         parts = self.args.gradient_accumulation_steps
@@ -113,6 +113,11 @@ class BudgetTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped
         self._remember(batches[parts:])
         self._note(step, experience)
         return batches
+
+    def _added_up(self, sums: torch.Tensor) -> torch.Tensor:
+        """`sums` of all processes together, on the device that they came from."""
+        total: torch.Tensor = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        return total.to(sums.device)
 
     @property
     def _updates(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
+import torch
 from torch import Tensor
 
 from ponder.tasks.draws import Source
@@ -181,7 +182,8 @@ class Collector:
 
     def _rows(self, batch: Batch) -> list[list[Row]]:
         """The rows of every group; those of a batch without advantages teach nothing."""
-        shipped = {name: batch[name].tolist() for name in self.method.ships}
+        nothing = torch.zeros(len(batch.rollouts))
+        shipped = {name: batch.columns.get(name, nothing).tolist() for name in self.method.ships}
         advantage, branches = (batch.columns.get(n) for n in ("advantage", "branch_advantage"))
         rows = [
             pack(
