@@ -14,16 +14,10 @@ from .drive import Rounds
 from .plans import Hint, Reader, Response, Truncated, replay, responses, thoughts
 
 ALWAYS = frozenset(
-    [
-        "accuracy",
-        "group_accuracy",
-        "length",
-        "thinking",
-        "truncated",
-        "sampled",
-        "unjudged",
-        "budget",
-    ]
+    (
+        *("accuracy", "group_accuracy", "length", "thinking"),
+        *("truncated", "sampled", "unjudged", "budget"),
+    )
 )
 """The columns (B,) of all rollouts.
 
