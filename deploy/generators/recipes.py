@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ponder.training.method.components import COMPONENTS
 from ponder.training.run.changes import models_in
 from ponder.training.run.recipe import PolicyRecipe, SftRecipe
 from ponder.training.run.shipped import shipped_recipes
@@ -35,6 +36,19 @@ Written by `deploy/generate.py` out of the classes that check a recipe.
 
 | recipe | is |
 |---|---|
+"""
+ADDED = """
+### `method.add`
+
+Components on top of any method, each `{name: {its settings}}`; none unless given. Your own are
+named `package.module:Name` ([how to write one](extending/method.md)).
+
+```yaml
+method:
+  method: hbpo
+  add:
+    - aspo: {k: 0.5}
+```
 """
 TABLE = "\n| field | type | default | meaning |\n|---|---|---|---|\n"
 BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
@@ -80,7 +94,7 @@ def table(model: type[BaseModel], prefix: str) -> str:
         f"| `{prefix}{name}` | {typed(field.annotation)}{bounds(field)} | {default(field)} | "
         f"{described(model, name, field)} |\n"
         for name, field in model.model_fields.items()
-        if not list(models_in(field.annotation))
+        if not list(models_in(field.annotation)) and name != "add"
     ]
     return TABLE + "".join(rows)
 
@@ -104,6 +118,15 @@ def sections(model: type[BaseModel]) -> Iterator[str]:
             yield f"\n### {title}\n\n{_words(inner)}{left_out}\n{table(inner, f'{name}.')}"
 
 
+def components() -> str:
+    """What any method takes in `method.add`, and its settings."""
+    text = ADDED
+    for name, component in COMPONENTS.items():
+        text += f"\n#### `{name}`\n\n{_words(component)}\n"
+        text += table(component, f"{name}.")
+    return text
+
+
 def _words(model: type[BaseModel]) -> str:
     return (inspect.getdoc(model) or "").replace("\n", " ").replace("  ", "\n\n")
 
@@ -116,5 +139,9 @@ def render() -> str:
         ("Reinforcement learning", PolicyRecipe),
     )
     for title, model in kinds:
-        text += f"\n## {title}\n\n{_words(model)}\n{table(model, '')}" + "".join(sections(model))
+        parts = "".join(sections(model))
+        if model is PolicyRecipe:
+            methods, heading, rest = parts.partition("\n### `rollouts`")
+            parts = methods + components() + heading + rest
+        text += f"\n## {title}\n\n{_words(model)}\n{table(model, '')}" + parts
     return text

@@ -16,11 +16,11 @@ import torch
 
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.workers import VerifierPool
-from ponder.training.algorithms.kernel import Rows, aggregate
 from ponder.training.engines.scoring import add_scoring, score
-from ponder.training.methods import METHODS, BrpoConfig
+from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.kernel import ClippedObjective, aggregate
 from ponder.training.rollout.experience import Collector, Share
-from ponder.training.rollout.rows import Row, collate, split_by_tokens
+from ponder.training.rollout.rows import Row, collate, loss_inputs, split_by_tokens
 from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
 
 from .measure import Bench
@@ -64,11 +64,7 @@ def _gradient(model: Any, rows: list[Row], config: BrpoConfig) -> torch.Tensor:
     model.zero_grad()
     for part in split_by_tokens(rows, _PARTS):
         batch = collate(part, pad_id=0)
-        log_probs_BT, _ = score(model, batch)
-        objective = METHODS["brpo"].objective(
-            Rows(log_probs_BT, log_probs_BT.detach(), batch["advantages"], batch["loss_mask"]),
-            config,
-        )
+        objective = ClippedObjective(config)(loss_inputs(batch, *score(model, batch)))
         denominator = float(len(rows) * config.longest)
         torch.autograd.backward(-aggregate(objective.per_token_BT, batch["loss_mask"], denominator))
     return torch.cat([p.grad.flatten().double() for p in model.parameters()])

@@ -24,7 +24,7 @@ ROOMS = {
     "tasks": "training/ponder/tasks",
     "evaluation": "training/ponder/evaluation",
     "training": "training/ponder/training",
-    "training.algorithms": "training/ponder/training/algorithms",
+    "training.method": "training/ponder/training/method",
     "client": "clients/ponder/client",
     "cli": "clients/ponder/cli",
     "environment": "clients/ponder/environment",
@@ -64,12 +64,12 @@ FORBIDDEN = [
     ("training", "trl"),
     ("training", "verl"),
     ("training", "vllm"),
-    ("training.algorithms", "ponder.training.methods"),
-    ("training.algorithms", "ponder.thought.budget"),
-    ("training.algorithms", "pydantic"),
-    ("training.algorithms", "numpy"),
-    ("training.algorithms", "transformers"),
-    ("training.algorithms", "peft"),
+    ("training.method", "ponder.training.run.export"),
+    ("training.method", "ponder.training.engines.accelerate"),
+    ("training.method", "ponder.thought.budget"),
+    ("training.method", "ponder.checkpoint.checkpoint"),
+    ("training.method", "transformers"),
+    ("training.method", "peft"),
     ("client", "ponder.server.app"),
     ("client", "ponder.cli.main"),
     ("cli", "ponder.engine.scripted"),
@@ -142,6 +142,6 @@ def test_the_experiment_needs_the_standard_library_only() -> None:
     assert strangers(ROOT / ROOMS["experiment"], ("ponder.experiment",)) == []
 
 
-def test_algorithms_need_torch_only() -> None:
-    algorithms = ROOT / ROOMS["training.algorithms"]
-    assert strangers(algorithms, ("torch", "ponder.training.algorithms")) == []
+def test_methods_need_torch_and_pydantic_only() -> None:
+    judged = ("ponder.tasks.problems", "ponder.tasks.workers", "..rollout")
+    assert strangers(ROOT / ROOMS["training.method"], ("torch", "pydantic", *judged)) == []

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from ponder.evaluation import plots
-from ponder.training.algorithms import hbpo
-from ponder.training.algorithms.kernel import Objective
-from ponder.training.algorithms.outcomes import Advantages
-from ponder.training.methods import METHODS, Method
+from ponder.training.method import hbpo
+from ponder.training.method.batch import Batch, Context
+from ponder.training.method.kernel import LossInputs, Objective, PerToken
+from ponder.training.method.presets import PRESETS
+from ponder.training.method.settings import Preset
+from ponder.training.method.stages import Stage
 from studies.reproduction import behaviour
+from studies.reproduction.arms import ARMS
 from studies.reproduction.behaviour import Behaviour
 
 Steps = Callable[[str], Behaviour]
@@ -55,25 +58,47 @@ def two_steps(method: str, base: Path, out: Path) -> Behaviour:
     return Behaviour({method: tokens}, {method: numbers})
 
 
-def scaled(value: Any) -> Any:
-    """A reward, advantages or an objective, made 2 % larger."""
-    if isinstance(value, Tensor):
-        return value * 1.02
-    if isinstance(value, Objective):
-        return replace(value, per_token_BT=value.per_token_BT * 1.02)
-    assert isinstance(value, Advantages)
-    return replace(value, segments_BS=value.segments_BS * 1.02)
+class ScaledStage:
+    """A stage that makes a column 2 % larger."""
+
+    def __init__(self, inner: Stage, column: str) -> None:
+        self.inner, self.column = inner, column
+        self.at, self.reads, self.makes = inner.at, inner.reads, inner.makes
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        made = self.inner(batch, context)
+        return made.with_columns(**{self.column: made[self.column] * 1.02})
+
+
+class ScaledObjective:
+    """An objective that is 2 % larger."""
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner, self.reads = inner, inner.reads
+
+    def __call__(self, rows: LossInputs) -> PerToken:
+        made = self.inner(rows)
+        return replace(made, per_token_BT=made.per_token_BT * 1.02)
+
+
+def scaled(preset: Preset, part: str) -> Preset:
+    if part == "objective":
+        return replace(preset, objective=lambda config: ScaledObjective(preset.objective(config)))
+
+    def stage(make: Callable[[Any], Stage], config: Any) -> Stage:
+        made = make(config)
+        return ScaledStage(made, part) if part in made.makes else made
+
+    return replace(preset, stages=tuple(partial(stage, make) for make in preset.stages))
 
 
 @pytest.mark.parametrize("part", ["reward", "advantage", "objective"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", behaviour.METHODS)
 def test_a_changed_formula_shows(
     method: str, part: str, now: Steps, again: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, spec = now(method), METHODS[method]
-    formula = getattr(spec, part)
-    changed = replace(spec, **{part: lambda *given: scaled(formula(*given))})
-    monkeypatch.setitem(METHODS, method, changed)
+    before = now(method)
+    monkeypatch.setitem(PRESETS, method, scaled(PRESETS[method], part))
     assert not again(method).alike(before)
 
 
@@ -86,19 +111,19 @@ def test_a_comment_or_another_name_does_not_show(
     text = text.replace("above_budget", "beyond").replace("earned_B", "worth_B")
     assert "beyond" in text
     (tmp_path / "rewritten.py").write_text(text)
-    spec = spec_from_file_location(f"{hbpo.__package__}.rewritten", tmp_path / "rewritten.py")
+    name = f"{hbpo.__package__}.rewritten"
+    spec = spec_from_file_location(name, tmp_path / "rewritten.py")
     assert spec and spec.loader
     rewritten = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, rewritten)
     spec.loader.exec_module(rewritten)
-    method: Method[Any, Any] = replace(
-        METHODS["hbpo"], reward=rewritten.reward, advantage=rewritten.advantage
-    )
-    monkeypatch.setitem(METHODS, "hbpo", method)
+    stages = (rewritten.BudgetReward, rewritten.WithinAndAcross)
+    monkeypatch.setitem(PRESETS, "hbpo", replace(PRESETS["hbpo"], stages=stages))
     assert again("hbpo") == before
 
 
-def test_every_method_has_a_fingerprint() -> None:
-    assert set(behaviour.METHODS) == set(METHODS)
+def test_every_method_of_the_study_has_a_fingerprint() -> None:
+    assert {arm.tuned for arm in ARMS} == set(behaviour.METHODS) <= set(PRESETS)
 
 
 def test_machines_may_round_differently() -> None:

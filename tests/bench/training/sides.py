@@ -24,13 +24,13 @@ from ponder.tasks.workers import Verdict
 from ponder.training.base import Base
 from ponder.training.engines.protocol import Learnt
 from ponder.training.engines.scoring import add_scoring, score
-from ponder.training.methods import BrpoConfig
+from ponder.training.method.brpo import BrpoConfig
 from ponder.training.rollout import plans
-from ponder.training.rollout.drive import Life
+from ponder.training.rollout.drive import Life, uniforms
 from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row, collate, split_by_tokens, unpack
-from ponder.training.rollout.sampler import sample, uniforms
+from ponder.training.rollout.sampler import sample
 from ponder.training.run.recipe import PolicyRecipe
 from ponder.training.run.run import Run
 

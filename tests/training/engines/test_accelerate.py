@@ -13,11 +13,11 @@ from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from ponder.engine.tokenizer import ModelFiles
-from ponder.training.algorithms.kernel import Objective, Rows, clipped_objective
 from ponder.training.engines.accelerate import AccelerateEngine
 from ponder.training.engines.protocol import CheckpointError, Learnt
 from ponder.training.engines.sharding import merged
-from ponder.training.methods import GrpoConfig
+from ponder.training.method.grpo import GrpoConfig
+from ponder.training.method.kernel import LossInputs, PerToken, clipped_objective
 from ponder.training.rollout.rows import Row
 from training.policy import TINY, recipe
 
@@ -44,7 +44,7 @@ def engine(path: Path, **sections: Any) -> AccelerateEngine:
     return AccelerateEngine(ModelFiles.find(str(TINY)), own, path / "out")
 
 
-def objective(rows: Rows) -> Objective:
+def objective(rows: LossInputs) -> PerToken:
     return clipped_objective(rows, GrpoConfig())
 
 

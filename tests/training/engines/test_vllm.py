@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM
 from ponder.engine.tokenizer import ModelFiles
 from ponder.training.engines.vllm import VLLMSampler
 from ponder.training.rollout.experience import Share
-from ponder.training.rollout.sampler import sample, uniforms
+from ponder.training.rollout.drive import uniforms
+from ponder.training.rollout.sampler import sample
 
 base, asked, stops = sys.argv[1], [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], frozenset({18})
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()

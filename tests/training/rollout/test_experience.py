@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,13 +15,17 @@ from pydantic import TypeAdapter
 from ponder.tasks.problems import Problem
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import Verdict
-from ponder.training.algorithms import brpo, hbpo
-from ponder.training.algorithms.outcomes import AnytimeOutcomes, Outcomes
-from ponder.training.methods import BrpoConfig, HbpoConfig, MethodConfig
-from ponder.training.rollout.drive import Sampler
+from ponder.training.method.batch import Batch, Context, Rollout
+from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.components import COMPONENTS
+from ponder.training.method.hbpo import HbpoConfig
+from ponder.training.method.presets import MethodConfig
+from ponder.training.method.stages import LAST, PLACES, Component, Place, Stage
+from ponder.training.rollout.drive import Sampler, pull
 from ponder.training.rollout.experience import Collector, Experience, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row
+from training.method.scored import after, scored
 
 CONFIG: TypeAdapter[Any] = TypeAdapter(MethodConfig)
 HBPO = {"method": "hbpo", "longest": 64, "budgets": [8, 16], "group_size": 4}
@@ -57,6 +64,11 @@ def by_noise(reader: Reader, right_below: float = 0.5) -> Sampler:
     return sampler
 
 
+def correct(reader: Reader, row: Row) -> bool:
+    answer = row.completion[row.completion.index(reader.end_id) + 1 : -1]
+    return reader.text(answer).strip() == RIGHT
+
+
 def flat(experience: Experience) -> list[Row]:
     return [row for rows in experience.updates for row in rows]
 
@@ -72,17 +84,16 @@ def test_subgroups_have_their_hints_and_advantages(reader: Reader) -> None:
         for row, hint in zip(group, hints, strict=True):
             assert list(row.completion[: len(hint)]) == hint
             assert all(row.learnt)
-        outcomes = Outcomes(
-            torch.tensor([row.correct for row in group]),
-            torch.ones(4, dtype=torch.bool),
-            torch.tensor([float(len(row.completion)) for row in group]),
-            torch.tensor([float(b) for b in config.row_budgets]),
+        seen = scored(
+            [4],
+            correct=[correct(reader, row) for row in group],
+            formatted=torch.ones(4, dtype=torch.bool),
+            length=[float(len(row.completion)) for row in group],
+            budget=[float(b) for b in config.row_budgets],
         )
-        rewards = hbpo.reward(outcomes, config)
-        expected = hbpo.advantage(rewards, outcomes, config).segments_BS[:, 0].tolist()
+        expected = after(config, seen)["advantage"].tolist()
         assert all(len(set(row.advantages)) == 1 for row in group)
         assert [row.advantages[0] for row in group] == pytest.approx(expected)
-        assert {row.group_accuracy for row in group} == {sum(r.correct for r in group) / 4}
 
 
 def test_the_hint_may_stay_out_of_the_loss_and_the_count(reader: Reader) -> None:
@@ -103,12 +114,11 @@ def test_thoughts_carry_segments_and_summaries(reader: Reader) -> None:
             [[[_says(reader, row, j * 2 + a) for a in range(2)] for j in range(2)] for row in group]
         )
         written_B = torch.tensor([len(row.completion) for row in group])
-        outcomes = AnytimeOutcomes(correct_BmA, torch.ones_like(correct_BmA), written_B)
-        expected = brpo.advantage(brpo.reward(outcomes, config), outcomes, config)
-        tokens_BT = expected.tokens(written_B, int(written_B.max()))
-        assert expected.summaries_BmA is not None
-        for row, values, summaries in zip(group, tokens_BT, expected.summaries_BmA, strict=True):
-            assert row.advantages == pytest.approx(values[: len(row.completion)].tolist())
+        seen = after(config, scored([2], summary_correct=correct_BmA, length=written_B))
+        both = zip(group, seen["advantage"], seen["branch_advantage"], strict=True)
+        for row, (early, late), summaries in both:
+            values = [*[float(early)] * 4, *[float(late)] * 4]
+            assert row.advantages == pytest.approx(values[: len(row.completion)])
             assert [c.advantage for c in row.chunks] == pytest.approx(summaries.flatten().tolist())
             assert len(row.completion) <= 8
             for chunk in row.chunks:
@@ -127,8 +137,20 @@ def test_groups_without_a_signal_are_replaced(reader: Reader) -> None:
     assert found.metrics["generation_batches"] > 1
     assert found.metrics["zero_variance_share"] > 0
     groups = [flat(found)[i : i + 4] for i in range(0, 16, 4)]
-    assert all(0 < sum(row.correct for row in group) < 4 for group in groups)
+    assert all(0 < sum(correct(reader, row) for row in group) < 4 for group in groups)
     assert all(all(row.learnt) for row in flat(found))
+
+
+def test_rows_carry_the_columns_that_the_objective_reads(reader: Reader) -> None:
+    raw = {**DAPO, "method": "htpo", "dynamic_sampling": False}
+    found = flat(collector(reader, raw).collect(0, by_noise(reader), Share()))
+    for start in range(0, 16, 4):
+        group = found[start : start + 4]
+        rights = [correct(reader, row) for row in group]
+        assert [row.columns["correct"] for row in group] == rights
+        assert {row.columns["group_accuracy"] for row in group} == {sum(rights) / 4}
+    plain = flat(collector(reader, DAPO).collect(0, by_noise(reader), Share()))
+    assert not any(row.columns for row in plain)
 
 
 def test_where_no_group_tells_anything_nothing_is_learnt(reader: Reader) -> None:
@@ -168,3 +190,104 @@ def test_failed_verifiers_are_counted(reader: Reader) -> None:
     found = step.collect(0, by_noise(reader), Share())
     assert found.metrics["unjudged_answers"] == 8
     assert found.metrics["accuracy"] == 0
+
+
+def test_what_the_stages_keep_is_saved(reader: Reader, tmp_path: Path) -> None:
+    kept = collector(reader, HBPO)
+    kept._state["history"] = {"a": [1, 2]}
+    kept.save(tmp_path)
+    again = collector(reader, HBPO)
+    again.load(tmp_path)
+    assert again._state == {"history": {"a": [1, 2]}}
+    with pytest.raises(FileNotFoundError, match=r"method\.json"):
+        again.load(tmp_path / "none")
+
+
+def test_sums_over_processes_need_somebody_to_add_them_up() -> None:
+    ones = torch.ones(2)
+    assert Share().added(ones) is ones
+    assert Share(0, 2, lambda sums: sums * 2).added(ones).tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match="give this Share a `reduce`"):
+        Share(0, 2).added(ones)
+
+
+class Sums(Component):
+    """Asks for sums over processes, where it stands."""
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        context.reduce(torch.ones(1))
+        return batch
+
+
+@pytest.mark.parametrize(("place", "allowed"), [(p, p in LAST) for p in PLACES])
+def test_sums_over_processes_come_once_a_step(
+    place: Place, allowed: bool, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes replace unequally many groups, and would wait for each other."""
+    monkeypatch.setitem(COMPONENTS, "sums", Sums)
+    monkeypatch.setattr(Sums, "at", place, raising=False)
+    collecting = collector(reader, {**DAPO, "add": [{"sums": {}}]})
+    if allowed:
+        assert collecting.collect(0, by_noise(reader), Share()).updates
+    else:
+        with pytest.raises(RuntimeError, match="before `credit` cannot reduce"):
+            collecting.collect(0, by_noise(reader), Share())
+
+
+class Halved(Component):
+    """Keeps the first half of every group, and asks for more rollouts of the first prompt."""
+
+    def stages(self) -> list[Stage]:
+        return [First(), Lopsided()]
+
+
+class First(Component):
+    at: ClassVar[Place] = "select"
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        return batch.keep(torch.tensor([i < n // 2 for n in batch.sizes for i in range(n)]))
+
+
+class Lopsided(Component):
+    at: ClassVar[Place] = "allocate"
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        first, *others, last = batch.sizes
+        return replace(batch, sizes=(first + last - 2, *others, 2))
+
+
+def test_groups_may_differ_in_size(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMPONENTS, "halved", Halved)
+    raw = {"method": "grpo", "longest": 64, "group_size": 6, "add": [{"halved": {}}]}
+    found = collector(reader, raw).collect(0, by_noise(reader), Share())
+    assert [len(rows) for rows in found.updates] == [5 + 3, 3 + 1]
+    for rows in found.updates:
+        for group in {
+            row.prompt: [r for r in rows if r.prompt == row.prompt] for row in rows
+        }.values():
+            assert sum(row.advantages[0] for row in group) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("raw", [HBPO, BRPO, {"method": "grpo", "longest": 64, "group_size": 4}])
+def test_a_plan_that_is_pushed_prompt_by_prompt_is_the_one_that_is_pulled(
+    reader: Reader, raw: dict[str, Any]
+) -> None:
+    """An engine holds a generator for each prompt, and sends whatever is ready."""
+    collecting, sampler = collector(reader, raw), by_noise(reader)
+    prompts, size = [collecting._drawn(0, 0, n) for n in range(4)], raw["group_size"]
+    plan = collecting._plan
+    pulled = pull(plan.rollouts(prompts, [size] * 4), sampler)
+    running = {n: plan.rollouts([prompt], [size]) for n, prompt in enumerate(prompts)}
+    asked = {n: next(rounds) for n, rounds in running.items()}
+    done: dict[int, list[Rollout]] = {}
+    order = Random(0)
+    while running:
+        n = order.choice(sorted(running))
+        try:
+            round_ = asked[n]
+            written = sampler(round_.prompts, round_.noise_BT, round_.stop_ids)
+            asked[n] = running[n].send(written)
+        except StopIteration as over:
+            done[n] = over.value
+            del running[n]
+    assert [rollout for n in range(4) for rollout in done[n]] == pulled

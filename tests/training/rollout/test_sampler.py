@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ponder.training.rollout.sampler import pick, sample, uniforms
+from ponder.training.rollout.drive import uniforms
+from ponder.training.rollout.sampler import pick, sample
 
 STOP = frozenset({31})
 

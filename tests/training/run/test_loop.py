@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from ponder.training.algorithms.kernel import Objective, Rows
 from ponder.training.engines.protocol import Learnt, MicroBatch, TrainingEngine
+from ponder.training.method.kernel import Objective, PerToken
 from ponder.training.rollout.drive import Sampler
 from ponder.training.rollout.experience import Experience, Share
 from ponder.training.rollout.rows import Row
@@ -52,7 +52,7 @@ class Diary:
     def update(
         self,
         packed: Sequence[MicroBatch],
-        objective: Callable[[Rows], Objective],
+        objective: Objective,
         denominator: float,
     ) -> Learnt:
         self.lines.append(f"update of {denominator:g}")
@@ -89,6 +89,8 @@ class Two:
         measured = {"accuracy": 0.5, "thinking_tokens": 7.0, "sampled_tokens": 10.0}
         return Experience([[ROW], [ROW, ROW]], measured, [{"problem": step}])
 
+    def save(self, directory: Path) -> None: ...
+
 
 def run(tmp_path: Path, diary: TrainingEngine, **sections: Any) -> list[str]:
     """What the diary holds after the recipe's last step."""
@@ -106,7 +108,7 @@ def run(tmp_path: Path, diary: TrainingEngine, **sections: Any) -> list[str]:
         own,
         diary,
         Two(diary),  # type: ignore[arg-type]  # a collector is a class of its own
-        objective=lambda rows: Objective(rows.log_probs_BT, {}),
+        objective=lambda rows: PerToken(rows.log_probs_BT, {}),
         denominator=lambda rows: float(sum(row.learnt_tokens for row in rows)),
         ask=ask,
         export=lambda: diary.lines.append("export"),

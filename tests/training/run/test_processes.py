@@ -36,7 +36,8 @@ from transformers import AutoModelForCausalLM
 from ponder.training.engines.scoring import add_scoring, score
 from ponder.training.engines.sharding import gathered, merged
 from ponder.training.rollout.rows import Row, collate
-from ponder.training.rollout.sampler import sample, uniforms
+from ponder.training.rollout.drive import uniforms
+from ponder.training.rollout.sampler import sample
 
 model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
 add_scoring(model)

@@ -19,11 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ponder.tasks.workers import Verdict
 from ponder.thought.contract import Contract, tokenizer_sha256
-from ponder.training.algorithms.kernel import Objective, Rows
 from ponder.training.command import Options
 from ponder.training.command import run as command
-from ponder.training.methods import METHODS as METHOD_TABLE
-from ponder.training.methods import Method
+from ponder.training.method.kernel import LossInputs, Objective, PerToken
+from ponder.training.method.presets import PRESETS
+from ponder.training.method.settings import Preset
 from ponder.training.run.recipe import RecipeError, recipe_sha256
 from ponder.training.run.run import Run
 from training.policy import (
@@ -206,21 +206,26 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert metrics(killed) == metrics(whole)
 
 
-def poisoned(method: Method[Any, Any], good: int, gradient: bool) -> Method[Any, Any]:
-    """The method, its objective NaN after `good` calls: in the value, or in the gradient alone."""
-    calls = 0
+def poisoned(preset: Preset, good: int, gradient: bool) -> Preset:
+    """The preset, its objective NaN after `good` calls: in the value, or in the gradient alone."""
 
-    def objective(rows: Rows, config: Any) -> Objective:
-        nonlocal calls
-        calls += 1
-        found = method.objective(rows, config)
-        if calls <= good:
-            return found
-        value = found.per_token_BT
-        bad = value + torch.sqrt(value - value) if gradient else value * float("nan")
-        return Objective(bad, found.stats)
+    class Poisoned:
+        reads: frozenset[str] = frozenset()
 
-    return replace(method, objective=objective)
+        def __init__(self, inner: Objective) -> None:
+            self.inner = inner
+            self.calls = 0
+
+        def __call__(self, rows: LossInputs) -> PerToken:
+            self.calls += 1
+            found = self.inner(rows)
+            if self.calls <= good:
+                return found
+            value = found.per_token_BT
+            bad = value + torch.sqrt(value - value) if gradient else value * float("nan")
+            return PerToken(bad, found.stats)
+
+    return replace(preset, objective=lambda config: Poisoned(preset.objective(config)))
 
 
 @pytest.mark.parametrize(("gradient", "said"), [(False, "the loss is nan"), (True, "the gradient")])
@@ -233,7 +238,7 @@ def test_a_run_that_diverges_stops_before_it_spoils_the_weights(
 ) -> None:
     path, out = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo")), tmp_path / "out"
     # Six calls are good: the seventh is the second step's last update.
-    monkeypatch.setitem(METHOD_TABLE, "hbpo", poisoned(METHOD_TABLE["hbpo"], 6, gradient))
+    monkeypatch.setitem(PRESETS, "hbpo", poisoned(PRESETS["hbpo"], 6, gradient))
     assert command(Options(recipe=str(path), out=out, threads=1)) == 1
     error = capsys.readouterr().err
     assert said in error and "at update 4" in error and "smaller learning_rate" in error

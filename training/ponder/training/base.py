@@ -11,7 +11,6 @@ from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
-from .methods import BrpoConfig, HbpoConfig
 from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 
@@ -94,12 +93,7 @@ def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
 def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Contract:
     """The base's contract with what this recipe trains."""
     method = recipe.method
-    hint, budgets = contract.budget_hint, contract.trained_budgets
-    if isinstance(method, HbpoConfig):
-        hint, budgets = method.hint, method.budgets
-    elif isinstance(method, BrpoConfig):
-        # Trained to be cut, not told: a hint at one of these budgets would be new to it.
-        hint, budgets = None, method.budgets
+    hint, budgets = method.promises(contract.budget_hint, contract.trained_budgets)
     return replace(
         contract,
         method=method.method,

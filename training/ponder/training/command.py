@@ -181,6 +181,9 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
         try:
             with VerifierPool(recipe.rollouts.verifiers) as pool:
                 run = Run(recipe, directory, pool.judge, options.resume)
+                if run.is_main:
+                    for note in run.notes:
+                        print(f"ponder train: note: {note}", file=sys.stderr)
                 run.train()
         except (Diverged, VerifierError) as error:
             print(f"ponder train: {error}", file=sys.stderr)

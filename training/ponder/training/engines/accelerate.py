@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ from transformers import AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
 
-from ..algorithms.kernel import Objective, Rows, aggregate
+from ..method.kernel import Objective, aggregate
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.rows import Row, collate, split_by_tokens
+from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
@@ -119,7 +119,13 @@ class AccelerateEngine:
 
     @property
     def share(self) -> Share:
-        return Share(self._accelerator.process_index, self._accelerator.num_processes)
+        rank, world = self._accelerator.process_index, self._accelerator.num_processes
+        return Share(rank, world, self._added_up)
+
+    def _added_up(self, sums: torch.Tensor) -> torch.Tensor:
+        """`sums` of all processes together, on the device that they came from."""
+        total: torch.Tensor = self._accelerator.reduce(sums.to(self._accelerator.device), "sum")
+        return total.to(sums.device)
 
     @property
     def updates(self) -> int:
@@ -170,7 +176,7 @@ class AccelerateEngine:
     def update(
         self,
         packed: Sequence[MicroBatch],
-        objective: Callable[[Rows], Objective],
+        objective: Objective,
         denominator: float,
     ) -> Learnt:
         accelerator = self._accelerator
@@ -196,24 +202,14 @@ class AccelerateEngine:
     def _loss(
         self,
         batch: MicroBatch,
-        objective: Callable[[Rows], Objective],
+        objective: Objective,
         divisor: float,
         sums: dict[str, float],
     ) -> torch.Tensor:
         """The loss of a micro-batch; what it measured is added to `sums`."""
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
-        found = objective(
-            Rows(
-                log_probs_BT,
-                batch.get("old_log_probs", log_probs_BT.detach()),
-                batch["advantages"],
-                mask_BT,
-                entropies_BT,
-                batch["group_accuracy"],
-                batch["correct"],
-            )
-        )
+        found = objective(loss_inputs(batch, log_probs_BT, entropies_BT))
         loss = -aggregate(found.per_token_BT, mask_BT, divisor)
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.updates + 1)

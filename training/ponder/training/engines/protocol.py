@@ -7,7 +7,7 @@ the objective is a function that it calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..algorithms.kernel import Objective, Rows
+from ..method.kernel import Objective
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
 from ..rollout.rows import Row
@@ -85,7 +85,7 @@ class TrainingEngine(Protocol):
     def update(
         self,
         packed: Sequence[MicroBatch],
-        objective: Callable[[Rows], Objective],
+        objective: Objective,
         denominator: float,
     ) -> Learnt:
         """One optimizer step on the mean of `objective` over the rows of all processes.

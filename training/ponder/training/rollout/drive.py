@@ -6,9 +6,11 @@ again, and what to do about a thought that ends without its marker is the plan's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +21,52 @@ from ponder.thought.thought import Thought
 
 # (prompts, uniform numbers (B, T), stop ids) → sampled ids; see `sampler.sample`.
 Sampler = Callable[[Sequence[Sequence[int]], torch.Tensor, frozenset[int]], list[list[int]]]
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Prompts to continue side by side, each by at most T tokens, up to the first stop id.
+
+    `noise_BT` has the uniform numbers that pick each row's tokens.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    noise_BT: torch.Tensor
+    stop_ids: frozenset[int]
+
+
+# Yields what is to be sampled, is sent the sampled ids of every row, returns what it made of them.
+Rounds = Generator[Round, list[list[int]], Made]
+
+
+def pull(rounds: Rounds[Made], sampler: Sampler) -> Made:
+    """Sample round after round in batches.
+
+    An engine that is pushed prompts holds a generator for each and sends to it when its tokens
+    are there.
+    """
+    try:
+        asked = next(rounds)
+        while True:
+            asked = rounds.send(sampler(asked.prompts, asked.noise_BT, asked.stop_ids))
+    except StopIteration as done:
+        made: Made = done.value
+        return made
+
+
+def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
+    """Numbers in [0, 1), shape (rows, tokens), that depend on `key` alone.
+
+    Row i is the same whatever `rows` is, and so are its first tokens whatever `tokens` is.
+    """
+    drawn = torch.empty(rows, tokens, dtype=torch.float64)
+    for row in range(rows):
+        digest = hashlib.sha256(f"{key}/{row}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        drawn[row] = torch.rand(tokens, generator=generator, dtype=torch.float64)
+    return drawn
 
 
 @dataclass(slots=True)
@@ -42,11 +90,8 @@ class Life:
 
 
 def advance(
-    rows: Sequence[Sequence[Life]],
-    noise_BT: torch.Tensor,
-    sampler: Sampler,
-    limits: Sequence[int] | None = None,
-) -> list[list[int]]:
+    rows: Sequence[Sequence[Life]], noise_BT: torch.Tensor, limits: Sequence[int] | None = None
+) -> Rounds[list[list[int]]]:
     """Sample one request for every row, feed it to all lives of the row, and return its ids.
 
     The lives of a row ask for the same tokens and differ in where they cut them. A request is
@@ -57,7 +102,7 @@ def advance(
         return []
     segments = [row[0].segment for row in rows]
     stops = segments[0].eos | set(segments[0].sampling.stop_token_ids)
-    written = sampler([segment.prompt for segment in segments], noise_BT, stops)
+    written = yield Round([segment.prompt for segment in segments], noise_BT, stops)
     longest = noise_BT.shape[1]
     sampled = [ids[:limit] for ids, limit in zip(written, limits or repeat(longest), strict=False)]
     for row, ids in zip(rows, sampled, strict=True):

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from ponder.tasks.draws import Source
 from ponder.tasks.problems import Problem, Task
 from ponder.tasks.workers import Verdict
 
-from ..algorithms.outcomes import Advantages, AnytimeOutcomes, Outcomes
-from ..methods import METHODS, BrpoConfig, HbpoConfig, MethodConfig
-from .drive import Sampler
-from .plans import Prompt, Reader, Response, Truncated, hinted, plain, truncated
-from .rows import Chunk, Row
+from ..method.batch import Batch, Context, Prompt
+from ..method.presets import Method
+from ..method.settings import MethodSettings
+from ..method.stages import EVERY, FIRST, LAST, run
+from .drive import Sampler, pull
+from .kinds import RolloutPlan
+from .plans import Reader
+from .rows import Row, pack
 
 Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
 
+STATE = "method.json"
+"""The file of a checkpoint that keeps the state of a method's stages."""
 
 # Metrics that add up over processes; the others are means.
 COUNTS = ("sampled_tokens", "unjudged_answers")
+_SHOWN_GROUPS = 3
+
+
+def _alone(sums: Tensor) -> Tensor:
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """This process's part of a step: number `rank` of `world`."""
+    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all."""
 
     rank: int = 0
     world: int = 1
+    reduce: Callable[[Tensor], Tensor] = _alone
+
+    def added(self, sums: Tensor) -> Tensor:
+        """`sums` of all processes together. Raises `RuntimeError` where nobody said how."""
+        if self.world > 1 and self.reduce is _alone:
+            raise RuntimeError("a stage reduces over processes: give this Share a `reduce`")
+        return self.reduce(sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +64,15 @@ class Experience:
 
 
 class Collector:
-    """Collects the experience of a step: a function of the weights, the seed and the step alone.
+    """Collects the experience of a step: a function of the weights, the seed and the step alone,
+    and of what the method's stages keep.
 
     `prompts` problems are drawn per step, `updates` optimizer updates share them.
     """
 
     def __init__(
         self,
-        config: MethodConfig,
+        config: MethodSettings,
         tasks: Sequence[Task],
         reader: Reader,
         judge: Judge,
@@ -60,29 +82,16 @@ class Collector:
         seed: int,
         longest_prompt: int | None = None,
     ) -> None:
-        if METHODS[config.method].rollout != "plain" and reader.form.opened_by != "template":
-            raise ValueError(
-                f"base: {config.method} hints or cuts open thoughts, and this chat template leaves "
-                "the opening to the model: use one that ends with the start marker"
-            )
-        if isinstance(config, BrpoConfig) and config.summary_tokens <= len(reader.form.close.ids):
-            raise ValueError(
-                f"method.summary_tokens: closing a thought alone takes {len(reader.form.close.ids)}"
-            )
-        self._config = config
-        self._method = METHODS[config.method]
+        self.method = Method.of(config)
+        self._plan: RolloutPlan = self.method.preset.plan(config, reader)
         self._reader = reader
         self._judge = judge
         self._prompts = prompts
         self._updates = updates
         self._seed = seed
-        self._attempts = config.generation_batches if config.dynamic_sampling else 1
+        self._attempts = config.attempts
         self._source = Source(tasks, seed, prompts, self._attempts - 1, self._fits(longest_prompt))
-        self._hints: list[tuple[int, tuple[int, ...]]] = []
-        if isinstance(config, HbpoConfig):
-            encode = reader.tokenizer.encode
-            texts = {b: config.hint.format(budget=b) for b in config.budgets}
-            self._hints = [(b, tuple(encode(texts[b]))) for b in config.row_budgets]
+        self._state: dict[str, object] = {}
 
     # -- prompts ---------------------------------------------------------------------------
 
@@ -108,261 +117,145 @@ class Collector:
             for update in range(self._updates)
             for i in range(mine)
         ]
-        kept: list[Group] = []
-        spare: list[Group] = []
-        everything: list[Group] = []
+        rng = Random(f"{self._seed}/{step}/{share.rank}")
+        context = Context(step, rng, self._judged, share.added, self._state)
+        apart = replace(context, reduce=_refused)
+        kept: list[Batch] = []
+        left_out: list[Batch] = []
         attempts = 0
-        while len(kept) < len(numbers) and attempts < self._attempts:
-            prompts = [self._drawn(step, attempts, number) for number in numbers]
-            groups = self._groups(prompts, sampler)
-            everything += groups
-            for group in groups:
-                (kept if group.telling else spare).append(group)
+        while sum(len(batch.sizes) for batch in kept) < len(numbers) and attempts < self._attempts:
+            prompts = tuple(self._drawn(step, attempts, number) for number in numbers)
+            sampled = self._sampled(prompts, sampler, apart)
+            context.sampled.append(sampled)
+            selected = run(self.method.stages, ("select",), sampled, apart)
+            kept.append(selected)
+            chosen = {prompt.key for prompt in selected.prompts}
+            left_out.append(sampled.groups([p.key not in chosen for p in sampled.prompts]))
             attempts += 1
-        # Too few groups with a signal: the rest of the batch is there, and teaches nothing.
-        kept = kept[: len(numbers)]
-        kept += [group.muted() for group in spare[: len(numbers) - len(kept)]]
+        telling = _first(Batch.joined(kept), len(numbers))
+        weighed = run(self.method.stages, LAST, telling, context)
+        # Fill up with groups that teach nothing, so that every process has equally many.
+        spare = _first(Batch.joined(left_out), len(numbers) - len(telling.sizes))
+        groups = [*self._rows(weighed), *self._rows(spare)]
         updates = [
-            [row for group in kept[i * mine : (i + 1) * mine] for row in group.rows]
+            [row for group in groups[i * mine : (i + 1) * mine] for row in group]
             for i in range(self._updates)
         ]
-        metrics = {**_measure(everything), "generation_batches": float(attempts)}
-        return Experience(updates, metrics, [it for group in everything[:3] for it in group.shown])
+        everything = Batch.joined(context.sampled)
+        metrics = {
+            **_measure(everything, {prompt.key for b in kept for prompt in b.prompts}),
+            **_terms(weighed),
+            "generation_batches": float(attempts),
+        }
+        return Experience(updates, metrics, self._shown(everything))
 
-    def _groups(self, prompts: Sequence[Prompt], sampler: Sampler) -> list[Group]:
-        config = self._config
-        if isinstance(config, BrpoConfig):
-            thoughts = truncated(
-                prompts,
-                config.group_size,
-                sampler,
-                self._reader,
-                budgets=config.budgets,
-                summaries=config.summaries,
-                summary_tokens=config.summary_tokens,
-                grace=config.grace,
-            )
-            return self._truncated_groups(thoughts, config)
-        if isinstance(config, HbpoConfig):
-            responses = hinted(prompts, self._hints, config.longest, sampler, self._reader)
-        else:
-            responses = plain(prompts, config.group_size, config.longest, sampler, self._reader)
-        return self._response_groups(responses)
+    def _sampled(self, prompts: tuple[Prompt, ...], sampler: Sampler, context: Context) -> Batch:
+        """Rollouts of all prompts, judged, edited and rewarded."""
+        sizes = (self.method.settings.group_size,) * len(prompts)
+        asked = run(self.method.stages, FIRST, Batch(prompts, sizes), context)
+        rollouts = pull(self._plan.rollouts(prompts, asked.sizes), sampler)
+        batch = context.judge(asked.with_rollouts(rollouts))
+        return run(self.method.stages, EVERY, batch, context)
 
-    # -- plain and hinted ------------------------------------------------------------------
-
-    def _response_groups(self, responses: Sequence[Response]) -> list[Group]:
-        config, size = self._config, self._config.group_size
-        verdicts = self._judge([(r.prompt.problem, r.answer) for r in responses])
-        correct = [v.correct and r.formatted for v, r in zip(verdicts, responses, strict=True)]
-        lengths = [len(r.sampled) + len(r.hint) * config.count_hint for r in responses]
-        outcomes = Outcomes(
-            correct_B=torch.tensor(correct),
-            formatted_B=torch.tensor([r.formatted for r in responses]),
-            length_B=torch.tensor(lengths, dtype=torch.float),
-            budget_B=torch.tensor([float(r.budget or 0) for r in responses]),
-        )
-        rewards_B = self._method.reward(outcomes, config)
-        advantages = self._method.advantage(rewards_B, outcomes, config)
-        value_B = advantages.segments_BS[:, 0].tolist()
-        keep = self._method.keep
-        kept_Q = keep(outcomes, config).tolist() if keep else [True] * (len(responses) // size)
-        groups = []
-        for start in range(0, len(responses), size):
-            members = range(start, start + size)
-            accuracy = fmean(correct[i] for i in members)
-            rows = [
-                _response_row(responses[i], value_B[i], config.loss_on_hint, correct[i], accuracy)
-                for i in members
-            ]
-            groups.append(
-                Group(
-                    rows,
-                    rewards=rewards_B[start : start + size].tolist(),
-                    correct=[correct[i] for i in members],
-                    thinking=[responses[i].thinking_tokens for i in members],
-                    sampled=[len(responses[i].sampled) for i in members],
-                    truncated=[not responses[i].formatted for i in members],
-                    parts=_parts(advantages, start, start + size),
-                    unjudged=sum(verdicts[i].failure is not None for i in members),
-                    shown=[
-                        _show(responses[i], self._reader, rewards_B[i].item())
-                        for i in _first_of_each([responses[i].budget for i in members], start)
-                    ],
-                    telling=kept_Q[start // size],
-                )
-            )
-        return groups
-
-    # -- truncated -------------------------------------------------------------------------
-
-    def _truncated_groups(self, thoughts: Sequence[Truncated], config: BrpoConfig) -> list[Group]:
-        size, asked = config.group_size, (len(thoughts), len(config.budgets), config.summaries)
-        correct_BmA = torch.zeros(asked, dtype=torch.bool)
-        formatted_BmA = torch.zeros(asked, dtype=torch.bool)
-        places = [
-            (i, j, a)
-            for i, thought in enumerate(thoughts)
-            for j, answers in enumerate(thought.summaries)
-            for a in range(len(answers))
+    def _judged(self, batch: Batch) -> Batch:
+        """Read and judge what is not yet; fill all columns that follow from it."""
+        read = [self._plan.read(r) if r.answers is None else r for r in batch.rollouts]
+        asked = [
+            (i, n)
+            for i, rollout in enumerate(read)
+            for n, answer in enumerate(rollout.answers or ())
+            if answer.verdict is None
         ]
-        verdicts = self._judge(
-            [(thoughts[i].prompt.problem, thoughts[i].summaries[j][a].answer) for i, j, a in places]
+        answers = [list(rollout.answers or ()) for rollout in read]
+        texts = [(read[i].prompt.problem, answers[i][n].text) for i, n in asked]
+        for (i, n), verdict in zip(asked, self._judge(texts) if texts else [], strict=True):
+            answers[i][n] = replace(answers[i][n], verdict=verdict)
+        judged = [
+            replace(rollout, answers=tuple(said))
+            for rollout, said in zip(read, answers, strict=True)
+        ]
+        found = batch.with_rollouts(judged).with_columns(**self._plan.columns(judged))
+        accuracy_B = found.per_group(
+            lambda accuracy_G: accuracy_G.double().mean().expand(len(accuracy_G)), "accuracy"
         )
-        unjudged = [0] * len(thoughts)
-        for (i, j, a), verdict in zip(places, verdicts, strict=True):
-            formatted = thoughts[i].summaries[j][a].formatted
-            formatted_BmA[i, j, a] = formatted
-            correct_BmA[i, j, a] = verdict.correct and formatted
-            unjudged[i] += verdict.failure is not None
-        written = [min(len(thought.sampled), config.budgets[-1]) for thought in thoughts]
-        outcomes = AnytimeOutcomes(correct_BmA, formatted_BmA, torch.tensor(written))
-        rewards = self._method.reward(outcomes, config)
-        advantages = self._method.advantage(rewards, outcomes, config)
-        tokens_BT = advantages.tokens(torch.tensor(written), max(written))
-        summaries_BmA = advantages.summaries_BmA
-        assert summaries_BmA is not None
+        return found.with_columns(group_accuracy=accuracy_B.float())
+
+    def _rows(self, batch: Batch) -> list[list[Row]]:
+        """The rows of every group; those of a batch without advantages teach nothing."""
+        nothing = torch.zeros(len(batch.rollouts))
+        shipped = {name: batch.columns.get(name, nothing).tolist() for name in self.method.ships}
+        advantage, branches = (batch.columns.get(n) for n in ("advantage", "branch_advantage"))
         rows = [
-            _truncated_row(thought, tokens_BT[i, : written[i]].tolist(), summaries_BmA[i].tolist())
-            for i, thought in enumerate(thoughts)
-        ]
-        groups = []
-        for start in range(0, len(thoughts), size):
-            members = range(start, start + size)
-            final = correct_BmA[start : start + size, -1].float().mean(-1)
-            groups.append(
-                Group(
-                    [rows[i] for i in members],
-                    rewards=correct_BmA[start : start + size].float().mean((1, 2)).tolist(),
-                    correct=final.tolist(),
-                    thinking=[min(thoughts[i].thinking_tokens, config.longest) for i in members],
-                    sampled=[_sampled(thoughts[i]) for i in members],
-                    truncated=[_closed_by_us(thoughts[i]) for i in members],
-                    parts=_parts(advantages, start, start + size),
-                    unjudged=sum(unjudged[i] for i in members),
-                    shown=[_show_truncated(thoughts[start], self._reader, config.budgets)],
-                )
+            pack(
+                rollout,
+                None if advantage is None else advantage[i],
+                None if branches is None else branches[i],
+                {name: values[i] for name, values in shipped.items()},
             )
-        return groups
+            for i, rollout in enumerate(batch.rollouts)
+        ]
+        return [rows[low:high] for low, high in batch.bounds]
+
+    def _shown(self, batch: Batch) -> list[Mapping[str, object]]:
+        """The first rollout told each budget, of some groups."""
+        rewards, budgets = _per_rollout(batch["reward"]).tolist(), batch["budget"].tolist()
+        places = [
+            low + budgets[low:high].index(budget)
+            for low, high in batch.bounds[:_SHOWN_GROUPS]
+            for budget in dict.fromkeys(budgets[low:high])
+        ]
+        return [self._plan.show(batch.rollouts[i], rewards[i]) for i in places]
+
+    # -- checkpoints -----------------------------------------------------------------------
+
+    def save(self, directory: Path) -> None:
+        """Write what the stages keep into a checkpoint; it is the same in every process."""
+        (directory / STATE).write_text(json.dumps(self._state), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        """Take up what `save` wrote. Raises `FileNotFoundError` where it wrote nothing."""
+        self._state.clear()
+        self._state.update(json.loads((directory / STATE).read_text(encoding="utf-8")))
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The rollouts of one prompt, row by row."""
-
-    rows: list[Row]
-    rewards: list[float]
-    correct: Sequence[float]
-    thinking: list[int]
-    sampled: list[int]
-    truncated: list[bool]
-    parts: Mapping[str, float]
-    unjudged: int  # answers whose verifier failed
-    shown: Sequence[Mapping[str, object]]
-    telling: bool = True  # whether its rewards differ, where the method asks for that
-
-    def muted(self) -> Group:
-        """The same rows with nothing to learn in them."""
-        return replace(
-            self, rows=[replace(row, learnt=(False,) * len(row.learnt)) for row in self.rows]
-        )
-
-
-def _response_row(
-    response: Response, value: float, loss_on_hint: bool, correct: bool, accuracy: float
-) -> Row:
-    completion = (*response.hint, *response.sampled)
-    hinted_part = (loss_on_hint,) * len(response.hint)
-    return Row(
-        response.prompt.ids,
-        completion,
-        (value,) * len(completion),
-        (*hinted_part, *((True,) * len(response.sampled))),
-        correct=correct,
-        group_accuracy=accuracy,
+def _refused(sums: Tensor) -> Tensor:
+    raise RuntimeError(
+        "a stage before `credit` cannot reduce: processes repeat those stages unequally often"
     )
 
 
-def _truncated_row(
-    thought: Truncated, values: Sequence[float], summaries: Sequence[Sequence[float]]
-) -> Row:
-    """The thought with its summaries as chunks; a natural end is copied into each chunk."""
-    prompt, kept = thought.prompt.ids, thought.sampled[: len(values)]
-    chunks = []
-    for j, cut in enumerate(thought.cuts):
-        if cut is None:
-            continue
-        start, inserted = len(prompt) + cut.kept, cut.close
-        if not inserted:
-            start, inserted = start - 1, (thought.sampled[cut.kept - 1],)
-        for a, summary in enumerate(thought.summaries[j]):
-            ids = (*inserted, *summary.sampled)
-            chunks.append(Chunk(start, ids, len(inserted), summaries[j][a]))
-    return Row(prompt, kept, tuple(values), (True,) * len(kept), tuple(chunks))
+def _first(batch: Batch, groups: int) -> Batch:
+    return batch.groups([q < groups for q in range(len(batch.sizes))])
 
 
-def _parts(advantages: Advantages, start: int, end: int) -> dict[str, float]:
-    return {name: part[start:end].mean().item() for name, part in advantages.parts.items()}
+def _per_rollout(reward: Tensor) -> Tensor:
+    """(B,): the mean over the answers of a rollout."""
+    return reward if reward.dim() == 1 else reward.flatten(1).mean(1)
 
 
-def _closed_by_us(thought: Truncated) -> bool:
-    """The thought did not end by itself within the largest budget."""
-    last = thought.cuts[-1]
-    return last is None or bool(last.close)
-
-
-def _sampled(thought: Truncated) -> int:
-    answers = sum(len(s.sampled) for place in thought.summaries for s in place)
-    return len(thought.sampled) + answers
-
-
-def _measure(groups: Sequence[Group]) -> dict[str, float]:
+def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
     """What the logs show of a step, over everything that was sampled, kept or not."""
-
-    def over_rows(name: str) -> float:
-        return fmean(value for group in groups for value in getattr(group, name))
-
-    names = sorted({name for group in groups for name in group.parts})
+    reward = _per_rollout(batch["reward"]).tolist()
+    # A length penalty may tell apart what dynamic sampling drops.
+    silent = [
+        prompt.key not in chosen or len(set(reward[low:high])) == 1
+        for prompt, (low, high) in zip(batch.prompts, batch.bounds, strict=True)
+    ]
     return {
-        "reward": over_rows("rewards"),
-        "accuracy": over_rows("correct"),
-        "thinking_tokens": over_rows("thinking"),
-        "truncation_rate": over_rows("truncated"),
-        # A length penalty may tell apart what dynamic sampling drops.
-        "zero_variance_share": fmean(
-            not group.telling or len(set(group.rewards)) == 1 for group in groups
-        ),
-        "sampled_tokens": float(sum(sum(group.sampled) for group in groups)),
-        "unjudged_answers": float(sum(group.unjudged for group in groups)),
-        **{f"advantage_{n}": fmean(group.parts[n] for group in groups) for n in names},
+        "reward": fmean(reward),
+        "accuracy": fmean(batch["accuracy"].tolist()),
+        "thinking_tokens": fmean(batch["thinking"].tolist()),
+        "truncation_rate": fmean(batch["truncated"].tolist()),
+        "zero_variance_share": fmean(silent),
+        "sampled_tokens": float(batch["sampled"].sum()),
+        "unjudged_answers": float(batch["unjudged"].sum()),
     }
 
 
-def _first_of_each(budgets: Sequence[int | None], start: int) -> list[int]:
-    """The place of the first response told each budget; `start` is the place of the first."""
-    return [start + budgets.index(budget) for budget in dict.fromkeys(budgets)]
-
-
-def _show(response: Response, reader: Reader, reward: float) -> dict[str, object]:
+def _terms(batch: Batch) -> dict[str, float]:
+    """The named terms of the advantages, over the groups that are learnt from; 0 without any."""
     return {
-        "problem": response.prompt.problem.question,
-        "answer": response.prompt.problem.answer,
-        "hint": reader.text(response.hint),
-        "thought": reader.text(response.sampled[: response.thinking_tokens]),
-        "answered": response.answer,
-        "reward": reward,
-    }
-
-
-def _show_truncated(
-    thought: Truncated, reader: Reader, budgets: Sequence[int]
-) -> dict[str, object]:
-    return {
-        "problem": thought.prompt.problem.question,
-        "answer": thought.prompt.problem.answer,
-        "thought": reader.text(thought.sampled[: thought.thinking_tokens]),
-        "answered": {
-            str(budget): [summary.answer for summary in thought.summaries[j]]
-            for j, budget in enumerate(budgets)
-        },
+        name: fmean([column[low:high].mean().item() for low, high in batch.bounds] or [0.0])
+        for name, column in batch.columns.items()
+        if name.startswith("advantage_")
     }

@@ -1,4 +1,4 @@
-"""Rollout plans: what is sampled for a prompt, and under which budgets its thought is lived.
+"""What is sampled for a prompt, and under which budgets its thought is lived.
 
 A thought is read, cut and closed by the code, with the text and with the grace that serve it
 (`ponder.thought`): what is trained is what is served.
@@ -13,21 +13,14 @@ import torch
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.checkpoint import Prompt as PlannedPrompt
-from ponder.engine.protocol import Sampling
+from ponder.engine.protocol import Chunk, Sampling
 from ponder.tasks.problems import Problem
 from ponder.thought.budget import Ask, Limits, resolve
 
-from .drive import Life, Sampler, advance
-from .sampler import uniforms
+from ..method.batch import Prompt
+from .drive import Life, Rounds, Sampler, advance, pull, uniforms
 
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples."""
-
-    problem: Problem
-    ids: tuple[int, ...]
-    key: str
+Hint = tuple[int | None, tuple[int, ...]]  # the budget that it promises, and its tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +127,35 @@ def plain(
 
 def hinted(
     prompts: Sequence[Prompt],
-    hints: Sequence[tuple[int | None, tuple[int, ...]]],
+    hints: Sequence[Hint],
     longest: int,
     sampler: Sampler,
     reader: Reader,
 ) -> list[Response]:
-    """A response per prompt and hint (budget, its tokens), the hint put behind the open marker.
+    """A response per prompt and hint, the hint put behind the open marker.
 
     HBPO (arXiv 2507.15844, §3.1): equal hints form a subgroup. A budget is a promise in the text,
     never a truncation.
     """
-    asked = [(prompt, budget, hint) for prompt in prompts for budget, hint in hints]
-    noise_BT = torch.cat([uniforms(prompt.key, len(hints), longest) for prompt in prompts])
-    lives = [
-        reader.start((*prompt.ids, *hint), longest, grace=0, answer=1, apart=False)
-        for prompt, _, hint in asked
-    ]
-    written = advance([[life] for life in lives], noise_BT, sampler)
+    return pull(responses([(prompt, hints) for prompt in prompts], longest, reader), sampler)
+
+
+def responses(
+    asked: Sequence[tuple[Prompt, Sequence[Hint]]], longest: int, reader: Reader
+) -> Rounds[list[Response]]:
+    """One round: a response per prompt and hint of that prompt."""
+    noise_BT = torch.cat([uniforms(prompt.key, len(hints), longest) for prompt, hints in asked])
+    heads = [(prompt, budget, hint) for prompt, hints in asked for budget, hint in hints]
+    lives = [_whole(prompt, hint, longest, reader) for prompt, _, hint in heads]
+    written = yield from advance([[life] for life in lives], noise_BT)
     return [
         Response(prompt, hint, budget, tuple(sampled), *_read(life, reader.end_id in sampled))
-        for (prompt, budget, hint), sampled, life in zip(asked, written, lives, strict=True)
+        for (prompt, budget, hint), sampled, life in zip(heads, written, lives, strict=True)
     ]
+
+
+def _whole(prompt: Prompt, hint: tuple[int, ...], longest: int, reader: Reader) -> Life:
+    return reader.start((*prompt.ids, *hint), longest, grace=0, answer=1, apart=False)
 
 
 def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
@@ -166,6 +167,16 @@ def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
     closed = marked and not outcome.answer_forced
     formatted = closed and outcome.finish_reason == "stop"
     return outcome.thinking_tokens, formatted, life.answer if closed else ""
+
+
+def replay(
+    prompt: Prompt, hint: tuple[int, ...], sampled: Sequence[int], longest: int, reader: Reader
+) -> Response:
+    """The response that these tokens are, however they came to be."""
+    life = _whole(prompt, hint, longest, reader)
+    ended = sampled[-1] in life.segment.eos
+    life.feed(Chunk(list(sampled), "stop" if ended else "length"))
+    return Response(prompt, hint, None, tuple(sampled), *_read(life, reader.end_id in sampled))
 
 
 def truncated(
@@ -186,19 +197,41 @@ def truncated(
     thought ended by itself. In the last `grace` tokens of a budget a cut waits for a clean end;
     None is serving's grace, the paper has none.
     """
-    asked = [prompt for prompt in prompts for _ in range(group)]
-    noise_BT = torch.cat([uniforms(prompt.key, group, budgets[-1] + 1) for prompt in prompts])
+    asked = [(prompt, group) for prompt in prompts]
+    rounds = thoughts(
+        asked,
+        reader,
+        budgets=budgets,
+        summaries=summaries,
+        summary_tokens=summary_tokens,
+        grace=grace,
+    )
+    return pull(rounds, sampler)
+
+
+def thoughts(
+    groups: Sequence[tuple[Prompt, int]],
+    reader: Reader,
+    *,
+    budgets: Sequence[int],
+    summaries: int,
+    summary_tokens: int,
+    grace: int | None,
+) -> Rounds[list[Truncated]]:
+    """Two rounds: so many thoughts per prompt, then the summaries of all."""
+    asked = [(prompt, n) for prompt, size in groups for n in range(size)]
+    noise_BT = torch.cat([uniforms(prompt.key, size, budgets[-1] + 1) for prompt, size in groups])
     lives = [
         [
             reader.start(prompt.ids, budget, grace=grace, answer=summary_tokens, apart=True)
             for budget in budgets
         ]
-        for prompt in asked
+        for prompt, _ in asked
     ]
-    thoughts = advance(lives, noise_BT, sampler)
+    written = yield from advance(lives, noise_BT)
     cuts = [
         [_cut(life, len(prompt.ids), reader) for life in row]
-        for prompt, row in zip(asked, lives, strict=True)
+        for (prompt, _), row in zip(asked, lives, strict=True)
     ]
 
     # One batch holds the summaries of all thoughts; (thought, budget) says whose they are.
@@ -206,11 +239,12 @@ def truncated(
     forks = [lives[i][j].fork() for i, j in places for _ in range(summaries)]
     left = [summary_tokens - life.thought.outcome.forced_tokens for life in forks]
     noise = [
-        uniforms(f"{asked[i].key}/{i % group}/{j}", summaries, summary_tokens) for i, j in places
+        uniforms(f"{asked[i][0].key}/{asked[i][1]}/{j}", summaries, summary_tokens)
+        for i, j in places
     ]
     rows = [[life] for life in forks]
-    written = advance(rows, torch.cat(noise), sampler, left) if rows else []
-    answers = [_summary(ids, life, reader.end_id) for ids, life in zip(written, forks, strict=True)]
+    said = (yield from advance(rows, torch.cat(noise), left)) if rows else []
+    answers = [_summary(ids, life, reader.end_id) for ids, life in zip(said, forks, strict=True)]
     by_place = {
         place: tuple(answers[n * summaries : (n + 1) * summaries]) for n, place in enumerate(places)
     }
@@ -222,7 +256,7 @@ def truncated(
             tuple(cuts[i]),
             tuple(by_place.get((i, j), ()) for j in range(len(budgets))),
         )
-        for i, (prompt, thought) in enumerate(zip(asked, thoughts, strict=True))
+        for i, ((prompt, _), thought) in enumerate(zip(asked, written, strict=True))
     ]
 
 

@@ -8,10 +8,14 @@ scored exactly as if it stood in a row of its own, at a fraction of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
+
+from ..method.batch import Rollout
+from ..method.kernel import LossInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Chunk:
 class Row:
     """One prompt with its completion; `advantages` and `learnt` are parallel to the completion.
 
-    `correct` and `group_accuracy` are what token-level objectives (HTPO) ask of a row.
+    `columns` are what the objective reads of a row, by the names of the batch's columns.
     """
 
     prompt: tuple[int, ...]
@@ -40,8 +44,7 @@ class Row:
     advantages: tuple[float, ...]
     learnt: tuple[bool, ...]
     chunks: tuple[Chunk, ...] = ()
-    correct: bool = False
-    group_accuracy: float = 0.0
+    columns: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -54,17 +57,60 @@ class Row:
         return sum(self.learnt) + sum(len(c.ids) - c.inserted for c in self.chunks)
 
 
+def pack(
+    rollout: Rollout,
+    advantage: Tensor | None,
+    branch_advantage: Tensor | None,
+    columns: Mapping[str, float],
+) -> Row:
+    """A rollout with its advantages as a row; the branches of its trunk become chunks.
+
+    `advantage` and `branch_advantage` are the rollout's entries of the columns. Without an
+    advantage the row is there and teaches nothing. Raises `ValueError` for a branch of a branch.
+    """
+    begins: dict[int, int] = {}
+    completion: list[int] = []
+    advantages: list[float] = []
+    learnt: list[bool] = []
+    chunks = []
+    for i, node in enumerate(rollout.nodes):
+        if node.after is None:
+            begins[i] = len(completion)
+            completion += node.ids
+            value = 0.0 if advantage is None else advantage[node.place].item()
+            advantages += [value] * len(node.ids)
+            learnt += [node.learnt and advantage is not None] * len(node.ids)
+        elif node.parent not in begins:
+            raise ValueError(
+                "a row holds branches of the trunk alone: make every leaf of a deeper tree a "
+                "rollout of its own"
+            )
+        elif branch_advantage is not None:
+            start = len(rollout.prompt.ids) + begins[node.parent] + node.after
+            value = branch_advantage[node.place].item()
+            chunks.append(Chunk(start, node.ids, node.forced, value))
+    return Row(
+        rollout.prompt.ids,
+        tuple(completion),
+        tuple(advantages),
+        tuple(learnt),
+        tuple(chunks),
+        columns,
+    )
+
+
 def unpack(row: Row) -> list[Row]:
     """The same row without its tree: the thought, and a row per summary."""
     whole = (*row.prompt, *row.completion)
     return [
-        Row(row.prompt, row.completion, row.advantages, row.learnt),
+        Row(row.prompt, row.completion, row.advantages, row.learnt, columns=row.columns),
         *(
             Row(
                 whole[: chunk.start],
                 chunk.ids,
                 (chunk.advantage,) * len(chunk.ids),
                 tuple(i >= chunk.inserted for i in range(len(chunk.ids))),
+                columns=row.columns,
             )
             for chunk in row.chunks
         ),
@@ -76,7 +122,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
 
     `input_ids`, `position_ids`, `attention_mask` (B, W); where a row has chunks `hidden_from`,
     `hidden_to` (B, W), the tokens that each token does not see; `loss_mask`, `advantages` (B, W-1),
-    aligned with the tokens 1 to W-1 that the model predicts; `correct`, `group_accuracy` (B,).
+    aligned with the tokens 1 to W-1 that the model predicts; and the rows' columns (B,).
     """
     size, width = len(rows), max(row.tokens for row in rows)
     ids_BW = torch.full((size, width), pad_id, dtype=torch.long)
@@ -109,8 +155,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
         "attention_mask": real_BW,
         "loss_mask": learnt_BW[:, 1:],
         "advantages": advantage_BW[:, 1:],
-        "correct": torch.tensor([row.correct for row in rows]),
-        "group_accuracy": torch.tensor([row.group_accuracy for row in rows]),
+        **{name: torch.tensor([row.columns[name] for row in rows]) for name in rows[0].columns},
         **(hidden if any(row.chunks for row in rows) else {}),
     }
 
@@ -123,6 +168,22 @@ def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch
     key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
     hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
     return ((key_W <= key_W[:, None]) & ~hidden_BWW)[:, None]
+
+
+def loss_inputs(
+    batch: Mapping[str, Tensor], log_probs_BT: Tensor, entropies_BT: Tensor
+) -> LossInputs:
+    """What an objective reads of a collated batch and its scores.
+
+    Without `old_log_probs` in the batch the policy that sampled is the current one.
+    """
+    return LossInputs(
+        log_probs_BT,
+        batch.get("old_log_probs", log_probs_BT.detach()),
+        batch["advantages"],
+        batch["loss_mask"],
+        {**batch, "entropy": entropies_BT.detach()},
+    )
 
 
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:

@@ -10,7 +10,6 @@ depend on what shares its batch, on the process that draws it, or on where a run
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -111,19 +110,6 @@ def _attending(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(usual)
-
-
-def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
-    """Numbers in [0, 1), shape (rows, tokens), that depend on `key` alone.
-
-    Row i is the same whatever `rows` is, and so are its first tokens whatever `tokens` is.
-    """
-    drawn = torch.empty(rows, tokens, dtype=torch.float64)
-    for row in range(rows):
-        digest = hashlib.sha256(f"{key}/{row}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        drawn[row] = torch.rand(tokens, generator=generator, dtype=torch.float64)
-    return drawn
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ..method.components import COMPONENTS
+
 
 def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """`raw` with every `dotted.key=value` in it; a value is YAML. Raises `ValueError`."""
@@ -52,6 +54,8 @@ def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
             return f"{field}: is missing"
         case "extra_forbidden":
             known = list(dict.fromkeys(field_paths(kind)))
+            if place[-1] == "add" or place[-1] in COMPONENTS:
+                return f"{field}: no such field: what is added to a method stands in method.add"
             close = difflib.get_close_matches(field, known, n=1)
             return f"{field}: no such field" + (f": did you mean {close[0]}?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")

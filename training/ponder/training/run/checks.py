@@ -9,7 +9,7 @@ from typing import Any
 
 from ponder.engine.tokenizer import HFTokenizer
 
-from ..methods import BrpoConfig, HbpoConfig, MethodConfig
+from ..method.settings import MethodSettings
 from .recipe import PolicyRecipe, RecipeError
 
 
@@ -31,14 +31,11 @@ def check_processes(recipe: PolicyRecipe, world: int) -> None:
         raise RecipeError(f"validation.problems must be at least the {world} processes")
 
 
-def hint_tokens(method: MethodConfig, tokenizer: HFTokenizer | None = None) -> int:
+def hint_tokens(method: MethodSettings, tokenizer: HFTokenizer | None = None) -> int:
     """Tokens of a budget's hint, at most; without a tokenizer an estimate, two for a word."""
-    if not isinstance(method, HbpoConfig):
-        return 0
     if tokenizer is None:
-        return 2 * len(method.hint.split())
-    hints = (method.hint.format(budget=budget) for budget in method.budgets)
-    return max(len(tokenizer.encode(hint)) for hint in hints)
+        return max((2 * len(hint.split()) for hint in method.hints), default=0)
+    return max((len(tokenizer.encode(hint)) for hint in method.hints), default=0)
 
 
 def room_for_prompt(
@@ -48,9 +45,7 @@ def room_for_prompt(
     if positions is None:
         return None
     method, given = recipe.method, recipe.rollouts.longest_prompt
-    beside = method.longest + hint_tokens(method, tokenizer)
-    if isinstance(method, BrpoConfig):
-        beside += method.summary_tokens
+    beside = method.longest + hint_tokens(method, tokenizer) + method.branch_tokens
     if positions - beside < (given or 1):
         prompt = "" if given is None else f" and prompts of {given}"
         raise RecipeError(

@@ -16,7 +16,7 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
-from ..methods import METHODS, BrpoConfig
+from ..method.presets import PRESETS, Method
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
@@ -132,14 +132,14 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
     """What a step samples, scores and learns from, at most, with prompts of `prompt` tokens."""
     method, plan = recipe.method, recipe.optimisation
     rows = recipe.rollouts.prompts * method.group_size
-    if isinstance(method, BrpoConfig):
-        answers = len(method.budgets) * method.summaries * method.summary_tokens
-        row, sampled = method.longest + answers, method.longest + 1 + answers
-    else:
-        row, sampled = method.longest + hint_tokens(method), method.longest
-    batches = method.generation_batches if method.dynamic_sampling else 1
+    answers = method.branches * method.branch_tokens
+    row = method.longest + hint_tokens(method) + answers
+    # A thought that is cut runs to one token past its largest budget.
+    sampled = method.longest + (1 + answers if answers else 0)
     later = rows * (plan.updates - 1) // plan.updates
-    return Tokens(prompt, prompt + row, rows, rows * sampled * batches, later * (prompt + row))
+    return Tokens(
+        prompt, prompt + row, rows, rows * sampled * method.attempts, later * (prompt + row)
+    )
 
 
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
@@ -159,7 +159,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         "AdamW": _ADAMW * model.trained,
         "activations": width * micro * kept,
     }
-    if isinstance(recipe.method, BrpoConfig):
+    if recipe.method.branches:
         # Booleans, row by row; no more than a micro-batch's is there at once.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
@@ -173,9 +173,8 @@ def _cached(recipe: PolicyRecipe, work: Tokens, processes: int) -> float:
     method, watched = recipe.method, recipe.validation
     longest = work.prompt + method.longest
     batches = [work.rows * longest, watched.problems * watched.samples * longest]
-    if isinstance(method, BrpoConfig):
-        summaries = work.rows * len(method.budgets) * method.summaries
-        batches.append(summaries * (longest + method.summary_tokens))
+    if method.branches:
+        batches.append(work.rows * method.branches * (longest + method.branch_tokens))
     return max(batches) / processes
 
 
@@ -183,17 +182,18 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     """The plan as text."""
     method, plan = recipe.method, recipe.optimisation
     work = tokens(recipe, prompt)
-    spec = METHODS[method.method]
-    yield f"{recipe.name}: {method.method} ({spec.rollout} rollouts) on {recipe.base}"
+    kind = PRESETS[method.method].plan.kind
+    added = "".join(f" + {addition.name}" for addition in method.add)
+    yield f"{recipe.name}: {method.method}{added} ({kind} rollouts) on {recipe.base}"
     part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
     yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"
+    yield from (f"note        {note}" for note in Method.of(method).notes)
     yield f"tasks       {', '.join(recipe.tasks)}"
     yield (
         f"steps       {plan.steps:,} of {recipe.rollouts.prompts} prompts x {method.group_size} = "
         f"{work.rows:,} rows; {plan.updates} updates each, {plan.steps * plan.updates:,} in all"
     )
-    batches = method.generation_batches if method.dynamic_sampling else 1
-    again = f", in {batches} batches" if batches > 1 else ""
+    again = f", in {method.attempts} batches" if method.attempts > 1 else ""
     yield f"a step      at most (prompts of {prompt:,} tokens: {prompt_source})"
     yield f"  sampled   {work.sampled:,} tokens{again}"
     yield f"  scored    {work.scored:,} tokens forward, for the updates after the first"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..algorithms.kernel import Objective, Rows
 from ..engines.protocol import Learnt, TrainingEngine
+from ..method.kernel import Objective
 from ..rollout.drive import Sampler
 from ..rollout.experience import COUNTS, Collector, Experience
 from ..rollout.rows import Row
@@ -34,7 +34,7 @@ class Loop:
     recipe: PolicyRecipe
     engine: TrainingEngine
     collector: Collector
-    objective: Callable[[Rows], Objective]
+    objective: Objective
     denominator: Callable[[Sequence[Row]], float]
     ask: Callable[[Sampler], Mapping[str, float]]
     export: Callable[[], None]
@@ -107,7 +107,13 @@ class Loop:
         engine, keep = self.engine, self.recipe.checkpoints.keep
         main = engine.share.rank == 0
         number = self._updates(step)
-        place_checkpoint(self.out, number, keep, engine.save, main=main, wait=engine.wait)
+
+        def save(directory: Path) -> None:
+            engine.save(directory)
+            if main:
+                self.collector.save(directory)
+
+        place_checkpoint(self.out, number, keep, save, main=main, wait=engine.wait)
 
     def _updates(self, step: int) -> int:
         return step * self.recipe.optimisation.updates

@@ -14,7 +14,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..methods import Budgets, MethodConfig
+from ..method.presets import Method, MethodConfig
+from ..method.settings import Budgets
 from .changes import changed, sentences
 from .shipped import FOLDER, shipped_recipes
 
@@ -229,7 +230,10 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     kind = _kind(raw)
     try:
-        return kind.model_validate(changed(raw, changes) if changes else raw)
+        recipe = kind.model_validate(changed(raw, changes) if changes else raw)
+        if isinstance(recipe, PolicyRecipe):
+            Method.of(recipe.method)  # what is added has to fit
+        return recipe
     except ValidationError as error:
         raise RecipeError(f"{path}: {sentences(error, kind)}") from error
     except ValueError as error:

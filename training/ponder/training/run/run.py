@@ -25,10 +25,10 @@ from ponder.tasks.sources import find_tasks
 from ..base import Base
 from ..engines.accelerate import AccelerateEngine
 from ..engines.protocol import CheckpointError, TrainingEngine
-from ..methods import METHODS
+from ..method.batch import Prompt
 from ..rollout.drive import Sampler
 from ..rollout.experience import Collector, Experience, Judge
-from ..rollout.plans import Prompt, Reader, plain
+from ..rollout.plans import Reader, plain
 from ..rollout.rows import Row
 from .checks import adapted, check_processes, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
@@ -80,8 +80,7 @@ class Run:
     def train(self, progress: bool = True) -> None:
         """Run to the last step and export; metrics of steps that are repeated are dropped."""
         recipe, engine = self._recipe, self.engine
-        method = recipe.method
-        spec = METHODS[method.method]
+        method = self._collector.method
         if self._start is None and self.is_main:
             record(recipe, self._out)
         elif self._start is not None:
@@ -97,15 +96,15 @@ class Run:
 
         def denominator(rows: Sequence[Row]) -> float:
             """Tokens that a row may have, whatever it has (Dr. GRPO), or those that are learnt."""
-            if spec.denominator == "constant":
-                return len(rows) * method.longest
+            if method.constant_tokens is not None:
+                return len(rows) * method.constant_tokens
             return sum(row.learnt_tokens for row in rows)
 
         Loop(
             recipe,
             engine,
             self._collector,
-            objective=lambda rows: spec.objective(rows, method),
+            objective=method.objective,
             denominator=denominator,
             ask=self._ask,
             export=lambda: self._export(self._out / BEST),
@@ -123,6 +122,11 @@ class Run:
         """Whether this is the process that writes and speaks."""
         return self.engine.share.rank == 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before the run starts."""
+        return self._collector.method.notes
+
     def reached(self) -> Iterator[str]:
         """What a run that was trained has reached, in sentences."""
         return self._watch.reached()
@@ -130,7 +134,8 @@ class Run:
     def _resume(self, checkpoint: Path) -> None:
         try:
             self.engine.resume(checkpoint)
-        except CheckpointError as error:
+            self._collector.load(checkpoint)
+        except (CheckpointError, FileNotFoundError) as error:
             raise RecipeError(f"--resume: {error}") from error
 
     def _ask(self, sampler: Sampler) -> Mapping[str, float]:

@@ -4,9 +4,10 @@ from random import Random
 import pytest
 import torch
 
-from ponder.training.algorithms import grpo, hbpo
-from ponder.training.algorithms.outcomes import Outcomes
-from ponder.training.methods import HbpoConfig, LengthPenaltyConfig
+from ponder.training.method import hbpo
+from ponder.training.method.batch import Batch
+from ponder.training.method.hbpo import HbpoConfig
+from training.method.scored import after, scored
 
 CONFIG = HbpoConfig()
 BUDGETS = (512, 1024, 2048, 2560)
@@ -20,18 +21,24 @@ def outcomes(
     lengths: list[int],
     budgets: tuple[int, ...],
     formatted: list[int] | None = None,
-) -> Outcomes:
-    return Outcomes(
-        torch.tensor(correct).bool(),
-        torch.tensor(formatted or [1] * len(correct)).bool(),
-        torch.tensor(lengths),
-        torch.tensor(budgets),
+) -> Batch:
+    """Groups of 16, or one of fewer."""
+    return scored(
+        [16] * (len(correct) // 16) or [len(correct)],
+        correct=torch.tensor(correct).bool(),
+        formatted=torch.tensor(formatted or [1] * len(correct)).bool(),
+        length=lengths,
+        budget=budgets,
     )
 
 
-def question() -> Outcomes:
+def question() -> Batch:
     budgets = tuple(b for b in BUDGETS for _ in range(4))
     return outcomes(CORRECT, LENGTHS, budgets)
+
+
+def rewards(seen: Batch, config: HbpoConfig) -> torch.Tensor:
+    return after(config, seen, "reward")["reward"]
 
 
 def test_defaults_are_the_papers() -> None:
@@ -48,22 +55,21 @@ def test_the_most_that_each_budget_earns() -> None:
 def test_rewards_of_the_worked_question() -> None:
     expected = [3.9231, 3.8108, 0, 0, 3.6955, 3.5409, 3.6955, 0]
     expected += [2.8284, 2.6217, 2.8284, 2.8284, 2.2223, 1.5248, 2.2223, 0]
-    rewards_B = hbpo.reward(question(), CONFIG)
+    rewards_B = rewards(question(), CONFIG)
     assert rewards_B.tolist() == pytest.approx(expected, abs=5e-5)
     assert rewards_B.mean().item() == pytest.approx(2.2339, abs=5e-5)
     assert rewards_B.std().item() == pytest.approx(1.4832, abs=5e-5)
 
 
 def test_advantages_of_the_worked_question() -> None:
-    seen = question()
-    found = hbpo.advantage(hbpo.reward(seen, CONFIG), seen, CONFIG)
+    found = after(CONFIG, question())
     intra = [a for a in (-1.9896, -0.9625, -0.0517, -0.7300) for _ in range(4)]
-    assert found.parts["intra"].tolist() == pytest.approx(intra, abs=5e-5)
+    assert found["advantage_intra"].tolist() == pytest.approx(intra, abs=5e-5)
     expected = [-0.8507, -0.9264, -3.4958, -3.4958, 0.0229, -0.0813, 0.0229, -2.4687]
     expected += [0.3492, 0.2098, 0.3492, 0.3492, -0.7378, -1.2081, -0.7378, -2.2361]
-    assert found.segments_BS[:, 0].tolist() == pytest.approx(expected, abs=1e-4)
-    parts_B = found.parts["inter"] + found.parts["intra"]
-    assert torch.equal(found.segments_BS[:, 0], parts_B)
+    assert found["advantage"].tolist() == pytest.approx(expected, abs=1e-4)
+    parts_B = found["advantage_inter"] + found["advantage_intra"]
+    assert torch.equal(found["advantage"], parts_B)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +79,7 @@ def test_advantages_of_the_worked_question() -> None:
 def test_the_best_budget_for_a_length(low: int, high: int, best: int) -> None:
     for length in range(low, high + 1):
         seen = outcomes([1] * 4, [length] * 4, BUDGETS)
-        assert BUDGETS[int(hbpo.reward(seen, CONFIG).argmax())] == best, length
+        assert BUDGETS[int(rewards(seen, CONFIG).argmax())] == best, length
 
 
 def test_the_budgets_keep_their_places_on_a_tiny_task() -> None:
@@ -84,7 +90,7 @@ def test_the_budgets_keep_their_places_on_a_tiny_task() -> None:
     for length in range(1, 320):
         small = outcomes([1] * 4, [length] * 4, tiny.budgets)
         large = outcomes([1] * 4, [length * 4096 // 320] * 4, BUDGETS)
-        small_B, large_B = hbpo.reward(small, tiny), hbpo.reward(large, CONFIG)
+        small_B, large_B = rewards(small, tiny), rewards(large, CONFIG)
         assert small_B.tolist() == pytest.approx(large_B.tolist(), abs=2e-3)
 
 
@@ -119,16 +125,16 @@ def test_against_loops(seed: int) -> None:
     lengths = [rng.randrange(1, 4600) for _ in budgets]
     seen = outcomes(correct, lengths, budgets, formatted)
 
-    rewards = [
+    expected_rewards = [
         one_reward(n, b, c, f, config)
         for n, b, c, f in zip(lengths, budgets, correct, formatted, strict=True)
     ]
-    rewards_B = hbpo.reward(seen, config)
-    assert rewards_B.tolist() == pytest.approx(rewards, abs=1e-5)
+    found = after(config, seen)
+    assert found["reward"].tolist() == pytest.approx(expected_rewards, abs=1e-5)
 
     expected = []
     for q in range(questions):
-        group = rewards[16 * q : 16 * q + 16]
+        group = expected_rewards[16 * q : 16 * q + 16]
         mean = sum(group) / 16
         std = math.sqrt(sum((r - mean) ** 2 for r in group) / 15)
         skipped = config.skip_all_wrong and not any(correct[16 * q : 16 * q + 16])
@@ -140,19 +146,17 @@ def test_against_loops(seed: int) -> None:
             for r in subgroup:
                 expected.append(0.0 if skipped else (r - mean) / (std + 1e-6) + intra)
             start += size
-    found = hbpo.advantage(rewards_B, seen, config).segments_BS[:, 0]
-    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    assert found["advantage"].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_question_nobody_solved_is_pushed_down_evenly() -> None:
     seen = outcomes([0] * 16, LENGTHS, CONFIG.row_budgets)
-    found = hbpo.advantage(hbpo.reward(seen, CONFIG), seen, CONFIG)
-    assert found.parts["inter"].tolist() == [0.0] * 16
-    most_B = hbpo.cosine(seen.budget_B, CONFIG)
-    assert torch.equal(found.segments_BS[:, 0], -most_B)
+    found = after(CONFIG, seen)
+    assert found["advantage_inter"].tolist() == [0.0] * 16
+    most_B = hbpo.cosine(seen["budget"], CONFIG)
+    assert torch.equal(found["advantage"], -most_B)
     skipping = HbpoConfig(skip_all_wrong=True)
-    found = hbpo.advantage(hbpo.reward(seen, skipping), seen, skipping)
-    assert found.segments_BS.abs().max() == 0
+    assert after(skipping, seen)["advantage"].abs().max() == 0
 
 
 def test_intra_never_praises() -> None:
@@ -160,29 +164,13 @@ def test_intra_never_praises() -> None:
     for _ in range(50):
         correct = [rng.randrange(2) for _ in range(16)]
         lengths = [rng.randrange(1, 4096) for _ in range(16)]
-        seen = outcomes(correct, lengths, CONFIG.row_budgets)
-        found = hbpo.advantage(hbpo.reward(seen, CONFIG), seen, CONFIG)
-        assert found.parts["intra"].max() <= 1e-6
+        found = after(CONFIG, outcomes(correct, lengths, CONFIG.row_budgets))
+        assert found["advantage_intra"].max() <= 1e-6
 
 
 def test_the_order_of_subgroups_does_not_matter() -> None:
     seen = question()
-    plain_B = hbpo.advantage(hbpo.reward(seen, CONFIG), seen, CONFIG).segments_BS[:, 0]
+    plain_B = after(CONFIG, seen)["advantage"]
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    mixed = Outcomes(
-        seen.correct_B[order], seen.formatted_B[order], seen.length_B[order], seen.budget_B[order]
-    )
-    found = hbpo.advantage(hbpo.reward(mixed, CONFIG), mixed, CONFIG)
-    assert torch.allclose(found.segments_BS[:, 0], plain_B[order])
-
-
-def test_the_cosine_ablation() -> None:
-    config = LengthPenaltyConfig(group_size=4)
-    seen = outcomes([1, 1, 0, 1], [0, 2048, 100, 5000], (0,) * 4)
-    rewards_B = hbpo.length_penalty(seen, config)
-    assert rewards_B.tolist() == pytest.approx([4, 4 * math.cos(math.pi / 4), 0, 0])
-    found = grpo.advantage(rewards_B, seen, config).segments_BS[:, 0]
-    expected_B = (rewards_B - rewards_B.mean()) / (rewards_B.std() + 1e-6)
-    assert torch.allclose(found, expected_B)
-    unclosed = outcomes([1] * 4, [10] * 4, (0,) * 4, formatted=[0, 1, 1, 1])
-    assert hbpo.length_penalty(unclosed, config)[0] == 0
+    mixed = scored([16], **{name: column[order] for name, column in seen.columns.items()})
+    assert torch.allclose(after(CONFIG, mixed)["advantage"], plain_B[order])

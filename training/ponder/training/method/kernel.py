@@ -1,8 +1,9 @@
-"""What all methods share: group statistics, the clipped surrogate, the sum over tokens."""
+"""What methods share: group statistics, the clipped surrogate, the sum over tokens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -13,27 +14,31 @@ _LARGEST_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class LossInputs:
     """The tokens of B completions, padded to T.
 
     `mask_BT` (bool, or float weights) says which tokens count in the loss; what the other places
     hold does not matter. Log-probabilities are natural and of the sampled tokens, under the
-    current policy (with gradient) and under the one that sampled. Some methods look at
-    `entropies_BT` (nats, of the current policy at the sampling temperature), `group_accuracy_B`
-    (share of a prompt's rollouts that are correct) and `correct_B` (bool).
+    current policy (with gradient) and under the one that sampled. `columns` has what the objective
+    reads: `entropy` (B, T), nats, of the current policy at the sampling temperature, without
+    gradient; any other name a column of the batch (B,).
     """
 
     log_probs_BT: Tensor
     old_log_probs_BT: Tensor
     advantages_BT: Tensor
     mask_BT: Tensor
-    entropies_BT: Tensor | None = None
-    group_accuracy_B: Tensor | None = None
-    correct_B: Tensor | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def column(self, name: str) -> Tensor:
+        if name not in self.columns:
+            there = ", ".join(self.columns) or "no column"
+            raise ValueError(f"the objective has {there}, not {name}: name it in `reads`")
+        return self.columns[name]
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class PerToken:
     """A per-token objective to maximise, 0 where the mask is, and sums for the logs.
 
     `stats` are scalars without gradient that add up over micro-batches; `tokens` is what the
@@ -42,6 +47,19 @@ class Objective:
 
     per_token_BT: Tensor
     stats: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What the update maximises; `reads` names the columns that it wants in its inputs.
+
+    The trainer divides the sum over an update by the method's denominator. Example:
+    `ClippedObjective(config)(LossInputs(log_probs_BT, old_BT, advantages_BT, mask_BT))`.
+    """
+
+    @property
+    def reads(self) -> frozenset[str]: ...
+
+    def __call__(self, rows: LossInputs) -> PerToken: ...
 
 
 class Clipping(Protocol):
@@ -80,15 +98,15 @@ def clipped_surrogate(ratio_BT: Tensor, advantages_BT: Tensor, config: Clipping)
     return Surrogate(objective_BT, low_BT, high_BT, dual_BT)
 
 
-def ratios(rows: Rows) -> Tensor:
+def ratios(rows: LossInputs) -> Tensor:
     """π/π_old of every token (B, T), with gradient; 1 where the mask is 0."""
     log_ratio_BT = rows.log_probs_BT - rows.old_log_probs_BT
     log_ratio_BT = torch.where(rows.mask_BT > 0, log_ratio_BT, 0)
     return log_ratio_BT.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
 
 
-def clipped_objective(rows: Rows, config: Clipping) -> Objective:
-    """The clipped surrogate of every token: the objective of all methods but HTPO."""
+def clipped_objective(rows: LossInputs, config: Clipping) -> PerToken:
+    """The clipped surrogate of every token."""
     surrogate = clipped_surrogate(ratios(rows), rows.advantages_BT, config)
     counted_BT = rows.mask_BT > 0
     named = {
@@ -96,9 +114,20 @@ def clipped_objective(rows: Rows, config: Clipping) -> Objective:
         "clipped_high": surrogate.clipped_high_BT,
         "dual_clipped": surrogate.dual_clipped_BT,
     }
-    return Objective(
+    return PerToken(
         torch.where(counted_BT, surrogate.objective_BT, 0), count_tokens(counted_BT, named)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedObjective:
+    """The clipped surrogate of every token: the objective of all methods but HTPO."""
+
+    config: Clipping
+    reads: frozenset[str] = frozenset()
+
+    def __call__(self, rows: LossInputs) -> PerToken:
+        return clipped_objective(rows, self.config)
 
 
 def count_tokens(counted_BT: Tensor, named: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,25 +146,21 @@ def aggregate(per_token_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor
     return torch.where(mask_BT > 0, per_token_BT * mask_BT, 0).sum() / denominator
 
 
-def by_group(values_B: Tensor, group_size: int) -> Tensor:
-    """(B,) as (Q, G); an error where the rows are not whole groups."""
-    if values_B.shape[0] % group_size:
-        raise ValueError(
-            f"{values_B.shape[0]} rows are not whole groups of {group_size}: "
-            "pass all rollouts of every prompt, next to each other"
-        )
-    return values_B.reshape(-1, group_size)
+def centred(rewards_G: Tensor) -> Tensor:
+    """R - mean of one group; (G,), in double precision.
 
-
-def group_normalised(rewards_B: Tensor, group_size: int, epsilon: float = 1e-6) -> Tensor:
-    """(R - mean) / (std + ε) within each group, unbiased std; (B,).
-
-    In double precision: rounding noise among equal rewards, over ε, would pass for a signal.
+    Rounding noise among equal rewards, over a small std, would pass for a signal.
     """
-    rewards_QG = by_group(rewards_B.double(), group_size)
-    centred_QG = rewards_QG - rewards_QG.mean(1, keepdim=True)
-    normalised_QG = centred_QG / (rewards_QG.std(1, keepdim=True, correction=1) + epsilon)
-    return normalised_QG.flatten().to(rewards_B.dtype)
+    rewards_G = rewards_G.double()
+    return rewards_G - rewards_G.mean()
+
+
+def normalised(rewards_G: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """(R - mean) / (std + ε) of one group, unbiased std, 0 where it is one rollout; (G,)."""
+    if len(rewards_G) == 1:
+        return torch.zeros_like(rewards_G)
+    spread = rewards_G.double().std(correction=1)
+    return (centred(rewards_G) / (spread + epsilon)).to(rewards_G.dtype)
 
 
 def mean_among_equals(values_QN: Tensor, keys_QN: Tensor) -> Tensor:

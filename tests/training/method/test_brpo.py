@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ponder.training.algorithms import brpo
-from ponder.training.algorithms.kernel import Rows, aggregate, clipped_objective
-from ponder.training.algorithms.outcomes import AnytimeOutcomes
-from ponder.training.methods import BrpoConfig
+from ponder.training.method import brpo
+from ponder.training.method.batch import Batch
+from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.kernel import LossInputs, aggregate, clipped_objective
+from training.method.scored import after, scored
 
 WORKED = torch.tensor([[0, 0.25, 0.75, 1], [0, 0, 0, 0.5], [0.5, 1, 1, 1], [0, 0, 0, 0]])
 
@@ -21,8 +22,17 @@ def summaries(shares_Bm: Tensor) -> Tensor:
     return torch.arange(4) < shares_Bm[:, :, None] * 4
 
 
-def outcomes(correct_BmA: Tensor, lengths: list[int]) -> AnytimeOutcomes:
-    return AnytimeOutcomes(correct_BmA, torch.ones_like(correct_BmA), torch.tensor(lengths))
+def outcomes(correct_BmA: Tensor, lengths: list[int], group: int = 4) -> Batch:
+    sizes = [group] * (len(lengths) // group)
+    return scored(sizes, summary_correct=correct_BmA, length=lengths)
+
+
+def tokens(found: Batch, starts: tuple[int, ...], longest: int) -> Tensor:
+    """The advantages (B, `longest`) of the thoughts' tokens; 0 after them."""
+    position_T = torch.arange(longest)
+    segment_T = torch.searchsorted(torch.tensor(starts), position_T, right=True) - 1
+    written_BT = position_T < found["length"][:, None]
+    return torch.where(written_BT, found["advantage"][:, segment_T], 0)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +70,9 @@ def outcomes(correct_BmA: Tensor, lengths: list[int]) -> AnytimeOutcomes:
 def test_advantages_of_the_worked_group(prior: brpo.Prior, expected: list[list[float]]) -> None:
     config = BrpoConfig(group_size=4, prior=prior)
     seen = outcomes(summaries(WORKED), [9000] * 4)
-    rewards_BmA = brpo.reward(seen, config)
-    assert torch.equal(rewards_BmA.mean(2), WORKED)
-    found = brpo.advantage(rewards_BmA, seen, config)
-    assert found.starts == (0, 2000, 4000, 6000)
-    for row, values in zip(found.segments_BS.tolist(), expected, strict=True):
+    found = after(config, seen)
+    assert torch.equal(found["reward"].mean(2), WORKED)
+    for row, values in zip(found["advantage"].tolist(), expected, strict=True):
         assert row == pytest.approx(values, abs=1e-5)
 
 
@@ -120,29 +128,21 @@ def test_against_loops(prior: brpo.Prior, variance_reduction: brpo.VarianceReduc
                 for _ in range(3 * group_size)
             ]
         )
-        seen = outcomes(correct_BmA, [rng.randrange(1, 100) for _ in range(3 * group_size)])
-        found = brpo.advantage(brpo.reward(seen, config), seen, config)
+        lengths = [rng.randrange(1, 100) for _ in range(3 * group_size)]
+        found = after(config, outcomes(correct_BmA, lengths, group_size))
         weights = brpo.prior_weights(prior, config.budgets).tolist()
         expected = loops(correct_BmA.float().mean(2).tolist(), weights, config)
-        for row, values in zip(found.segments_BS.tolist(), expected, strict=True):
+        for row, values in zip(found["advantage"].tolist(), expected, strict=True):
             assert row == pytest.approx(values, abs=1e-5)
-
-
-def test_a_reward_needs_form() -> None:
-    correct_BmA = torch.tensor([[[True, True]], [[False, True]]])
-    formatted_BmA = torch.tensor([[[True, False]], [[True, True]]])
-    seen = AnytimeOutcomes(correct_BmA, formatted_BmA, torch.tensor([5, 5]))
-    assert brpo.reward(seen, BrpoConfig()).tolist() == [[[1, 0]], [[0, 1]]]
 
 
 def test_segments_become_tokens() -> None:
     """A token answers for the budgets that end after it; what follows the thought is not its."""
     config = BrpoConfig(group_size=2, budgets=(2, 5, 6))
     shares_Bm = torch.tensor([[0, 0.5, 1], [0.25, 0.25, 0.25]])
-    seen = outcomes(summaries(shares_Bm), [6, 4])
-    found = brpo.advantage(brpo.reward(seen, config), seen, config)
-    tokens_BT = found.tokens(seen.length_B, 8)
-    (a, b, c), (d, e, _) = found.segments_BS.tolist()
+    found = after(config, outcomes(summaries(shares_Bm), [6, 4], 2))
+    tokens_BT = tokens(found, (0, 2, 5), 8)
+    (a, b, c), (d, e, _) = found["advantage"].tolist()
     assert tokens_BT.tolist() == [[a, a, b, b, b, c, 0, 0], [d, d, e, e, 0, 0, 0, 0]]
 
 
@@ -150,10 +150,8 @@ def test_summaries_are_compared_with_those_of_their_cut() -> None:
     """The thought ended at 50 tokens: budgets 60 and 90 cut it at the same place."""
     config = BrpoConfig(group_size=2, budgets=(30, 60, 90), summaries=2)
     correct_BmA = torch.tensor([[[1, 0], [1, 1], [1, 0]], [[0, 0], [1, 0], [1, 1]]]).bool()
-    seen = outcomes(correct_BmA, [50, 90])
-    found = brpo.advantage(brpo.reward(seen, config), seen, config).summaries_BmA
-    assert found is not None
-    assert found.tolist() == [
+    found = after(config, outcomes(correct_BmA, [50, 90], 2))
+    assert found["branch_advantage"].tolist() == [
         [[0.5, -0.5], [0.25, 0.25], [0.25, -0.75]],
         [[0, 0], [0.5, -0.5], [0, 0]],
     ]
@@ -169,33 +167,23 @@ def test_grpo_is_a_reading_of_the_same_rollouts() -> None:
         summaries=1,
     )
     correct_BmA = torch.tensor([[[1], [1]], [[1], [0]], [[0], [1]], [[1], [1]]]).bool()
-    seen = outcomes(correct_BmA, [60] * 4)
-    found = brpo.advantage(brpo.reward(seen, config), seen, config)
-    assert found.segments_BS.tolist() == [[0.5] * 2, [-0.5] * 2, [0, 0], [0, 0]]
-    assert found.summaries_BmA is not None
-    assert found.summaries_BmA[..., 0].tolist() == [[0, 0.5], [0, -0.5], [0, 0], [0, 0]]
-
-
-def test_half_a_group_is_an_error() -> None:
-    config = BrpoConfig(group_size=3)
-    seen = outcomes(summaries(WORKED), [9000] * 4)
-    with pytest.raises(ValueError, match="whole groups of 3"):
-        brpo.advantage(brpo.reward(seen, config), seen, config)
+    found = after(config, outcomes(correct_BmA, [60] * 4, 2))
+    assert found["advantage"].tolist() == [[0.5] * 2, [-0.5] * 2, [0, 0], [0, 0]]
+    assert found["branch_advantage"][..., 0].tolist() == [[0, 0.5], [0, -0.5], [0, 0], [0, 0]]
 
 
 def test_the_gradient_is_the_hand_written_one() -> None:
     """On policy: Σ A_t (1[v = o_t] - π_v) over the constant denominator, for every logit v."""
     config = BrpoConfig(group_size=2, budgets=(2, 4), prior="uniform")
-    seen = outcomes(summaries(torch.tensor([[0.25, 1], [0, 0.5]])), [4, 3])
-    advantages = brpo.advantage(brpo.reward(seen, config), seen, config)
-    advantages_BT = advantages.tokens(seen.length_B, 5)
+    seen = after(config, outcomes(summaries(torch.tensor([[0.25, 1], [0, 0.5]])), [4, 3], 2))
+    advantages_BT = tokens(seen, (0, 2), 5)
     generator = torch.Generator().manual_seed(3)
     logits_BTV = torch.randn(2, 5, 7, generator=generator, requires_grad=True)
     ids_BT = torch.randint(7, (2, 5), generator=generator)
-    mask_BT = torch.arange(5) < seen.length_B[:, None]
+    mask_BT = torch.arange(5) < seen["length"][:, None]
     log_probs_BTV = logits_BTV.log_softmax(2)
     log_probs_BT = log_probs_BTV.gather(2, ids_BT[:, :, None]).squeeze(2)
-    rows = Rows(log_probs_BT, log_probs_BT.detach(), advantages_BT, mask_BT)
+    rows = LossInputs(log_probs_BT, log_probs_BT.detach(), advantages_BT, mask_BT)
     total = 2.0 * config.longest
     objective = aggregate(clipped_objective(rows, config).per_token_BT, mask_BT, total)
     torch.autograd.backward(objective)
@@ -250,13 +238,12 @@ def test_the_expected_gradient_is_the_objectives(
         log_probs_BT = torch.stack([log_probs(logits, *thought) for thought in pair])
         chance = log_probs_BT.detach().sum().exp()
         shares_Bm = torch.tensor([earn(*thought) for thought in pair])
-        seen = outcomes(summaries(shares_Bm), [2, 2])
-        advantages = brpo.advantage(brpo.reward(seen, config), seen, config)
+        seen = after(config, outcomes(summaries(shares_Bm), [2, 2], 2))
         mask_BT = torch.ones(2, 2, dtype=torch.bool)
-        rows = Rows(
+        rows = LossInputs(
             log_probs_BT,
             log_probs_BT.detach(),
-            advantages.tokens(seen.length_B, 2).double(),
+            tokens(seen, (0, 1), 2).double(),
             mask_BT,
         )
         objective = aggregate(clipped_objective(rows, config).per_token_BT, mask_BT, 2)

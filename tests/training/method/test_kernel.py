@@ -7,23 +7,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.training.algorithms.kernel import (
-    Rows,
+from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.grpo import GrpoConfig
+from ponder.training.method.kernel import (
+    LossInputs,
     aggregate,
     clipped_objective,
-    group_normalised,
     mean_among_equals,
+    normalised,
 )
-from ponder.training.methods import BrpoConfig, GrpoConfig
+from training.method.scored import scored
 
 CONFIG = GrpoConfig(clip_low=0.2, clip_high=0.28, dual_clip=3.0)
 
 
-def rows(ratios: list[float], advantages: list[float]) -> Rows:
+def rows(ratios: list[float], advantages: list[float]) -> LossInputs:
     """One row with these ratios to the policy that sampled, ready for a gradient."""
     old_1T = torch.full((1, len(ratios)), -1.5, dtype=torch.float64)
     ratio_1T = torch.tensor([ratios], dtype=torch.float64)
-    return Rows(
+    return LossInputs(
         log_probs_BT=(old_1T + ratio_1T.log()).requires_grad_(),
         old_log_probs_BT=old_1T,
         advantages_BT=torch.tensor([advantages], dtype=torch.float64),
@@ -31,7 +33,7 @@ def rows(ratios: list[float], advantages: list[float]) -> Rows:
     )
 
 
-def gradient(rows: Rows, config: GrpoConfig | BrpoConfig) -> list[float]:
+def gradient(rows: LossInputs, config: GrpoConfig | BrpoConfig) -> list[float]:
     torch.autograd.backward(clipped_objective(rows, config).per_token_BT.sum())
     assert rows.log_probs_BT.grad is not None
     return rows.log_probs_BT.grad[0].tolist()
@@ -97,7 +99,7 @@ def test_what_the_mask_hides_does_not_matter() -> None:
     nan_BT[0, 2] = torch.nan
     old_BT = clean.old_log_probs_BT.clone()
     old_BT[0, 2] = -torch.inf
-    dirty = Rows(log_probs_BT.requires_grad_(), old_BT, nan_BT, mask_BT)
+    dirty = LossInputs(log_probs_BT.requires_grad_(), old_BT, nan_BT, mask_BT)
     clean = replace(clean, mask_BT=mask_BT)
     assert gradient(dirty, CONFIG) == gradient(clean, CONFIG) == pytest.approx([1.1, -0.9, 0.0])
     assert clipped_objective(dirty, CONFIG).stats["tokens"] == 2
@@ -128,7 +130,7 @@ def test_aggregation_weighs_by_the_mask() -> None:
     assert aggregate(per_token_BT, torch.tensor([[0.5, 0.0, 1.0]]), 1.0) == 5.0
 
 
-def normalised(group: list[float]) -> list[float]:
+def by_hand(group: list[float]) -> list[float]:
     mean = sum(group) / len(group)
     std = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
     return [(r - mean) / (std + 1e-6) for r in group]
@@ -137,19 +139,15 @@ def normalised(group: list[float]) -> list[float]:
 @given(st.lists(st.lists(st.floats(-4, 4), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_groups_are_normalised_each_by_itself(groups: list[list[float]]) -> None:
     rewards_B = torch.tensor(groups, dtype=torch.float64).flatten()
-    expected = [a for group in groups for a in normalised(group)]
-    assert group_normalised(rewards_B, 3).tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    found_B = scored([3] * len(groups), reward=rewards_B).per_group(normalised, "reward")
+    expected = [a for group in groups for a in by_hand(group)]
+    assert found_B.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @given(st.floats(-10, 10, width=32), st.integers(2, 16))
 def test_equal_rewards_are_no_signal(reward: float, group_size: int) -> None:
     """In single precision their rounding noise over ε reaches a tenth."""
-    assert group_normalised(torch.full((group_size,), reward), group_size).abs().max() < 1e-6
-
-
-def test_half_a_group_is_an_error() -> None:
-    with pytest.raises(ValueError, match="7 rows are not whole groups of 4"):
-        group_normalised(torch.zeros(7), 4)
+    assert normalised(torch.full((group_size,), reward)).abs().max() < 1e-6
 
 
 def test_means_among_equal_keys_of_a_row() -> None:

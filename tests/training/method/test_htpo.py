@@ -5,9 +5,8 @@ from random import Random
 import pytest
 import torch
 
-from ponder.training.algorithms.htpo import objective, token_groups
-from ponder.training.algorithms.kernel import Rows, clipped_objective
-from ponder.training.methods import HtpoConfig
+from ponder.training.method.htpo import HtpoConfig, TokenObjectives, objective, token_groups
+from ponder.training.method.kernel import LossInputs, clipped_objective
 
 CONFIG = HtpoConfig()
 HARD, EASY = 0.5, 0.75
@@ -24,7 +23,7 @@ class Row:
     correct: bool
 
 
-def rows(several: list[Row], padding: int = 0) -> Rows:
+def rows(several: list[Row], padding: int = 0) -> LossInputs:
     """The responses as rows ready for a gradient; what lies beyond their ends is garbage."""
     longest = max(len(row.ratios) for row in several) + padding
 
@@ -36,26 +35,28 @@ def rows(several: list[Row], padding: int = 0) -> Rows:
     old_BT = torch.full_like(ratios_BT, -2.0)
     mask = [[i < len(row.ratios) for i in range(longest)] for row in several]
     log_probs_BT = torch.where(torch.tensor(mask), old_BT + ratios_BT.log(), -torch.inf)
-    return Rows(
+    return LossInputs(
         log_probs_BT=log_probs_BT.requires_grad_(),
         old_log_probs_BT=old_BT,
         advantages_BT=torch.tensor([padded([row.advantage], row.advantage) for row in several]).to(
             double
         ),
         mask_BT=torch.tensor(mask),
-        entropies_BT=torch.tensor([padded(row.entropies, 99.0) for row in several], dtype=double),
-        group_accuracy_B=torch.tensor([row.accuracy for row in several]),
-        correct_B=torch.tensor([row.correct for row in several]),
+        columns={
+            "entropy": torch.tensor([padded(row.entropies, 99.0) for row in several], dtype=double),
+            "group_accuracy": torch.tensor([row.accuracy for row in several]),
+            "correct": torch.tensor([row.correct for row in several]),
+        },
     )
 
 
-def gradients(several: Rows, config: HtpoConfig) -> list[list[float]]:
+def gradients(several: LossInputs, config: HtpoConfig) -> list[list[float]]:
     torch.autograd.backward(objective(several, config).per_token_BT.sum())
     assert several.log_probs_BT.grad is not None
     return several.log_probs_BT.grad.tolist()
 
 
-def one_token(group: int, ratio: float, advantage: float) -> Rows:
+def one_token(group: int, ratio: float, advantage: float) -> LossInputs:
     """A response whose first token is of this group; the others sit still.
 
     Of five tokens one is high, the first or the last. Group 6 silences its highest, so there the
@@ -322,8 +323,9 @@ def test_stats_carry_no_gradient_and_add_up() -> None:
         assert count == sum(part[name] for part in parts)
 
 
-@pytest.mark.parametrize("missing", ["entropies_BT", "group_accuracy_B", "correct_B"])
+@pytest.mark.parametrize("missing", sorted(TokenObjectives.reads))
 def test_what_is_missing_is_an_error(missing: str) -> None:
-    several = replace(one_token(2, 1.0, 1.0), **{missing: None})
-    with pytest.raises(ValueError, match=missing):
-        objective(several, CONFIG)
+    whole = one_token(2, 1.0, 1.0)
+    left = {name: column for name, column in whole.columns.items() if name != missing}
+    with pytest.raises(ValueError, match=f"not {missing}: name it in `reads`"):
+        TokenObjectives(CONFIG)(replace(whole, columns=left))

@@ -4,25 +4,28 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ponder.training.algorithms.kernel import Rows
-from ponder.training.algorithms.outcomes import AnytimeOutcomes, Outcomes
-from ponder.training.methods import METHODS, BrpoConfig, HbpoConfig, MethodConfig
+from ponder.training.method.brpo import BrpoConfig
+from ponder.training.method.hbpo import HbpoConfig
+from ponder.training.method.kernel import LossInputs
+from ponder.training.method.presets import PRESETS, Method, MethodConfig
+from training.method.scored import after, scored
 
 CONFIG: TypeAdapter[Any] = TypeAdapter(MethodConfig)
 CONFIGS = get_args(get_args(MethodConfig)[0])
 
 
-def test_the_table_and_the_configs_name_the_same_methods() -> None:
-    assert sorted(METHODS) == sorted(config().method for config in CONFIGS)
+def test_the_table_has_every_method_by_its_own_name() -> None:
+    assert [preset.settings().method for preset in PRESETS.values()] == list(PRESETS)
+    assert sorted(PRESETS) == sorted(config().method for config in CONFIGS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PRESETS)
 def test_defaults_hold_and_survive_a_round_trip(name: str) -> None:
     config = CONFIG.validate_python({"method": name})
     assert config.method == name
     assert CONFIG.validate_json(config.model_dump_json()) == config
-    assert len(config.row_budgets) == config.group_size
-    assert config.longest > 0
+    assert config.longest > 0 and config.attempts >= 1
+    assert len(set(config.hints)) == (4 if name == "hbpo" else 0)
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -83,7 +86,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_defaults_are_the_published_settings(name: str) -> None:
     config = CONFIG.validate_python({"method": name})
     assert {field: getattr(config, field) for field in PUBLISHED[name]} == PUBLISHED[name]
@@ -158,39 +161,40 @@ def test_configs_are_frozen() -> None:
         BrpoConfig().decay = 0.1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_step_of_every_method(name: str) -> None:
-    """From outcomes to a finite gradient, by the table alone, as a trainer walks it."""
-    method, config = METHODS[name], CONFIG.validate_python({"method": name})
+    """From columns to a finite gradient, by the table alone, as a trainer walks it."""
+    config = CONFIG.validate_python({"method": name})
+    method = Method.of(config)
     generator = torch.Generator().manual_seed(1)
     rows, tokens = 2 * config.group_size, 12
     length_B = torch.randint(1, tokens + 1, (rows,), generator=generator)
-    outcomes: Outcomes | AnytimeOutcomes
-    if method.rollout == "truncated":
-        shape = (rows, len(config.budgets), config.summaries)
-        correct_BmA = torch.rand(shape, generator=generator) < 0.5
-        outcomes = AnytimeOutcomes(correct_BmA, torch.ones_like(correct_BmA), length_B)
-        correct_B = correct_BmA.any(2).any(1)
-    else:
-        correct_B = torch.rand(rows, generator=generator) < 0.5
-        budget_B = torch.tensor([b or 0 for b in config.row_budgets] * 2)
-        outcomes = Outcomes(correct_B, torch.ones_like(correct_B), length_B, budget_B)
-    assert method.keep is None or method.keep(outcomes, config).tolist() == [True, True]
-    advantages = method.advantage(method.reward(outcomes, config), outcomes, config)
-    assert (advantages.summaries_BmA is not None) == (method.rollout == "truncated")
+    correct_B = torch.rand(rows, generator=generator) < 0.5
+    budgets = config.row_budgets * 2 if name == "hbpo" else (0,) * rows
+    shape = (rows, len(config.budgets), config.summaries) if name == "brpo" else (rows,)
+    seen = scored(
+        [config.group_size] * 2,
+        correct=correct_B,
+        formatted=torch.ones_like(correct_B),
+        length=length_B,
+        budget=budgets,
+        summary_correct=torch.rand(shape, generator=generator) < 0.5,
+        group_accuracy=correct_B.view(2, -1).float().mean(1).repeat_interleave(config.group_size),
+    )
+    found = after(config, seen)
+    assert found.sizes == seen.sizes
+    assert ("branch_advantage" in found.columns) == (name == "brpo")
     old_BT = -torch.rand(rows, tokens, generator=generator)
     log_probs_BT = (old_BT + torch.randn(rows, tokens, generator=generator)).requires_grad_()
-    accuracy_Q = correct_B.view(2, -1).float().mean(1)
-    seen = Rows(
+    advantages_B1 = found["advantage"].reshape(rows, -1)[:, :1]
+    inputs = LossInputs(
         log_probs_BT,
         old_BT,
-        advantages.tokens(length_B, tokens),
+        advantages_B1.expand(rows, tokens),
         torch.arange(tokens) < length_B[:, None],
-        torch.rand(rows, tokens, generator=generator),
-        accuracy_Q.repeat_interleave(config.group_size),
-        correct_B,
+        {**found.columns, "entropy": torch.rand(rows, tokens, generator=generator)},
     )
-    method.objective(seen, config).per_token_BT.sum().backward()
+    method.objective(inputs).per_token_BT.sum().backward()
     assert log_probs_BT.grad is not None
     assert log_probs_BT.grad.isfinite().all()
     assert log_probs_BT.grad.abs().sum() > 0

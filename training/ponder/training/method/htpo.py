@@ -11,25 +11,35 @@ published code adds the q-branches to the loss, the opposite sign of the paper's
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from .kernel import Clipping, Objective, Rows, clipped_surrogate, count_tokens, ratios
+from .dapo import DynamicSampling
+from .kernel import LossInputs, PerToken, clipped_surrogate, count_tokens, ratios
+from .settings import NAME, Share
 
 Sign = Literal["figure", "released"]
 
 
-class Hierarchy(Clipping, Protocol):
-    """Settings of HTPO."""
+class HtpoConfig(DynamicSampling):
+    """HTPO: DAPO with an objective for each of eight groups of tokens.
 
-    sign: Sign
-    hard_below: float
-    high_entropy_share: float
-    low_mask_share: float
-    high_mask_share: float
-    ratio_cap: float
+    It differs from DAPO beyond the clip, so it needs several updates per rollout, 4 in the paper.
+    """
+
+    method: Literal["htpo"] = Field("htpo", description=NAME)
+    sign: Sign = Field(
+        "figure", description="of the branches beyond the clip: the figure's, or released code's"
+    )
+    hard_below: Share = Field(0.6, description="group accuracy below which a prompt is hard")
+    high_entropy_share: Share = Field(0.2, description="tokens of a response with high entropy")
+    low_mask_share: Share = Field(0.006, description="low-entropy tokens silenced in group 1")
+    high_mask_share: Share = Field(0.02, description="high-entropy tokens silenced in group 6")
+    ratio_cap: float = Field(10.0, ge=1, le=1000, description="largest 1/ratio in group 2")
 
 
 def kth_largest(values_BT: Tensor, members_BT: Tensor, share: float) -> Tensor:
@@ -48,16 +58,17 @@ def high_entropy(entropies_BT: Tensor, counted_BT: Tensor, share: float) -> Tens
     return counted_BT & (entropies_BT >= kth_largest(entropies_BT, counted_BT, share))
 
 
-def token_groups(rows: Rows, config: Hierarchy) -> Tensor:
+def token_groups(rows: LossInputs, config: HtpoConfig) -> Tensor:
     """The group, 1 to 8, of every token; 0 where the mask is 0; (B, T)."""
-    entropies_BT, accuracy_B, correct_B = _required(rows)
+    entropies_BT, correct_B = rows.column("entropy"), rows.column("correct")
+    accuracy_B = rows.column("group_accuracy")
     counted_BT = rows.mask_BT > 0
     high_BT = high_entropy(entropies_BT, counted_BT, config.high_entropy_share)
     group_B = 1 + 4 * (accuracy_B >= config.hard_below).long() + 2 * (~correct_B).long()
     return torch.where(counted_BT, group_B[:, None] + high_BT.long(), 0)
 
 
-def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: Hierarchy) -> tuple[Tensor, Tensor]:
+def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: HtpoConfig) -> tuple[Tensor, Tensor]:
     """Tokens without an objective: (the lowest entropies of group 1, the highest of group 6).
 
     Strictly below the k-th smallest of the sequence's low set, which spares all sets under
@@ -74,14 +85,14 @@ def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: Hierarchy) -> tupl
     )
 
 
-def objective(rows: Rows, config: Hierarchy) -> Objective:
+def objective(rows: LossInputs, config: HtpoConfig) -> PerToken:
     """The objective of every token's group; silenced tokens are 0 and stay in the mask.
 
     A q-branch is taken only with the sign of A it is meant for (group 2: A > 0; groups 4 and 8:
     A < 0), and 1/r in it is capped at `ratio_cap`: the published code does neither. Raises
-    ValueError where `rows` lack entropies, group accuracy or correctness.
+    `ValueError` where `rows` lack entropies, group accuracy or correctness.
     """
-    entropies_BT, _, _ = _required(rows)
+    entropies_BT = rows.column("entropy")
     groups_BT = token_groups(rows, config)
     ratio_BT = ratios(rows)
     advantages_BT = rows.advantages_BT
@@ -118,10 +129,15 @@ def objective(rows: Rows, config: Hierarchy) -> Objective:
         "masked_high": masked_high_BT,
         **{f"group_{i}": groups_BT == i for i in range(1, 9)},
     }
-    return Objective(per_token_BT, count_tokens(counted_BT, named))
+    return PerToken(per_token_BT, count_tokens(counted_BT, named))
 
 
-def _required(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    if rows.entropies_BT is None or rows.group_accuracy_B is None or rows.correct_B is None:
-        raise ValueError("HTPO needs rows with entropies_BT, group_accuracy_B and correct_B")
-    return rows.entropies_BT, rows.group_accuracy_B, rows.correct_B
+@dataclass(frozen=True, slots=True)
+class TokenObjectives:
+    """`objective` with the settings of a run."""
+
+    config: HtpoConfig
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy", "group_accuracy", "correct"})
+
+    def __call__(self, rows: LossInputs) -> PerToken:
+        return objective(rows, self.config)

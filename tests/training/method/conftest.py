@@ -1,0 +1,3 @@
+from training.rollout.conftest import reader
+
+__all__ = ["reader"]

@@ -1,0 +1,192 @@
+"""Rollouts, and a batch of them: what stages pass on to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ponder.tasks.problems import Problem
+from ponder.tasks.workers import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples."""
+
+    problem: Problem
+    ids: tuple[int, ...]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Tokens that follow the prompt, or the node `parent` (its place in the rollout).
+
+    `after` None continues the parent; a number branches off after so many of its tokens. The first
+    `forced` tokens of a branch are ours and carry no loss; there is at least one, which the next
+    is predicted from. `place` is where the node's advantage stands in its rollout's entry of the
+    column `advantage`, or of `branch_advantage` if it is a branch.
+    """
+
+    ids: tuple[int, ...]
+    kind: str
+    parent: int | None = None
+    after: int | None = None
+    forced: int = 0
+    learnt: bool = True
+    place: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a rollout answered, at `place` among its answers; `verdict` None: not judged yet.
+
+    `formatted`: thought and answer ended as the plan of the rollout wants it.
+    """
+
+    text: str
+    formatted: bool
+    place: tuple[int, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.formatted and self.verdict is not None and self.verdict.correct
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt's continuation as a small tree; `answers` None: its tokens changed, read it anew.
+
+    `tags` are what a plan notes for the stages of its method, such as the budget it promised.
+    """
+
+    prompt: Prompt
+    nodes: tuple[Node, ...]
+    thinking_tokens: int
+    answers: tuple[Answer, ...] | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trunk(self) -> tuple[Node, ...]:
+        """The nodes that continue each other from the prompt on."""
+        return tuple(node for node in self.nodes if node.after is None)
+
+    def of(self, kind: str) -> tuple[int, ...]:
+        """The tokens of the trunk's nodes of one kind."""
+        return tuple(i for node in self.trunk if node.kind == kind for i in node.ids)
+
+    def cut(self, kind: str, tokens: int) -> Rollout:
+        """The first `tokens` of a kind of node alone; nothing that came after them is left.
+
+        Raises `ValueError` where branches hang on the trunk.
+        """
+        if len(self.trunk) < len(self.nodes):
+            raise ValueError("a rollout with branches cannot be cut: its branches saw the tail")
+        nodes: list[Node] = []
+        left = tokens
+        for node in self.nodes:
+            if node.kind == kind:
+                nodes.append(replace(node, ids=node.ids[:left]))
+                left -= len(node.ids)
+            else:
+                nodes.append(node)
+            if left <= 0:
+                break
+        return replace(self, nodes=tuple(nodes), answers=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rollouts in Q groups, a prompt's side by side, with named columns.
+
+    `sizes` (Q) counts the rollouts of each group, or how many to sample where there are none yet.
+    A column's first axis is B.
+    """
+
+    prompts: tuple[Prompt, ...]
+    sizes: tuple[int, ...]
+    rollouts: tuple[Rollout, ...] = ()
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.columns:
+            raise KeyError(f"the batch has no column {name}: it has {', '.join(self.columns)}")
+        return self.columns[name]
+
+    def with_columns(self, **columns: Tensor) -> Batch:
+        return replace(self, columns={**self.columns, **columns})
+
+    def with_rollouts(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Others in their places; the columns are as before, until the batch is judged again."""
+        return replace(self, rollouts=tuple(rollouts))
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Where each group's rollouts begin and end."""
+        ends = [0]
+        for size in self.sizes:
+            ends.append(ends[-1] + size)
+        return list(pairwise(ends))
+
+    def per_group(self, of_group: Callable[..., Tensor], *names: str) -> Tensor:
+        """(B, …): what `of_group` makes of each group's part of the named columns."""
+        given = [self[name] for name in names]
+        if not self.sizes:  # one rollout that is not there says what shape there would be
+            return of_group(*(c.new_zeros((1, *c.shape[1:])) for c in given))[:0]
+        return torch.cat(
+            [of_group(*(column[low:high] for column in given)) for low, high in self.bounds]
+        )
+
+    def keep(self, kept_B: Tensor) -> Batch:
+        """The rollouts where `kept_B` (bool) is true; a group that has none of them goes."""
+        where = kept_B.nonzero().flatten().tolist()
+        sizes = [int(kept_B[low:high].sum()) for low, high in self.bounds]
+        left = [(p, size) for p, size in zip(self.prompts, sizes, strict=True) if size]
+        return Batch(
+            tuple(prompt for prompt, _ in left),
+            tuple(size for _, size in left),
+            tuple(self.rollouts[i] for i in where) if self.rollouts else (),
+            {name: column[where] for name, column in self.columns.items()},
+        )
+
+    def groups(self, kept: Sequence[bool]) -> Batch:
+        """Whole groups, where `kept` (Q) is true."""
+        pairs = zip(self.sizes, kept, strict=True)
+        return self.keep(torch.tensor([keep for size, keep in pairs for _ in range(size)]).bool())
+
+    @staticmethod
+    def joined(batches: Sequence[Batch]) -> Batch:
+        """Their groups one after the other; all have the same columns."""
+        return Batch(
+            tuple(prompt for batch in batches for prompt in batch.prompts),
+            tuple(size for batch in batches for size in batch.sizes),
+            tuple(rollout for batch in batches for rollout in batch.rollouts),
+            {name: torch.cat([b[name] for b in batches]) for name in batches[0].columns},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stages may ask for beside the batch.
+
+    `step` counts from 0. `rng` is drawn from the seed, the step and the process. `judge` reads and
+    judges the rollouts whose tokens changed and fills their columns anew. `reduce` adds a tensor
+    up over all processes; every process must call it as often, so the stages before `credit`, which
+    repeat where groups are replaced, are refused it. `state` is saved with checkpoints as JSON, by
+    the main process for all: change it by what `reduce` returns alone. `sampled` has what the step
+    has rolled out so far, kept or not, with rewards.
+    """
+
+    step: int
+    rng: Random
+    judge: Callable[[Batch], Batch]
+    reduce: Callable[[Tensor], Tensor]
+    state: dict[str, Any]
+    sampled: list[Batch] = field(default_factory=list)

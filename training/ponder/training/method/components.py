@@ -1,0 +1,82 @@
+"""What `method.add` can name: the components that ship, or `package.module:Name` of one's own.
+
+method:
+  method: hbpo
+  add:
+    - aspo: {delta: -2, k: 0.7}
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, ValidationError
+
+from .aspo import Aspo
+from .dot import Dot
+from .stages import PLACES, Component
+
+COMPONENTS: dict[str, type[Component]] = {
+    "aspo": Aspo,
+    "dot": Dot,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A component by the name that the recipe gave it."""
+
+    name: str
+    component: Component
+
+
+def find(name: str) -> type[Component]:
+    """The component of a name in the table, or of `package.module:Name`.
+
+    Raises `ValueError` that lists what there is.
+    """
+    if name in COMPONENTS:
+        return COMPONENTS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        close = difflib.get_close_matches(name, COMPONENTS, n=1)
+        raise ValueError(
+            f"no component {name!r}: {f'did you mean {close[0]}? T' if close else 't'}here are "
+            f"{', '.join(COMPONENTS)}, and your own as package.module:Name"
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name}: {error}: it must be importable where the run starts") from error
+    if not (isinstance(found, type) and issubclass(found, Component)):
+        raise ValueError(f"{name} is no component: derive it from method.stages.Component")
+    place = getattr(found, "at", None)
+    if place is not None and place not in PLACES:
+        raise ValueError(f"{name} has at = {place!r}: it must be one of {', '.join(PLACES)}")
+    return found
+
+
+def _read(raw: Any) -> Addition:
+    if isinstance(raw, Addition):
+        return raw
+    if not (isinstance(raw, Mapping) and len(raw) == 1):
+        raise ValueError("each entry must be one component with its settings: {aspo: {k: 0.5}}")
+    ((name, settings),) = raw.items()
+    kind = find(str(name))
+    try:
+        return Addition(str(name), kind.model_validate({} if settings is None else settings))
+    except ValidationError as error:
+        wrong = (f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors())
+        known = ", ".join(kind.model_fields) or "no settings"
+        raise ValueError(f"{'; '.join(wrong)} ({name} has {known})") from error
+
+
+def _written(addition: Addition) -> dict[str, Any]:
+    return {addition.name: addition.component.model_dump(mode="json")}
+
+
+Added = Annotated[Addition, PlainValidator(_read), PlainSerializer(_written)]

@@ -1,0 +1,120 @@
+"""What the settings of every method have: groups, the clip, what is added, and what others ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from .components import Added
+from .kernel import ClippedObjective, Denominator, Objective
+from .stages import Stage
+
+if TYPE_CHECKING:
+    from ..rollout.kinds import RolloutPlan
+
+NAME = "which method it is"
+
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+Longest = Annotated[
+    int, Field(ge=8, le=1_000_000, description="tokens of the longest response (L_max)")
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+ClipHigh = Annotated[float, Field(gt=0, le=10, description="the ratio counts up to 1 + clip_high")]
+DualClip = Annotated[
+    float | None,
+    Field(gt=1, le=1000, description="largest ratio that counts where A < 0; null for none"),
+]
+
+
+def _rising(budgets: tuple[int, ...]) -> tuple[int, ...]:
+    if any(low >= high for low, high in pairwise(budgets)):
+        raise ValueError(f"{budgets} must rise strictly: sort them, each once")
+    return budgets
+
+
+Budgets = Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=64), AfterValidator(_rising)]
+
+
+class MethodSettings(BaseModel):
+    """Groups and the clipped surrogate; the properties are what a run asks of any method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:
+
+        @property
+        def method(self) -> str:
+            """The preset's name; every method has it as a literal."""
+
+        @property
+        def longest(self) -> int:
+            """Tokens of the longest response, or of the longest thought where it is cut."""
+
+    group_size: int = Field(16, ge=2, le=1024, description="rollouts per prompt (G)")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio counts down to 1 - clip_low")
+    clip_high: ClipHigh = 0.28
+    dual_clip: DualClip = 3.0
+    add: tuple[Added, ...] = Field(
+        (),
+        exclude_if=lambda added: not added,
+        description="components on top of the method, each `{name: {its settings}}`",
+    )
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """The texts that may stand at the head of a thought."""
+        return ()
+
+    @property
+    def attempts(self) -> int:
+        """Batches to roll out for one step, at most."""
+        return 1
+
+    @property
+    def branches(self) -> int:
+        """Answers beside a rollout's own tokens, `branch_tokens` each at most."""
+        return 0
+
+    @property
+    def branch_tokens(self) -> int:
+        return 0
+
+    def promises(
+        self, hint: str | None, budgets: tuple[int, ...]
+    ) -> tuple[str | None, tuple[int, ...]]:
+        """The contract's budget hint and trained budgets after training, from those before."""
+        return hint, budgets
+
+    @model_validator(mode="after")
+    def _clips_nest(self) -> Self:
+        if self.dual_clip is not None and self.dual_clip <= 1 + self.clip_high:
+            raise ValueError(
+                f"dual_clip must be above 1 + clip_high = {1 + self.clip_high:g}: raise it, "
+                "or set it to null"
+            )
+        return self
+
+
+class WholeResponses(MethodSettings):
+    """Responses rolled out whole, none longer than `longest`."""
+
+    longest: Longest = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A method: its settings, what it rolls out, and what it makes of that.
+
+    `stages` and `objective` are made from the settings. The trainer divides the objective's sum
+    over an update by `denominator`.
+    """
+
+    settings: type[MethodSettings]
+    plan: type[RolloutPlan]
+    stages: tuple[Callable[[Any], Stage], ...]
+    objective: Callable[[Any], Objective] = ClippedObjective
+    denominator: Denominator = "token_mean"

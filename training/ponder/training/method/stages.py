@@ -1,0 +1,127 @@
+"""Stages: the steps from rollouts to advantages, each at a place, in an order that is checked.
+
+A stage is a function of a batch and its context. A method is a list of them; a component is one,
+or several, that a recipe adds to any method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Literal, Protocol, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from .batch import Batch, Context
+from .kernel import Objective
+
+Place = Literal["allocate", "edit", "reward", "select", "credit", "normalise", "weight"]
+
+PLACES: tuple[Place, ...] = get_args(Place)
+"""In the order in which they run.
+
+allocate   before sampling: how many rollouts each prompt gets (`sizes`)
+edit       changes rollouts, and has them judged again
+reward     makes `reward`
+select     keeps the rollouts to learn from; the groups that go are replaced by others
+credit     compares rewards: makes `centred`, or `advantage`
+normalise  from `centred` to `advantage`
+weight     shapes the advantages that are there
+
+The stages up to `select` run again for every batch that is drawn in a step; the others run once.
+"""
+
+FIRST: tuple[Place, ...] = ("allocate",)
+EVERY: tuple[Place, ...] = ("edit", "reward")
+LAST: tuple[Place, ...] = ("credit", "normalise", "weight")
+
+
+class Stage(Protocol):
+    """One step: `reads` names the columns that it wants, `makes` those that it fills.
+
+    `kernel.ClippedObjective` says what becomes of the advantages. Example of a whole stage:
+
+        @dataclass(frozen=True)
+        class HalfForLong:
+            at: ClassVar[Place] = "weight"
+            reads: ClassVar[frozenset[str]] = frozenset({"advantage", "length"})
+            makes: ClassVar[frozenset[str]] = frozenset({"advantage"})
+
+            def __call__(self, batch: Batch, context: Context) -> Batch:
+                halved_B = torch.where(batch["length"] > 512, 0.5, 1.0)
+                return batch.with_columns(advantage=batch["advantage"] * halved_B)
+    """
+
+    @property
+    def at(self) -> Place: ...
+    @property
+    def reads(self) -> frozenset[str]: ...
+    @property
+    def makes(self) -> frozenset[str]: ...
+
+    def __call__(self, batch: Batch, context: Context) -> Batch: ...
+
+
+class Component(BaseModel):
+    """What `method.add` names: settings, and the stages that they make of a method.
+
+    A component with one stage is that stage itself: it sets `at`, `reads` and `makes` and is
+    called with a batch. One with several overrides `stages`; one that acts where tokens are scored
+    overrides `around`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: ClassVar[Place]
+    reads: ClassVar[frozenset[str]] = frozenset()
+    makes: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, batch: Batch, context: Context) -> Batch:
+        raise NotImplementedError(f"{type(self).__name__} has no stage of its own")
+
+    def stages(self) -> Sequence[Stage]:
+        """This one alone where it has a place; none where it only wraps the objective."""
+        return (self,) if hasattr(self, "at") else ()
+
+    def around(self, objective: Objective) -> Objective:
+        """The objective with this component in it; the same unless overridden."""
+        return objective
+
+    def notes(self, group_size: int) -> Iterator[str]:
+        """What the user should know before the run starts, in sentences."""
+        yield from ()
+
+
+def ordered(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """By place; those of one place stay in the order in which they were given."""
+    return tuple(sorted(stages, key=lambda stage: PLACES.index(stage.at)))
+
+
+def check(stages: Sequence[Stage], columns: frozenset[str], ragged: bool) -> frozenset[str]:
+    """The columns that rollouts with `columns` end up with; the stages are in order.
+
+    Raises `ValueError` where a stage reads what nothing before it makes, or allocates rollouts
+    whose number is fixed (`ragged` false), or where nothing makes an advantage.
+    """
+    for stage in stages:
+        name = type(stage).__name__
+        if stage.at == "allocate":
+            if not ragged:
+                raise ValueError(f"{name} allocates rollouts, and here their number is fixed")
+            continue
+        if missing := sorted(stage.reads - columns):
+            raise ValueError(
+                f"{name} (at {stage.at}) reads {', '.join(missing)}, which nothing before it "
+                f"makes: there are {', '.join(sorted(columns))}"
+            )
+        columns |= stage.makes
+    if "advantage" not in columns:
+        raise ValueError("no stage makes `advantage`: one at credit or normalise must")
+    return columns
+
+
+def run(stages: Iterable[Stage], places: Sequence[Place], batch: Batch, context: Context) -> Batch:
+    """The batch after the stages at `places`."""
+    for stage in stages:
+        if stage.at in places:
+            batch = stage(batch, context)
+    return batch
