@@ -46,7 +46,7 @@ def create_app(service: Service) -> FastAPI:
     app.openapi = describes(app)  # type: ignore[method-assign]
     app.include_router(operations.router)
     app.include_router(_v1)
-    app.include_router(_elsewhere)
+    app.include_router(_dialects())
     app.include_router(tokens.router, dependencies=[Depends(_authorised)])
     front.install(app)
     app.add_exception_handler(HTTPException, _http_error)
@@ -83,7 +83,6 @@ async def _authorised(request: Request) -> None:
     authorise(_service(request).settings.api_key, header)
 
 
-_elsewhere = APIRouter(dependencies=[Depends(_authorised)])
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
 
 
@@ -139,27 +138,31 @@ async def _not_served(request: Request) -> None:
     )
 
 
-for _path, _dialect in DIALECTS.items():
-    _elsewhere.add_api_route(
-        _path,
-        endpoint(_dialect),
-        methods=["POST"],
-        tags=["chat"],
-        name=_dialect.name,
-        description=_dialect.summary,
-        response_model=_dialect.response,
-        openapi_extra=body_of(_dialect.request),
-    )
-for _path in (
+_ELSEWHERE = (
     *("/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank"),
     *("/v1/score", "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions"),
     *("/v1/audio/translations", "/v1/images/generations"),
     *("/generate", "/pooling", "/classify", "/invocations"),
-):
-    if _path not in DIALECTS:
-        _elsewhere.add_api_route(
-            _path, _not_served, methods=["GET", "POST"], include_in_schema=False
+)
+
+
+def _dialects() -> APIRouter:
+    """The route of every dialect, and those of endpoints that no dialect answers."""
+    router = APIRouter(dependencies=[Depends(_authorised)])
+    for path, dialect in DIALECTS.items():
+        router.add_api_route(
+            path,
+            endpoint(dialect),
+            methods=["POST"],
+            tags=["chat"],
+            name=dialect.name,
+            description=dialect.summary,
+            response_model=dialect.response,
+            openapi_extra=body_of(dialect.request),
         )
+    for path in (path for path in _ELSEWHERE if path not in DIALECTS):
+        router.add_api_route(path, _not_served, methods=["GET", "POST"], include_in_schema=False)
+    return router
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -40,8 +40,8 @@ _ADDED = {
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
     **dict.fromkeys(("/tokenize", "/detokenize"), (401, 404, 413, 415, 504)),
-    **dict.fromkeys(DIALECTS, (401, 404, 413, 415, 502, 504)),
 }
+_OF_DIALECTS = (401, 404, 413, 415, 502, 504)
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
 _BUDGETS = ("thinking_token_budget", "budget", "thinking_budget")
 _OTHER_BUDGETS = (
@@ -90,7 +90,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
-            added = _ADDED.get(path, ())
+            added = _OF_DIALECTS if path in DIALECTS else _ADDED.get(path, ())
             for status in sorted((*_ANY, *added)):
                 error = _error(status, dialect_at(path).failure)
                 operation["responses"].setdefault(str(status), error)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from after import DEADLINE, ROW, After
 
 from ponder.cli.meter import summary
 from ponder.protocol.response import PonderReport
 from ponder.server.model import ServedModel
 from ponder.thought.exits import causes
-from server.thought.exits.after import DEADLINE, ROW, After
 
 from .conftest import Serve
 

@@ -16,12 +16,13 @@ from training.method.scored import after, scored
 from training.policy import metrics, raw_recipe, train, write_recipe
 
 EXTENDING = Path(__file__).parents[3] / "docs" / "extending"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "extending"
 PAGE = (EXTENDING / "method.md").read_text()
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXTENDING / "examples")
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delitem(sys.modules, "adora", raising=False)
 
 

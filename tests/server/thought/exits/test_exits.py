@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+from after import DEADLINE, After
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.segment import AnswerRules
 from ponder.thought.text import overlap
 from ponder.thought.thought import Event, Thought
-from server.thought.exits.after import DEADLINE, After
 from server.thought.helpers import EOS, PROMPT, SINGLE, SPELT, compiled, plan
 from server.thought.oracle import MARKERS
 

@@ -1,4 +1,4 @@
-"""An exit of a user's own: its file, and the row that names its cause."""
+"""An exit that closes a thought after some seconds: its file, and the row of its cause."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import cast
 from ponder.thought.exits.causes import Cause, CauseInfo
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
+# In `ponder.thought.exits.causes`, "deadline" joins the names of `Cause`, and ROW the table.
 DEADLINE = cast(Cause, "deadline")
 ROW = CauseInfo("closed when its time was up", "was closed when its time was up", "server")
 

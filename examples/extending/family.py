@@ -1,0 +1,23 @@
+"""A family of models: its row for `FAMILIES` in `ponder.thought.format`.
+
+The chat template of such a model ends its prompt with `<muse>`, and the model goes on from there:
+
+    …<assistant><muse>I look at the units first.</muse>
+    The answer is 42.
+"""
+
+from __future__ import annotations
+
+from ponder.thought.format import Family, ThoughtFormat
+
+MUSE = Family(
+    needles=("<muse>", "</muse>"),  # what all its chat templates hold, and those of others do not
+    format=ThoughtFormat(
+        name="Muse",
+        start="<muse>",
+        end="</muse>",
+        close_text="\nI answer now.</muse>\n",  # appended where a budget ends the thought
+        think={"muse": True},  # template arguments that switch thinking on and off
+        no_think={"muse": False},
+    ),
+)
