@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ponder.server.process import StartupError, bind
+from ponder.server.process import ListenError, bind
 from waiting import PATIENCE, wait_until
 
 from .conftest import ServerProcess, start_server
@@ -148,7 +148,7 @@ def test_a_dead_engine_is_noticed_and_ends_the_process(tmp_path: Path) -> None:
 def test_a_server_that_still_loads_has_its_port() -> None:
     with (
         bind("127.0.0.1", 0) as held,
-        pytest.raises(StartupError, match="another --host or --port"),
+        pytest.raises(ListenError, match="another --host or --port"),
     ):
         bind("127.0.0.1", held.getsockname()[1])
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from ponder.errors import VerifierError
 from ponder.tasks import workers
-from ponder.tasks.workers import Failure, Verdict, VerifierError, VerifierPool
+from ponder.tasks.workers import Failure, Verdict, VerifierPool
 from tasks.judges import PROBLEM, VERIFIERS, told
 
 

@@ -22,6 +22,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsError
 
+from ponder.errors import SetupError
+
 PASSED_ON = "engine_options"
 """The field that takes everything after `--`."""
 
@@ -31,7 +33,7 @@ _METAVARS = {int: "N", float: "X", Path: "PATH"}
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-class UsageError(Exception):
+class UsageError(SetupError):
     """`problems` are sentences, each naming what was typed and what to do."""
 
     def __init__(self, *problems: str) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import httpx
 
+from ponder.errors import PonderError
+
 _SPEAKS_HTTPS = ("sent to HTTPS port", "HTTP request to an HTTPS server")
 """What nginx and Go's servers answer to plain HTTP, with status 400."""
 
 
-class PonderAPIError(Exception):
+class PonderAPIError(PonderError):
     """A request that got no answer.
 
     `status` is the HTTP status: None where no response came (`code` is then `unreachable`,

@@ -2,12 +2,6 @@
 
 Token ids go in, token ids come out; an engine's own text is never used, because a prompt that is
 re-entered in the middle of a character makes engines return pieces of the prompt.
-
-EngineError                 the engine failed on this request; others may still be served
-├── RequestRefusedError     it does not take this request
-├── EngineOverloadedError   it takes no more requests at the moment
-└── EngineDeadError         it is gone
-EngineSetupError            it cannot load as it is told to
 """
 
 from __future__ import annotations
@@ -17,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ponder.errors import PonderError, SetupError
 
-class EngineError(Exception):
+
+class EngineError(PonderError):
     """The engine failed on this request; other requests may still be served."""
 
 
@@ -38,7 +34,7 @@ class EngineDeadError(EngineError):
     """The engine is gone; nothing more will be served by this process."""
 
 
-class EngineSetupError(ValueError):
+class EngineSetupError(SetupError, ValueError):
     """What the operator told the engine cannot be; the message says how to mend it."""
 
 

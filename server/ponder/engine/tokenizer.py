@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ponder.errors import SetupError
+
 if TYPE_CHECKING:
     import jinja2
 
@@ -23,7 +25,7 @@ GoesOn = Literal["assistant", "last message", "nobody"]
 """Where a prompt ends: before an assistant's turn, within the last one, or after it."""
 
 
-class TokenizerError(ValueError):
+class TokenizerError(SetupError, ValueError):
     """A tokenizer whose tokens cannot be turned into bytes, or a template that cannot render."""
 
 

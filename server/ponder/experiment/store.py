@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponder.errors import SetupError
 from ponder.experiment.holdout import ARMS, Arm, Assignment
 from ponder.experiment.moments import Moments
 
@@ -70,7 +71,7 @@ Key = tuple[Arm, str]
 """(arm, measure)"""
 
 
-class StateError(Exception):
+class StateError(SetupError):
     """The state file cannot be used; the message says how to mend it."""
 
 

@@ -16,6 +16,7 @@ from ponder.engine.protocol import (
     EngineOverloadedError,
     RequestRefusedError,
 )
+from ponder.errors import PonderError
 from ponder.experiment.store import StateError
 from ponder.protocol.fields import Strict
 from ponder.thought import errors as thought
@@ -34,7 +35,7 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
-class ApiError(Exception):
+class ApiError(PonderError):
     """An error that is the answer to a request.
 
     `field` is the neutral name of the field at fault (`ponder.protocol.chat`); `param` is the name

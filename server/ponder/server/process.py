@@ -19,9 +19,9 @@ import uvloop
 from ponder.engine.failure import explain
 from ponder.engine.protocol import Engine, EngineSetupError, Load
 from ponder.engine.table import load_engine
-from ponder.engine.tokenizer import ModelFiles, TokenizerError
+from ponder.engine.tokenizer import ModelFiles
 from ponder.engine.warmup import WarmupError, warm_up
-from ponder.experiment.store import StateError
+from ponder.errors import SetupError
 from ponder.server import logs
 from ponder.server.app import create_app
 from ponder.server.listener import Listener
@@ -29,34 +29,25 @@ from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
 from ponder.server.observers.judging import Judging
 from ponder.server.observers.protocol import Observer
-from ponder.server.observers.spans import Spans, TracesError
-from ponder.server.observers.verifier import Verifier, VerifierError
+from ponder.server.observers.spans import Spans
+from ponder.server.observers.verifier import Verifier
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
 from ponder.server.start import Start, stop_signals
-from ponder.thought.contract import Contract, ContractError
+from ponder.thought.contract import Contract
 from ponder.thought.errors import InvalidCloseText
 
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
 _LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
 
 
-class StartupError(Exception):
-    """Something the operator can mend; the message says how."""
+class ListenError(SetupError):
+    """The port is taken, or the address is nobody's."""
 
 
-_OPERATOR_ERRORS = (
-    StartupError,
-    FileNotFoundError,
-    ContractError,
-    TokenizerError,
-    InvalidCloseText,
-    StateError,
-    VerifierError,
-    TracesError,
-    EngineSetupError,
-)
+class LoadError(SetupError):
+    """The model does not load; the message says why, and where the engine's own words are."""
 
 
 def run(settings: Settings) -> int:
@@ -67,12 +58,12 @@ def run(settings: Settings) -> int:
     start = Start()
     try:
         status: int = uvloop.run(_serve(settings, start))
-    except _OPERATOR_ERRORS as error:
-        process_log.critical("%s", error)
-        status = 1
     except LoadError as error:
         process_log.critical("%s", error)
         return 1  # what was printed is kept
+    except (SetupError, InvalidCloseText, FileNotFoundError) as error:
+        process_log.critical("%s", error)
+        status = 1
     except SystemExit:  # vLLM's --help
         printed = start.output.text()
         start.clean()
@@ -84,10 +75,6 @@ def run(settings: Settings) -> int:
         start.output.release()
     start.clean()
     return status
-
-
-class LoadError(Exception):
-    """The model does not load; the message says why, and where the engine's own words are."""
 
 
 async def _serve(settings: Settings, start: Start) -> int:
@@ -259,7 +246,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         listener.close()
-        raise StartupError(
+        raise ListenError(
             f"cannot listen on {_address(host, port)} ({error.strerror}): choose another --host "
             f"or --port"
         ) from error

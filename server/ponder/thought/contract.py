@@ -13,11 +13,13 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ponder.errors import SetupError
+
 FILE_NAME = "ponder.json"
 SCHEMA_VERSION = 1
 
 
-class ContractError(ValueError):
+class ContractError(SetupError, ValueError):
     """A contract that cannot be read, or that does not belong to the files beside it."""
 
 

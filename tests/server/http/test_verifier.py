@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ponder.errors import VerifierError
 from ponder.server.observers import verifier
 from ponder.server.observers.judging import Judging
-from ponder.server.observers.verifier import Verifier, VerifierError
+from ponder.server.observers.verifier import Verifier
 from waiting import wait_until
 
 from .conftest import Running, Serve

@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder import environment
+from ponder.errors import SetupError
 from ponder.evaluation.evaluate import MODES, conditions_of, distinct, evaluate
 from ponder.evaluation.protocol import Mode, Responder, ResponderError, Subject
 from ponder.tasks.problems import Problem, Split, at_most
 from ponder.tasks.sources import SOURCES, find_tasks
 from ponder.tasks.tiny import TINY_TASKS
-from ponder.tasks.workers import VerifierError, VerifierPool
+from ponder.tasks.workers import VerifierPool
 
 if TYPE_CHECKING:
     from ponder.evaluation.evaluate import Sample
@@ -149,7 +150,7 @@ def run(options: Options) -> int:
     try:
         with VerifierPool() as pool:
             samples, subject = asyncio.run(_measure(options, problems, pool))
-    except (ResponderError, EngineError, VerifierError) as error:
+    except (SetupError, EngineError) as error:
         print(f"ponder eval: {error}", file=sys.stderr)
         return 1
     if pool.failures:

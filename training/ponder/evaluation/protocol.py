@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
+from ponder.errors import SetupError
 from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME
 
@@ -22,7 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class ResponderError(Exception):
+class ResponderError(SetupError):
     """Nobody can answer; the message says what to do."""
 
 

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Self
 
 from ponder.cage.child import Child
+from ponder.errors import VerifierError
 
 from .keeper import LOADING_LIMIT_S, Item
 from .problems import Problem
@@ -29,10 +30,6 @@ Failure = Literal["time", "memory", "error", "death", "canary"]
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _log = logging.getLogger(__name__)
-
-
-class VerifierError(RuntimeError):
-    """No answer can be judged; the message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
+from ponder.errors import TrainingError, VerifierError
 from ponder.training.run.installed import require
 from ponder.training.run.shipped import listed, shipped_recipes
 
@@ -174,8 +175,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
     if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
-        from ponder.tasks.workers import VerifierError, VerifierPool
-        from ponder.training.engines.protocol import Diverged
+        from ponder.tasks.workers import VerifierPool
         from ponder.training.run.run import Run
 
         try:
@@ -185,7 +185,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
                     for note in run.notes:
                         print(f"ponder train: note: {note}", file=sys.stderr)
                 run.train()
-        except (Diverged, VerifierError) as error:
+        except (TrainingError, VerifierError) as error:
             print(f"ponder train: {error}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:

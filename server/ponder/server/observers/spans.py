@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ponder.errors import SetupError
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.outcome import Outcome
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 
-class TracesError(Exception):
+class TracesError(SetupError):
     """Traces cannot be sent; the message says why."""
 
 

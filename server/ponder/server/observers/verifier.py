@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from ponder.cage.child import Child, limit_memory
+from ponder.errors import PonderError, VerifierError
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,7 @@ MAX_WAITING = 1000
 REASONS = ("busy", "error", "invalid", "timeout")
 
 
-class VerifierError(Exception):
-    """The verifier cannot be loaded; the message says why."""
-
-
-class VerifierFailure(Exception):
+class VerifierFailure(PonderError):
     """One answer got no score; `reason` is one of `REASONS`."""
 
     def __init__(self, reason: str, message: str) -> None:

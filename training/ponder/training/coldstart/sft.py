@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from ponder.errors import TrainingError
 from ponder.evaluation.bars import step_bar
 
 from ..run.directory import place_checkpoint, record
@@ -36,7 +37,7 @@ _STATE = "state.pt"
 _FIGURES = ("losses", "validation", "tokens", "seconds")
 
 
-class NotFinite(RuntimeError):
+class NotFinite(TrainingError):
     """The loss is NaN or infinite; the message names the step and the remedy."""
 
 

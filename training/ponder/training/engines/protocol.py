@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
+from ponder.errors import TrainingError
+
 from ..method.kernel import Objective
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
@@ -24,7 +26,7 @@ MicroBatch = dict[str, torch.Tensor]
 """Tensors of some rows (`rollout.rows.collate`), on the engine's device."""
 
 
-class Diverged(RuntimeError):
+class Diverged(TrainingError):
     """The loss or its gradient is NaN or infinite; the message names the update and the remedy."""
 
     def __init__(self, what: str, value: float, update: int) -> None:
@@ -34,7 +36,7 @@ class Diverged(RuntimeError):
         )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TrainingError):
     """A checkpoint that cannot be continued; the message names it and the remedy."""
 
 

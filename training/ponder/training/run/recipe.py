@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ponder.errors import SetupError
+
 from ..method.presets import Method, MethodConfig
 from ..method.settings import Budgets
 from .changes import changed, sentences
@@ -22,7 +24,7 @@ from .shipped import FOLDER, shipped_recipes
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RecipeError(ValueError):
+class RecipeError(SetupError, ValueError):
     """A recipe that does not exist or does not hold; the message names the field and the remedy."""
 
 
