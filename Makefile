@@ -39,7 +39,7 @@ check: ## ruff, mypy, import rules and the architecture tests
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/architecture
 
-bench: ## Ponder against vLLM's own server, and what observing it costs (about 40 minutes)
+bench: ## Ponder against vLLM's own server, and what observing it costs (about an hour)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
 	@$(BIN)/python -m tests.bench.cost --out docs/benchmark-cost.json

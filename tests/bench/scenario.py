@@ -36,7 +36,7 @@ class Point:
 
 
 POINTS = (
-    *(Point(c, stream) for stream in (False, True) for c in (1, 8, 32)),
+    *(Point(c, stream) for stream in (False, True) for c in (1, 8, 32, 128, 256)),
     *(Point(32, stream, n) for n in (64, 512) for stream in (False, True)),
 )
 

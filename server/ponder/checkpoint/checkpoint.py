@@ -56,10 +56,13 @@ class Checkpoint:
 
     `contract` is None where there is no `ponder.json`: the chat template tells the family then.
 
-        checkpoint = Checkpoint.load(ModelFiles.find("models/tiny"))
-        question = [{"role": "user", "content": "2 + 2?"}]
-        prompt = checkpoint.prompt(question, Ask(budget=64), Limits(max_model_len=1024))
-        thought = checkpoint.thought(prompt, Sampling(max_tokens=0))
+        >>> from ponder.server.settings import BUNDLED_MODEL
+        >>> checkpoint = Checkpoint.load(ModelFiles.find(BUNDLED_MODEL))
+        >>> question = [{"role": "user", "content": "2 + 2?"}]
+        >>> prompt = checkpoint.prompt(question, Ask(budget=64), Limits(max_model_len=1024))
+        >>> prompt.plan.budget, prompt.plan.source
+        (64, 'request')
+        >>> thought = checkpoint.thought(prompt, Sampling(max_tokens=0))
     """
 
     files: ModelFiles

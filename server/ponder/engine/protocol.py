@@ -131,10 +131,17 @@ class Engine(Protocol):
     this request failed and `EngineDeadError` when the engine is gone. `ponder.engine.scripted`
     is the fake that ships beside it.
 
-        request = EngineRequest(vocabulary.encode("2 + 2 ="), Sampling(max_tokens=8), "sum")
-        async with aclosing(engine.generate(request)) as stream:
-            async for chunk in stream:
-                print(chunk.token_ids)
+        >>> import asyncio
+        >>> from contextlib import aclosing
+        >>> from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
+        >>> vocabulary = ByteVocabulary()
+        >>> engine = ScriptedEngine(say("42", vocabulary=vocabulary), vocabulary)
+        >>> async def sampled(prompt):
+        ...     request = EngineRequest(vocabulary.encode(prompt), Sampling(max_tokens=8), "sum")
+        ...     async with aclosing(engine.generate(request)) as stream:
+        ...         return [token_id async for chunk in stream for token_id in chunk.token_ids]
+        >>> asyncio.run(sampled("6 * 7 ="))
+        [52, 50, 256]
     """
 
     @property

@@ -85,8 +85,12 @@ class Dialect(Protocol):
     fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
     well ends with beside its events, where it does.
 
-        dialect = DIALECTS["/v1/chat/completions"]
-        request = dialect.read(body, headers)   # errors are in the dialect's own words
+        >>> from ponder.protocol.dialects import DIALECTS
+        >>> dialect = DIALECTS["/v1/chat/completions"]
+        >>> body = b'{"messages": [{"role": "user", "content": "6 * 7?"}], "budget": 64}'
+        >>> request = dialect.read(body, {})
+        >>> request.prompts[0].turns, request.ask.budget
+        ([{'role': 'user', 'content': '6 * 7?'}], 64)
     """
 
     @property

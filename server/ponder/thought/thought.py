@@ -53,9 +53,23 @@ class Thought:
     `tick` asks the exits that wait for a time, which is due at `wake_at`, or for a signal from
     outside. All three return text that has become certain. `now` is in seconds of any one clock.
 
-        thought.start(now)
-        while (segment := thought.segment) is not None:
-            thought.feed(Chunk(sample(segment.prompt, segment.sampling), "stop"), now)
+        >>> from ponder.engine.scripted import ByteVocabulary
+        >>> from ponder.thought.format import FAMILIES
+        >>> vocabulary = ByteVocabulary()
+        >>> form = CompiledFormat.of(FAMILIES[2].format, "template", vocabulary)
+        >>> thought = Thought(
+        ...     vocabulary, form, prompt=vocabulary.encode("6 * 7?<think>"),
+        ...     plan=Plan(requested=4, budget=4, source="request", allowance=99, reserve=9),
+        ...     sampling=Sampling(max_tokens=0), rules=AnswerRules(),
+        ... )
+        >>> thought.start(0.0)
+        ()
+        >>> thought.feed(Chunk(vocabulary.encode("I multiply")), 0.1)
+        (ThoughtDelta(text='I mu'),)
+        >>> thought.feed(Chunk(vocabulary.encode("42") + [vocabulary.EOS], "stop"), 0.2)
+        (AnswerDelta(text='42', logprobs=()),)
+        >>> thought.segment, thought.outcome.end_cause, thought.outcome.thinking_tokens
+        (None, 'budget', 4)
     """
 
     def __init__(

@@ -27,13 +27,18 @@ class Watch:
 class Observer:
     """Sees every request that is planned and has a place.
 
-    class Slow(Observer):
-        def began(self, completion: Completion) -> Watch:
-            def ended(error: BaseException | None) -> None:
-                if time.perf_counter() - completion.started_at > 60:
-                    logger.warning("%s took over a minute", completion.id)
-
-            return Watch(ended)
+    >>> class Tally(Observer):
+    ...     answered = 0
+    ...
+    ...     def began(self, completion):
+    ...         return Watch(self.ended)
+    ...
+    ...     def ended(self, error):
+    ...         self.answered += error is None
+    >>> tally = Tally()
+    >>> tally.began(completion=None).ended(None)
+    >>> tally.answered
+    1
     """
 
     collectors: tuple[Collector, ...] = ()

@@ -40,15 +40,18 @@ class Stage(Protocol):
 
     `kernel.ClippedObjective` says what becomes of the advantages. Example of a whole stage:
 
-        @dataclass(frozen=True)
-        class HalfForLong:
-            at: ClassVar[Place] = "weight"
-            reads: ClassVar[frozenset[str]] = frozenset({"advantage", "length"})
-            makes: ClassVar[frozenset[str]] = frozenset({"advantage"})
-
-            def __call__(self, batch: Batch, context: Context) -> Batch:
-                halved_B = torch.where(batch["length"] > 512, 0.5, 1.0)
-                return batch.with_columns(advantage=batch["advantage"] * halved_B)
+        >>> import torch
+        >>> class HalfForLong:
+        ...     at = "weight"
+        ...     reads = frozenset({"advantage", "length"})
+        ...     makes = frozenset({"advantage"})
+        ...
+        ...     def __call__(self, batch, context):
+        ...         share_B = torch.where(batch["length"] > 512, 0.5, 1.0)
+        ...         return batch.with_columns(advantage=batch["advantage"] * share_B)
+        >>> columns = {"advantage": torch.tensor([1.0, -1.0]), "length": torch.tensor([600, 9])}
+        >>> HalfForLong()(Batch((), (2,), columns=columns), context=None)["advantage"]
+        tensor([ 0.5000, -1.0000])
     """
 
     @property

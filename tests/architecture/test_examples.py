@@ -1,0 +1,25 @@
+"""The example in the docstring of every public seam runs."""
+
+from __future__ import annotations
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+SEAMS = (
+    "ponder.checkpoint.checkpoint",
+    "ponder.engine.protocol",
+    "ponder.protocol.dialect",
+    "ponder.server.observers.protocol",
+    "ponder.thought.exits.exit",
+    "ponder.thought.thought",
+    "ponder.training.method.stages",
+)
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_its_example_runs(seam: str) -> None:
+    tried = doctest.testmod(import_module(seam))
+    assert tried.attempted > 0
+    assert tried.failed == 0
