@@ -167,13 +167,15 @@ class Load:
     """What an engine is told to load: a model, and the operator's options for this engine.
 
     `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
-    `vocabulary` is its tokenizer. `served_as` is what clients call the model.
+    `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
+    the marker that ends its thoughts, None for a model that does not think.
     """
 
     name: str
     directory: Path
     served_as: str
     vocabulary: Vocabulary
+    end_of_thought: str | None = None
     options: Sequence[str] = ()
 
 

@@ -6,6 +6,7 @@ They ship because whoever builds on the Engine protocol needs the same fake.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Literal
@@ -23,6 +24,9 @@ from ponder.engine.protocol import (
     Vocabulary,
 )
 from ponder.engine.pulse import Pulse
+
+_REMEMBERED = 1000  # prompts that may be gone on from
+_TAIL = 64  # tokens at a prompt's end that may close its thought
 
 Script = Callable[[Sequence[int], int], Iterator[int]]
 """(prompt token ids, number of the request on this engine) → the tokens the model would sample."""
@@ -175,16 +179,49 @@ class ScriptedEngine:
 def load(load: Load) -> ScriptedEngine:
     """The engine for trying clients without a model's weights: it says the options' texts.
 
-    One text a request, the last one again and again: `ponder serve --engine scripted -- "Let me
+    One reply a text, the last one again and again: `ponder serve --engine scripted -- "Let me
     see.</think>42"`. Raises `EngineSetupError` where there is none.
     """
     if not load.options:
         raise EngineSetupError(
-            "the scripted engine says what it is told to: give it a text for each request after "
+            "the scripted engine says what it is told to: give it a text for each reply after "
             "`--`, with the end marker of the model's thoughts where the thought ends"
         )
-    script = say(*load.options, vocabulary=load.vocabulary)
-    return ScriptedEngine(script, load.vocabulary)
+    return ScriptedEngine(_Replies(load), load.vocabulary)
+
+
+class _Replies:
+    """A script of whole replies: a text for each prompt.
+
+    A prompt whose thought is closed gets what follows the thought, and where it goes on from an
+    earlier prompt, its reply does.
+    """
+
+    def __init__(self, load: Load) -> None:
+        self._texts = list(load.options)
+        self._vocabulary = load.vocabulary
+        self._end = load.end_of_thought or ""
+        self._marker = load.vocabulary.encode(self._end)
+        self._begun: deque[tuple[list[int], str]] = deque(maxlen=_REMEMBERED)
+
+    def __call__(self, prompt: Sequence[int], _number: int) -> Iterator[int]:
+        ids, closed = list(prompt), self._closed(prompt)
+        known = (text for begun, text in self._begun if closed and ids[: len(begun)] == begun)
+        text = next(known, None)
+        if text is None:
+            text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
+            self._begun.appendleft((ids, text))
+        if closed and self._end in text:
+            text = text.partition(self._end)[2].lstrip()
+        yield from self._vocabulary.encode(text)
+        yield min(self._vocabulary.eos_token_ids)
+
+    def _closed(self, prompt: Sequence[int]) -> bool:
+        """The prompt's last tokens hold the end marker."""
+        tail, size = list(prompt)[-_TAIL:], len(self._marker)
+        return size > 0 and any(
+            tail[at : at + size] == self._marker for at in range(len(tail) - size + 1)
+        )
 
 
 def _logprob(token_id: int, alternatives: int) -> TokenLogprob:

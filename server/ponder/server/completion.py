@@ -29,7 +29,7 @@ from ponder.thought.thought import Event, Thought
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
 # halves the work between engine and socket. With log probabilities the work is theirs, and the
 # choices of a request often have theirs at the same time.
-_WHOLE_CHUNK_TOKENS = 16
+_WHOLE_CHUNK_TOKENS = 32
 _LOGPROBS_CHUNK_TOKENS = 4
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""

@@ -113,6 +113,7 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
         directory=files.directory,
         served_as=model.name,
         vocabulary=model.tokenizer,
+        end_of_thought=model.checkpoint.form.end if model.checkpoint.form else None,
         options=settings.engine_options,
     )
     try:

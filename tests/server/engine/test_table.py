@@ -22,6 +22,7 @@ def load(*options: str) -> Load:
         directory=Path("tiny"),
         served_as="tiny",
         vocabulary=VOCABULARY,
+        end_of_thought="</think>",
         options=options,
     )
 
@@ -36,6 +37,21 @@ def test_the_scripted_engine_says_its_options() -> None:
         return answers
 
     assert asyncio.run(said()) == [*b"ab", 256, *b"cd", 256, *b"cd", 256]
+
+
+def test_the_scripted_engine_goes_on_where_a_thought_was_closed() -> None:
+    async def said(*prompts: str) -> list[str]:
+        engine = load_engine("scripted", load("One.</think>1", "Two.</think>2"))
+        answers = []
+        for number, prompt in enumerate(prompts):
+            rules = Sampling(max_tokens=99)
+            request = EngineRequest(VOCABULARY.encode(prompt), rules, str(number))
+            ids = [t async for chunk in engine.generate(request) for t in chunk.token_ids]
+            answers.append(b"".join(map(VOCABULARY.token_bytes, ids)).decode())
+        return answers
+
+    prompts = ("A<think>", "B<think>", "A<think>On</think>", "B<think>Tw</think>", "C</think>")
+    assert asyncio.run(said(*prompts)) == ["One.</think>1", "Two.</think>2", "1", "2", "2"]
 
 
 def test_the_scripted_engine_is_told_what_to_say() -> None:
