@@ -35,6 +35,7 @@ import sys
 from ponder.cli.main import main
 from ponder.experiment.ledger import Ledger
 from ponder.server.observers.metrics import Metrics
+assert hasattr(Metrics, "_ended")
 Metrics._ended = Ledger.record = lambda *_: None
 sys.exit(main())
 """

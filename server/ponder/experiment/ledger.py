@@ -173,7 +173,12 @@ class Ledger:
             except (sqlite3.Error, StateError):  # it was logged
                 loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
             except Exception:
-                logger.critical("the savings cannot be written any more", exc_info=True)
+                logger.critical(
+                    "the savings of %d requests could not be written, and are tried again with the "
+                    "next request: please report what follows",
+                    self.pending,
+                    exc_info=True,
+                )
 
         self._thread.submit(write)
 

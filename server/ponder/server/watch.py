@@ -34,7 +34,10 @@ class EngineWatch:
                 logger.critical("%s", error)
                 break
             except Exception:
-                logger.critical("the engine was asked for its health and failed", exc_info=True)
+                logger.critical(
+                    "the engine cannot be asked for its health: this server ends, start it again",
+                    exc_info=True,
+                )
                 break
             if self.stalled != stalled:
                 stalled = not stalled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class Watch:
     heard: Callable[[int, Event], None] | None = None
 
 
-class Observer:
+class Observer(ABC):
     """Sees every request that is planned and has a place.
 
     >>> class Tally(Observer):
@@ -44,10 +45,11 @@ class Observer:
     collectors: tuple[Collector, ...] = ()
     """Metrics of its own, which `/metrics` shows beside the others."""
 
+    @abstractmethod
     def began(self, completion: Completion) -> Watch:
-        raise NotImplementedError
+        """The request begins; what to do for it."""
 
-    async def settled(self) -> None:
+    async def settled(self) -> None:  # noqa: B027 - most have nothing left to do
         """Wait until nothing is left to do for requests that have ended."""
 
     def cut(self) -> str:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from .batch import Batch, Context
-from .kernel import centred, normalised
+from .kernel import centred, over_std
 from .settings import NAME, MethodSettings, WholeResponses
 from .stages import Place
 
@@ -58,4 +58,4 @@ class GroupStd:
     makes: ClassVar[frozenset[str]] = frozenset({"advantage"})
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
-        return batch.with_columns(advantage=batch.per_group(normalised, "reward"))
+        return batch.with_columns(advantage=batch.per_group(over_std, "centred", "reward"))

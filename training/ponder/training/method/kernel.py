@@ -155,12 +155,17 @@ def centred(rewards_G: Tensor) -> Tensor:
     return rewards_G - rewards_G.mean()
 
 
-def normalised(rewards_G: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """(R - mean) / (std + ε) of one group, unbiased std, 0 where it is one rollout; (G,)."""
+def over_std(centred_G: Tensor, rewards_G: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """What is centred, over (std + ε) of the rewards, unbiased; 0 where it is one rollout; (G,)."""
     if len(rewards_G) == 1:
         return torch.zeros_like(rewards_G)
     spread = rewards_G.double().std(correction=1)
-    return (centred(rewards_G) / (spread + epsilon)).to(rewards_G.dtype)
+    return (centred_G / (spread + epsilon)).to(rewards_G.dtype)
+
+
+def normalised(rewards_G: Tensor) -> Tensor:
+    """(R - mean) / (std + ε) of one group; (G,)."""
+    return over_std(centred(rewards_G), rewards_G)
 
 
 def mean_among_equals(values_QN: Tensor, keys_QN: Tensor) -> Tensor:
