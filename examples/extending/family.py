@@ -1,4 +1,4 @@
-"""A family of models: its row for `FAMILIES` in `ponder.thought.format`.
+"""A family of models: its row for `FAMILIES` in `ponder.thought.families`.
 
 The chat template of such a model ends its prompt with `<muse>`, and the model goes on from there:
 
@@ -8,7 +8,8 @@ The chat template of such a model ends its prompt with `<muse>`, and the model g
 
 from __future__ import annotations
 
-from ponder.thought.format import Family, ThoughtFormat
+from ponder.thought.families import Family
+from ponder.thought.format import ThoughtFormat
 
 MUSE = Family(
     needles=("<muse>", "</muse>"),  # what all its chat templates hold, and those of others do not

@@ -17,19 +17,14 @@ from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
-from ponder.thought.format import (
-    HELLO,
-    Close,
-    CompiledFormat,
-    Hint,
-    ThoughtFormat,
-    opened_by,
-    recognise,
-)
+from ponder.thought.families import of_contract, recognise
+from ponder.thought.format import Close, CompiledFormat, Hint, ThoughtFormat
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
 
 Messages = Sequence[Mapping[str, Any]]
+
+HELLO = [{"role": "user", "content": "Hello"}]
 
 
 @dataclass(frozen=True)
@@ -81,12 +76,13 @@ class Checkpoint:
     def of(cls, files: ModelFiles, tokenizer: HFTokenizer, contract: Contract | None) -> Checkpoint:
         """A checkpoint that keeps `contract`, whatever `ponder.json` says."""
         if contract is not None:
-            form: ThoughtFormat | None = ThoughtFormat.of_contract(contract)
+            form: ThoughtFormat | None = of_contract(contract)
         else:
             form = recognise(tokenizer.chat_template)
         compiled = None
         if form is not None:
-            compiled = CompiledFormat.of(form, opened_by(form, tokenizer.render), tokenizer)
+            opened = tokenizer.render(HELLO, form.think).rstrip().endswith(form.start)
+            compiled = CompiledFormat.of(form, "template" if opened else "model", tokenizer)
         return cls(files, tokenizer, form, compiled, contract)
 
     @property

@@ -2,7 +2,7 @@
 
 It says how this checkpoint writes a thought and how a thought is closed for it, so that what was
 trained is what is served. A checkpoint without one is recognised by its chat template instead
-(see `ponder.thought.format`).
+(see `ponder.thought.families`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class Contract:
     part of the answer. `budget_hint` is a template with `{budget}`, one of `trained_budgets`, put
     after the opening marker (soft), beside the cap (hard). `budget_curve` has one entry per task
     and budget: `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`.
-    `family` names the row of `ponder.thought.format` whose template arguments and tool marker hold
-    for it.
+    `family` names the row of `ponder.thought.families` that holds for what the contract leaves out.
     """
 
     think_start: str

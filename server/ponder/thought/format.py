@@ -1,150 +1,51 @@
-"""How a model family writes a thought, and how a thought is closed for it.
+"""How a model writes a thought, and how a thought is closed for it.
 
-A checkpoint's contract says it; for families without one, the table below. How a thought opens is
-never read from a user's prompt: markers that a user typed mean nothing.
+A checkpoint's contract says it; for models without one, the table of `ponder.thought.families`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
-from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
-# (messages, template arguments) → the prompt's text
-Render = Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], str]
-
-HELLO = [{"role": "user", "content": "Hello"}]
+OpenedBy = Literal["template", "model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThoughtFormat:
-    """The textual form of a thought.
+    """The textual form of a thought: what rendering a chat template cannot tell.
 
-    `opened_by` says whether the chat template ends with the start marker or the model samples it;
-    None leaves the question to one rendering of the template at start-up. `think` and `no_think`
-    are template arguments that switch thinking on and off, where the family has them. A sampled
-    `tool_call` marker ends a thought too. `hint` has a place for `{budget}`, which is one of
-    `trained_budgets`.
+    `start` and `end` are the markers; a sampled `tool_call` marker ends a thought too, and `again`
+    begins another part of it: none of them is shown. `close_text` holds `end` exactly once and is
+    appended where a thought is closed for the model; `source` says where it comes from.
+    `answer_prefix` follows it and is shown. `skip_text` is what a prompt ends with that is to have
+    no thought, where the template has no switch: start marker and close text, if it is None.
+    `wrapper` is what some models write around the answer, which is not shown.
+
+    `think` and `no_think` are template arguments that switch thinking on and off where trying the
+    usual ones cannot tell; `efforts` are the words that the model was trained on, where its
+    template takes any. `hint` has a place for `{budget}`, which is one of `trained_budgets`.
     """
 
     name: str
     start: str = "<think>"
     end: str = "</think>"
+    again: str | None = None
     close_text: str = "\n</think>\n\n"
+    source: str = "neutral"
     answer_prefix: str = ""
-    opened_by: Literal["template", "model"] | None = None
+    skip_text: str | None = None
+    wrapper: tuple[str, str] | None = None
+    tool_call: str | None = None
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
-    tool_call: str | None = None
+    efforts: tuple[str, ...] = ()
     hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
-
-    @classmethod
-    def of_contract(cls, contract: Contract) -> ThoughtFormat:
-        """Raises `ContractError` for a family that the table does not have."""
-        row = cls(name="")
-        if contract.family is not None:
-            known = {family.format.name: family.format for family in FAMILIES}
-            if contract.family not in known:
-                raise ContractError(f"family {contract.family!r} is none of {', '.join(known)}")
-            row = known[contract.family]
-        return replace(
-            row,
-            name=f"contract ({contract.method})",
-            start=contract.think_start,
-            end=contract.think_end,
-            close_text=contract.close_text,
-            answer_prefix=contract.answer_prefix,
-            opened_by=contract.opened_by,
-            hint=contract.budget_hint,
-            trained_budgets=contract.trained_budgets,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A row of the table: the format, and the strings that its chat templates all contain."""
-
-    needles: tuple[str, ...]
-    format: ThoughtFormat
-
-
-# The sentence Qwen's own technical report appends when a thought is stopped early
-# (Qwen3, arXiv 2505.09388, section 4.3): its models were shown to go on from it.
-_QWEN_CLOSE = (
-    "\n\nConsidering the limited time by the user, I have to give the solution based on the "
-    "thinking directly now.\n</think>\n\n"
-)
-_SWITCH: Mapping[str, Any] = {"enable_thinking": True}
-_NO_SWITCH: Mapping[str, Any] = {"enable_thinking": False}
-
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        ("<seed:think>",),
-        ThoughtFormat(
-            name="Seed-OSS",
-            start="<seed:think>",
-            end="</seed:think>",
-            close_text="\n</seed:think>",
-            no_think={"thinking_budget": 0},
-            tool_call="<seed:tool_call>",
-        ),
-    ),
-    Family(
-        ("[gMASK]", "<think>"),
-        ThoughtFormat(
-            name="GLM",
-            close_text="\n</think>\n",
-            think=_SWITCH,
-            no_think=_NO_SWITCH,
-            tool_call="<tool_call>",
-        ),
-    ),
-    Family(
-        ("<｜Assistant｜>", "</think>"),
-        ThoughtFormat(name="DeepSeek-R1"),
-    ),
-    Family(
-        ("<SPECIAL_10>", "<think>"),
-        ThoughtFormat(name="Nemotron", tool_call="<TOOLCALL>"),
-    ),
-    Family(
-        ("truncate_history_thinking", "<think>"),
-        ThoughtFormat(
-            name="Nemotron 3", think=_SWITCH, no_think=_NO_SWITCH, tool_call="<tool_call>"
-        ),
-    ),
-    Family(
-        ("<|im_start|>", "</think>"),
-        ThoughtFormat(
-            name="Qwen3",
-            close_text=_QWEN_CLOSE,
-            think=_SWITCH,
-            no_think=_NO_SWITCH,
-            tool_call="<tool_call>",
-        ),
-    ),
-)
-
-
-def recognise(chat_template: str) -> ThoughtFormat | None:
-    """The family whose needles the template contains; None for a model that does not think."""
-    for family in FAMILIES:
-        if all(needle in chat_template for needle in family.needles):
-            return family.format
-    return None
-
-
-def opened_by(form: ThoughtFormat, render: Render) -> Literal["template", "model"]:
-    """The form's word, else one rendering of a message of ours: never a user's prompt."""
-    if form.opened_by is not None:
-        return form.opened_by
-    opened = render(HELLO, form.think).rstrip().endswith(form.start)
-    return "template" if opened else "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +113,14 @@ class CompiledFormat:
     end: Marker
     tool_call: Marker | None
     close: Close
-    opened_by: Literal["template", "model"]
+    opened_by: OpenedBy
     hints: tuple[Hint, ...] = ()
 
     @classmethod
     def of(
         cls,
         form: ThoughtFormat,
-        opened_by: Literal["template", "model"],
+        opened_by: OpenedBy,
         vocabulary: Vocabulary,
     ) -> CompiledFormat:
         end = Marker.of(form.end, vocabulary)

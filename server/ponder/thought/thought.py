@@ -54,9 +54,9 @@ class Thought:
     outside. All three return text that has become certain. `now` is in seconds of any one clock.
 
         >>> from ponder.engine.scripted import ByteVocabulary
-        >>> from ponder.thought.format import FAMILIES
+        >>> from ponder.thought.format import ThoughtFormat
         >>> vocabulary = ByteVocabulary()
-        >>> form = CompiledFormat.of(FAMILIES[2].format, "template", vocabulary)
+        >>> form = CompiledFormat.of(ThoughtFormat(name=""), "template", vocabulary)
         >>> thought = Thought(
         ...     vocabulary, form, prompt=vocabulary.encode("6 * 7?<think>"),
         ...     plan=Plan(requested=4, budget=4, source="request", allowance=99, reserve=9),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
-from ponder.thought.format import ThoughtFormat
+from ponder.thought.families import of_contract
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_malformed_file_is_refused(checkpoint: Path, content: bytes, message: 
 
 
 def test_the_format_of_a_contract(contract: Contract) -> None:
-    form = ThoughtFormat.of_contract(contract)
+    form = of_contract(contract)
     assert form.close_text == contract.close_text
-    assert (form.start, form.end, form.opened_by) == ("<think>", "</think>", "template")
+    assert (form.start, form.end, form.source) == ("<think>", "</think>", "ponder.json")
     assert (form.answer_prefix, form.name) == ("Answer: ", "contract (sft)")

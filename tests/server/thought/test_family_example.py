@@ -9,11 +9,12 @@ from family import MUSE
 
 from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
-from ponder.thought import format as formats
+from ponder.thought import families
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
 from ponder.thought.drive import drive
-from ponder.thought.format import CompiledFormat, opened_by, recognise
+from ponder.thought.families import recognise
+from ponder.thought.format import CompiledFormat
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Event, Thought
 
@@ -23,7 +24,7 @@ VOCABULARY = ByteVocabulary(single_token_markers=False)
 
 @pytest.fixture(autouse=True)
 def row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "FAMILIES", (MUSE, *formats.FAMILIES))
+    monkeypatch.setattr(families, "FAMILIES", (MUSE, *families.FAMILIES))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_its_thoughts_end_and_are_closed_as_the_row_says(
     def render(messages: object, arguments: object) -> str:
         return f"hello<assistant>{'<muse>' if arguments == form.think else '<muse></muse>'}"
 
-    compiled = CompiledFormat.of(form, opened_by(form, render), VOCABULARY)
+    compiled = CompiledFormat.of(form, "template", VOCABULARY)
     life = Thought(
         VOCABULARY,
         compiled,

@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.errors import InvalidCloseText
+from ponder.thought.families import FAMILIES, recognise
 from ponder.thought.format import (
-    FAMILIES,
     Close,
     CompiledFormat,
     Hint,
     Marker,
     ThoughtFormat,
-    recognise,
 )
 from server.thought.helpers import FORM, SINGLE, SPELT
 

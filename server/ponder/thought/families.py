@@ -1,0 +1,245 @@
+"""Which models write which format: the table, and who is who in it.
+
+A row is recognised by strings that all chat templates of its models hold. What a template does is
+no row's word (whether it opens the thought, which arguments switch it, which efforts it takes): it
+is learnt by rendering, in `ponder.checkpoint.traits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ponder.thought.contract import Contract, ContractError
+from ponder.thought.format import ThoughtFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of the table: the format, and the strings that its chat templates all contain."""
+
+    needles: tuple[str, ...]
+    format: ThoughtFormat
+
+
+# The sentence that Qwen's own technical report appends where a thought is stopped early
+# (Qwen3, arXiv 2505.09388, section 4.3): its models were shown to go on from it.
+_QWEN = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the "
+    "thinking directly now.\n</think>\n\n"
+)
+_QWEN_SOURCE = "Qwen3 report, section 4.3"
+_HARMONY_FINAL = "<|channel|>final<|message|>"
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        ("<|start|>", "<|channel|>", "analysis", "<|message|>"),
+        ThoughtFormat(
+            name="gpt-oss",
+            start="<|channel|>analysis<|message|>",
+            end=f"<|end|><|start|>assistant{_HARMONY_FINAL}",
+            again="<|end|><|start|>assistant<|channel|>analysis<|message|>",
+            close_text=f"<|end|><|start|>assistant{_HARMONY_FINAL}",
+            source="harmony format",
+            skip_text=_HARMONY_FINAL,
+            efforts=("low", "medium", "high"),
+        ),
+    ),
+    Family(
+        ("to=self<|message|>", "<|eom|>"),
+        ThoughtFormat(
+            name="Muse Glimmer",
+            start=" to=self<|message|>",
+            end="<|eom|><|start|>assistant to=user<|message|>",
+            again="<|eom|><|start|>assistant to=self<|message|>",
+            close_text="<|eom|><|start|>assistant to=user<|message|>",
+            source="chat template",
+            skip_text=" to=user<|message|>",
+        ),
+    ),
+    Family(
+        ("<|think|>", "<|content|>", "<|begin|>assistant"),
+        ThoughtFormat(
+            name="Solar",
+            start="<|think|>",
+            end="<|end|><|begin|>assistant<|content|>",
+            close_text="<|end|><|begin|>assistant<|content|>",
+            source="chat template",
+            skip_text="<|content|>",
+        ),
+    ),
+    Family(
+        ("<|open|>", "<|close|>", "<|sep|>", "think"),
+        ThoughtFormat(
+            name="Kimi-K3",
+            start="<|open|>think<|sep|>",
+            end="<|close|>think<|sep|><|open|>response<|sep|>",
+            close_text="<|close|>think<|sep|><|open|>response<|sep|>",
+            source="chat template",
+        ),
+    ),
+    Family(
+        ("<|channel>", "<channel|>"),
+        ThoughtFormat(
+            name="Gemma 4",
+            start="<|channel>thought\n",
+            end="<channel|>",
+            close_text="\n<channel|>",
+            source="chat template",
+            tool_call="<|tool_call>",
+        ),
+    ),
+    Family(
+        ("[THINK]", "[/THINK]"),
+        ThoughtFormat(
+            name="Magistral",
+            start="[THINK]",
+            end="[/THINK]",
+            close_text="[/THINK]",
+            source="chat template",
+            tool_call="[TOOL_CALLS]",
+        ),
+    ),
+    Family(
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ThoughtFormat(
+            name="Command-A",
+            start="<|START_THINKING|>",
+            end="<|END_THINKING|>",
+            close_text="<|END_THINKING|>",
+            source="chat template",
+            tool_call="<|START_ACTION|>",
+        ),
+    ),
+    Family(
+        ("[BEGIN FINAL RESPONSE]", "Here are my reasoning steps"),
+        ThoughtFormat(
+            name="Apriel",
+            start="Here are my reasoning steps:\n",
+            end="[BEGIN FINAL RESPONSE]",
+            close_text="\n[BEGIN FINAL RESPONSE]\n",
+            source="chat template",
+            wrapper=("", "[END FINAL RESPONSE]"),
+            tool_call="<tool_calls>",
+        ),
+    ),
+    Family(
+        ("<mm:think>", "</mm:think>"),
+        ThoughtFormat(
+            name="MiniMax-M3",
+            start="<mm:think>",
+            end="</mm:think>",
+            close_text="</mm:think>",
+            source="chat template",
+        ),
+    ),
+    Family(
+        ("<seed:think>",),
+        ThoughtFormat(
+            name="Seed-OSS",
+            start="<seed:think>",
+            end="</seed:think>",
+            close_text="\n</seed:think>",
+            tool_call="<seed:tool_call>",
+        ),
+    ),
+    Family(
+        ("<think{}>", "</think{}>", "hy_"),
+        ThoughtFormat(
+            name="Hunyuan 3",
+            start="<think:opensource>",
+            end="</think:opensource>",
+            close_text="</think:opensource>",
+            source="chat template",
+        ),
+    ),
+    Family(
+        ("<answer>", "</think>", "<|startoftext|>"),
+        ThoughtFormat(
+            name="Hunyuan",
+            close_text="\n</think>\n<answer>\n",
+            source="chat template",
+            wrapper=("<answer>", "</answer>"),
+        ),
+    ),
+    Family(
+        ("<|start_of_role|>", "<think></think>", "<response></response>"),
+        ThoughtFormat(
+            name="Granite",
+            close_text="</think><response>",
+            source="chat template",
+            wrapper=("<response>", "</response>"),
+            no_think={"thinking": False},
+            think={"thinking": True},
+        ),
+    ),
+    Family(
+        ("[gMASK]", "<think>"),
+        ThoughtFormat(name="GLM", close_text="\n</think>\n", tool_call="<tool_call>"),
+    ),
+    Family(("<｜Assistant｜>", "</think>"), ThoughtFormat(name="DeepSeek")),
+    Family(
+        ("<SPECIAL_10>", "<think>"),
+        ThoughtFormat(name="Nemotron Nano 2", tool_call="<TOOLCALL>"),
+    ),
+    Family(
+        ("truncate_history_thinking", "<think>"),
+        ThoughtFormat(name="Nemotron 3", tool_call="<tool_call>"),
+    ),
+    Family(
+        ("detailed thinking", "<|start_header_id|>"),
+        ThoughtFormat(name="Llama-Nemotron", tool_call="<TOOLCALL>"),
+    ),
+    Family(
+        ("<|im_assistant|>", "<think>"),
+        ThoughtFormat(
+            name="Kimi-K2-Thinking",
+            close_text="</think>",
+            source="chat template",
+            tool_call="<|tool_calls_section_begin|>",
+        ),
+    ),
+    Family(
+        ("You are MiMo",),
+        ThoughtFormat(name="MiMo", tool_call="<tool_call>"),
+    ),
+    Family(("MiniMax-M1 model",), ThoughtFormat(name="MiniMax-M1", tool_call="<tool_calls>")),
+    Family(
+        ("<|im_start|>", "<think>\\n\\n</think>\\n\\n", "enable_thinking"),
+        ThoughtFormat(name="Qwen3", close_text=_QWEN, source=_QWEN_SOURCE, tool_call="<tool_call>"),
+    ),
+)
+
+
+def recognise(chat_template: str) -> ThoughtFormat | None:
+    """The format of the first family whose needles the template holds all; None if no row's are."""
+    found = (row.format for row in FAMILIES if all(part in chat_template for part in row.needles))
+    return next(found, None)
+
+
+def names() -> Iterator[str]:
+    return (row.format.name for row in FAMILIES)
+
+
+def of_contract(contract: Contract) -> ThoughtFormat:
+    """What a contract says, over what the table says of its family.
+
+    Raises `ContractError` for a family that the table does not have.
+    """
+    row = ThoughtFormat(name="")
+    if contract.family is not None:
+        known = {family.format.name: family.format for family in FAMILIES}
+        if contract.family not in known:
+            raise ContractError(f"family {contract.family!r} is none of {', '.join(known)}")
+        row = known[contract.family]
+    return replace(
+        row,
+        name=f"contract ({contract.method})",
+        start=contract.think_start,
+        end=contract.think_end,
+        close_text=contract.close_text,
+        source="ponder.json",
+        answer_prefix=contract.answer_prefix,
+        hint=contract.budget_hint,
+        trained_budgets=contract.trained_budgets,
+    )
