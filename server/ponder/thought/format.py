@@ -26,6 +26,7 @@ class ThoughtFormat:
     no thought, where the template has no switch: start marker and close text, if it is None.
     `wrapper` is what some models write around the answer, which is not shown.
 
+    `opens` says that the thought is always opened: by Ponder, where the chat template does not.
     `think` and `no_think` are template arguments that switch thinking on and off where trying the
     usual ones cannot tell; `efforts` are the words that the model was trained on, where its
     template takes any. `hint` has a place for `{budget}`, which is one of `trained_budgets`.
@@ -41,6 +42,7 @@ class ThoughtFormat:
     skip_text: str | None = None
     wrapper: tuple[str, str] | None = None
     tool_call: str | None = None
+    opens: bool = False
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
     efforts: tuple[str, ...] = ()
@@ -105,7 +107,8 @@ class Hint:
 class CompiledFormat:
     """A format in one vocabulary's token ids: what a thought works with.
 
-    `hints` are in ascending order of budgets. Only a thought that the template opens can be
+    `skip` follows a prompt that is to have no thought, where the template has no switch. `hints`
+    are in ascending order of budgets. Only a thought that the template opens can be
     hinted: elsewhere the prompt ends before the thought does begin.
     """
 
@@ -114,6 +117,7 @@ class CompiledFormat:
     tool_call: Marker | None
     close: Close
     opened_by: OpenedBy
+    skip: Close
     hints: tuple[Hint, ...] = ()
 
     @classmethod
@@ -129,12 +133,18 @@ class CompiledFormat:
             for budget in sorted(form.trained_budgets)
             if form.hint is not None and opened_by == "template"
         ]
+        close = Close.of(form.close_text, end, form.answer_prefix, vocabulary)
+        if form.skip_text is None:
+            skip = Close((*vocabulary.encode(form.start), *close.ids), close.shown)
+        else:
+            skip = Close(tuple(vocabulary.encode(form.skip_text)), "")
         return cls(
             start=Marker.of(form.start, vocabulary),
             end=end,
             tool_call=Marker.of(form.tool_call, vocabulary) if form.tool_call else None,
-            close=Close.of(form.close_text, end, form.answer_prefix, vocabulary),
+            close=close,
             opened_by=opened_by,
+            skip=skip,
             hints=tuple(hints),
         )
 
