@@ -57,12 +57,21 @@ class Checkpoint:
         return cls.of(files, tokenizer, Contract.load(files.directory))
 
     @classmethod
-    def of(cls, files: ModelFiles, tokenizer: HFTokenizer, contract: Contract | None) -> Checkpoint:
-        """A checkpoint that keeps `contract`, whatever `ponder.json` says."""
+    def of(
+        cls,
+        files: ModelFiles,
+        tokenizer: HFTokenizer,
+        contract: Contract | None,
+        model_type: str | None = None,
+    ) -> Checkpoint:
+        """A checkpoint that keeps `contract`, whatever `ponder.json` says.
+
+        `model_type` is config.json's, unless it is given.
+        """
         if contract is not None:
             form: ThoughtFormat | None = of_contract(contract)
         else:
-            form = _recognised(tokenizer, files.model_type)
+            form = recognised(tokenizer, files.model_type if model_type is None else model_type)
         if form is None:
             return cls(files, tokenizer, None, None, unread=unread(tokenizer.chat_template))
         traits = learn(tokenizer, form)
@@ -283,7 +292,7 @@ class Checkpoint:
         return self.tokenizer.encode(self.form.start) if self.form else []
 
 
-def _recognised(tokenizer: HFTokenizer, model_type: str) -> ThoughtFormat | None:
+def recognised(tokenizer: HFTokenizer, model_type: str) -> ThoughtFormat | None:
     """The family that a chat template is of, else the plain tags where it writes them.
 
     A template of a shared kind may hold the markers only to strip them from earlier turns.

@@ -121,7 +121,7 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
     own = opening(form, end)
     tried = list(_tried(template, form, plain))
     on = {**_needed(form, own, tried), **form.think}
-    off = {switch.name: switch.off for switch, _, works in tried if works}
+    off = {switch.name: switch.off for switch, _, works in reversed(tried) if works}
     if form.no_think is not None:
         off |= form.no_think
     if off and _renders(template, off) in (None, _renders(template, on)):

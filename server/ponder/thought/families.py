@@ -259,12 +259,15 @@ def of_contract(contract: Contract) -> ThoughtFormat:
     """
     row = ThoughtFormat(name="")
     if contract.family is not None:
-        known = {family.format.name: family.format for family in FAMILIES}
+        known = {form.name: form for form in (*(family.format for family in FAMILIES), TAGS)}
         if contract.family not in known:
             raise ContractError(f"family {contract.family!r} is none of {', '.join(known)}")
         row = known[contract.family]
+    own = ("again", "skip_text", "wrapper", "tool_call", "think", "no_think")
+    given = {name: getattr(contract, name) for name in own}
     return replace(
         row,
+        **{name: value for name, value in given.items() if value is not None},
         name=f"contract ({contract.method})",
         start=contract.think_start,
         end=contract.think_end,
