@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ponder.thought.errors import (
@@ -33,7 +33,8 @@ class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all.
+    without a number: the operator's default holds, unless that is none at all. `spelled` is the
+    client's name for it, which errors speak of.
     """
 
     budget: int | None = None
@@ -44,6 +45,7 @@ class Ask:
     min_answer_tokens: int | None = None
     max_answer_tokens: int | None = None
     grace_tokens: int | None = None
+    spelled: str = field(default="budget", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,9 @@ def resolve(
 
     if not thinks:
         if ask.thinks or (ask.budget is not None and ask.budget != 0):
+            off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
             raise ReasoningUnsupported(
-                "this model does not think: leave `budget` out or set it to 0",
+                f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",
                 "budget",
             )
         return Plan(

@@ -70,7 +70,7 @@ def test_an_error_is_spelled_as_the_dialect_does() -> None:
         resolve(ask, Limits(max_model_len=999), prompt_tokens=1, close_tokens=10, thinks=True)
     error = to_api_error(caught.value)
     assert error is not None
-    said = error.spelled(ChatCompletions.fields)
+    said = error.spelled({**ChatCompletions.fields, "budget": "thinking_token_budget"})
     assert (said.status, said.code, said.param) == (
         400,
         "budget_leaves_no_answer",

@@ -187,7 +187,6 @@ class ChatCompletions:
         **NAMES,
         "prompt": "messages",
         "template_arguments": "chat_template_kwargs",
-        "budget": "thinking_token_budget",
         "alternatives": "top_logprobs",
     }
 
