@@ -111,7 +111,7 @@ def test_a_chat_stream_is_these_bytes() -> None:
     null = f'"logprobs": null{end}'
     assert said(ChatCompletions(), told()).split("\n\n") == [
         f'{head}{{"role": "assistant", "content": ""}}, {null}',
-        f'{head}{{"reasoning": "a \\"\\n"}}, {null}',
+        f'{head}{{"reasoning": "a \\"\\n", "reasoning_content": "a \\"\\n"}}, {null}',
         f'{head}{{"content": "\\u00df"}}, {null}',
         f'{head}{{}}, "logprobs": null, "finish_reason": "stop", '
         f'"ponder": {REPORT.model_dump_json()}}}]}}',
