@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from ponder.engine import template
 from ponder.errors import SetupError
-
-if TYPE_CHECKING:
-    import jinja2
 
 _SHORT_TEXT = 1 << 17  # characters that are encoded whole without further ado
 _SLICE = 1 << 14
 _MARGIN = 1.25
+_TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
 
 
@@ -37,12 +36,16 @@ class HFTokenizer:
     """
 
     def __init__(self, directory: Path) -> None:
+        """Raises `TokenizerError`."""
         from transformers import AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(str(directory))
+        _check_files(directory)
+        # As vLLM's `--tokenizer-mode hf` has it: tekken.json beside it is not read.
+        self._tokenizer = AutoTokenizer.from_pretrained(str(directory), mistral_format=False)
         self._backend = self._tokenizer.backend_tokenizer
         self._bytes = _byte_table(self._backend)
         self._generation = _read_json(directory / "generation_config.json")
+        self._tokenizer.chat_template = _default(self._tokenizer.chat_template)
         self.eos_token_ids = self._eos_ids()
         self._check_table()
 
@@ -110,8 +113,7 @@ class HFTokenizer:
     @property
     def chat_template(self) -> str:
         """Empty where the model has none."""
-        template = self._tokenizer.chat_template
-        return template if isinstance(template, str) else ""
+        return self._tokenizer.chat_template or ""
 
     def render(
         self,
@@ -146,16 +148,15 @@ class HFTokenizer:
 
         Nothing where it cannot be read: `render` says why.
         """
-        import jinja2.meta
+        import jinja2
 
         try:
-            template = _environment().parse(self.chat_template)
-            read = jinja2.meta.find_undeclared_variables(template)
+            read = template.inputs(self.chat_template)
         except jinja2.TemplateError:
             return frozenset()
         taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
         tokens = (*self._tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *self._tokenizer.special_tokens_map)
-        return frozenset(read - {"messages", *taken, *tokens, *_own_variables(template)})
+        return read - {"messages", *taken, *tokens}
 
     @property
     def sampling_defaults(self) -> dict[str, float]:
@@ -181,44 +182,30 @@ class HFTokenizer:
             )
 
 
-def _environment() -> jinja2.Environment:
-    """Parses what transformers renders: with its tags, and its functions as no variables."""
-    import jinja2.ext
-
-    class Generation(jinja2.ext.Extension):
-        """`{% generation %}` marks what an assistant says, for training."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-        def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = jinja2.Environment(extensions=[Generation, jinja2.ext.loopcontrols])
-    for name in ("raise_exception", "strftime_now"):
-        environment.globals[name] = None
-    return environment
+def _check_files(directory: Path) -> None:
+    """transformers makes an empty tokenizer of a directory that has none."""
+    if any(file for kind in _TOKENIZERS for file in directory.glob(kind)):
+        return
+    if (directory / "tekken.json").exists():
+        raise TokenizerError(
+            f"{directory} has Mistral's tekken.json and no tokenizer.json, which Ponder reads: add "
+            f"the tokenizer.json and the chat_template.jinja of the model's Hugging Face format"
+        )
+    raise TokenizerError(
+        f"{directory} has no tokenizer (tokenizer.json): download or export the model again"
+    )
 
 
-def _own_variables(template: jinja2.nodes.Node) -> frozenset[str]:
-    """Those that a template sets before it first reads them; jinja2 looks at branches one by one.
-
-    A default for a variable that may be given reads it first: `set x = x if x is defined else 1`.
-    """
-    import jinja2.nodes
-
-    first: dict[str, str] = {}
-
-    def visit(node: jinja2.nodes.Node) -> None:
-        if isinstance(node, jinja2.nodes.Name) and node.ctx != "param":
-            first.setdefault(node.name, node.ctx)
-        children = list(node.iter_child_nodes())
-        # An assignment's target comes first in the tree, and last in time.
-        for child in reversed(children) if isinstance(node, jinja2.nodes.Assign) else children:
-            visit(child)
-
-    visit(template)
-    return frozenset(name for name, context in first.items() if context == "store")
+def _default(templates: str | dict[str, str] | None) -> str | None:
+    """Of several templates by name the one called default, as transformers and vLLM have it."""
+    if not isinstance(templates, dict):
+        return templates
+    if "default" not in templates:
+        raise TokenizerError(
+            f"this model's chat templates are called {', '.join(sorted(templates))}, and none of "
+            f"them default: save the one to serve as chat_template.jinja"
+        )
+    return templates["default"]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

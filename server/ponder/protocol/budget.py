@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ponder.protocol.errors import ApiError, quoted
-from ponder.protocol.fields import MOST_TOKENS, BudgetFields
+from ponder.protocol.fields import BUDGETS, MOST_TOKENS, BudgetFields
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
 
 _SWITCH = "chat_template_kwargs.enable_thinking"
@@ -44,16 +44,15 @@ def read_ask(
         min_answer_tokens=ponder.min_answer_tokens,
         max_answer_tokens=ponder.max_answer_tokens,
         grace_tokens=ponder.grace_tokens,
+        spelled=next(iter([*given, *_efforts(request), *switches]), BUDGETS[0]),
     )
 
 
 def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
     """Every place where a number was given, with its name."""
-    candidates: list[tuple[str, Any]] = [
-        ("thinking_token_budget", request.thinking_token_budget),
-        ("budget", request.budget),
-        ("thinking_budget", request.thinking_budget),
-    ]
+    candidates: list[tuple[str, Any]] = [(name, getattr(request, name)) for name in BUDGETS]
+    if request.enable_thinking is False:
+        candidates.append(("enable_thinking", 0))
     if request.thinking is not None:
         candidates.append(("thinking.budget_tokens", request.thinking.budget_tokens))
         if request.thinking.type == "disabled":
@@ -69,6 +68,8 @@ def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
 
 def _switched_on(request: BudgetFields) -> Iterator[str]:
     """Where a thought was asked for without a number."""
+    if request.enable_thinking:
+        yield "enable_thinking"
     if request.thinking is not None and request.thinking.type == "enabled":
         yield "thinking.type"
     if request.reasoning is not None and request.reasoning.enabled:
@@ -107,15 +108,17 @@ def _agreed(numbers: dict[str, int]) -> int | None:
     return next(iter(numbers.values()), None)
 
 
-def _effort(request: BudgetFields) -> tuple[str | None, int | None]:
-    """The effort's word, and its tokens."""
+def _efforts(request: BudgetFields) -> dict[str, str]:
     efforts = {"reasoning_effort": request.reasoning_effort}
     if request.reasoning is not None:
         efforts["reasoning.effort"] = request.reasoning.effort
+    return {name: effort for name, effort in efforts.items() if effort is not None}
+
+
+def _effort(request: BudgetFields) -> tuple[str | None, int | None]:
+    """The effort's word, and its tokens."""
     tokens, word = {}, None
-    for name, effort in efforts.items():
-        if effort is None:
-            continue
+    for name, effort in _efforts(request).items():
         if effort not in EFFORT_TOKENS:
             raise ApiError(
                 400,

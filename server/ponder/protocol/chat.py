@@ -1,7 +1,7 @@
 """The neutral request: what every dialect is read into, and all that the server knows of one.
 
 Errors call its fields by the names in `NAMES`, in backticks within a message; `ApiError.spelled`
-puts the dialect's own there.
+puts the dialect's own there, and for `budget` the client's (`Ask.spelled`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ NAMES: Mapping[str, str] = {
     **{name: f"ponder.{name}" for name in PonderOptions.model_fields},
     "prompt": "prompt",
     "template_arguments": "template_arguments",
-    "budget": "budget",
     "max_completion_tokens": "max_completion_tokens",
     "alternatives": "alternatives",
 }

@@ -196,6 +196,15 @@ class Thinking(Strict):
     type: Literal["enabled", "disabled", "adaptive"] | None = None
     budget_tokens: Any = None
 
+    @model_validator(mode="after")
+    def _one_decides(self) -> Thinking:
+        if self.type == "adaptive" and self.budget_tokens is not None:
+            raise ValueError(
+                "type adaptive leaves the budget to the server, and budget_tokens sets it: leave "
+                "budget_tokens out, or send type enabled"
+            )
+        return self
+
 
 class Reasoning(Strict):
     """OpenRouter's spelling."""
@@ -241,12 +250,27 @@ class PonderOptions(Strict):
         return self
 
 
+BUDGETS = (
+    "thinking_token_budget",
+    "budget",
+    "thinking_budget",
+    "max_thinking_tokens",
+    "reasoning_budget",
+    "thinking_budget_tokens",
+)
+"""The names of a number of tokens at the top of a body."""
+
+
 class BudgetFields(Strict):
     """Every system's name for a budget. They are typed `Any` here and read by `read_ask`."""
 
     thinking_token_budget: Any = None
     budget: Any = None
     thinking_budget: Any = None
+    max_thinking_tokens: Any = None
+    reasoning_budget: Any = None
+    thinking_budget_tokens: Any = None
+    enable_thinking: StrictBool | None = None
     thinking: Thinking | None = None
     reasoning: Reasoning | None = None
     reasoning_effort: Name | None = None

@@ -115,9 +115,12 @@ class ChatCompletion(BaseModel):
 
 
 class Delta(BaseModel):
+    """`reasoning_content` repeats `reasoning`, as in a whole message."""
+
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
+    reasoning_content: str | None = None
 
 
 class ChunkChoice(BaseModel):

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects import DIALECTS, dialect_at
 from ponder.protocol.errors import ErrorResponse
+from ponder.protocol.fields import BUDGETS
 from ponder.protocol.savings import FeedbackRequest
 from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
@@ -43,7 +44,6 @@ _ADDED = {
 }
 _OF_DIALECTS = (401, 404, 413, 415, 502, 504)
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
-_BUDGETS = ("thinking_token_budget", "budget", "thinking_budget")
 _OTHER_BUDGETS = (
     ("Thinking", "budget_tokens"),
     ("Reasoning", "max_tokens"),
@@ -147,7 +147,7 @@ def _tighten(known: dict[str, Any]) -> None:
     known["Message"]["anyOf"] = [assistant, said]
     for definition in _strict(known.values()):
         properties = definition["properties"]
-        for name in properties.keys() & set(_BUDGETS):
+        for name in properties.keys() & set(BUDGETS):
             properties[name] = {"title": name, **_BUDGET}
         needs = []
         if "top_logprobs" in properties:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ponder.engine.protocol import Engine, EngineDeadError
+from ponder.errors import PonderError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
@@ -146,7 +147,13 @@ class Service:
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-        return Completion(request, model, self.engine, limits, assignment, trace=trace)
+        try:
+            return Completion(request, model, self.engine, limits, assignment, trace=trace)
+        except PonderError as error:
+            refused = to_api_error(error)
+            if refused is None:
+                raise
+            raise refused.spelled({**dialect.fields, "budget": request.ask.spelled}) from error
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ponder.thought.errors import (
@@ -45,7 +45,7 @@ class Ask:
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
     without a number: the operator's default holds, unless that is none at all. `effort` is the word
-    that `budget` was read from.
+    that `budget` was read from, and `spelled` the client's name for it, which errors speak of.
     """
 
     budget: int | None = None
@@ -57,6 +57,7 @@ class Ask:
     min_answer_tokens: int | None = None
     max_answer_tokens: int | None = None
     grace_tokens: int | None = None
+    spelled: str = field(default="budget", compare=False)
 
     def wants_thought(self, limits: Limits) -> bool:
         """Somebody asks for a thought: the request, or the operator for all that are silent."""
@@ -117,8 +118,9 @@ def resolve(
 
     if not thinks:
         if ask.thinks or (ask.budget is not None and ask.budget != 0):
+            off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
             raise ReasoningUnsupported(
-                "this model does not think: leave `budget` out or set it to 0",
+                f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",
                 "budget",
             )
         return Plan(

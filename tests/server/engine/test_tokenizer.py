@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -126,3 +127,63 @@ def _byte_level(normalizer: normalizers.Normalizer | None) -> Tokenizer:
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["</s>"])
     return backend
+
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def model_directory(directory: Path, template: str | dict[str, str] | None = None) -> Path:
+    """The smallest that there is: a config and a tokenizer."""
+    save(directory, _byte_level(None))
+    (directory / "config.json").write_text("{}")
+    if template is not None:
+        config = directory / "tokenizer_config.json"
+        named = template
+        if isinstance(template, dict):
+            named = [{"name": name, "template": text} for name, text in template.items()]
+        said = json.loads(config.read_text()) | {"chat_template": named}
+        config.write_text(json.dumps(said))
+    return directory
+
+
+def test_a_tekken_beside_a_tokenizer_is_not_read(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path, "[{{ messages[0].content }}]")
+    (directory / "tekken.json").write_text("{}")
+    tokenizer = HFTokenizer(directory)
+    assert tokenizer.decode(tokenizer.encode("naïve 🙂")) == "naïve 🙂"
+    assert tokenizer.render(HELLO, {}) == "[Hello]"
+
+
+def test_a_tekken_alone_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(TokenizerError, match=r"tekken\.json and no tokenizer\.json.*: add the"):
+        HFTokenizer(tmp_path)
+
+
+def test_a_directory_without_a_tokenizer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(TokenizerError, match=r"no tokenizer \(tokenizer\.json\): download"):
+        HFTokenizer(tmp_path)
+
+
+def test_of_named_templates_the_default_is_used(tmp_path: Path) -> None:
+    named = {"tool_use": "{{ tool }}", "default": "{{ tone }}: {{ messages[0].content }}"}
+    tokenizer = HFTokenizer(model_directory(tmp_path, named))
+    assert tokenizer.chat_template == named["default"]
+    assert tokenizer.render(HELLO, {"tone": "warm"}) == "warm: Hello"
+    assert tokenizer.template_variables == {"tone"}
+
+
+def test_templates_in_their_own_files_are_named(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path)
+    (directory / "additional_chat_templates").mkdir()
+    (directory / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tool }}")
+    with pytest.raises(TokenizerError, match=r"called tool_use, and none of them default: save"):
+        HFTokenizer(directory)
+    (directory / "chat_template.jinja").write_text("default")
+    assert HFTokenizer(directory).render(HELLO, {}) == "default"
+
+
+def test_no_template_is_none(tmp_path: Path) -> None:
+    assert HFTokenizer(model_directory(tmp_path)).chat_template == ""

@@ -32,7 +32,9 @@ def streamed(running: Running, **fields: object) -> tuple[dict[int, dict[str, st
         for choice in chunk.choices:
             said = texts.setdefault(choice.index, {"reasoning": "", "content": ""})
             said["content"] += choice.delta.content or ""
-            said["reasoning"] += getattr(choice.delta, "reasoning", None) or ""
+            reasoning = getattr(choice.delta, "reasoning", None)
+            assert getattr(choice.delta, "reasoning_content", None) == reasoning
+            said["reasoning"] += reasoning or ""
     return texts, chunks
 
 

@@ -119,14 +119,20 @@ def test_budget_zero_closes_the_thought_that_is_open(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"budget": 8}, {"budget": -1}, {"reasoning_effort": "low"}, {"thinking": {"type": "enabled"}}],
+    ("fields", "param"),
+    [
+        ({"budget": 8}, "budget"),
+        ({"thinking_token_budget": -1}, "thinking_token_budget"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"thinking": {"type": "enabled"}}, "thinking.type"),
+        ({"enable_thinking": True}, "enable_thinking"),
+    ],
 )
-def test_a_budget_wants_an_open_thought(serve: Serve, fields: dict[str, Any]) -> None:
+def test_a_budget_wants_an_open_thought(serve: Serve, fields: dict[str, Any], param: str) -> None:
     error = refused(serve(), **fields)
-    assert (error["code"], error["param"]) == ("reasoning_unsupported", "thinking_token_budget")
+    assert (error["code"], error["param"]) == ("reasoning_unsupported", param)
     assert "end it with <think>, set ponder.thinking" in error["message"]
-    assert "or leave thinking_token_budget out" in error["message"]
+    assert f"or leave {param} out" in error["message"]
     assert complete(serve("ok"), budget=0).choices[0].text == "ok"
 
 

@@ -47,6 +47,7 @@ def test_auto_needs_a_curve(serve: Serve) -> None:
         {"thinking_token_budget": 8, "budget": 9},
         {"budget": 8, "thinking": {"budget_tokens": 9}},
         {"budget": 8, "chat_template_kwargs": {"enable_thinking": False}},
+        {"enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning": {"max_tokens": 5}, "nvext": {"max_thinking_tokens": 6}},
         {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
         {"budget": 0, "thinking": {"type": "enabled"}},
@@ -78,8 +79,32 @@ def test_a_model_that_does_not_think_has_no_budget(serve: Serve) -> None:
     running = serve("Just an answer.", thinks=False)
     for asked in ({"budget": 8}, {"reasoning": {"enabled": True}}):
         assert refused(running, openai.BadRequestError, **asked)["code"] == "reasoning_unsupported"
-    reply = running.ask(budget=0, reasoning_effort="none")
-    assert reply.choices[0].message.content == "Just an answer."
+    for switch in ({}, {"enable_thinking": False}, {"thinking": {"type": "adaptive"}}):
+        reply = running.ask(budget=0, reasoning_effort="none", **switch)
+        assert reply.choices[0].message.content == "Just an answer."
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "remedy"),
+    [
+        ({"budget": 8}, "budget", "leave budget out or set it to 0"),
+        ({"thinking": {"budget_tokens": -1}}, "thinking.budget_tokens", "out or set it to 0"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "out or set it to none"),
+        ({"enable_thinking": True}, "enable_thinking", "leave enable_thinking out"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": True}},
+            "chat_template_kwargs.enable_thinking",
+            "leave chat_template_kwargs.enable_thinking out",
+        ),
+    ],
+)
+def test_a_model_that_does_not_think_names_the_field_that_was_sent(
+    serve: Serve, fields: dict[str, object], param: str, remedy: str
+) -> None:
+    running = serve("Just an answer.", thinks=False)
+    error = refused(running, openai.BadRequestError, **fields)
+    assert (error["code"], error["param"]) == ("reasoning_unsupported", param)
+    assert error["message"].endswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +144,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0"),
         ({"n": 0}, "n"),
+        ({"enable_thinking": "no"}, "enable_thinking"),
+        ({"thinking": {"type": "adaptive", "budget_tokens": 5}}, "thinking"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"web_search_options": {}}, "web_search_options"),
         ({"skip_special_tokens": False}, "skip_special_tokens"),

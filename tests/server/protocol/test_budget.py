@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.errors import ApiError
+from ponder.protocol.fields import BUDGETS
 from ponder.thought.budget import EFFORT_TOKENS
 
+SWITCH = "chat_template_kwargs.enable_thinking"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 NUMBERS = {
-    "thinking_token_budget": lambda value: {"thinking_token_budget": value},
-    "budget": lambda value: {"budget": value},
-    "thinking_budget": lambda value: {"thinking_budget": value},
+    **{name: lambda value, name=name: {name: value} for name in BUDGETS},
     "thinking.budget_tokens": lambda value: {"thinking": {"budget_tokens": value}},
     "reasoning.max_tokens": lambda value: {"reasoning": {"max_tokens": value}},
     "nvext.max_thinking_tokens": lambda value: {"nvext": {"max_thinking_tokens": value}},
@@ -87,6 +88,7 @@ def test_silence_is_no_budget() -> None:
         {"thinking": {"type": "enabled"}},
         {"reasoning": {"enabled": True}},
         {"chat_template_kwargs": {"enable_thinking": True}},
+        {"enable_thinking": True},
     ],
 )
 def test_a_switch_asks_for_a_thought_and_for_no_number(switch: dict[str, Any]) -> None:
@@ -96,3 +98,46 @@ def test_a_switch_asks_for_a_thought_and_for_no_number(switch: dict[str, Any]) -
     with pytest.raises(ApiError) as caught:
         request(**switch, reasoning_effort="none").ask()
     assert caught.value.code == "conflicting_budgets"
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"thinking": {"type": "disabled"}},
+        {"reasoning": {"enabled": False}},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"enable_thinking": False},
+    ],
+)
+def test_a_switch_that_is_off_is_budget_zero(switch: dict[str, Any]) -> None:
+    assert request(**switch).ask().budget == 0
+    with pytest.raises(ApiError) as caught:
+        request(**switch, budget=7).ask()
+    assert caught.value.code == "conflicting_budgets"
+
+
+def test_adaptive_leaves_the_budget_to_the_server() -> None:
+    adaptive = {"type": "adaptive"}
+    ask = request(thinking=adaptive).ask()
+    assert (ask.budget, ask.thinks) == (None, False)
+    assert request(thinking=adaptive, reasoning_effort="low").ask().source == "effort"
+    with pytest.raises(ValidationError, match="leave budget_tokens out, or send type enabled"):
+        request(thinking={**adaptive, "budget_tokens": 7})
+
+
+@pytest.mark.parametrize(
+    ("fields", "spelled"),
+    [
+        *((fields(7), name) for name, fields in NUMBERS.items()),
+        ({"enable_thinking": True}, "enable_thinking"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, SWITCH),
+        ({"thinking": {"type": "enabled"}}, "thinking.type"),
+        ({"reasoning": {"enabled": True}}, "reasoning.enabled"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"reasoning_effort": "low", "enable_thinking": True, "budget": 7}, "budget"),
+        ({}, "thinking_token_budget"),
+    ],
+)
+def test_an_ask_knows_what_the_client_called_it(fields: dict[str, Any], spelled: str) -> None:
+    assert request(**fields).ask().spelled == spelled

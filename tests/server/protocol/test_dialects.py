@@ -70,7 +70,7 @@ def test_an_error_is_spelled_as_the_dialect_does() -> None:
         resolve(ask, Limits(max_model_len=999), prompt_tokens=1, close_tokens=10, thinks=True)
     error = to_api_error(caught.value)
     assert error is not None
-    said = error.spelled(ChatCompletions.fields)
+    said = error.spelled({**ChatCompletions.fields, "budget": "thinking_token_budget"})
     assert (said.status, said.code, said.param) == (
         400,
         "budget_leaves_no_answer",
@@ -111,7 +111,7 @@ def test_a_chat_stream_is_these_bytes() -> None:
     null = f'"logprobs": null{end}'
     assert said(ChatCompletions(), told()).split("\n\n") == [
         f'{head}{{"role": "assistant", "content": ""}}, {null}',
-        f'{head}{{"reasoning": "a \\"\\n"}}, {null}',
+        f'{head}{{"reasoning": "a \\"\\n", "reasoning_content": "a \\"\\n"}}, {null}',
         f'{head}{{"content": "\\u00df"}}, {null}',
         f'{head}{{}}, "logprobs": null, "finish_reason": "stop", '
         f'"ponder": {REPORT.model_dump_json()}}}]}}',

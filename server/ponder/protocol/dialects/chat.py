@@ -169,7 +169,10 @@ class StreamedChat(Stream):
             logprobs = self._logprobs.around(self._logprobs.entries(event.logprobs))
             return self.chunk(index, f'"delta": {{"content": {to_json(event.text)}}}', logprobs)
         if self.shows_thought:
-            return self.chunk(index, f'"delta": {{"reasoning": {to_json(event.text)}}}')
+            text = to_json(event.text)
+            return self.chunk(
+                index, f'"delta": {{"reasoning": {text}, "reasoning_content": {text}}}'
+            )
         return b""
 
 
@@ -187,7 +190,6 @@ class ChatCompletions:
         **NAMES,
         "prompt": "messages",
         "template_arguments": "chat_template_kwargs",
-        "budget": "thinking_token_budget",
         "alternatives": "top_logprobs",
     }
 

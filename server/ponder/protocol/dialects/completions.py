@@ -319,7 +319,6 @@ class Completions:
     fields: Mapping[str, str] = {
         **NAMES,
         "thinking": "ponder.thinking",
-        "budget": "thinking_token_budget",
         "max_completion_tokens": "max_tokens",
         "alternatives": "logprobs",
     }

@@ -1,0 +1,100 @@
+"""What a chat template reads: the variables that a request may set for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def inputs(template: str) -> frozenset[str]:
+    """Names that a template reads before it sets them itself.
+
+    A name that one branch sets is the template's own behind it: a value that is given would count
+    where the other branches were taken, which nobody means. Raises `jinja2.TemplateSyntaxError`.
+
+        >>> sorted(inputs("{% for m in messages %}{{ m.content }}{% endfor %}{{ tone }}"))
+        ['messages', 'tone']
+    """
+    environment = _environment()
+    reader = _Reader()
+    reader.visit([environment.parse(template)], set())
+    while reader.macros:  # called behind what the template sets, however late it is set
+        macro, known = reader.macros.pop()
+        reader.visit(macro.iter_child_nodes(), {*known, "caller", "kwargs", "varargs"})
+    return frozenset(reader.found - environment.globals.keys())
+
+
+_IN_TIME = {
+    "Assign": ("node", "target"),
+    "AssignBlock": ("filter", "body"),
+    "For": ("iter", "target", "test", "body", "else_"),
+    "With": ("values", "targets", "body"),
+}
+"""Parts of nodes in the order in which they happen, where the tree has another."""
+_SCOPES = ("AssignBlock", "CallBlock", "FilterBlock", "For", "With")
+"""What is set in them is not known behind them."""
+
+
+class _Reader:
+    """Walks a template as it is rendered; `found` are the names that it read and did not know."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+        self.macros: list[tuple[jinja2.nodes.Macro, set[str]]] = []
+
+    def visit(self, nodes: Iterable[jinja2.nodes.Node], known: set[str]) -> None:
+        """`known` are the names set until now, and grows."""
+        for node in nodes:
+            self._visit(node, known)
+
+    def _visit(self, node: jinja2.nodes.Node, known: set[str]) -> None:
+        from jinja2 import nodes
+
+        kind = type(node).__name__
+        if isinstance(node, nodes.Name):
+            if node.ctx != "load":
+                known.add(node.name)
+            elif node.name not in known:
+                self.found.add(node.name)
+        elif isinstance(node, nodes.Macro):
+            known.add(node.name)
+            self.macros.append((node, known))
+        elif isinstance(node, nodes.If):
+            self._visit(node.test, known)
+            branches: list[list[nodes.Node]] = [node.body, [*node.elif_], node.else_]
+            behind = [{*known} for _ in branches]
+            for branch, own in zip(branches, behind, strict=True):
+                self.visit(branch, own)
+            known.update(*behind)
+        else:
+            scope = {*known, *(("loop",) if kind == "For" else ())} if kind in _SCOPES else known
+            for part in _IN_TIME.get(kind, node.fields):
+                self.visit(node.iter_child_nodes(only=(part,)), scope)
+        if isinstance(node, nodes.AssignBlock):
+            self._visit(node.target, known)
+        elif isinstance(node, nodes.Import):
+            known.add(node.target)
+        elif isinstance(node, nodes.FromImport):
+            known.update(name if isinstance(name, str) else name[1] for name in node.names)
+
+
+def _environment() -> jinja2.Environment:
+    """Parses what transformers renders: with its tags, and its functions as no variables."""
+    import jinja2.ext
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}` marks what an assistant says, for training."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+        def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = jinja2.Environment(extensions=[Generation, jinja2.ext.loopcontrols])
+    for name in ("raise_exception", "strftime_now"):
+        environment.globals[name] = None
+    return environment
