@@ -52,7 +52,7 @@ FAMILIES: tuple[Family, ...] = (
         ("to=self<|message|>", "<|eom|>"),
         ThoughtFormat(
             name="Muse Glimmer",
-            start=" to=self<|message|>",
+            start="to=self<|message|>",
             end="<|eom|><|start|>assistant to=user<|message|>",
             again="<|eom|><|start|>assistant to=self<|message|>",
             close_text="<|eom|><|start|>assistant to=user<|message|>",
