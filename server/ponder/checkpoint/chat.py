@@ -75,7 +75,11 @@ class Chat:
         """The chat's tokens, and how the template leaves the thought."""
         checkpoint = self.checkpoint
         assert checkpoint.form is not None
-        text, end = tail(checkpoint.tokenizer, self.messages, {**self.arguments, **more})
+        text, end = tail(
+            checkpoint.tokenizer,
+            checkpoint.traits.turns(self.messages),
+            {**self.arguments, **more},
+        )
         most = self.limits.max_model_len
         return checkpoint.encode_text(text, most), opening(checkpoint.form, end)
 

@@ -143,7 +143,7 @@ class Checkpoint:
             raise ReasoningUnsupported(
                 f"this model seems to think (its chat template holds {self.unread!r}), but Ponder "
                 f"does not know how its thoughts are written: leave `budget` out, or describe them "
-                f"in a ponder.json (`ponder contract MODEL --write` begins one)",
+                f"in a ponder.json (`ponder contract MODEL --write` begins one; docs/models.md)",
                 "budget",
             )
         return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None)
@@ -272,7 +272,8 @@ class Checkpoint:
         A chat that surely has more than `most` tokens is not encoded: `ContextLengthExceeded`.
         `goes_on` says who speaks next. Raises `TokenizerError`.
         """
-        text = self.tokenizer.render(messages, arguments or {}, goes_on=goes_on)
+        turns = self.traits.turns(messages)
+        text = self.tokenizer.render(turns, arguments or {}, goes_on=goes_on)
         return self.encode_text(text, most, special_tokens)
 
     def _encode(

@@ -64,6 +64,8 @@ SWITCHES = (
 
 EFFORT_NAMES = ("reasoning_effort", "thinking_effort")
 BUDGET_NAME = "thinking_budget"
+HISTORY = ("reasoning_content", "reasoning", "thinking")
+"""What templates call the thought of an earlier turn; requests call it the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Traits:
     `own` is how a prompt ends that nothing is asked of. `on` and `off` are the arguments that
     switch thinking; `off` is None where nothing does. `switches` are the values that a request may
     give itself. `efforts` are the template's words for ours, given as `effort`; where the template
-    tells the model a number of tokens itself, `tells` is the argument's name.
+    tells the model a number of tokens itself, `tells` is the argument's name. `history` is what a
+    turn's thought is called where the template writes earlier ones.
     """
 
     own: Opening = "model"
@@ -83,6 +86,16 @@ class Traits:
     effort: str | None = None
     efforts: Mapping[str, str] = field(default_factory=dict)
     tells: str | None = None
+    history: str = HISTORY[0]
+
+    def turns(self, messages: Messages) -> Messages:
+        """Messages, their thoughts called as this template calls them."""
+        if self.history == HISTORY[0]:
+            return messages
+        return [
+            {**turn, self.history: turn[HISTORY[0]]} if HISTORY[0] in turn else turn
+            for turn in messages
+        ]
 
     def effort_arguments(self, effort: str | None) -> Arguments:
         """What tells the model of one of our efforts, where its template takes efforts."""
@@ -139,6 +152,7 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
         effort=effort,
         efforts=efforts,
         tells=BUDGET_NAME if _tells(template, on) else None,
+        history=next((name for name, _ in _earlier_turns(template)), HISTORY[0]),
     )
 
 
@@ -153,19 +167,19 @@ def writes_thoughts(template: Template, form: ThoughtFormat) -> bool:
                 continue
             if opening(form, end) != "model":
                 return True
-    return any(form.start in turn for turn in _earlier_turns(template))
+    return any(form.start in turn for _, turn in _earlier_turns(template))
 
 
-def _earlier_turns(template: Template) -> Iterator[str]:
-    """How the template writes an assistant's turn that had a thought."""
-    for name in ("reasoning_content", "reasoning", "thinking"):
+def _earlier_turns(template: Template) -> Iterator[tuple[str, str]]:
+    """How the template writes an assistant's turn that had a thought, by the thought's name."""
+    for name in HISTORY:
         turn = {"role": "assistant", "content": "Hi.", name: _THOUGHT}
         try:
             written = template.render([*HELLO, turn], {}, goes_on="nobody")
         except TokenizerError:
             continue
         if _THOUGHT in written:
-            yield written
+            yield name, written
 
 
 def _tried(

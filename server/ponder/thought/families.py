@@ -167,6 +167,15 @@ FAMILIES: tuple[Family, ...] = (
         ),
     ),
     Family(
+        ("<|im_start|>", "</think>", "<response>"),
+        ThoughtFormat(
+            name="ERNIE",
+            close_text="\n</think>\n\n<response>\n",
+            source="chat template",
+            wrapper=("<response>", "</response>"),
+        ),
+    ),
+    Family(
         ("<|start_of_role|>", "<think></think>", "<response></response>"),
         ThoughtFormat(
             name="Granite",
@@ -191,8 +200,27 @@ FAMILIES: tuple[Family, ...] = (
         ThoughtFormat(name="Nemotron 3", tool_call="<tool_call>"),
     ),
     Family(
-        ("detailed thinking", "<|start_header_id|>"),
+        ("<|start_header_id|>", "<think>"),
         ThoughtFormat(name="Llama-Nemotron", tool_call="<TOOLCALL>"),
+    ),
+    Family(("<|im_sep|>", "<think>"), ThoughtFormat(name="Phi-4-reasoning")),
+    Family(
+        ("[|assistant|]", "<thought>"),
+        ThoughtFormat(
+            name="EXAONE Deep", start="<thought>", end="</thought>", close_text="\n</thought>\n\n"
+        ),
+    ),
+    Family(
+        ("Here is my thought process:", "Here is my response:"),
+        ThoughtFormat(
+            name="Granite 3.2",
+            start="Here is my thought process:",
+            end="Here is my response:",
+            close_text="\n\nHere is my response:\n\n",
+            source="chat template",
+            think={"thinking": True},
+            no_think={"thinking": False},
+        ),
     ),
     Family(
         ("<|im_assistant|>", "<think>"),

@@ -135,3 +135,19 @@ def test_those_who_go_on_inside_the_thought_find_it_open(load: Load) -> None:
     for text in (HYBRID, QUIET):
         checkpoint = load(text)
         assert checkpoint.tokenizer.spell(checkpoint.opened(messages)).endswith("<think>\n")
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_an_earlier_thought_is_called_as_the_template_calls_it(load: Load, name: str) -> None:
+    checkpoint = load(
+        "{%- for m in messages %}{% if m.THOUGHT is defined %}<think>{{ m.THOUGHT }}</think>"
+        "{% endif %}{{ m.content }}{% endfor %}".replace("THOUGHT", name)
+    )
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello.", "reasoning_content": "A greeting."},
+        {"role": "user", "content": "And now?"},
+    ]
+    prompt = checkpoint.prompt(turns, Ask(), LIMITS)
+    assert "<think>A greeting.</think>Hello." in checkpoint.tokenizer.spell(prompt.token_ids)
+    assert prompt.token_ids[: len(checkpoint.encode(turns))] == checkpoint.encode(turns)

@@ -20,9 +20,8 @@ def vocabulary_of(form: ThoughtFormat) -> ByteVocabulary:
     """One that has what looks like a special token in this form's markers as one."""
     texts = (form.start, form.end, form.again, form.skip_text, form.tool_call, form.close_text)
     special = dict.fromkeys(found for text in texts if text for found in SPECIAL.findall(text))
-    return ByteVocabulary(
-        single_token_markers=False, special=sorted(special, key=len, reverse=True)
-    )
+    longest_first = sorted(special, key=len, reverse=True)
+    return ByteVocabulary(single_token_markers=False, special=longest_first)
 
 
 def answered(form: ThoughtFormat) -> str:
@@ -60,7 +59,7 @@ def sums_are_exact(life: Life) -> bool:
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("opened_by", ["template", "model"])
-@pytest.mark.parametrize("chunk", [1, 7, 400])
+@pytest.mark.parametrize("chunk", [1, 400])
 def test_a_thought_that_ends_by_itself(name: str, opened_by: OpenedBy, chunk: int) -> None:
     form = FORMS[name]
     start = form.start if opened_by == "model" else ""
@@ -103,7 +102,7 @@ def test_a_tool_call_ends_a_thought(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("chunk", [1, 7, 400])
+@pytest.mark.parametrize("chunk", [1, 400])
 def test_nothing_leaks_after_a_close(name: str, chunk: int) -> None:
     """A second block is thought, a second close is nothing."""
     form = FORMS[name]
