@@ -270,7 +270,25 @@ def describe(recipe: Recipe, threads: int) -> str:
     model = shape(recipe)
     room_for_prompt(recipe, model.positions)
     prompt, source = prompt_tokens(recipe)
-    return "\n".join([*lines(recipe, model, prompt, source), _time(recipe, model)])
+    plan = [*lines(recipe, model, prompt, source), _time(recipe, model)]
+    if Path(recipe.base).is_dir():
+        plan.insert(1, _thought(recipe))
+    return "\n".join(plan)
+
+
+def _thought(recipe: PolicyRecipe) -> str:
+    """How the base's thoughts are written, opened and switched."""
+    from ponder.checkpoint.traits import HELLO, opening, tail
+
+    from ..base import Base
+
+    checkpoint = Base.find(recipe).checkpoint
+    form, traits = checkpoint.form, checkpoint.traits
+    assert form is not None
+    _, end = tail(checkpoint.tokenizer, HELLO, traits.on)
+    who = "by the chat template" if opening(form, end) == "open" else "for the model"
+    given = ", ".join(f"{name}={value!r}" for name, value in traits.on.items())
+    return f"thoughts    {form.start} … {form.end}, opened {who}{f' ({given})' if given else ''}"
 
 
 def _time(recipe: PolicyRecipe, model: Shape) -> str:
