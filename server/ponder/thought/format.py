@@ -5,13 +5,13 @@ A checkpoint's contract says it; for models without one, the table of `ponder.th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.errors import InvalidCloseText
-from ponder.thought.text import Marks, decoder, mark
+from ponder.thought.text import Marks, as_bytes, decoder, mark, marked_bytes
 
 OpenedBy = Literal["template", "model"]
 
@@ -138,7 +138,7 @@ class CompiledFormat:
     `skip` follows a prompt that opens no thought and is to have none. `hints` are in ascending
     order of budgets. Only a thought that the template opens can be hinted: elsewhere the prompt
     ends before the thought does begin. `marks` are the special tokens in markers of several.
-    `masked` are the single tokens that the request for an answer forbids.
+    `masked` are the single tokens that a request for the answer forbids.
     """
 
     start: Marker
@@ -186,6 +186,22 @@ class CompiledFormat:
     def masked(self) -> frozenset[int]:
         markers = (self.start, self.end, self.again)
         return frozenset(m.token_id for m in markers if m is not None and m.token_id is not None)
+
+    @property
+    def ends(self) -> tuple[Marker, ...]:
+        return (self.end,) if self.tool_call is None else (self.end, self.tool_call)
+
+    def ending_tokens(self, sampled: Sequence[int], vocabulary: Vocabulary) -> int:
+        """How many of the last tokens an end marker takes; it may begin in the opening's last."""
+        if sampled and sampled[-1] in [marker.token_id for marker in self.ends]:
+            return 1
+        token_bytes = marked_bytes(vocabulary, self.marks)
+        spelt = [as_bytes(marker.seen) for marker in self.ends]
+        tail, taken = b"", 0
+        while taken < len(sampled) and not any(marker in tail for marker in spelt):
+            taken += 1
+            tail = token_bytes(sampled[-taken]) + tail
+        return taken
 
     def hint(self, budget: int) -> Hint | None:
         """The largest trained budget within `budget` tokens; None below the smallest."""

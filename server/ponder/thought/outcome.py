@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.budget import Plan
+from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import Cause
 
 FinishReason = Literal["stop", "length"]
+
+_LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,9 @@ class ThoughtDelta:
 class Outcome:
     """What happened to one thought. Token counts are exact, from token ids.
 
-    completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer.
+    completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer, but a
+    marker that begins another part inside the thought is the thought's. All of a thought's blocks
+    count together, and the first cut of one is the `end_cause`.
     `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
     tokens counted again, from the ids that the answer followed on and not by the reader. The
     `*_at` are `time.perf_counter` seconds, None for what did not happen. `failure` is why there is
@@ -47,3 +52,23 @@ class Outcome:
     @property
     def completion_tokens(self) -> int:
         return self.thinking_tokens + self.forced_tokens + self.answer_tokens + self.retry_tokens
+
+
+def no_answer(outcome: Outcome, plan: Plan, answered: int, left: int) -> NoAnswerProduced:
+    """Why there is no answer: the request left it no room, or the model had none.
+
+    It took `answered` tokens and might have taken `left` more.
+    """
+    bound = plan.max_answer is not None and answered >= plan.max_answer
+    limit = "max_answer_tokens" if bound else "max_completion_tokens"
+    remedy = f"raise `{limit}`, or sample with a higher temperature"
+    room = answered + outcome.retry_tokens
+    if left <= 0 and room < _LEAST_ROOM:
+        return AnswerDidNotFit(
+            f"no more than {room} tokens were left for an answer, and the model began it with "
+            f"blank: {remedy}",
+            limit,
+        )
+    return NoAnswerProduced(
+        f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
+    )

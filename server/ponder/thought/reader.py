@@ -62,7 +62,7 @@ class ThoughtReader:
         self._token_bytes = marked_bytes(vocabulary, form.marks)
         self.watch = watch
         self._room = room
-        markers = [m for m in (form.end, form.tool_call, form.again) if m is not None]
+        markers = form.ends if form.again is None else (*form.ends, form.again)
         self._by_id = {m.token_id: m for m in markers if m.token_id is not None}
         self._by_text = tuple(m for m in markers if m.token_id is None)
         # A character has at most 4 bytes, a marker's tokens at least one each.

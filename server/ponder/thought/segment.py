@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ponder.engine.protocol import Chunk, Sampling, TokenLogprob
+from ponder.thought.budget import Plan
+from ponder.thought.format import CompiledFormat
+from ponder.thought.outcome import Outcome
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: re-entries get seeds far from each other
 _SEED_MASK = (1 << 63) - 1
@@ -65,6 +68,41 @@ class Segment:
     def at_eos(self) -> bool:
         """The last sampled token is an EOS that ended the request: no part of any text."""
         return self.finish == "stop" and self.sampled[-1] in self.eos
+
+
+def may_merge(plan: Plan, sampling: Sampling, rules: AnswerRules) -> bool:
+    """One request for both, unless the answer has rules that the thought must not see."""
+    return not (
+        plan.min_thinking
+        or rules.stop_token_ids
+        or rules.min_tokens
+        or sampling.presence_penalty
+        or sampling.frequency_penalty
+        or sampling.repetition_penalty != 1.0
+    )
+
+
+def thought_sampling(sampling: Sampling, plan: Plan, outcome: Outcome) -> Sampling:
+    """A request for a thought and its answer: all that is left of the allowance."""
+    left = max(1, plan.budget - outcome.thinking_tokens)
+    return replace(
+        sampling,
+        max_tokens=plan.allowance - outcome.completion_tokens,
+        chunk_tokens=gather(left, sampling.chunk_tokens),
+    )
+
+
+def apart_sampling(
+    sampling: Sampling, plan: Plan, form: CompiledFormat, outcome: Outcome
+) -> Sampling:
+    """A request for a thought alone: it ends with the markers, but not before the minimum.
+
+    The start marker of a thought that the model opens is one more token.
+    """
+    stops = tuple(m.token_id for m in form.ends if m.token_id is not None)
+    masked = max(0, plan.min_thinking - outcome.thinking_tokens)
+    opens = form.opened_by == "model" and not outcome.completion_tokens
+    return replace(sampling, min_tokens=masked + opens if masked else 0, stop_token_ids=stops)
 
 
 def segment_seed(seed: int | None, number: int) -> int | None:

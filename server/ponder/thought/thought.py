@@ -26,19 +26,22 @@ from dataclasses import replace
 from ponder.engine.protocol import FORBIDDEN, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
-from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.budget import Budget
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import Close, CompiledFormat
-from ponder.thought.outcome import Outcome, ThoughtDelta
+from ponder.thought.outcome import Outcome, ThoughtDelta, no_answer
 from ponder.thought.reader import ThoughtReader, Verdict
-from ponder.thought.segment import AnswerRules, Segment, gather, segment_seed
-from ponder.thought.text import as_bytes, marked_bytes
+from ponder.thought.segment import (
+    AnswerRules,
+    Segment,
+    apart_sampling,
+    may_merge,
+    segment_seed,
+    thought_sampling,
+)
 
 Event = ThoughtDelta | AnswerDelta
-
-_LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
 
 
 class Thought:
@@ -98,7 +101,7 @@ class Thought:
         self._close = close or (form.close if form else None)
         self._exits = exits
         self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
-        self._merged = not apart and self._may_merge()
+        self._merged = not apart and may_merge(plan, sampling, rules)
         markup = form.answer if form else None
         self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim, markup=markup)
         self._writer.feed_text(shown_prefix)
@@ -224,8 +227,10 @@ class Thought:
 
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
         """The model ended the thought itself with the last of the tokens that were read."""
+        assert self._form is not None
         after = read[reader.opening :]
-        self.outcome.audited_tokens += len(after) - self._ending_tokens(after)
+        ending = self._form.ending_tokens(after, self._vocabulary)
+        self.outcome.audited_tokens += len(after) - ending
         self._count(reader, len(read) - (len(reader.thinking) - reader.begun))
         self._writer.feed_text(reader.answer_text, sampled=True)
 
@@ -234,21 +239,6 @@ class Thought:
         self.outcome.thinking_tokens = len(reader.thinking)
         self.outcome.answer_tokens += markers - self._heard
         self._before_answer += markers - self._heard
-
-    def _ending_tokens(self, sampled: Sequence[int]) -> int:
-        """How many of the last tokens an end marker takes; it may begin in the opening's last."""
-        form = self._form
-        assert form is not None
-        markers = [m for m in (form.end, form.tool_call) if m is not None]
-        if sampled and sampled[-1] in [marker.token_id for marker in markers]:
-            return 1
-        token_bytes = marked_bytes(self._vocabulary, form.marks)
-        spelt = [as_bytes(marker.seen) for marker in markers]
-        tail, taken = b"", 0
-        while taken < len(sampled) and not any(marker in tail for marker in spelt):
-            taken += 1
-            tail = token_bytes(sampled[-taken]) + tail
-        return taken
 
     def _cut(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
         """We end the thought: an exit closes it, or the model stopped without a marker."""
@@ -286,6 +276,7 @@ class Thought:
         shown = self._shown(writer.take(), now)
         segment.forget(read)
         self._thinking, self._heard = True, read
+        outcome.finish_reason = "length"  # until the answer ends by itself after all
         reader.at.now = now
         beside = outcome.completion_tokens - outcome.thinking_tokens
         verdict = reader.reopen(rest, beside, read)
@@ -296,36 +287,6 @@ class Thought:
         reader.opening = 0
         self._ask_for_thought()
         return (*shown, *self.tick(now))
-
-    def _may_merge(self) -> bool:
-        """One request for both, unless the answer has rules that the thought must not see."""
-        sampling, rules = self._sampling, self._rules
-        return not (
-            self._plan.min_thinking
-            or rules.stop_token_ids
-            or rules.min_tokens
-            or sampling.presence_penalty
-            or sampling.frequency_penalty
-            or sampling.repetition_penalty != 1.0
-        )
-
-    def _thought_sampling(self) -> Sampling:
-        plan, form, outcome = self._plan, self._form, self.outcome
-        assert form is not None
-        left = max(1, plan.budget - outcome.thinking_tokens)
-        whole = replace(
-            self._sampling,
-            max_tokens=plan.allowance - outcome.completion_tokens,
-            chunk_tokens=gather(left, self._sampling.chunk_tokens),
-        )
-        if self._merged:
-            return whole
-        markers = (form.end, form.tool_call)
-        stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
-        masked = max(0, plan.min_thinking - outcome.thinking_tokens)
-        if masked and not self._segments:
-            masked += form.opened_by == "model"
-        return replace(whole, min_tokens=masked, stop_token_ids=stops)
 
     # -- answer ----------------------------------------------------------------------------
 
@@ -358,25 +319,8 @@ class Thought:
             if self._left() > 0:
                 self._prompt = [*self._prompt, *segment.sampled]
                 return self._ask_for_answer(now, least=1)
-        outcome.failure = self._failure()
+        outcome.failure = no_answer(outcome, self._plan, self._answered(), self._left())
         return ()
-
-    def _failure(self) -> NoAnswerProduced:
-        """Why there is no answer: the request left it no room, or the model had none."""
-        outcome, most = self.outcome, self._plan.max_answer
-        bound = most is not None and self._answered() >= most
-        limit = "max_answer_tokens" if bound else "max_completion_tokens"
-        remedy = f"raise `{limit}`, or sample with a higher temperature"
-        room = self._answered() + outcome.retry_tokens
-        if self._left() <= 0 and room < _LEAST_ROOM:
-            return AnswerDidNotFit(
-                f"no more than {room} tokens were left for an answer, and the model began it with "
-                f"blank: {remedy}",
-                limit,
-            )
-        return NoAnswerProduced(
-            f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
-        )
 
     def _hear(self, segment: Segment, start: int) -> int | None:
         """Give the writer the tokens sampled from `start` on, up to the cap.
@@ -438,7 +382,11 @@ class Thought:
         return self._answer(self._ask(sampling), now)
 
     def _ask_for_thought(self) -> None:
-        self._ask(self._thought_sampling())
+        assert self._form is not None
+        sampling = thought_sampling(self._sampling, self._plan, self.outcome)
+        if not self._merged:
+            sampling = apart_sampling(sampling, self._plan, self._form, self.outcome)
+        self._ask(sampling)
         self._thinking, self._shared = True, self._merged
 
     def _ask(self, sampling: Sampling) -> Segment:

@@ -24,9 +24,20 @@ SINGLE = ByteVocabulary()
 SPELT = ByteVocabulary(single_token_markers=False)
 """Every marker is spelt out in bytes, as many tokens as it has characters."""
 
+SPECIAL = ByteVocabulary(special=("<|channel|>", "<|message|>", "<|end|>", "<|start|>"))
+"""Harmony's markers are several tokens, special ones among them."""
+
 EOS = ByteVocabulary.EOS
 PROMPT = tuple(b"Q: ")
 FORM = ThoughtFormat(name="test", tool_call="<tool_call>")
+HARMONY = ThoughtFormat(
+    name="harmony",
+    start="<|channel|>analysis<|message|>",
+    end="<|end|><|start|>assistant<|channel|>final<|message|>",
+    again="<|end|><|start|>assistant<|channel|>analysis<|message|>",
+    close_text="<|end|><|start|>assistant<|channel|>final<|message|>",
+    skip_text="<|channel|>final<|message|>",
+)
 
 
 def compiled(

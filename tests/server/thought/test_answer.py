@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ponder.engine.protocol import TokenLogprob
 from ponder.thought.answer import AnswerWriter
-from server.thought.helpers import SINGLE
+from ponder.thought.format import ThoughtFormat
+from server.thought.helpers import SINGLE, compiled
 
 
 def write(
@@ -98,6 +99,33 @@ def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     last = writer.take(last=True)
     assert last is not None
     assert last.text == "EN"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\n<answer>\n42\n</answer>", "42\n"),
+        ("<answer><answer>42", "42"),
+        ("42 <answer>x</answer> y", "42 <answer>x y"),  # what opens it is hidden in front alone
+        ("<ans", "<ans"),
+        ("<answers>", "<answers>"),
+        ("42</ans", "42</ans"),
+        ("<answer></answer>", ""),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_what_is_written_around_an_answer_is_not_shown(text: str, shown: str, every: int) -> None:
+    form = ThoughtFormat(name="test", wrapper=("<answer>", "</answer>"))
+    writer = AnswerWriter(SINGLE, markup=compiled(form=form).answer)
+    deltas = []
+    for index, byte in enumerate(text.encode()):
+        writer.feed(byte)
+        if index % every == 0:
+            deltas.append(writer.take())
+    assert writer.blank is (shown == "")
+    deltas.append(writer.take(last=True))
+    assert "".join(delta.text for delta in deltas if delta is not None) == shown
+    assert not any(delta and delta.text.endswith(("<", "</")) for delta in deltas[:-1])
 
 
 def entries(data: bytes, stop: Sequence[str] = ()) -> list[tuple[str, bytes]]:

@@ -12,23 +12,26 @@ from hypothesis import strategies as st
 from ponder.engine.protocol import FORBIDDEN, Sampling
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.thought.format import CompiledFormat
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.segment import AnswerRules
-from server.thought.helpers import EOS, PROMPT, SINGLE, SPELT, Life, compiled, live, plan, tokens
+from server.thought.helpers import (
+    EOS,
+    HARMONY,
+    PROMPT,
+    SINGLE,
+    SPECIAL,
+    SPELT,
+    Life,
+    compiled,
+    live,
+    plan,
+    tokens,
+)
 
 examples = settings(max_examples=150, deadline=None)
 
 CLOSE = compiled().close.ids
-HARMONY = ThoughtFormat(
-    name="harmony",
-    start="<|channel|>analysis<|message|>",
-    end="<|end|><|start|>assistant<|channel|>final<|message|>",
-    again="<|end|><|start|>assistant<|channel|>analysis<|message|>",
-    close_text="<|end|><|start|>assistant<|channel|>final<|message|>",
-    skip_text="<|channel|>final<|message|>",
-)
-SPECIAL = ByteVocabulary(special=("<|channel|>", "<|message|>", "<|end|>", "<|start|>"))
 FORMS = {
     "single": (SINGLE, compiled(SINGLE)),
     "spelt": (SPELT, compiled(SPELT)),
@@ -152,10 +155,9 @@ def test_a_block_at_the_end_of_the_allowance_ends_the_completion() -> None:
 parts = st.lists(st.text("ab \n.<", max_size=6), min_size=1, max_size=6)
 
 
-def conversation(
-    form: CompiledFormat, said: Sequence[str], vocabulary: ByteVocabulary
-) -> list[int]:
+def conversation(name: str, said: Sequence[str]) -> list[int]:
     """Thought, answer, thought, … with the markers between them."""
+    vocabulary, form = FORMS[name]
     ids: list[int] = []
     for number, part in enumerate(said):
         marker = form.end.text if number % 2 == 0 else form.start.text

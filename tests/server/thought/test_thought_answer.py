@@ -7,9 +7,11 @@ from typing import Literal
 import pytest
 
 from ponder.engine.protocol import Chunk, Sampling
+from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.answer import AnswerDelta
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.segment import AnswerRules, Segment
-from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, compiled, live, plan, tokens
+from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, SPELT, compiled, live, plan, tokens
 
 CLOSE = compiled().close.ids
 
@@ -53,6 +55,29 @@ def test_who_left_no_room_is_told_from_a_model_without_an_answer(
     assert type(life.failure) is kind
     assert life.outcome.failure is life.failure
     assert life.failure.field == ("max_completion_tokens" if room == 1 else None)
+
+
+@pytest.mark.parametrize("vocabulary", [SINGLE, SPELT])
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("ab</think>\n\n42</think> and<think>no</think> so",),
+        ("0123456789", "\n 42 and so"),
+        ("ab</think>\n\n", "\n42 and so"),
+    ],
+)
+def test_log_probabilities_are_those_of_the_content(
+    texts: tuple[str, ...], chunk: int, vocabulary: ByteVocabulary
+) -> None:
+    sampling = Sampling(max_tokens=1, logprobs=0)
+    life = live(
+        *texts, plan=plan(5), vocabulary=vocabulary, sampling=sampling, chunk_sizes=(chunk,)
+    )
+    answers = [delta for delta in life.deltas if isinstance(delta, AnswerDelta)]
+    told = [entry.token_id for delta in answers for entry in delta.logprobs]
+    assert life.content == "42 and so"
+    assert told == [*life.content.encode()]
 
 
 @pytest.mark.parametrize("chunks", [(1,), (7,)])

@@ -1,7 +1,9 @@
 """Lives thoughts in batches: what each of them asks for is sampled side by side.
 
 A rollout is left where a server would step in for the user's sake: an empty answer is not tried
-again, and what to do about a thought that ends without its marker is the plan's to say.
+again, no marker is forbidden (a policy that writes one in its answer is to unlearn it, and samples
+are to be the policy's own), and what to do about a thought that ends without its marker is the
+plan's to say.
 """
 
 from __future__ import annotations
