@@ -18,7 +18,7 @@ MUSE = Family(
         start="<muse>",
         end="</muse>",
         close_text="\nI answer now.</muse>\n",  # appended where a budget ends the thought
-        think={"muse": True},  # template arguments that switch thinking on and off
+        think={"muse": True},  # its switch has a name of its own
         no_think={"muse": False},
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def lines(rounds: Sequence[Round]) -> list[Line]:
     streams = [point for point in points if point.stream and point.budget is None]
     return [
         *(_rate(rounds, point) for point in points),
-        *(_first_token(rounds, point) for point in streams),
+        *(line for point in streams if (line := _first_token(rounds, point)) is not None),
         *(_cpu(rounds, point) for point in points),
         *(_front_cpu(rounds, point) for point in points),
         *([_memory(rounds)] if points else []),
@@ -132,12 +133,17 @@ def _rate(rounds: Sequence[Round], point: Point) -> Line:
     )
 
 
-def _first_token(rounds: Sequence[Round], point: Point) -> Line:
-    def milliseconds(measured: Measurement) -> float:
-        assert measured.ttft is not None
-        return 1000 * measured.ttft
-
-    return _of(rounds, point, "ms to first token", milliseconds, Target(1.05, at_least=False))
+def _first_token(rounds: Sequence[Round], point: Point) -> Line | None:
+    """None where a window was too short for so many streams: none of them began within it."""
+    if any(one[name][point.name].ttft is None for one in rounds for name in SERVERS):
+        return None
+    return _of(
+        rounds,
+        point,
+        "ms to first token",
+        lambda measured: 1000 * (measured.ttft or math.nan),
+        Target(1.05, at_least=False),
+    )
 
 
 def _cpu(rounds: Sequence[Round], point: Point) -> Line:

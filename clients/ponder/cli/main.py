@@ -30,6 +30,12 @@ COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
     "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
     "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
+    "families": Command(
+        "ponder.server.commands.families", "the model families that Ponder can read", SERVER
+    ),
+    "contract": Command(
+        "ponder.server.commands.contract", "what Ponder learns from a model, and a proof", SERVER
+    ),
     "train": Command("ponder.training.command", "train a checkpoint from a recipe", TRAINER),
     "eval": Command(
         "ponder.evaluation.command",

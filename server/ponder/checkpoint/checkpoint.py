@@ -7,42 +7,22 @@ them ask a model in the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ponder.checkpoint.chat import Chat, Prompt
+from ponder.checkpoint.traits import HELLO, Messages, Traits, learn, opening, tail, writes_thoughts
 from ponder.engine.protocol import Sampling
-from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles
-from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan, no_room, resolve
+from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles, TokenizerError
+from ponder.thought.budget import Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
-from ponder.thought.families import of_contract, recognise
-from ponder.thought.format import Close, CompiledFormat, Hint, ThoughtFormat
+from ponder.thought.families import TAGS, of_contract, recognise, unread
+from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
-
-Messages = Sequence[Mapping[str, Any]]
-
-HELLO = [{"role": "user", "content": "Hello"}]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Where the model goes on from. `shown` is prompt text that belongs to the answer.
-
-    `hint` is what `token_ids` end with, in a thought that was told its budget. `form` is how the
-    thought goes on: what the prompt opens, the model does not. A `verbatim` prompt is continued as
-    it stands, with neither a thought nor an answer.
-    """
-
-    token_ids: list[int]
-    plan: Plan
-    form: CompiledFormat | None
-    close: Close | None
-    shown: str = ""
-    hint: Hint | None = None
-    verbatim: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +30,8 @@ class Checkpoint:
     """Files, tokenizer and form of a model; `form` is None for one that does not think.
 
     `contract` is None where there is no `ponder.json`: the chat template tells the family then.
+    `traits` are what the template does. `unread` is the marker by which a model seems to think
+    whose thoughts Ponder cannot read.
 
         >>> from ponder.server.settings import BUNDLED_MODEL
         >>> checkpoint = Checkpoint.load(ModelFiles.find(BUNDLED_MODEL))
@@ -65,6 +47,8 @@ class Checkpoint:
     form: ThoughtFormat | None
     compiled: CompiledFormat | None
     contract: Contract | None = None
+    traits: Traits = field(default_factory=Traits)
+    unread: str | None = None
 
     @classmethod
     def load(cls, files: ModelFiles) -> Checkpoint:
@@ -73,17 +57,28 @@ class Checkpoint:
         return cls.of(files, tokenizer, Contract.load(files.directory))
 
     @classmethod
-    def of(cls, files: ModelFiles, tokenizer: HFTokenizer, contract: Contract | None) -> Checkpoint:
-        """A checkpoint that keeps `contract`, whatever `ponder.json` says."""
+    def of(
+        cls,
+        files: ModelFiles,
+        tokenizer: HFTokenizer,
+        contract: Contract | None,
+        model_type: str | None = None,
+    ) -> Checkpoint:
+        """A checkpoint that keeps `contract`, whatever `ponder.json` says.
+
+        `model_type` is config.json's, unless it is given.
+        """
         if contract is not None:
             form: ThoughtFormat | None = of_contract(contract)
         else:
-            form = recognise(tokenizer.chat_template)
-        compiled = None
-        if form is not None:
-            opened = tokenizer.render(HELLO, form.think).rstrip().endswith(form.start)
-            compiled = CompiledFormat.of(form, "template" if opened else "model", tokenizer)
-        return cls(files, tokenizer, form, compiled, contract)
+            form = recognised(tokenizer, files.model_type if model_type is None else model_type)
+        if form is None:
+            return cls(files, tokenizer, None, None, unread=unread(tokenizer.chat_template))
+        traits = learn(tokenizer, form)
+        _, end = tail(tokenizer, HELLO, traits.on)
+        opens = form.opens or opening(form, end) == "open"
+        compiled = CompiledFormat.of(form, "template" if opens else "model", tokenizer)
+        return cls(files, tokenizer, form, compiled, contract, traits)
 
     @property
     def can_hint(self) -> bool:
@@ -104,43 +99,54 @@ class Checkpoint:
         arguments: Mapping[str, Any] | None = None,
         close: Close | None = None,
         hinted: bool = False,
-        opening: str = "",
+        begun: str = "",
     ) -> Prompt:
         """Render the chat, decide the thought's plan and put what it needs behind the chat.
 
         `arguments` are the template's. `close` replaces the model's own. `hinted` tells the model
-        its budget, where there is one that was trained. `opening` is what the thought starts with.
+        its budget, where there is one that was trained. `begun` is what the thought starts with.
         Raises `TokenizerError` and the errors of `resolve`.
         """
-        given, form, most = arguments or {}, self.compiled, limits.max_model_len
-        token_ids = asked = self.encode(messages, given, most)
-        if form is None:
-            plan = self.plan(ask, limits, len(token_ids))
-            return Prompt(token_ids, plan, None, None)
-        if opening:
-            token_ids = [*token_ids, *self._start_ids, *self.tokenizer.encode(opening)]
-            form = replace(form, opened_by="template")
-        closed = close or form.close
-        plan = self.plan(ask, limits, len(token_ids), form=form, close=closed)
-        if plan.budget:
-            prompt = Prompt(token_ids, plan, form, closed)
-            return self._hinted(prompt, ask, limits) if hinted else prompt
-        switch, shown = self._no_think_arguments, ""
-        if switch is not None and close is None:
-            token_ids = self._encode(messages, {**given, **switch}, most)
-        else:
-            token_ids, shown = [*asked, *self._start_ids, *closed.ids], closed.shown
-        # A closed thought stays closed, even where the closed prompt is the shorter one.
-        closing = max(0, len(token_ids) - len(asked))
-        plan = self.plan(
-            ask,
-            limits,
-            len(token_ids) - closing,
-            form=self.compiled,
-            close=closed,
-            closing_tokens=closing,
+        given = arguments or {}
+        if self.compiled is None:
+            return self._unthinking(
+                self._encode(messages, given, limits.max_model_len), ask, limits
+            )
+        chat = Chat(
+            checkpoint=self,
+            messages=messages,
+            ask=ask,
+            limits=limits,
+            arguments=given,
+            close=close,
+            begun=begun,
         )
-        return Prompt(token_ids, replace(plan, budget=0), form, closed, shown)
+        return chat.prompt(hinted=hinted)
+
+    def opened(self, messages: Messages) -> list[int]:
+        """A chat's tokens up to where its thought begins, for those who go on inside it.
+
+        The thought is opened where the template does not. Raises `TokenizerError`, also for a
+        template that closes every thought.
+        """
+        assert self.form is not None
+        text, end = tail(self.tokenizer, messages, self.traits.on)
+        opened = opening(self.form, end)
+        if opened == "closed":
+            raise TokenizerError("this chat template closes the thought: use one that can open it")
+        starts = self.start_ids if opened == "model" else []
+        return [*self.tokenizer.encode(text), *starts]
+
+    def _unthinking(self, token_ids: list[int], ask: Ask, limits: Limits) -> Prompt:
+        """The prompt of a model without thoughts that Ponder can read."""
+        if self.unread is not None and (ask.thinks or ask.budget is not None):
+            raise ReasoningUnsupported(
+                f"this model seems to think (its chat template holds {self.unread!r}), but Ponder "
+                f"does not know how its thoughts are written: leave `budget` out, or describe them "
+                f"in a ponder.json (`ponder contract MODEL --write` begins one; docs/models.md)",
+                "budget",
+            )
+        return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None)
 
     def raw_prompt(
         self,
@@ -161,7 +167,7 @@ class Checkpoint:
         errors of `resolve`.
         """
         if isinstance(content, str):
-            token_ids = self._encode_text(content, limits.max_model_len, special_tokens)
+            token_ids = self.encode_text(content, limits.max_model_len, special_tokens)
         else:
             token_ids = list(content)
         if not (opened or self._ends_open(token_ids)):
@@ -218,7 +224,7 @@ class Checkpoint:
         closing_tokens: int = 0,
     ) -> Plan:
         """The plan of a thought of this form; `closing_tokens` behind the prompt close it."""
-        starts = self._start_ids if form is not None and form.opened_by == "model" else []
+        starts = self.start_ids if form is not None and form.opened_by == "model" else []
         return resolve(
             ask,
             limits,
@@ -261,52 +267,39 @@ class Checkpoint:
         goes_on: GoesOn = "assistant",
         special_tokens: bool = False,
     ) -> list[int]:
-        """A chat's tokens, thinking switched on where the family has a switch.
+        """A chat's tokens, as its template makes them where nothing is asked of it.
 
         A chat that surely has more than `most` tokens is not encoded: `ContextLengthExceeded`.
         `goes_on` says who speaks next. Raises `TokenizerError`.
         """
-        think = self.form.think if self.form else {}
-        given = {**(arguments or {}), **think}
-        text = self.tokenizer.render(messages, given, goes_on=goes_on)
-        return self._encode_text(text, most, special_tokens)
+        turns = self.traits.turns(messages)
+        text = self.tokenizer.render(turns, arguments or {}, goes_on=goes_on)
+        return self.encode_text(text, most, special_tokens)
 
     def _encode(
         self, messages: Messages, arguments: Mapping[str, Any], most: int | None
     ) -> list[int]:
-        return self._encode_text(self.tokenizer.render(messages, arguments), most)
+        return self.encode_text(self.tokenizer.render(messages, arguments), most)
 
-    def _encode_text(self, text: str, most: int | None, special_tokens: bool = False) -> list[int]:
+    def encode_text(self, text: str, most: int | None, special_tokens: bool = False) -> list[int]:
+        """A text's tokens. Raises `ContextLengthExceeded` for surely more than `most`."""
         if most is not None and (roughly := self.tokenizer.beyond(text, most)) is not None:
             raise no_room(most, f"roughly {roughly}")
         return self.tokenizer.encode(text, special_tokens=special_tokens)
 
-    def _hinted(self, prompt: Prompt, ask: Ask, limits: Limits) -> Prompt:
-        """The prompt that tells the model its budget, where one was asked for or is the default.
-
-        Where the context has no room for both the hint and what it says, there is no hint.
-        """
-        asked = limits.default if ask.budget is None else ask.budget
-        hint = prompt.form.hint(prompt.plan.budget) if prompt.form else None
-        if hint is None or asked == UNLIMITED or len(hint.ids) > prompt.plan.budget:
-            return prompt
-        token_ids = [*prompt.token_ids, *hint.ids]
-        plan = self.plan(ask, limits, len(token_ids), form=prompt.form, close=prompt.close)
-        if plan.budget < hint.budget:
-            return prompt
-        return replace(prompt, token_ids=token_ids, plan=plan, hint=hint)
-
     @cached_property
-    def _start_ids(self) -> list[int]:
+    def start_ids(self) -> list[int]:
         """What opens a thought where the template does not."""
-        if self.compiled is None or self.compiled.opened_by == "template":
-            return []
-        return self.tokenizer.encode(self.compiled.start.text)
+        return self.tokenizer.encode(self.form.start) if self.form else []
 
-    @cached_property
-    def _no_think_arguments(self) -> Mapping[str, Any] | None:
-        """The template's own no-think switch, if turning it changes the prompt."""
-        if self.form is None or self.form.no_think is None:
-            return None
-        off = self.tokenizer.render(HELLO, self.form.no_think)
-        return self.form.no_think if off != self.tokenizer.render(HELLO, self.form.think) else None
+
+def recognised(tokenizer: HFTokenizer, model_type: str) -> ThoughtFormat | None:
+    """The family that a chat template is of, else the plain tags where it writes them.
+
+    A template of a shared kind may hold the markers only to strip them from earlier turns.
+    """
+    row = recognise(tokenizer.chat_template, model_type)
+    if row is not None and not row.model_type:
+        return row.format
+    form = row.format if row else TAGS
+    return form if writes_thoughts(tokenizer, form) else None

@@ -38,13 +38,18 @@ class EngineSetupError(SetupError, ValueError):
     """What the operator told the engine cannot be; the message says how to mend it."""
 
 
+FORBIDDEN = -100.0
+"""The logit bias of a token that is not to be sampled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """The rules of one engine request, in vLLM's vocabulary and with its neutral defaults.
 
     `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
-    the number of alternatives beside the sampled token. `chunk_tokens` is how many tokens the
-    engine may gather before it reports them: a promise about size, not a limit on length.
+    the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
+    `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
+    size, not a limit on length.
     """
 
     max_tokens: int

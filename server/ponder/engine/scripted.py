@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Literal
 
 from ponder.engine.protocol import (
+    FORBIDDEN,
     Chunk,
     EngineDeadError,
     EngineError,
@@ -33,14 +34,18 @@ Script = Callable[[Sequence[int], int], Iterator[int]]
 
 
 class ByteVocabulary:
-    """One token per byte, and single tokens for EOS and the markers. ASCII scripts read easily."""
+    """One token per byte, and single tokens for EOS and the markers. ASCII scripts read easily.
+
+    `special` are further tokens, without a text of their own.
+    """
 
     EOS, THINK, END_THINK, TOOL_CALL = 256, 257, 258, 259
     _MARKERS = (("<think>", THINK), ("</think>", END_THINK), ("<tool_call>", TOOL_CALL))
 
-    def __init__(self, *, single_token_markers: bool = True) -> None:
-        self._markers = self._MARKERS if single_token_markers else ()
-        self._bytes = {token_id: text.encode() for text, token_id in self._markers}
+    def __init__(self, *, single_token_markers: bool = True, special: Sequence[str] = ()) -> None:
+        markers = self._MARKERS if single_token_markers else ()
+        self._bytes = {token_id: text.encode() for text, token_id in markers}
+        self._markers = (*markers, *((text, 260 + n) for n, text in enumerate(special)))
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
@@ -60,9 +65,9 @@ class ByteVocabulary:
 class ScriptedEngine:
     """Plays a script under the engine's own rules: `max_tokens`, stop ids, EOS, `min_tokens`.
 
-    A stop token that `min_tokens` masks becomes `masked_token`. A script that ends without EOS
-    goes on with `masked_token` for ever, as models do. `chunk_sizes` is cycled; `delay` seconds
-    pass before each chunk. Exceptions raised by the script are the engine's faults.
+    A token that `min_tokens` or `logit_bias` masks becomes `masked_token`. A script that ends
+    without EOS goes on with `masked_token` for ever, as models do. `chunk_sizes` is cycled;
+    `delay` seconds pass before each chunk. Exceptions raised by the script are the engine's faults.
 
     As strict as a real engine, it refuses a request that asks for no token, does not fit in
     `max_model_len` or repeats the id of a running one. `requests` and `outputs` are parallel:
@@ -132,7 +137,8 @@ class ScriptedEngine:
         finish: Literal["stop", "length"] | None = None
         while finish is None:
             token_id = next(script, self._masked_token)
-            if token_id in stops and len(output) < sampling.min_tokens:
+            early = token_id in stops and len(output) < sampling.min_tokens
+            if early or sampling.logit_bias.get(token_id, 0.0) <= FORBIDDEN:
                 token_id = self._masked_token
             batch.append(token_id)
             output.append(token_id)

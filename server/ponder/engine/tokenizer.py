@@ -271,6 +271,11 @@ class ModelFiles:
         """What clients call the model: the hub's name for it, or its directory's."""
         return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
 
+    @property
+    def model_type(self) -> str:
+        """What config.json says the model is, as transformers calls it; empty where it does not."""
+        return str(_read_json(self.directory / "config.json").get("model_type", ""))
+
     @classmethod
     def find(cls, name: str) -> ModelFiles:
         """A local directory as it is; the small files of a hub model, downloaded.

@@ -23,7 +23,7 @@ def read_ask(
     if switch is False:
         given[_SWITCH] = 0
     number = _agreed({name: _number(name, value) for name, value in given.items()})
-    effort = _effort(request)
+    word, effort = _effort(request)
     budget = effort if number is None else number
     switches = [*_switched_on(request), *([_SWITCH] if switch else [])]
     if switches and budget == 0:
@@ -38,6 +38,7 @@ def read_ask(
         budget=budget,
         thinks=bool(switches),
         source="effort" if number is None and effort is not None else "request",
+        effort=word,
         max_completion_tokens=max_completion_tokens,
         min_thinking_tokens=ponder.min_thinking_tokens,
         min_answer_tokens=ponder.min_answer_tokens,
@@ -114,8 +115,9 @@ def _efforts(request: BudgetFields) -> dict[str, str]:
     return {name: effort for name, effort in efforts.items() if effort is not None}
 
 
-def _effort(request: BudgetFields) -> int | None:
-    tokens = {}
+def _effort(request: BudgetFields) -> tuple[str | None, int | None]:
+    """The effort's word, and its tokens."""
+    tokens, word = {}, None
     for name, effort in _efforts(request).items():
         if effort not in EFFORT_TOKENS:
             raise ApiError(
@@ -124,5 +126,5 @@ def _effort(request: BudgetFields) -> int | None:
                 f"{name} must be one of {', '.join(EFFORT_TOKENS)}, not {quoted(effort)}",
                 param=name,
             )
-        tokens[name] = EFFORT_TOKENS[effort]
-    return _agreed(tokens)
+        tokens[name], word = EFFORT_TOKENS[effort], effort
+    return word, _agreed(tokens)

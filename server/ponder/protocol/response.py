@@ -149,12 +149,16 @@ class ChatCompletionChunk(BaseModel):
 class Capabilities(BaseModel):
     """What a model can be asked for. Tokens; `default_budget` is -1 for no limit.
 
-    `budget_hint` is the text that tells the model of one of `trained_budgets`. `loop_exit`: a
-    thought that repeats itself is closed unless a request says otherwise.
+    `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
+    by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
+    that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
+    closed unless a request says otherwise.
     """
 
     thinks: bool
     format: str | None
+    switch: list[str] = []
+    unread: str | None = None
     default_budget: int
     budget_ceiling: int | None
     trained_budgets: list[int]

@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
-from ponder.checkpoint.checkpoint import Prompt
+from ponder.checkpoint.chat import Prompt
 from ponder.engine.protocol import Engine
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ponder.checkpoint.checkpoint import Checkpoint, Prompt
+from ponder.checkpoint.chat import Prompt
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
@@ -15,7 +17,7 @@ from ponder.protocol.fields import PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Limits
+from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
@@ -63,7 +65,10 @@ class ServedModel:
         least = request.rules.min_tokens
         prompts = []
         for asked in request.prompts:
-            prompt = self._prompt(asked, request, limits)
+            if isinstance(asked, Turns):
+                prompt = self._chat_prompt(asked, request, limits)
+            else:
+                prompt = self._raw_prompt(asked, request, limits)
             if least > prompt.plan.allowance:
                 raise invalid_request(
                     f"min_tokens {least} is above the {prompt.plan.allowance} tokens that the "
@@ -73,17 +78,16 @@ class ServedModel:
             prompts.append(prompt)
         return prompts
 
-    def _prompt(self, asked: Turns | Raw, request: ChatRequest, limits: Limits) -> Prompt:
-        if isinstance(asked, Raw):
-            return self._raw_prompt(asked, request, limits)
+    def _chat_prompt(self, asked: Turns, request: ChatRequest, limits: Limits) -> Prompt:
         wanted = request.ponder.hint
+        ask, arguments = self.switched(request.ask, asked.arguments)
         try:
             return self.checkpoint.prompt(
                 asked.turns,
-                request.ask,
+                ask,
                 limits,
                 close=self._close(request.ponder.close_text),
-                arguments=self.template_arguments(asked.arguments),
+                arguments=self.template_arguments(arguments),
                 hinted=self.hints if wanted is None else wanted,
             )
         except TokenizerError as error:
@@ -135,6 +139,8 @@ class ServedModel:
             close_text=form.close_text if form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,
+            switch=sorted(checkpoint.traits.switches),
+            unread=checkpoint.unread,
         )
 
     @cached_property
@@ -142,16 +148,43 @@ class ServedModel:
         """Every token as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
+    def switched(self, ask: Ask, given: Mapping[str, Any]) -> tuple[Ask, Mapping[str, Any]]:
+        """What a request says with the template's own switches, read as its wish for a thought.
+
+        The arguments that are left are no switches. Raises 400 where a switch and the budget, or
+        two switches, disagree.
+        """
+        switches = self.checkpoint.traits.switches
+        left = dict(given)
+        for name in filter(switches.__contains__, given):
+            field, value = f"template_arguments.{name}", left.pop(name)
+            values = switches[name]
+            if value not in values:
+                on, off = map(json.dumps, values)
+                raise invalid_request(f"`template_arguments`.{name} must be {on} or {off}", field)
+            thinks = value == values[0]
+            contrary = (ask.thinks or ask.budget) if not thinks else ask.budget == 0
+            if contrary:
+                raise ApiError(
+                    400,
+                    "conflicting_budgets",
+                    f"`template_arguments`.{name} and the rest of the request disagree on whether "
+                    f"there is a thought: leave one of them out",
+                    field=field,
+                )
+            ask = replace(ask, thinks=True) if thinks else replace(ask, budget=0)
+        return ask, left
+
     def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raise 400 unless these are variables of the template that a request may set.
 
-        Whether there is a thought is the plan's to say: dialects read `enable_thinking` as a
-        budget, and the family's other switches are refused. So is what apply_chat_template would
-        take for something else: a template of the client's own is code.
+        Whether there is a thought is the plan's to say, and `switched` reads. What
+        apply_chat_template would take for something else is refused: a template of the client's
+        own is code.
         """
-        form = self.checkpoint.form
-        switches = {*form.think, *(form.no_think or {})} if form else set()
-        free = self.tokenizer.template_variables - switches | {"enable_thinking"}
+        traits = self.checkpoint.traits
+        taken = {*traits.switches, traits.effort, traits.tells}
+        free = self.tokenizer.template_variables - taken | {"enable_thinking", *traits.switches}
         for name in given:
             if name not in free:
                 raise invalid_request(

@@ -227,8 +227,11 @@ def greet(service: Service, listener: socket.socket) -> None:
         f"\n\n{known}  curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\\n"
         f"    -d '{json.dumps(body)}'\n"
     )
-    thinks = model.checkpoint.form
-    form = thinks.name if thinks else "does not think"
+    thinks, form = model.checkpoint.form, "does not think"
+    if thinks is not None:
+        form = thinks.name
+    elif model.checkpoint.unread is not None:
+        form = "thinks, but not in a way that Ponder can read: docs/models.md"
     process_log.info("serving %s (%s) at %s", model.name, form, url, extra={"more": example})
 
 

@@ -1,4 +1,4 @@
-"""Writes the answer: hides the blank before it, stops at the user's stop strings."""
+"""Writes the answer: hides what is the format's, stops at the user's stop strings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ponder.engine.protocol import TokenLogprob, Vocabulary
-from ponder.thought.text import TextDecoder, overlap
+from ponder.thought.format import AnswerMarkup
+from ponder.thought.text import decoder, overlap, unmarked
+
+_NO_MARKUP = AnswerMarkup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,58 +24,169 @@ class AnswerWriter:
     """Turns answer tokens into text that can be shown.
 
     Leading blank is the format's separator, not the answer: it is held back and dropped, so that
-    the retry of an empty answer is invisible. Text that may become a stop string is held until it
-    is decided; the stop string itself is never shown. A `verbatim` answer keeps its leading blank.
+    the retry of an empty answer is invisible, and so are the markers and the wrapper in `markup`.
+    Text that may become one of them or a stop string is held until it is decided; the stop string
+    itself is never shown. A `verbatim` answer is shown as it is, its leading blank too.
+
+    Where a marker opens another block of thought, `opened` is the text behind it: what follows is
+    the thought's. Whoever reads the thought sets it to None.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, stop: Sequence[str] = (), *, verbatim: bool = False
+        self,
+        vocabulary: Vocabulary,
+        stop: Sequence[str] = (),
+        *,
+        verbatim: bool = False,
+        markup: AnswerMarkup | None = None,
     ) -> None:
-        self._vocabulary = vocabulary
-        self._decoder = TextDecoder(vocabulary)
+        self._markup = _NO_MARKUP if markup is None or verbatim else markup
+        self._decoder = decoder(vocabulary, self._markup.marks)
         self._stop = tuple(stop)
         self._verbatim = verbatim
-        self._held = ""
+        self._markers = (*self._markup.opens, *self._markup.hidden)
+        self._special = [text for text in self._markers if not unmarked(text[:1])]
+        self._longer = [text for text in (*self._stop, *self._markers) if len(text) > 1]
+        self._ready = ""  # decided and not taken
+        self._held = ""  # the last characters fed, undecided
         self._offset = 0  # characters fed so far
-        self._logprobs: list[tuple[int, TokenLogprob]] = []  # (offset of its text, entry)
+        self._given = 0  # how many of them when the last text came that was not sampled
+        self._silent = True  # nothing but blank was sampled, of what is decided
+        self._logprobs: list[tuple[int, int, TokenLogprob]] = []  # (start, end of its text, entry)
         self.shown = 0
-        self.blank = True  # nothing but blank was sampled so far
+        self.opened: str | None = None
         self.stopped = False
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Take one token; once `stopped`, what follows is ignored."""
         if self.stopped:
             return
+        text = self._decoder.feed(token_id)
         if logprob is not None:
-            self._logprobs.append((self._offset, logprob))
-        self.feed_text(self._decoder.feed(token_id), sampled=True)
+            self._logprobs.append((self._offset, self._offset + len(text), logprob))
+        self.feed_text(text, sampled=True)
 
     def feed_text(self, text: str, *, sampled: bool = False) -> None:
         """Take text: an answer prefix, or what was `sampled`, without which an answer is blank."""
         if self.stopped or not text:
             return
-        if sampled and not text.isspace():
-            self.blank = False
         self._offset += len(text)
+        if not sampled:
+            self._given = self._offset
         self._held += text
-        if not self.shown and not self._verbatim:
-            self._held = self._held.lstrip()
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        if found:
-            self._offset += min(found) - len(self._held)
-            self._held = self._held[: min(found)]
-            self.stopped = True
+        self._strip()
+        while (found := self._marker()) is not None:
+            at, marker = found
+            if self._stop_at(self._spelt(self._held[: at + len(marker)])):
+                return
+            self._decide(at)
+            if marker in self._markup.opens:
+                self.opened = self._held[len(marker) :]
+                self._hide(len(self._held))
+                return
+            self._hide(len(marker))
+            self._strip()
+        self._stop_at(self._held)
 
     def take(self, *, last: bool = False) -> AnswerDelta | None:
         """What may be shown now; with `last`, everything that is left."""
-        keep = 0
-        if self._stop and not last and not self.stopped:
-            keep = max(overlap(self._held, stop) for stop in self._stop)
-        text = self._held[: len(self._held) - keep]
-        self._held = self._held[len(text) :]
+        if self.stopped:
+            self._decide(len(self._held))
+        elif last:
+            self._hide_half()
+            self._decide(len(self._held))
+        elif self._held:
+            self._decide(len(self._held) - self._undecided())
+        text, self._ready = self._ready, ""
         self.shown += len(text)
         logprobs = self._take_logprobs(last) if self._logprobs and (text or last) else ()
         return AnswerDelta(text, logprobs) if text or logprobs else None
+
+    @property
+    def listens(self) -> bool:
+        """What comes next is the answer's."""
+        return not self.stopped and self.opened is None
+
+    @property
+    def blank(self) -> bool:
+        """Nothing but blank was sampled so far, and what is hidden."""
+        return self._silent and not self._sampled(len(self._held) - self._half()).strip()
+
+    # -- deciding --------------------------------------------------------------------------
+
+    def _marker(self) -> tuple[int, str] | None:
+        """The first marker in the held text, and where it is."""
+        first: tuple[int, str] | None = None
+        for marker in self._markers:
+            at = self._held.find(marker)
+            if at >= 0 and (first is None or at < first[0]):
+                first = (at, marker)
+        return first
+
+    def _stop_at(self, text: str) -> bool:
+        """Stop where a stop string begins in the first of the held text."""
+        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self._offset += min(found) - len(self._held)
+            self._held = text[: min(found)]
+            self.stopped = True
+        return self.stopped
+
+    def _undecided(self) -> int:
+        """How many of the held characters may still become something else."""
+        if self._beginning and self._markup.wrapper.startswith(self._held):
+            return len(self._held)
+        return max((overlap(self._held, text) for text in self._longer), default=0)
+
+    def _decide(self, size: int) -> None:
+        """The first `size` held characters are shown."""
+        if self._silent and self._sampled(size).strip():
+            self._silent = False
+        self._ready += unmarked(self._held[:size])
+        self._held = self._held[size:]
+
+    def _sampled(self, size: int) -> str:
+        """What was sampled of the first `size` held characters."""
+        given = self._given - (self._offset - len(self._held))
+        return unmarked(self._held[max(0, given) : size])
+
+    # -- hiding ----------------------------------------------------------------------------
+
+    @property
+    def _beginning(self) -> bool:
+        return not (self.shown or self._ready or self._verbatim)
+
+    def _strip(self) -> None:
+        """Drop blank at the beginning, and what opens the wrapper."""
+        if not self._beginning:
+            return
+        rest, wrapper = self._held.lstrip(), self._markup.wrapper
+        while wrapper and rest.startswith(wrapper):
+            rest = rest[len(wrapper) :].lstrip()
+        if len(rest) < len(self._held):
+            self._hide(len(self._held) - len(rest))
+
+    def _half(self) -> int:
+        """How many of the last held characters are half a marker that special tokens begin."""
+        return max((overlap(self._held, marker) for marker in self._special), default=0)
+
+    def _hide_half(self) -> None:
+        size = len(self._held) - self._half()
+        self._decide(size)
+        self._hide(len(self._held))
+
+    def _hide(self, size: int) -> None:
+        """Drop the first `size` held characters, with the tokens that lie wholly in them."""
+        start = self._offset - len(self._held)
+        end = start + size
+        self._held = self._held[size:]
+        self._logprobs = [
+            entry for entry in self._logprobs if not (start <= entry[0] < end and entry[1] <= end)
+        ]
+
+    def _spelt(self, text: str) -> str:
+        """The text with those of marked tokens."""
+        return "".join(self._markup.texts.get(char, char) for char in text)
 
     def _take_logprobs(self, last: bool) -> tuple[TokenLogprob, ...]:
         """Entries of the tokens whose text has begun to show; at the end also those without.
@@ -81,6 +195,6 @@ class AnswerWriter:
         """
         end = self._offset - len(self._held)
         everything = last and not self.stopped
-        taken = [pair for pair in self._logprobs if everything or pair[0] < end]
+        taken = [entry for entry in self._logprobs if everything or entry[0] < end]
         self._logprobs = self._logprobs[len(taken) :]
-        return tuple(entry for _, entry in taken)
+        return tuple(entry for _, _, entry in taken)

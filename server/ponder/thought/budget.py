@@ -14,7 +14,9 @@ from ponder.thought.errors import (
 )
 
 UNLIMITED = -1
-Source = Literal["request", "effort", "default", "ceiling", "max_completion_tokens", "context"]
+Source = Literal[
+    "request", "effort", "default", "ceiling", "max_completion_tokens", "context", "template"
+]
 
 EFFORT_TOKENS = {
     "none": 0,
@@ -29,17 +31,27 @@ EFFORT_TOKENS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the operator and the model allow. Tokens; `default` may be -1 for no limit."""
+
+    max_model_len: int
+    default: int = UNLIMITED
+    ceiling: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all. `spelled` is the
-    client's name for it, which errors speak of.
+    without a number: the operator's default holds, unless that is none at all. `effort` is the word
+    that `budget` was read from, and `spelled` the client's name for it, which errors speak of.
     """
 
     budget: int | None = None
     thinks: bool = False
     source: Literal["request", "effort"] = "request"
+    effort: str | None = None
     max_completion_tokens: int | None = None
     min_thinking_tokens: int = 0
     min_answer_tokens: int | None = None
@@ -47,14 +59,10 @@ class Ask:
     grace_tokens: int | None = None
     spelled: str = field(default="budget", compare=False)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the operator and the model allow. Tokens; `default` may be -1 for no limit."""
-
-    max_model_len: int
-    default: int = UNLIMITED
-    ceiling: int | None = None
+    def wants_thought(self, limits: Limits) -> bool:
+        """Somebody asks for a thought: the request, or the operator for all that are silent."""
+        budget = limits.default if self.budget is None else self.budget
+        return self.thinks or (budget != 0 and (self.budget is not None or budget != UNLIMITED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,26 +24,75 @@ class ContractError(SetupError, ValueError):
     """A contract that cannot be read, or that does not belong to the files beside it."""
 
 
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _text_or_none(value: Any) -> bool:
+    return isinstance(value, str | None)
+
+
+def _arguments(value: Any) -> bool:
+    return isinstance(value, dict | None)
+
+
+def _budgets(value: Any) -> bool:
+    whole = isinstance(value, list) and all(type(budget) is int for budget in value)
+    return whole and all(budget > 0 for budget in value)
+
+
+def _hint(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and "{budget}" in value)
+
+
+def _pair(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and list(map(type, value)) == [str, str])
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("think_start", "think_end", "close_text"), (_text, "a string")),
+    "answer_prefix": (_text, "a string"),
+    **dict.fromkeys(("again", "skip_text", "tool_call"), (_text_or_none, "a string")),
+    **dict.fromkeys(("think", "no_think"), (_arguments, "an object of template arguments")),
+    "wrapper": (_pair, "a list of two strings"),
+    "budget_hint": (_hint, "a string that holds {budget}"),
+    "trained_budgets": (_budgets, "a list of whole numbers above 0"),
+    "budget_curve": (lambda value: isinstance(value, list), "a list"),
+    "opened_by": (lambda value: value in ("template", "model"), '"template" or "model"'),
+}
+"""What a field of the file must be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """What a checkpoint promises to the server.
 
+    `think_start`, `think_end` and `close_text` are all that one written by hand needs.
     `close_text` holds the end marker exactly once; `answer_prefix` follows it and is shown as
-    part of the answer. `budget_hint` is a template with `{budget}`, one of `trained_budgets`, put
-    after the opening marker (soft), beside the cap (hard). `budget_curve` has one entry per task
-    and budget: `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`.
-    `family` names the row of `ponder.thought.families` that holds for what the contract leaves out.
+    part of the answer. `again`, `skip_text`, `wrapper`, `tool_call`, `think` and `no_think` are
+    `ThoughtFormat`'s. A thought that the template leaves to the model is opened for it where
+    `opened_by` is "template". `tokenizer_sha256` is None for any tokenizer. `budget_hint` is a
+    template with `{budget}`, one of `trained_budgets`, put after the opening marker (soft), beside
+    the cap (hard). `budget_curve` has one entry per task and budget:
+    `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`. `family` names the
+    row of `ponder.thought.families` that holds for what the contract leaves out.
     """
 
     think_start: str
     think_end: str
     close_text: str
-    opened_by: Literal["template", "model"]
-    tokenizer_sha256: str
-    method: str
-    recipe: str
-    seed: int
+    opened_by: Literal["template", "model"] = "model"
+    tokenizer_sha256: str | None = None
+    method: str = "by hand"
+    recipe: str = ""
+    seed: int = 0
     answer_prefix: str = ""
+    again: str | None = None
+    skip_text: str | None = None
+    wrapper: tuple[str, str] | None = None
+    tool_call: str | None = None
+    think: dict[str, Any] | None = None
+    no_think: dict[str, Any] | None = None
     recipe_sha256: str | None = None
     base_model: str | None = None
     budget_hint: str | None = None
@@ -68,11 +118,11 @@ class Contract:
                 f"{path} is not JSON: {error}; export the checkpoint again"
             ) from error
         contract = cls._from_json(raw, path)
-        actual = tokenizer_sha256(directory)
-        if actual != contract.tokenizer_sha256:
+        expected = contract.tokenizer_sha256
+        if expected is not None and (actual := tokenizer_sha256(directory)) != expected:
             raise ContractError(
                 f"{path} was written for another tokenizer (tokenizer.json has sha256 "
-                f"{actual[:12]}…, the contract names {contract.tokenizer_sha256[:12]}…): "
+                f"{actual[:12]}…, the contract names {expected[:12]}…): "
                 f"restore the tokenizer the checkpoint was trained with, or export it again"
             )
         return contract
@@ -81,7 +131,7 @@ class Contract:
     def _from_json(cls, raw: Any, path: Path) -> Contract:
         if not isinstance(raw, dict):
             raise ContractError(f"{path} must hold a JSON object")
-        version = raw.get("schema_version")
+        version = raw.setdefault("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise ContractError(
                 f"{path} has schema version {version!r}, this Ponder reads {SCHEMA_VERSION}: "
@@ -96,27 +146,18 @@ class Contract:
         required = {f.name for f in fields(cls) if f.default is MISSING}
         if missing := sorted(required - set(raw)):
             raise ContractError(
-                f"{path} lacks {', '.join(missing)}: export the checkpoint again, or restore the "
-                f"file that was exported"
+                f"{path} lacks {', '.join(missing)}: export the checkpoint again, or write them "
+                f"by hand (docs/models.md)"
             )
-        for name in ("trained_budgets", "budget_curve"):
-            given = raw.get(name, [])
-            if not isinstance(given, list):
-                raise ContractError(f"{path}: {name} must be a list")
-            raw[name] = tuple(given)
+        for name, (holds, words) in _KINDS.items():
+            if name in raw and not holds(raw[name]):
+                raise ContractError(f"{path}: {name} must be {words}")
+        for name in ("trained_budgets", "budget_curve", "wrapper"):
+            if raw.get(name) is not None:
+                raw[name] = tuple(raw[name])
         contract = cls(**raw)
-        for name in ("think_start", "think_end", "close_text", "answer_prefix"):
-            if not isinstance(getattr(contract, name), str):
-                raise ContractError(f"{path}: {name} must be a string")
-        hint = contract.budget_hint
-        if hint is not None and (not isinstance(hint, str) or "{budget}" not in hint):
-            raise ContractError(f"{path}: budget_hint must be a string that holds {{budget}}")
-        if hint is not None and contract.think_end in hint:
+        if contract.budget_hint is not None and contract.think_end in contract.budget_hint:
             raise ContractError(f"{path}: budget_hint must not hold the end marker")
-        if not all(isinstance(budget, int) and budget > 0 for budget in contract.trained_budgets):
-            raise ContractError(f"{path}: trained_budgets must be whole numbers above 0")
-        if contract.opened_by not in ("template", "model"):
-            raise ContractError(f'{path}: opened_by must be "template" or "model"')
         return contract
 
     def save(self, directory: Path) -> None:

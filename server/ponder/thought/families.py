@@ -7,7 +7,6 @@ is learnt by rendering, in `ponder.checkpoint.traits`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ponder.thought.contract import Contract, ContractError
@@ -16,10 +15,15 @@ from ponder.thought.format import ThoughtFormat
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A row of the table: the format, and the strings that its chat templates all contain."""
+    """A row of the table.
+
+    Its models' chat templates hold all of `needles`. Where several families share a template, the
+    `model_type` in config.json begins with the row's.
+    """
 
     needles: tuple[str, ...]
     format: ThoughtFormat
+    model_type: str = ""
 
 
 # The sentence that Qwen's own technical report appends where a thought is stopped early
@@ -28,7 +32,6 @@ _QWEN = (
     "\n\nConsidering the limited time by the user, I have to give the solution based on the "
     "thinking directly now.\n</think>\n\n"
 )
-_QWEN_SOURCE = "Qwen3 report, section 4.3"
 _HARMONY_FINAL = "<|channel|>final<|message|>"
 
 FAMILIES: tuple[Family, ...] = (
@@ -49,7 +52,7 @@ FAMILIES: tuple[Family, ...] = (
         ("to=self<|message|>", "<|eom|>"),
         ThoughtFormat(
             name="Muse Glimmer",
-            start=" to=self<|message|>",
+            start="to=self<|message|>",
             end="<|eom|><|start|>assistant to=user<|message|>",
             again="<|eom|><|start|>assistant to=self<|message|>",
             close_text="<|eom|><|start|>assistant to=user<|message|>",
@@ -76,6 +79,7 @@ FAMILIES: tuple[Family, ...] = (
             end="<|close|>think<|sep|><|open|>response<|sep|>",
             close_text="<|close|>think<|sep|><|open|>response<|sep|>",
             source="chat template",
+            skip_text="<|open|>response<|sep|>",
         ),
     ),
     Family(
@@ -112,7 +116,7 @@ FAMILIES: tuple[Family, ...] = (
         ),
     ),
     Family(
-        ("[BEGIN FINAL RESPONSE]", "Here are my reasoning steps"),
+        ("[BEGIN FINAL RESPONSE]",),
         ThoughtFormat(
             name="Apriel",
             start="Here are my reasoning steps:\n",
@@ -163,6 +167,15 @@ FAMILIES: tuple[Family, ...] = (
         ),
     ),
     Family(
+        ("<|im_start|>", "</think>", "<response>"),
+        ThoughtFormat(
+            name="ERNIE",
+            close_text="\n</think>\n\n<response>\n",
+            source="chat template",
+            wrapper=("<response>", "</response>"),
+        ),
+    ),
+    Family(
         ("<|start_of_role|>", "<think></think>", "<response></response>"),
         ThoughtFormat(
             name="Granite",
@@ -187,8 +200,27 @@ FAMILIES: tuple[Family, ...] = (
         ThoughtFormat(name="Nemotron 3", tool_call="<tool_call>"),
     ),
     Family(
-        ("detailed thinking", "<|start_header_id|>"),
+        ("<|start_header_id|>", "<think>"),
         ThoughtFormat(name="Llama-Nemotron", tool_call="<TOOLCALL>"),
+    ),
+    Family(("<|im_sep|>", "<think>"), ThoughtFormat(name="Phi-4-reasoning")),
+    Family(
+        ("[|assistant|]", "<thought>"),
+        ThoughtFormat(
+            name="EXAONE Deep", start="<thought>", end="</thought>", close_text="\n</thought>\n\n"
+        ),
+    ),
+    Family(
+        ("Here is my thought process:", "Here is my response:"),
+        ThoughtFormat(
+            name="Granite 3.2",
+            start="Here is my thought process:",
+            end="Here is my response:",
+            close_text="\n\nHere is my response:\n\n",
+            source="chat template",
+            think={"thinking": True},
+            no_think={"thinking": False},
+        ),
     ),
     Family(
         ("<|im_assistant|>", "<think>"),
@@ -205,20 +237,47 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(("MiniMax-M1 model",), ThoughtFormat(name="MiniMax-M1", tool_call="<tool_calls>")),
     Family(
-        ("<|im_start|>", "<think>\\n\\n</think>\\n\\n", "enable_thinking"),
-        ThoughtFormat(name="Qwen3", close_text=_QWEN, source=_QWEN_SOURCE, tool_call="<tool_call>"),
+        ("<|im_start|>", "</think>"),
+        ThoughtFormat(
+            name="Qwen3",
+            close_text=_QWEN,
+            source="Qwen3 report, section 4.3",
+            tool_call="<tool_call>",
+        ),
+        model_type="qwen",
     ),
 )
 
+TAGS = ThoughtFormat(name="think tags", tool_call="<tool_call>")
+"""The format of all other models whose chat template writes `<think>` itself."""
 
-def recognise(chat_template: str) -> ThoughtFormat | None:
-    """The format of the first family whose needles the template holds all; None if no row's are."""
-    found = (row.format for row in FAMILIES if all(part in chat_template for part in row.needles))
-    return next(found, None)
+MARKERS = (
+    "<think",
+    "<thought",
+    "<reasoning>",
+    "<|thinking",
+    "<|begin_of_thought|>",
+    "[THINK]",
+    "◁think▷",
+    "THINKING|>",
+    "reasoning_content",
+)
+"""What only the chat template of a model that thinks holds."""
 
 
-def names() -> Iterator[str]:
-    return (row.format.name for row in FAMILIES)
+def recognise(chat_template: str, model_type: str = "") -> Family | None:
+    """The first row that fits; None if none does."""
+    fitting = (
+        row
+        for row in FAMILIES
+        if model_type.startswith(row.model_type) and all(n in chat_template for n in row.needles)
+    )
+    return next(fitting, None)
+
+
+def unread(chat_template: str) -> str | None:
+    """The first marker of a thought that a template holds; None without one."""
+    return next((marker for marker in MARKERS if marker in chat_template), None)
 
 
 def of_contract(contract: Contract) -> ThoughtFormat:
@@ -228,18 +287,22 @@ def of_contract(contract: Contract) -> ThoughtFormat:
     """
     row = ThoughtFormat(name="")
     if contract.family is not None:
-        known = {family.format.name: family.format for family in FAMILIES}
+        known = {form.name: form for form in (*(family.format for family in FAMILIES), TAGS)}
         if contract.family not in known:
             raise ContractError(f"family {contract.family!r} is none of {', '.join(known)}")
         row = known[contract.family]
+    own = ("again", "skip_text", "wrapper", "tool_call", "think", "no_think")
+    given = {name: getattr(contract, name) for name in own}
     return replace(
         row,
+        **{name: value for name, value in given.items() if value is not None},
         name=f"contract ({contract.method})",
         start=contract.think_start,
         end=contract.think_end,
         close_text=contract.close_text,
         source="ponder.json",
         answer_prefix=contract.answer_prefix,
+        opens=contract.opened_by == "template",
         hint=contract.budget_hint,
         trained_budgets=contract.trained_budgets,
     )

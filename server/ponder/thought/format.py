@@ -5,12 +5,13 @@ A checkpoint's contract says it; for models without one, the table of `ponder.th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.errors import InvalidCloseText
+from ponder.thought.text import Marks, decoder, mark
 
 OpenedBy = Literal["template", "model"]
 
@@ -26,6 +27,7 @@ class ThoughtFormat:
     no thought, where the template has no switch: start marker and close text, if it is None.
     `wrapper` is what some models write around the answer, which is not shown.
 
+    `opens` says that the thought is always opened: by Ponder, where the chat template does not.
     `think` and `no_think` are template arguments that switch thinking on and off where trying the
     usual ones cannot tell; `efforts` are the words that the model was trained on, where its
     template takes any. `hint` has a place for `{budget}`, which is one of `trained_budgets`.
@@ -41,6 +43,7 @@ class ThoughtFormat:
     skip_text: str | None = None
     wrapper: tuple[str, str] | None = None
     tool_call: str | None = None
+    opens: bool = False
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
     efforts: tuple[str, ...] = ()
@@ -48,21 +51,29 @@ class ThoughtFormat:
     trained_budgets: tuple[int, ...] = ()
 
 
+_NONE: Marks = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Marker:
     """A marker's text, and its token id where it is a single token.
 
     Single tokens are matched by id, so that a model which spells the marker out in ordinary
-    characters does not end its thought; others can only be matched in the text.
+    characters does not end its thought. Others are matched in the text, as `seen`: there a
+    character stands for each of their special tokens, which have no text.
     """
 
     text: str
     token_id: int | None
+    seen: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", self.seen or self.text)
 
     @classmethod
-    def of(cls, text: str, vocabulary: Vocabulary) -> Marker:
+    def of(cls, text: str, vocabulary: Vocabulary, marks: Marks = _NONE) -> Marker:
         ids = vocabulary.encode(text)
-        return cls(text, ids[0] if len(ids) == 1 else None)
+        return cls(text, ids[0] if len(ids) == 1 else None, _seen(text, vocabulary, marks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +81,16 @@ class Close:
     """What is appended to close a thought.
 
     `ids` is the close text and the answer prefix, each tokenised by itself. `shown` is what the
-    user sees of it: everything after the end marker.
+    user sees of it: everything after the end marker, but for what `wrapper` opens the answer with.
     """
 
     ids: tuple[int, ...]
     shown: str
 
     @classmethod
-    def of(cls, text: str, end: Marker, answer_prefix: str, vocabulary: Vocabulary) -> Close:
+    def of(
+        cls, text: str, end: Marker, answer_prefix: str, vocabulary: Vocabulary, wrapper: str = ""
+    ) -> Close:
         """Raises `InvalidCloseText` unless text and prefix hold the end marker exactly once."""
         ids = vocabulary.encode(text)
         as_token = end.token_id is None or ids.count(end.token_id) == 1
@@ -85,8 +98,10 @@ class Close:
             raise InvalidCloseText(
                 f"close_text must contain the end marker {end.text!r} exactly once", "close_text"
             )
-        shown = text.partition(end.text)[2] + answer_prefix
-        return cls((*ids, *vocabulary.encode(answer_prefix)), shown)
+        shown = text.partition(end.text)[2]
+        if wrapper and shown.lstrip().startswith(wrapper):
+            shown = shown.replace(wrapper, "", 1)
+        return cls((*ids, *vocabulary.encode(answer_prefix)), shown + answer_prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +117,40 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerMarkup:
+    """What an answer is watched for, as a decoder of `marks` spells it.
+
+    One of `opens` opens another block of thought; `hidden` are not shown, and neither is
+    `wrapper` at the beginning. `texts` is what the characters of marked tokens stand for.
+    """
+
+    marks: Marks = field(default_factory=dict)
+    opens: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    wrapper: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledFormat:
     """A format in one vocabulary's token ids: what a thought works with.
 
-    `hints` are in ascending order of budgets. Only a thought that the template opens can be
-    hinted: elsewhere the prompt ends before the thought does begin.
+    `skip` follows a prompt that opens no thought and is to have none. `hints` are in ascending
+    order of budgets. Only a thought that the template opens can be hinted: elsewhere the prompt
+    ends before the thought does begin. `marks` are the special tokens in markers of several.
+    `masked` are the single tokens that the request for an answer forbids.
     """
 
     start: Marker
     end: Marker
+    again: Marker | None
     tool_call: Marker | None
     close: Close
+    skip: Close
     opened_by: OpenedBy
-    hints: tuple[Hint, ...] = ()
+    hints: tuple[Hint, ...]
+    marks: Marks
+    answer: AnswerMarkup
 
     @classmethod
     def of(
@@ -123,20 +159,33 @@ class CompiledFormat:
         opened_by: OpenedBy,
         vocabulary: Vocabulary,
     ) -> CompiledFormat:
-        end = Marker.of(form.end, vocabulary)
+        wrapper = form.wrapper or ("", "")
+        texts = (form.start, form.end, form.again, form.tool_call, form.skip_text, *wrapper)
+        marks = _special((text for text in texts if text), vocabulary)
+        end = Marker.of(form.end, vocabulary, marks)
         hints = [
             Hint(budget, tuple(vocabulary.encode(form.hint.replace("{budget}", str(budget)))))
             for budget in sorted(form.trained_budgets)
             if form.hint is not None and opened_by == "template"
         ]
+        close = Close.of(form.close_text, end, form.answer_prefix, vocabulary, wrapper[0])
         return cls(
-            start=Marker.of(form.start, vocabulary),
+            start=Marker.of(form.start, vocabulary, marks),
             end=end,
-            tool_call=Marker.of(form.tool_call, vocabulary) if form.tool_call else None,
-            close=Close.of(form.close_text, end, form.answer_prefix, vocabulary),
+            again=Marker.of(form.again, vocabulary, marks) if form.again else None,
+            tool_call=Marker.of(form.tool_call, vocabulary, marks) if form.tool_call else None,
+            close=close,
+            skip=_skip(form, close, vocabulary),
             opened_by=opened_by,
             hints=tuple(hints),
+            marks=marks,
+            answer=_markup(form, vocabulary, marks),
         )
+
+    @property
+    def masked(self) -> frozenset[int]:
+        markers = (self.start, self.end, self.again)
+        return frozenset(m.token_id for m in markers if m is not None and m.token_id is not None)
 
     def hint(self, budget: int) -> Hint | None:
         """The largest trained budget within `budget` tokens; None below the smallest."""
@@ -145,3 +194,51 @@ class CompiledFormat:
             key=lambda hint: hint.budget,
             default=None,
         )
+
+
+def _special(texts: Iterable[str], vocabulary: Vocabulary) -> dict[int, str]:
+    """Characters that stand for the special tokens in texts of several tokens."""
+    marks: dict[int, str] = {}
+    for text in texts:
+        ids = vocabulary.encode(text)
+        for token_id in ids if len(ids) > 1 else ():
+            if not vocabulary.token_bytes(token_id):
+                marks.setdefault(token_id, mark(len(marks)))
+    return marks
+
+
+def _seen(text: str, vocabulary: Vocabulary, marks: Marks) -> str:
+    """The text as a decoder of `marks` spells its tokens."""
+    ids = vocabulary.encode(text)
+    if marks.keys().isdisjoint(ids):
+        return text
+    spelling = decoder(vocabulary, marks)
+    return "".join(map(spelling.feed, ids))
+
+
+def _skip(form: ThoughtFormat, close: Close, vocabulary: Vocabulary) -> Close:
+    if form.skip_text is None:
+        return Close((*vocabulary.encode(form.start), *close.ids), close.shown)
+    prefix = vocabulary.encode(form.answer_prefix)
+    return Close((*vocabulary.encode(form.skip_text), *prefix), form.answer_prefix)
+
+
+def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> AnswerMarkup:
+    """In an answer, markers of one token are marked as well: their text may be spelled out."""
+    opens = [text for text in (form.start, form.again) if text]
+    wrapper, unwrap = form.wrapper or ("", "")
+    hidden = [text for text in (form.end, form.skip_text, unwrap) if text]
+    marks = dict(special)
+    for ids in map(vocabulary.encode, (*opens, *hidden, wrapper)):
+        if len(ids) == 1:
+            marks.setdefault(ids[0], mark(len(marks)))
+    texts = {
+        char: vocabulary.token_bytes(id_).decode(errors="replace") for id_, char in marks.items()
+    }
+    return AnswerMarkup(
+        marks,
+        opens=tuple(_seen(text, vocabulary, marks) for text in opens),
+        hidden=tuple(_seen(text, vocabulary, marks) for text in hidden),
+        wrapper=_seen(wrapper, vocabulary, marks),
+        texts=texts,
+    )

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from itertools import accumulate
+from operator import itemgetter
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.exits.causes import Cause
 from ponder.thought.exits.exit import Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
-from ponder.thought.text import TextDecoder, clean_cut, overlap
+from ponder.thought.text import (
+    as_bytes,
+    before_marks,
+    clean_cut,
+    decoder,
+    marked_bytes,
+    overlap,
+    unmarked,
+)
 
 
 class Verdict(Enum):
@@ -29,12 +38,14 @@ class Verdict(Enum):
 
 
 class ThoughtReader:
-    """State of one open thought.
+    """State of one thought, which may have several blocks.
 
     `at` is what its exits see of it, and `cause` is why one of them closed it. `room`, where given,
     bounds the opening and the thought together: an opening that fills it is none. `take_text`
     hands out text that no cut can take back. After ENDED, `answer_text` is text of the marker's
     tokens that belongs to the answer.
+
+    The last block follows `opening` tokens of its request; `begun` tokens of thought precede it.
     """
 
     def __init__(
@@ -46,15 +57,16 @@ class ThoughtReader:
         room: int | None = None,
     ) -> None:
         self._form = form
-        self._decoder = TextDecoder(vocabulary)
-        self._token_bytes = vocabulary.token_bytes
+        self._vocabulary = vocabulary
+        self._decoder = decoder(vocabulary, form.marks)
+        self._token_bytes = marked_bytes(vocabulary, form.marks)
         self.watch = watch
         self._room = room
-        markers = (form.end,) if form.tool_call is None else (form.end, form.tool_call)
+        markers = [m for m in (form.end, form.tool_call, form.again) if m is not None]
         self._by_id = {m.token_id: m for m in markers if m.token_id is not None}
         self._by_text = tuple(m for m in markers if m.token_id is None)
         # A character has at most 4 bytes, a marker's tokens at least one each.
-        self._lookahead = 3 + max((len(m.text.encode()) for m in self._by_text), default=0)
+        self._lookahead = 3 + max((len(as_bytes(m.seen)) for m in self._by_text), default=0)
         self.opened = form.opened_by == "template"
         self._opening_text = ""
         self._partial: tuple[list[int], str] = ([], "")  # tokens of an unfinished character
@@ -65,6 +77,7 @@ class ThoughtReader:
         self.at = Progress()
         self.cause: Cause | None = None
         self.answer_text = ""
+        self.opening = self.begun = 0
 
     @property
     def thinking(self) -> list[int]:
@@ -73,14 +86,33 @@ class ThoughtReader:
 
     @property
     def overhead(self) -> int:
-        """Tokens before the thought: blanks, and the start marker where the model opens it."""
+        """Tokens before the thought: blanks, and the start marker where the model opens it.
+
+        In front of another block, all that are none of the thought's.
+        """
         return self.at.overhead
+
+    def reopen(self, rest: str, overhead: int, opening: int) -> Verdict:
+        """The model opens another block of thought behind `opening` tokens of its request.
+
+        `rest` is the text that follows the marker in its last token.
+        """
+        self.at.overhead, self.opening = overhead, opening
+        self.begun = len(self.at.thinking)
+        self._decoder = decoder(self._vocabulary, self._form.marks)
+        self._partial = ([], "")
+        self._held.clear()
+        self._tail = self.answer_text = ""
+        self._shown = False
+        self.cause = None
+        self.watch.renew()
+        return self._opened(rest)
 
     def feed(self, token_id: int) -> Verdict:
         if not self.opened:
             return self._open(token_id)
         if (marker := self._by_id.get(token_id)) is not None:
-            return self._end_by_id(marker)
+            return self._end_by_id(marker, token_id)
         ids, text = self._partial
         ids.append(token_id)
         text += self._decoder.feed(token_id)
@@ -97,6 +129,8 @@ class ThoughtReader:
         """Text of the thought since the last call."""
         text = "".join(self._ready)
         self._ready.clear()
+        if self._form.marks:
+            text = unmarked(text)
         if not self._shown:
             text = text.lstrip("\n")  # the line break after the start marker is the format's
             self._shown = bool(text)
@@ -105,10 +139,11 @@ class ThoughtReader:
     def settle(self) -> bool:
         """The sampling stopped without a marker: what was held belongs to the thought.
 
-        An unfinished character is dropped, and what an exit closes the thought before. True when
-        the exits leave room for one more token, so that the EOS itself lies within the budget.
+        An unfinished character is dropped, half a marker of special tokens, and what an exit closes
+        the thought before. True when the exits leave room for one more token, so that the EOS
+        itself lies within the budget.
         """
-        verdict = self._confirm(len(self._held_text()))
+        verdict = self._confirm(before_marks(self._held_text()))
         return verdict is Verdict.MORE and self._allows(1)
 
     def wake(self) -> bool:
@@ -122,14 +157,15 @@ class ThoughtReader:
     def _open(self, token_id: int) -> Verdict:
         """The first non-blank token decides: the start marker, or no thought at all."""
         self.at.overhead += 1
+        self.opening += 1
         start = self._form.start
         if token_id == start.token_id and not self._decoder.pending:
             return self._opened("")
         self._opening_text += self._decoder.feed(token_id)
         seen = self._opening_text.lstrip()
-        if start.token_id is None and seen.startswith(start.text):
-            return self._opened(seen[len(start.text) :])
-        undecided = not seen or (start.token_id is None and start.text.startswith(seen))
+        if start.token_id is None and seen.startswith(start.seen):
+            return self._opened(seen[len(start.seen) :])
+        undecided = not seen or (start.token_id is None and start.seen.startswith(seen))
         crowded = self._room is not None and self.overhead >= self._room
         return Verdict.MORE if undecided and not crowded else Verdict.SKIPPED
 
@@ -183,24 +219,41 @@ class ThoughtReader:
 
     # -- ending ----------------------------------------------------------------------------
 
-    def _end_by_id(self, marker: Marker) -> Verdict:
+    def _end_by_id(self, marker: Marker, token_id: int) -> Verdict:
         """A single-token marker was sampled; what was held before it belongs to the thought."""
         ids, text = self._partial
         if ids:
+            self._partial = ([], "")
             self._held.append((ids, text + self._decoder.flush()))
-        return self._end(marker, "")
+        if marker is not self._form.again:
+            return self._end(marker, "")
+        if self._confirm(len(self._held_text())) is Verdict.CLOSED:
+            return Verdict.CLOSED
+        self._held.append(([token_id], marker.seen))
+        return self._go_on(marker)
 
     def _end_by_text(self) -> Verdict:
         """Look for a multi-token marker in the held text, count what can be none."""
         held = self._held_text()
-        for marker in self._by_text:
-            before, found, rest = held.partition(marker.text)
-            if found:
-                if self._confirm(len(before)) is Verdict.CLOSED or not self._part(marker):
-                    return Verdict.CLOSED
-                return self._end(marker, rest)
-        marking = max((overlap(held, marker.text) for marker in self._by_text), default=0)
+        found = [(at, m) for m in self._by_text if (at := held.find(m.seen)) >= 0]
+        if found:
+            at, marker = min(found, key=itemgetter(0))
+            if self._confirm(at) is Verdict.CLOSED:
+                return Verdict.CLOSED
+            if marker is self._form.again:
+                return self._go_on(marker)
+            if not self._part(marker):
+                return Verdict.CLOSED
+            return self._end(marker, held[at + len(marker.seen) :])
+        marking = max((overlap(held, marker.seen) for marker in self._by_text), default=0)
         return self._confirm(len(held) - marking)
+
+    def _go_on(self, marker: Marker) -> Verdict:
+        """Another part of the thought begins: the marker's tokens count, its text is not shown."""
+        ids = [token_id for ids, _ in self._held for token_id in ids]
+        text = self._held_text().replace(marker.seen, "", 1)
+        self._held.clear()
+        return self._wait() if self._count(ids, text) else Verdict.CLOSED
 
     def _part(self, marker: Marker) -> bool:
         """Part the thought's end from the marker that begins in the same piece.
@@ -208,11 +261,11 @@ class ThoughtReader:
         Tokens wholly before the marker are the thought's: of a broken character, or of one that
         ends in the token where the marker begins. That token is the marker's; its text is shown.
         """
-        text = self._held_text().partition(marker.text)[0]
+        text = self._held_text().partition(marker.seen)[0]
         held = [token_id for ids, _ in self._held for token_id in ids]
         self._held.clear()
         sizes = [len(self._token_bytes(token_id)) for token_id in held]
-        at = b"".join(map(self._token_bytes, held)).find(marker.text.encode())
+        at = b"".join(map(self._token_bytes, held)).find(as_bytes(marker.seen))
         own = sum(end <= at for end in accumulate(sizes))
         if own:
             return self._count(held[:own], text)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import re
+from collections.abc import Callable, Mapping
 
 from ponder.engine.protocol import Vocabulary
+
+Marks = Mapping[int, str]
+"""Token id → the character that stands for it: a surrogate, which no UTF-8 can spell."""
+
+_MARK = re.compile("[\ud800-\udfff]")
 
 
 class TextDecoder:
@@ -33,6 +40,53 @@ class TextDecoder:
         """The text ends here: an unfinished character becomes U+FFFD."""
         self.pending = False
         return self._decoder.decode(b"", final=True)
+
+
+class MarkDecoder(TextDecoder):
+    """Decodes `marks` to the characters that stand for them."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, vocabulary: Vocabulary, marks: Marks) -> None:
+        super().__init__(vocabulary)
+        self._marks = marks
+
+    def feed(self, token_id: int) -> str:
+        mark = self._marks.get(token_id)
+        return super().feed(token_id) if mark is None else self.flush() + mark
+
+
+def decoder(vocabulary: Vocabulary, marks: Marks) -> TextDecoder:
+    return MarkDecoder(vocabulary, marks) if marks else TextDecoder(vocabulary)
+
+
+def mark(number: int) -> str:
+    """The character that stands for the token `number` of those that are marked."""
+    return chr(0xD800 + number)
+
+
+def unmarked(text: str) -> str:
+    """The text without the characters that stand for tokens."""
+    return text if text.isascii() else _MARK.sub("", text)
+
+
+def before_marks(text: str) -> int:
+    """How many characters precede the first that stands for a token."""
+    found = _MARK.search(text)
+    return len(text) if found is None else found.start()
+
+
+def marked_bytes(vocabulary: Vocabulary, marks: Marks) -> Callable[[int], bytes]:
+    """The bytes of a token, those of the character that stands for it where it is marked."""
+    if not marks:
+        return vocabulary.token_bytes
+    spelt = {token_id: as_bytes(text) for token_id, text in marks.items()}
+    return lambda token_id: spelt.get(token_id) or vocabulary.token_bytes(token_id)
+
+
+def as_bytes(text: str) -> bytes:
+    """A text's UTF-8, the characters that stand for tokens with it."""
+    return text.encode(errors="surrogatepass")
 
 
 def overlap(text: str, marker: str) -> int:

@@ -3,11 +3,13 @@
     open ── end marker ──────────────→ answer     natural: nothing is appended
       ├─── an exit closes it → close → answer     the close text is appended, never sampled
       └─── EOS in the thought → close → answer
+    answer ── start marker ──────────→ open       another block, on what is left of the budget
 
 Thinking and answering are one engine request with the whole allowance, so that a thought which
 ends by itself pays no second admission. At a cut the request is aborted and re-entered with the
 thought and the close text as its prompt, which the prefix cache has seen. Where the answer has
-sampling rules of its own, the two are separate requests from the start.
+sampling rules of its own, the two are separate requests from the start. A request for the answer
+alone forbids the markers that are single tokens.
 
 A thought is fed tokens and says what to sample next: it knows no engine and no clock. Drivers run
 it, `ponder.thought.drive` on an engine and `ponder.training.rollout.drive` in batches, so that the
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from ponder.engine.protocol import Chunk, Sampling, Vocabulary
+from ponder.engine.protocol import FORBIDDEN, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
@@ -32,6 +34,7 @@ from ponder.thought.format import Close, CompiledFormat
 from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.reader import ThoughtReader, Verdict
 from ponder.thought.segment import AnswerRules, Segment, gather, segment_seed
+from ponder.thought.text import as_bytes, marked_bytes
 
 Event = ThoughtDelta | AnswerDelta
 
@@ -94,10 +97,15 @@ class Thought:
         self._rules = rules
         self._close = close or (form.close if form else None)
         self._exits = exits
+        self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
         self._merged = not apart and self._may_merge()
-        self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim)
+        markup = form.answer if form else None
+        self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim, markup=markup)
         self._writer.feed_text(shown_prefix)
-        self._reader: ThoughtReader | None = None  # while the thought is open
+        self._reader = self._new_reader(form, self._close) if form and self._close else None
+        self._thinking = False
+        self._shared = False  # the request is the thought's, and the answer's as well
+        self._heard = 0  # tokens of the request that are counted
         self._segments: list[Segment] = []
         self._retried = False
         self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
@@ -117,11 +125,7 @@ class Thought:
         if self._plan.budget == 0:
             self.outcome.end_cause = "disabled"
             return self._ask_for_answer(now)
-        assert self._form is not None and self._close is not None
-        room = self._plan.allowance - self._plan.reserve - len(self._close.ids)
-        watch = Watch([Budget.of(self._plan, room), *self._exits])
-        self._reader = ThoughtReader(self._form, self._vocabulary, watch, room=room)
-        self._ask(self._thought_sampling(self._form))
+        self._ask_for_thought()
         return self.tick(now)
 
     def feed(self, chunk: Chunk, now: float) -> Sequence[Event]:
@@ -133,44 +137,57 @@ class Thought:
             outcome.first_token_at = now
         if chunk.cached_tokens and segment.number == 0:
             outcome.cached_tokens = chunk.cached_tokens
-        if self._reader is not None:
-            self._reader.at.now = now
-            return self._think(self._reader, segment, read, now)
-        self._hear(segment, read)
+        if self._thinking:
+            return self._think(segment, read, now)
+        reopened = self._hear(segment, read)
+        if reopened is not None:
+            return self._reopen(segment, reopened, now)
         return self._answer(segment, now)
 
     @property
     def wake_at(self) -> float:
         """When `tick` is due; infinite where no exit waits for a time."""
-        reader = self._reader
-        return math.inf if reader is None or not reader.opened else reader.watch.time
+        reader = self._open_reader
+        return math.inf if reader is None else reader.watch.time
 
     def tick(self, now: float) -> Sequence[Event]:
         """Ask the exits that wait for a time, or to be woken, while the thought is open."""
-        reader = self._reader
-        if reader is None or not reader.opened:
+        reader = self._open_reader
+        if reader is None:
             return ()
         reader.at.now = now
         return self._cut(reader, self._segments[-1], now) if reader.wake() else ()
 
+    @property
+    def _open_reader(self) -> ThoughtReader | None:
+        return self._reader if self._thinking and self._reader and self._reader.opened else None
+
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
         prompts = [segment.prompt for segment in self._segments]
-        shared = (self._vocabulary, self._form, self._close, self._plan, self._prompt, *prompts)
+        form = self._form
+        markup = form.answer if form else None
+        shared = (self._vocabulary, form, markup, self._close, self._plan, self._prompt, *prompts)
         return deepcopy(self, {id(part): part for part in shared})
 
     # -- think -----------------------------------------------------------------------------
 
+    def _new_reader(self, form: CompiledFormat, close: Close) -> ThoughtReader:
+        room = self._plan.allowance - self._plan.reserve - len(close.ids)
+        watch = Watch([Budget.of(self._plan, room), *self._exits])
+        return ThoughtReader(form, self._vocabulary, watch, room=room)
+
     def _think(
-        self, reader: ThoughtReader, segment: Segment, read: int, now: float
+        self, segment: Segment, read: int, now: float, verdict: Verdict = Verdict.MORE
     ) -> Sequence[Event]:
-        """Read the open thought on from token `read`."""
-        verdict = Verdict.MORE
-        for token_id in segment.sampled[read : len(segment.sampled) - segment.at_eos]:
-            verdict = reader.feed(token_id)
+        """Read the thought on from token `read`; `verdict` is what the one before it meant."""
+        reader = self._reader
+        assert reader is not None
+        reader.at.now = now
+        end = len(segment.sampled) - segment.at_eos
+        while verdict is Verdict.MORE and read < end:
+            verdict = reader.feed(segment.sampled[read])
             read += 1
-            if verdict is not Verdict.MORE:
-                break
         text = reader.take_text()
         events: tuple[Event, ...] = (ThoughtDelta(text),) if text else ()
         if reader.opened:
@@ -186,41 +203,51 @@ class Thought:
     ) -> Sequence[Event]:
         """The model ended the thought itself after `read` tokens, or never opened one."""
         self._end(now)
-        if not self._merged and verdict is not Verdict.MORE:
+        if not self._shared and verdict is not Verdict.MORE:
             segment.truncate(read)
         if reader.opened:
             self._ended(reader, segment.sampled[:read])
-            self._hear(segment, read)
         else:
-            self._hear(segment, 0)  # nothing was thought: all of it is the answer's
-        if self._merged or segment.finish is not None:
+            read = 0  # nothing was thought: all of it is the answer's
+        reopened = self._hear(segment, read)
+        if reopened is not None:
+            return self._reopen(segment, reopened, now)
+        if self._shared or segment.finish is not None:
             return self._answer(segment, now)
         self._prompt = [*self._prompt, *segment.sampled]
         return self._ask_for_answer(now)
 
     def _end(self, now: float) -> None:
         """From now on tokens are the answer's."""
-        self._reader = None
+        self._thinking = False
         self.outcome.thought_ended_at = now
 
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
         """The model ended the thought itself with the last of the tokens that were read."""
-        self.outcome.thinking_tokens = len(reader.thinking)
-        after = read[reader.overhead :]
-        self.outcome.audited_tokens = len(after) - self._ending_tokens(after)
-        self.outcome.answer_tokens = self._before_answer = len(read) - len(reader.thinking)
+        after = read[reader.opening :]
+        self.outcome.audited_tokens += len(after) - self._ending_tokens(after)
+        self._count(reader, len(read) - (len(reader.thinking) - reader.begun))
         self._writer.feed_text(reader.answer_text, sampled=True)
+
+    def _count(self, reader: ThoughtReader, markers: int) -> None:
+        """A block is over: `markers` of its request's tokens precede and end it."""
+        self.outcome.thinking_tokens = len(reader.thinking)
+        self.outcome.answer_tokens += markers - self._heard
+        self._before_answer += markers - self._heard
 
     def _ending_tokens(self, sampled: Sequence[int]) -> int:
         """How many of the last tokens an end marker takes; it may begin in the opening's last."""
-        assert self._form is not None
-        markers = [m for m in (self._form.end, self._form.tool_call) if m is not None]
+        form = self._form
+        assert form is not None
+        markers = [m for m in (form.end, form.tool_call) if m is not None]
         if sampled and sampled[-1] in [marker.token_id for marker in markers]:
             return 1
+        token_bytes = marked_bytes(self._vocabulary, form.marks)
+        spelt = [as_bytes(marker.seen) for marker in markers]
         tail, taken = b"", 0
-        while taken < len(sampled) and not any(m.text.encode() in tail for m in markers):
+        while taken < len(sampled) and not any(marker in tail for marker in spelt):
             taken += 1
-            tail = self._vocabulary.token_bytes(sampled[-taken]) + tail
+            tail = token_bytes(sampled[-taken]) + tail
         return taken
 
     def _cut(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
@@ -230,19 +257,45 @@ class Thought:
         assert close is not None
         natural = reader.cause is None and reader.settle() and segment.at_eos
         text = reader.take_text()
-        if not natural:
+        thought: tuple[Event, ...] = (ThoughtDelta(text),) if text else ()
+        if not natural and outcome.end_cause == "natural":
             outcome.end_cause = reader.cause or "length"
-        outcome.thinking_tokens = len(reader.thinking)
-        outcome.answer_tokens = self._before_answer = reader.overhead + natural
-        outcome.forced_tokens = len(close.ids)
+        self._count(reader, reader.opening + natural)
+        if self._plan.allowance - outcome.completion_tokens <= len(close.ids):
+            self._retried = True  # a close would leave no room to go on in
+            segment.finish = "length"
+            return (*thought, *self._answer(segment, now))
+        outcome.forced_tokens += len(close.ids)
         outcome.answer_forced = True
-        before = len(self._prompt) + reader.overhead + len(close.ids)
-        opening = segment.sampled[: reader.overhead]
-        self._prompt = [*self._prompt, *opening, *reader.thinking, *close.ids]
-        outcome.audited_tokens = len(self._prompt) - before
+        before = len(self._prompt) + reader.opening + len(close.ids)
+        opening = segment.sampled[: reader.opening]
+        block = reader.thinking[reader.begun :]
+        self._prompt = [*self._prompt, *opening, *block, *close.ids]
+        outcome.audited_tokens += len(self._prompt) - before
         self._writer.feed_text(close.shown)
-        asked = self._ask_for_answer(now)
-        return (ThoughtDelta(text), *asked) if text else asked
+        return (*thought, *self._ask_for_answer(now))
+
+    def _reopen(self, segment: Segment, read: int, now: float) -> Sequence[Event]:
+        """The model opens another block of thought with the last of `read` tokens.
+
+        A request for the answer alone is left for one that the block may end in.
+        """
+        reader, writer, outcome = self._reader, self._writer, self.outcome
+        assert reader is not None and writer.opened is not None
+        rest, writer.opened = writer.opened, None
+        shown = self._shown(writer.take(), now)
+        segment.forget(read)
+        self._thinking, self._heard = True, read
+        reader.at.now = now
+        beside = outcome.completion_tokens - outcome.thinking_tokens
+        verdict = reader.reopen(rest, beside, read)
+        if self._shared or verdict is not Verdict.MORE:
+            return (*shown, *self._think(segment, read, now, verdict))
+        segment.truncate(read)
+        self._prompt = [*self._prompt, *segment.sampled]
+        reader.opening = 0
+        self._ask_for_thought()
+        return (*shown, *self.tick(now))
 
     def _may_merge(self) -> bool:
         """One request for both, unless the answer has rules that the thought must not see."""
@@ -256,18 +309,22 @@ class Thought:
             or sampling.repetition_penalty != 1.0
         )
 
-    def _thought_sampling(self, form: CompiledFormat) -> Sampling:
-        plan = self._plan
+    def _thought_sampling(self) -> Sampling:
+        plan, form, outcome = self._plan, self._form, self.outcome
+        assert form is not None
+        left = max(1, plan.budget - outcome.thinking_tokens)
         whole = replace(
             self._sampling,
-            max_tokens=plan.allowance,
-            chunk_tokens=gather(plan.budget, self._sampling.chunk_tokens),
+            max_tokens=plan.allowance - outcome.completion_tokens,
+            chunk_tokens=gather(left, self._sampling.chunk_tokens),
         )
         if self._merged:
             return whole
         markers = (form.end, form.tool_call)
         stops = tuple(m.token_id for m in markers if m is not None and m.token_id is not None)
-        masked = plan.min_thinking and plan.min_thinking + (form.opened_by == "model")
+        masked = max(0, plan.min_thinking - outcome.thinking_tokens)
+        if masked and not self._segments:
+            masked += form.opened_by == "model"
         return replace(whole, min_tokens=masked, stop_token_ids=stops)
 
     # -- answer ----------------------------------------------------------------------------
@@ -321,20 +378,27 @@ class Thought:
             f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
         )
 
-    def _hear(self, segment: Segment, start: int) -> None:
-        """Give the writer the tokens sampled from `start` on, up to the cap."""
+    def _hear(self, segment: Segment, start: int) -> int | None:
+        """Give the writer the tokens sampled from `start` on, up to the cap.
+
+        Where they open another block of thought: how many tokens of the request lead up to it.
+        """
         outcome, writer = self.outcome, self._writer
-        cap = start + max(0, self._left())
-        if cap < len(segment.sampled):
-            segment.truncate(cap, "length")
+        cap, index = start + max(0, self._left()), start
         last = len(segment.sampled) - (segment.finish == "stop")  # the stop token is no text
-        for index in range(start, len(segment.sampled)):
-            if writer.stopped:
-                return
+        while index < min(cap, len(segment.sampled)) and writer.listens:
             outcome.answer_tokens += 1
             if index < last:
                 writer.feed(segment.sampled[index], segment.logprob(index))
+            index += 1
+        if writer.stopped:
+            return None
+        if writer.opened is not None and index < cap:
+            return index
+        if writer.opened is not None or cap < len(segment.sampled):
+            segment.truncate(index, "length")
         segment.forget(len(segment.sampled))
+        return None
 
     def _empty(self, segment: Segment) -> bool:
         """No answer came, and not by the user's own stop string or stop token."""
@@ -369,14 +433,20 @@ class Thought:
             max_tokens=left,
             min_tokens=max(0, min(least, left)),
             stop_token_ids=self._rules.stop_token_ids,
+            logit_bias={**self._sampling.logit_bias, **self._mask},
         )
         return self._answer(self._ask(sampling), now)
+
+    def _ask_for_thought(self) -> None:
+        self._ask(self._thought_sampling())
+        self._thinking, self._shared = True, self._merged
 
     def _ask(self, sampling: Sampling) -> Segment:
         """A new engine request that goes on from the prompt as it is now."""
         number = len(self._segments)
         sampling = replace(sampling, seed=segment_seed(sampling.seed, number))
         eos = self._vocabulary.eos_token_ids
+        self._shared, self._heard = False, 0
         self.segment = Segment(self._prompt, sampling, number, eos)
         self._segments.append(self.segment)
         return self.segment

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 
@@ -41,9 +44,35 @@ def installed(package: str) -> Source:
 
 def published(requirement: str) -> Source:
     """Of a pinned requirement's wheel for Linux. Only what is read is fetched."""
-    wheel = zipfile.ZipFile(io.BufferedReader(_Remote(_wheel_url(requirement)), _READ_AHEAD))
+    wheel = published_wheel(requirement)
     names = set(wheel.namelist())
     return lambda path: wheel.read(path).decode() if path in names else None
+
+
+def published_wheel(requirement: str) -> zipfile.ZipFile:
+    """The wheel of a pinned requirement, read in part. Raises `Unreachable`."""
+    return zipfile.ZipFile(io.BufferedReader(_Remote(_wheel_url(requirement)), _READ_AHEAD))
+
+
+def published_sdist(project: str, version: str) -> tarfile.TarFile:
+    """The source distribution of a release, fetched whole; nothing of it is built.
+
+    Raises `Unreachable`.
+    """
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True)
+    index = asked.stdout.strip() or "https://pypi.org/simple"
+    try:
+        page = httpx.get(f"{index.rstrip('/')}/{project}/", follow_redirects=True)
+        name = rf"{project.replace('-', '[-_]')}-{re.escape(version)}\.tar\.gz"
+        links = re.findall(rf'href="([^"]*{name}[^"]*)"', page.raise_for_status().text)
+        if not links:
+            raise Unreachable(f"the index has no source of {project} {version}")
+        found = httpx.get(urljoin(str(page.url), links[0]), follow_redirects=True, timeout=120)
+        content = found.raise_for_status().content
+    except httpx.HTTPError as error:
+        raise Unreachable(str(error)) from error
+    return tarfile.open(fileobj=io.BytesIO(content))
 
 
 def defines(source: Source, module: str, name: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.checkpoint.checkpoint import Prompt
+from ponder.checkpoint.chat import Prompt
 from ponder.engine.tokenizer import ModelFiles
 from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.server.model import ServedModel

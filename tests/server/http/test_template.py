@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -49,10 +48,7 @@ def load(directory: Path, switch: str = "enable_thinking") -> ServedModel:
     model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
     form = model.checkpoint.form
     assert form is not None and form.name == "Qwen3"
-    if switch == "enable_thinking":
-        return model
-    form = dataclasses.replace(form, think={switch: True}, no_think={switch: False})
-    return dataclasses.replace(model, checkpoint=dataclasses.replace(model.checkpoint, form=form))
+    return model
 
 
 def prompt(model: ServedModel, given: Mapping[str, Any], **fields: Any) -> str:
@@ -127,6 +123,6 @@ def test_the_switch_of_thought_is_the_servers(directory: Path, switch: str) -> N
     assert prompt(model, {}, budget=0).endswith("<think></think>")
     assert prompt(model, {"enable_thinking": True}).endswith("<think>")
     assert prompt(model, {"enable_thinking": False}).endswith("<think></think>")
-    if switch != "enable_thinking":
-        with pytest.raises(ApiError, match=f"chat_template_kwargs.{switch} is not for a request"):
-            prompt(model, {switch: False}, budget=8)
+    assert prompt(model, {switch: False}).endswith("<think></think>")
+    with pytest.raises(ApiError, match="disagree"):
+        prompt(model, {switch: False}, budget=8)

@@ -108,11 +108,18 @@ def _pieces(ids: Sequence[int], vocabulary: ByteVocabulary) -> list[tuple[list[i
     return pieces
 
 
+HIDDEN = "\ue000"
+"""Where an end marker was in an answer: it is not shown, and no stop string reaches across it."""
+
+
 def answer_text(text: str, stop: Sequence[str]) -> str:
     """The answer as shown: without its leading blank, up to the first stop string to complete."""
-    text = text.lstrip()
-    for size in range(1, len(text) + 1):
-        starts = [at for string in stop if (at := text.find(string, 0, size)) >= 0]
-        if starts:
-            return text[: min(starts)]
-    return text
+    shown = ""
+    for piece in text.split(HIDDEN):
+        part = piece if shown else piece.lstrip()
+        for size in range(1, len(part) + 1):
+            starts = [at for string in stop if (at := part.find(string, 0, size)) >= 0]
+            if starts:
+                return shown + part[: min(starts)]
+        shown += part
+    return shown

@@ -118,7 +118,7 @@ def entries(data: bytes, stop: Sequence[str] = ()) -> list[tuple[str, bytes]]:
     ("data", "stop", "deltas"),
     [
         (b"ab", (), [("a", b"a"), ("b", b"b")]),
-        (b"\n a", (), [("a", b"\n a")]),
+        (b"\n a", (), [("a", b"a")]),
         ("€".encode(), (), [("€", "€".encode())]),
         (b"aENDb", ("END",), [("a", b"a")]),
         (b"aENb", ("END",), [("a", b"a"), ("ENb", b"ENb")]),

@@ -33,8 +33,9 @@ def row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_thoughts_end_and_are_closed_as_the_row_says(
     budget: int, cause: str, thought: str
 ) -> None:
-    form = recognise(TEMPLATE)
-    assert form is MUSE.format
+    row = recognise(TEMPLATE)
+    assert row is MUSE
+    form = row.format
 
     def render(messages: object, arguments: object) -> str:
         return f"hello<assistant>{'<muse>' if arguments == form.think else '<muse></muse>'}"

@@ -189,7 +189,7 @@ def test_the_model_opens_its_thought(vocabulary: ByteVocabulary) -> None:
 
 def test_the_model_may_answer_without_a_thought() -> None:
     life = live(" 42</think>", plan=plan(20), opened_by="model")
-    assert (life.reasoning, life.content) == ("", "42</think>")
+    assert (life.reasoning, life.content) == ("", "42")
     assert life.counts == (0, 0, 5, 0)
 
 

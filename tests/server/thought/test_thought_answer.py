@@ -14,13 +14,6 @@ from server.thought.helpers import EOS, FORM, PROMPT, SINGLE, compiled, live, pl
 CLOSE = compiled().close.ids
 
 
-def test_reopening_the_marker_in_the_answer_starts_no_budget() -> None:
-    life = live("ab</think>c<think>" + "d" * 100 + "</think>e", plan=plan(5))
-    assert life.content == "c<think>" + "d" * 100 + "</think>e"
-    assert life.outcome.thinking_tokens == 2
-    assert len(life.prompts) == 1
-
-
 def test_an_empty_answer_is_tried_once_more() -> None:
     life = live("ab</think>\n\n", "42", plan=plan(5))
     assert life.content == "42"

@@ -70,18 +70,18 @@ class Base:
 
 def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
     """What the table of families knows of a checkpoint without a contract."""
-    form, compiled = checkpoint.form, checkpoint.compiled
-    if form is None or compiled is None:
+    form = checkpoint.form
+    if form is None:
         raise RecipeError(
-            f"base: {name} has no ponder.json, and its chat template is of no known family: write "
-            "one with its markers and close text"
+            f"base: {name} has no ponder.json, and its chat template is of no known family: "
+            f"`ponder contract {name} --write` begins one"
         )
     return Contract(
         think_start=form.start,
         think_end=form.end,
         close_text=form.close_text,
         answer_prefix=form.answer_prefix,
-        opened_by=compiled.opened_by,
+        opened_by="template",  # where the template does not, rollouts and servers do
         family=form.name,
         tokenizer_sha256="",
         method="",

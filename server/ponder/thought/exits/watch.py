@@ -20,7 +20,11 @@ class Watch:
 
     def __init__(self, exits: Sequence[Exit]) -> None:
         self._exits = exits
-        self._until = [GoOn(tokens=-1, time=-math.inf)] * len(exits)
+        self.renew()
+
+    def renew(self) -> None:
+        """Have every exit asked again, as at the beginning."""
+        self._until = [GoOn(tokens=-1, time=-math.inf)] * len(self._exits)
         self._note()
 
     def ask(self, at: Progress, *, woken: bool = False) -> Cause | None:

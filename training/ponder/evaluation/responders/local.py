@@ -126,7 +126,7 @@ class LocalResponder:
                 Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
                 Limits(max_model_len=engine.facts.max_model_len),
                 hinted=ask.hint == "served",
-                opening=opening(ask.hint, form.hint if form else None),
+                begun=opening(ask.hint, form.hint if form else None),
             )
         except (ThoughtError, TokenizerError) as error:
             raise ResponderError(f"{ask.question[:60]!r} cannot be asked: {error}") from error

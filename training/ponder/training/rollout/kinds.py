@@ -140,7 +140,6 @@ class HintedPlan(PlainPlan):
 
     def __init__(self, settings: Any, reader: Reader) -> None:
         super().__init__(settings, reader)
-        _opened(settings, reader)
         self.count_hint = settings.count_hint
         self.loss_on_hint = settings.loss_on_hint
         texts = {b: settings.hint.format(budget=b) for b in settings.budgets}
@@ -164,7 +163,6 @@ class TruncatedPlan:
     ragged: ClassVar[bool] = True
 
     def __init__(self, settings: Any, reader: Reader) -> None:
-        _opened(settings, reader)
         if settings.summary_tokens <= len(reader.form.close.ids):
             raise ValueError(
                 f"method.summary_tokens: closing a thought alone takes {len(reader.form.close.ids)}"
@@ -245,14 +243,6 @@ class TruncatedPlan:
             "thought": self.reader.text(thought[: rollout.thinking_tokens]),
             "answered": answered,
         }
-
-
-def _opened(settings: Any, reader: Reader) -> None:
-    if reader.form.opened_by != "template":
-        raise ValueError(
-            f"base: {settings.method} hints or cuts open thoughts, and this chat template leaves "
-            "the opening to the model: use one that ends with the start marker"
-        )
 
 
 def _only(rollout: Rollout) -> Answer:

@@ -7,12 +7,12 @@ A thought is read, cut and closed by the code, with the text and with the grace 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from ponder.checkpoint.chat import Prompt as PlannedPrompt
 from ponder.checkpoint.checkpoint import Checkpoint
-from ponder.checkpoint.checkpoint import Prompt as PlannedPrompt
 from ponder.engine.protocol import Chunk, Sampling
 from ponder.tasks.problems import Problem
 from ponder.thought.budget import Ask, Limits, resolve
@@ -86,11 +86,11 @@ class Reader:
             )
         self._checkpoint = checkpoint
         self.tokenizer = checkpoint.tokenizer
-        self.form = form
+        self.form = replace(form, opened_by="template")
         self.end_id = form.end.token_id
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
-        ids = self._checkpoint.encode([{"role": "user", "content": problem.question}])
+        ids = self._checkpoint.opened([{"role": "user", "content": problem.question}])
         return Prompt(problem, tuple(ids), key)
 
     def text(self, sampled: Sequence[int]) -> str:

@@ -1,0 +1,148 @@
+"""A chat made into a prompt: with its thought open, left to the model, or closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ponder.checkpoint.traits import Arguments, Messages, Opening, opening, tail
+from ponder.engine.tokenizer import TokenizerError
+from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan
+from ponder.thought.format import Close, CompiledFormat, Hint
+
+if TYPE_CHECKING:
+    from ponder.checkpoint.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where the model goes on from. `shown` is prompt text that belongs to the answer.
+
+    `hint` is what `token_ids` end with, in a thought that was told its budget. `form` is how the
+    thought goes on: what the prompt opens, the model does not. A `verbatim` prompt is continued as
+    it stands, with neither a thought nor an answer.
+    """
+
+    token_ids: list[int]
+    plan: Plan
+    form: CompiledFormat | None
+    close: Close | None
+    shown: str = ""
+    hint: Hint | None = None
+    verbatim: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """A chat with a model that thinks, and what is asked of its thought.
+
+    `arguments` are the template's. `close` replaces the model's own close text. `begun` is what the
+    thought starts with. How the template leaves the thought is read per request: words in a
+    message may switch it, too.
+    """
+
+    checkpoint: Checkpoint
+    messages: Messages
+    ask: Ask
+    limits: Limits
+    arguments: Arguments
+    close: Close | None = None
+    begun: str = ""
+
+    def prompt(self, *, hinted: bool = False) -> Prompt:
+        """Raises `TokenizerError` and the errors of `resolve`."""
+        checkpoint, traits = self.checkpoint, self.checkpoint.traits
+        assert checkpoint.form is not None and checkpoint.compiled is not None
+        wish: Arguments = {}
+        if self.ask.wants_thought(self.limits):
+            wish = {**traits.on, **traits.effort_arguments(self.ask.effort)}
+        token_ids, opened = self._rendered(wish)
+        if opened == "model" and (self.begun or checkpoint.form.opens):
+            token_ids, opened = [*token_ids, *checkpoint.start_ids], "open"
+        token_ids = [*token_ids, *checkpoint.tokenizer.encode(self.begun)]
+        form = replace(checkpoint.compiled, opened_by="model" if opened == "model" else "template")
+        close = self.close or form.close
+        prompt = Prompt(token_ids, self._plan(token_ids, form, close), form, close)
+        if not prompt.plan.budget:
+            return self._closed(prompt, opened)
+        if opened == "closed":
+            plan = replace(prompt.plan, budget=0, source="template", grace=0, min_thinking=0)
+            return replace(prompt, plan=plan)
+        return self._told(prompt, wish) if hinted else prompt
+
+    def _rendered(self, more: Arguments) -> tuple[list[int], Opening]:
+        """The chat's tokens, and how the template leaves the thought."""
+        checkpoint = self.checkpoint
+        assert checkpoint.form is not None
+        text, end = tail(
+            checkpoint.tokenizer,
+            checkpoint.traits.turns(self.messages),
+            {**self.arguments, **more},
+        )
+        most = self.limits.max_model_len
+        return checkpoint.encode_text(text, most), opening(checkpoint.form, end)
+
+    def _plan(
+        self, token_ids: Sequence[int], form: CompiledFormat, close: Close, closing: int = 0
+    ) -> Plan:
+        """The plan behind a prompt, the last `closing` tokens of which close its thought."""
+        return self.checkpoint.plan(
+            self.ask,
+            self.limits,
+            len(token_ids) - closing,
+            form=form,
+            close=close,
+            closing_tokens=closing,
+        )
+
+    def _closed(self, asked: Prompt, opened: Opening) -> Prompt:
+        """The prompt of a chat that is to have no thought.
+
+        The template's switch says so, where there is one that takes these messages; else what
+        closes a thought stands behind the prompt.
+        """
+        assert asked.form is not None and asked.close is not None
+        checkpoint, token_ids, shown = self.checkpoint, asked.token_ids, ""
+        off = checkpoint.traits.off if self.close is None else None
+        if off is not None:
+            try:
+                token_ids, opened = self._rendered(off)
+            except TokenizerError:  # it refuses to be switched off for these messages
+                off = None
+        if opened == "open":
+            token_ids, shown = [*token_ids, *asked.close.ids], asked.close.shown
+        elif opened == "model" and off is None:
+            skip = asked.form.skip
+            if self.close is not None:
+                skip = Close((*checkpoint.start_ids, *self.close.ids), self.close.shown)
+            token_ids, shown = [*token_ids, *skip.ids], skip.shown
+        # A closed thought stays closed, even where the closed prompt is the shorter one.
+        closing = max(0, len(token_ids) - len(asked.token_ids))
+        plan = self._plan(token_ids, asked.form, asked.close, closing)
+        return replace(asked, token_ids=token_ids, plan=replace(plan, budget=0), shown=shown)
+
+    def _told(self, prompt: Prompt, wish: Arguments) -> Prompt:
+        """The prompt that tells the model its budget, where one was asked for or is the default.
+
+        A model that was trained on hints is told by one; a template that tells by itself is given
+        the number. Where the context has no room for both the telling and what it says, there is
+        none.
+        """
+        assert prompt.form is not None and prompt.close is not None
+        asked = self.limits.default if self.ask.budget is None else self.ask.budget
+        budget, tells = prompt.plan.budget, self.checkpoint.traits.tells
+        hint = prompt.form.hint(budget)
+        if asked == UNLIMITED:
+            return prompt
+        if hint is not None and len(hint.ids) <= budget:
+            told, token_ids = hint.budget, [*prompt.token_ids, *hint.ids]
+        elif tells is not None:
+            told = budget
+            token_ids, _ = self._rendered({**wish, tells: told})
+        else:
+            return prompt
+        plan = self._plan(token_ids, prompt.form, prompt.close)
+        if plan.budget < told:
+            return prompt
+        return replace(prompt, token_ids=token_ids, plan=plan, hint=hint)

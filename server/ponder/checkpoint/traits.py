@@ -1,0 +1,264 @@
+"""What a chat template does, learnt by rendering it: no template is believed for its name.
+
+A template ends a prompt with what it adds for the assistant's turn. That text holds nothing of a
+user's, so the markers in it are the template's own word on whether the thought is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ponder.engine.tokenizer import GoesOn, TokenizerError
+from ponder.thought.budget import EFFORT_TOKENS
+from ponder.thought.format import ThoughtFormat
+
+Arguments = Mapping[str, Any]
+Messages = Sequence[Mapping[str, Any]]
+Opening = Literal["open", "closed", "model"]
+"""A prompt's end: inside a thought, behind one, or where the model's first token decides."""
+
+HELLO: Messages = [{"role": "user", "content": "Hello"}]
+_THOUGHT = "A thought of long ago."
+_TOLD = 517
+"""Tokens of thought that no template speaks of unless it is told."""
+
+
+class Template(Protocol):
+    """A chat template that can be tried."""
+
+    @property
+    def template_variables(self) -> frozenset[str]: ...
+
+    def render(
+        self, messages: Messages, arguments: Arguments, *, goes_on: GoesOn = "assistant"
+    ) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A template argument that may switch thinking; `on` is None where leaving it out does."""
+
+    name: str
+    on: Any
+    off: Any
+
+    @property
+    def flag(self) -> bool:
+        """It does nothing but switch: it is no effort and no number."""
+        return self.name not in (*EFFORT_NAMES, BUDGET_NAME)
+
+
+SWITCHES = (
+    Switch("enable_thinking", True, False),
+    Switch("thinking", True, False),
+    Switch("reasoning", True, False),
+    Switch("thinking_mode", "enabled", "disabled"),
+    Switch("thinking_option", "on", "off"),
+    Switch("thinking_budget", None, 0),
+    Switch("reasoning_effort", "high", "no_think"),
+    Switch("reasoning_effort", "high", "none"),
+)
+"""What templates are known to call the switch."""
+
+EFFORT_NAMES = ("reasoning_effort", "thinking_effort")
+BUDGET_NAME = "thinking_budget"
+HISTORY = ("reasoning_content", "reasoning", "thinking")
+"""What templates call the thought of an earlier turn; requests call it the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How a template is asked for a thought, and for none.
+
+    `own` is how a prompt ends that nothing is asked of. `on` and `off` are the arguments that
+    switch thinking; `off` is None where nothing does. `switches` are the values that a request may
+    give itself. `efforts` are the template's words for ours, given as `effort`; where the template
+    tells the model a number of tokens itself, `tells` is the argument's name. `history` is what a
+    turn's thought is called where the template writes earlier ones.
+    """
+
+    own: Opening = "model"
+    on: Arguments = field(default_factory=dict)
+    off: Arguments | None = None
+    switches: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    effort: str | None = None
+    efforts: Mapping[str, str] = field(default_factory=dict)
+    tells: str | None = None
+    history: str = HISTORY[0]
+
+    def turns(self, messages: Messages) -> Messages:
+        """Messages, their thoughts called as this template calls them."""
+        if self.history == HISTORY[0]:
+            return messages
+        return [
+            {**turn, self.history: turn[HISTORY[0]]} if HISTORY[0] in turn else turn
+            for turn in messages
+        ]
+
+    def effort_arguments(self, effort: str | None) -> Arguments:
+        """What tells the model of one of our efforts, where its template takes efforts."""
+        word = self.efforts.get(effort or "")
+        return {} if self.effort is None or word is None else {self.effort: word}
+
+
+def tail(template: Template, messages: Messages, arguments: Arguments) -> tuple[str, str]:
+    """A prompt, and the end of it that the template adds for the assistant's turn.
+
+    Where a template ends the same whether it is asked to add something or not, its own is what
+    follows the last message. Raises `TokenizerError`.
+    """
+    prompt = template.render(messages, arguments)
+    before = template.render(messages, arguments, goes_on="nobody")
+    if prompt != before and prompt.startswith(before):
+        return prompt, prompt[len(before) :]
+    said = messages[-1].get("content") if messages else None
+    if not isinstance(said, str) or not said or said not in prompt:
+        return prompt, ""
+    return prompt, prompt.rpartition(said)[2]
+
+
+def opening(form: ThoughtFormat, end: str) -> Opening:
+    """How a prompt's end leaves the thought."""
+    end = end.rstrip()
+    if end.endswith(form.start.rstrip()):
+        return "open"
+    skipped = form.skip_text is not None and end.endswith(form.skip_text.rstrip())
+    return "closed" if skipped or form.end.strip() in end else "model"
+
+
+def learn(template: Template, form: ThoughtFormat) -> Traits:
+    """Try what a template takes. Raises `TokenizerError` for one that renders nothing."""
+    plain, end = tail(template, HELLO, {})
+    own = opening(form, end)
+    tried = list(_tried(template, form, plain))
+    on = {**_needed(form, own, tried), **form.think}
+    off = {switch.name: switch.off for switch, _, works in reversed(tried) if works}
+    if form.no_think is not None:
+        off |= form.no_think
+    if off and _renders(template, off) in (None, _renders(template, on)):
+        off = {}
+    effort, efforts = _efforts(template, form, on)
+    return Traits(
+        own=own,
+        on=on,
+        off=off or None,
+        switches={
+            switch.name: (switch.on, switch.off)
+            for switch, _, works in tried
+            if works and switch.flag
+        },
+        effort=effort,
+        efforts=efforts,
+        tells=BUDGET_NAME if _tells(template, on) else None,
+        history=next((name for name, _ in _earlier_turns(template)), HISTORY[0]),
+    )
+
+
+def writes_thoughts(template: Template, form: ThoughtFormat) -> bool:
+    """The template itself writes the markers of this format: in a prompt, or in an earlier turn."""
+    for switch in (None, *SWITCHES):
+        for value in (None,) if switch is None else (switch.on, switch.off):
+            given = {switch.name: value} if switch is not None and value is not None else {}
+            try:
+                _, end = tail(template, HELLO, given)
+            except TokenizerError:
+                continue
+            if opening(form, end) != "model":
+                return True
+    return any(form.start in turn for _, turn in _earlier_turns(template))
+
+
+def _earlier_turns(template: Template) -> Iterator[tuple[str, str]]:
+    """How the template writes an assistant's turn that had a thought, by the thought's name."""
+    for name in HISTORY:
+        turn = {"role": "assistant", "content": "Hi.", name: _THOUGHT}
+        try:
+            written = template.render([*HELLO, turn], {}, goes_on="nobody")
+        except TokenizerError:
+            continue
+        if _THOUGHT in written:
+            yield name, written
+
+
+def _tried(
+    template: Template, form: ThoughtFormat, plain: str
+) -> Iterator[tuple[Switch, Opening, bool]]:
+    """Each switch that the template reads: what it opens when on, and whether off turns it off.
+
+    A flag that changes nothing but the prompt's text is a switch too; an effort or a number is one
+    only where it closes the thought.
+    """
+    for switch in SWITCHES:
+        if switch.name not in template.template_variables:
+            continue
+        given = {} if switch.on is None else {switch.name: switch.on}
+        try:
+            on, on_end = tail(template, HELLO, given)
+        except TokenizerError:
+            continue
+        try:
+            off, off_end = tail(template, HELLO, {switch.name: switch.off})
+        except TokenizerError:
+            off = None
+        opened = opening(form, on_end)
+        if off is None:
+            if on != plain:
+                yield switch, opened, False
+            continue
+        closes = opening(form, off_end) == "closed" and opened != "closed"
+        if off != on and (closes or switch.flag):
+            yield switch, opened, True
+
+
+def _needed(
+    form: ThoughtFormat, own: Opening, tried: list[tuple[Switch, Opening, bool]]
+) -> dict[str, Any]:
+    """What asks for a thought: every flag, and an effort only where nothing else can."""
+    on = {switch.name: switch.on for switch, _, _ in tried if switch.flag}
+    if not on and own == "closed":
+        on = {switch.name: switch.on for switch, opened, _ in tried if opened != "closed"}
+    return {name: value for name, value in on.items() if value is not None}
+
+
+def _renders(template: Template, arguments: Arguments) -> str | None:
+    try:
+        return template.render(HELLO, arguments)
+    except TokenizerError:
+        return None
+
+
+def _efforts(
+    template: Template, form: ThoughtFormat, on: Arguments
+) -> tuple[str | None, Mapping[str, str]]:
+    """The argument that takes an effort, and for each of ours the nearest that it takes.
+
+    Of two as near the smaller is taken: the cap beside it is the one that was asked for.
+    """
+    words = [effort for effort in EFFORT_TOKENS if effort != "none"]
+    for name in EFFORT_NAMES:
+        if name not in template.template_variables:
+            continue
+        taken = [
+            word
+            for word in words
+            if (not form.efforts or word in form.efforts)
+            and _renders(template, {**on, name: word}) is not None
+        ]
+        places = {word: words.index(word) for word in taken}
+        nearest = {
+            effort: min(taken, key=lambda word: (abs(places[word] - place), places[word]))
+            for place, effort in enumerate(words)
+            if taken
+        }
+        if nearest:
+            return name, nearest
+    return None, {}
+
+
+def _tells(template: Template, on: Arguments) -> bool:
+    """The template tells the model a number of tokens that it is given."""
+    if BUDGET_NAME not in template.template_variables:
+        return False
+    return str(_TOLD) in (_renders(template, {**on, BUDGET_NAME: _TOLD}) or "")

@@ -1,0 +1,1 @@
+"""Commands about models that serve nobody: what Ponder knows of families, and of one model."""

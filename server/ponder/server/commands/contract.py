@@ -1,0 +1,169 @@
+"""`ponder contract`: what Ponder learns from a model's files, written down and proved."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from pydantic_settings import CliPositionalArg
+
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.checkpoint.traits import HELLO, opening, tail
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.errors import PonderError
+from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
+
+_LOOKS = re.compile(
+    r"(<[\w|:]*(?:think|thought|reason)\w*[|]?>)|(\[(?:THINK|THOUGHT|REASON)\w*\])|(◁think▷)", re.I
+)
+_ENDS = {"<": "</", "[": "[/", "◁": "◁/"}
+
+
+class Options(BaseModel):
+    """Show what Ponder learns from a model's files: how it thinks, switches and is closed.
+
+    With --write, a first ponder.json; with --check, a proof of what is there.
+    """
+
+    model: CliPositionalArg[str] = Field(description="a model directory, or a name on the hub")
+    write: bool = Field(False, description=f"write a first {FILE_NAME} into the directory")
+    check: bool = Field(False, description="prove that prompts open, switch and close as they say")
+    serve: bool = Field(
+        False, description="with --check: load the model and ask it twenty questions under budgets"
+    )
+
+
+def run(options: Options) -> int:
+    """0 when all is well, 1 when the model or a check is not, 2 for options that do not agree."""
+    if options.serve and not options.check:
+        print("ponder contract: --serve needs --check: add it", file=sys.stderr)
+        return 2
+    try:
+        files = ModelFiles.find(options.model)
+        if options.write:
+            path = write(files)
+            print(f"wrote {path}: read it, then prove it with ponder contract {files.name} --check")
+        checkpoint = Checkpoint.load(files)
+    except (PonderError, FileNotFoundError) as error:
+        print(f"ponder contract: {error}", file=sys.stderr)
+        return 1
+    for name, value in facts(checkpoint):
+        print(f"{name:>14}  {value}")
+    if not options.check:
+        return 0
+    failures = [*proved(checkpoint)]
+    if options.serve and not failures:
+        from ponder.server.commands.trial import tried
+
+        failures = tried(checkpoint)
+    for failure in failures:
+        print(f"        failed  {failure}")
+    print("all checks passed" if not failures else f"{len(failures)} checks failed")
+    return 1 if failures else 0
+
+
+def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """What a person wants to know of a model before it is served: names and values."""
+    form, traits = checkpoint.form, checkpoint.traits
+    if form is None:
+        if checkpoint.unread is None:
+            yield "thinks", "no: its chat template writes no thought"
+        else:
+            yield "thinks", f"it seems so ({checkpoint.unread!r} in its chat template), but Ponder "
+            yield "", "cannot read it: --write begins a contract"
+        return
+    yield "thinks", f"yes, as {form.name}"
+    yield "markers", f"{form.start!r} … {form.end!r}"
+    yield "close text", f"{form.close_text!r} ({form.source})"
+    own = {
+        "open": "opens the thought",
+        "closed": "closes the thought unless it is switched on",
+        "model": "leaves it to the model whether it thinks",
+    }
+    yield "its template", own[traits.own]
+    yield "switched on", ", ".join(f"{k}={v!r}" for k, v in traits.on.items()) or "by nothing"
+    off = traits.off or {}
+    closes = "by nothing: its thought is closed for it"
+    yield "switched off", ", ".join(f"{k}={v!r}" for k, v in off.items()) or closes
+    if traits.effort is not None:
+        words = ", ".join(f"{ours} → {its}" for ours, its in traits.efforts.items())
+        yield "efforts", f"{traits.effort}: {words}"
+    if traits.tells is not None:
+        yield "is told", f"its budget, by the template's {traits.tells}"
+    if form.hint is not None:
+        yield "is told", f"{form.hint!r} at {', '.join(map(str, form.trained_budgets))}"
+    if form.tool_call is not None:
+        yield "tool marker", repr(form.tool_call)
+
+
+def write(files: ModelFiles) -> Path:
+    """A first contract beside the weights: what was recognised, else what the template hints at.
+
+    Raises `ContractError` where there is one already, or nothing to begin with.
+    """
+    path = files.directory / FILE_NAME
+    if path.exists():
+        raise ContractError(f"{path} exists: change it, or move it away first")
+    checkpoint = Checkpoint.load(files)
+    form = checkpoint.form
+    if form is not None:
+        opens = checkpoint.compiled is not None and checkpoint.compiled.opened_by == "template"
+        contract = Contract(
+            think_start=form.start,
+            think_end=form.end,
+            close_text=form.close_text,
+            opened_by="template" if opens else "model",
+            family=form.name,
+            tokenizer_sha256=tokenizer_sha256(files.directory),
+        )
+    else:
+        start, end = _guess(checkpoint.tokenizer, path)
+        _, tail_text = tail(checkpoint.tokenizer, HELLO, {})
+        contract = Contract(
+            think_start=start,
+            think_end=end,
+            close_text=f"\n{end}\n\n",
+            opened_by="template" if tail_text.rstrip().endswith(start) else "model",
+            tokenizer_sha256=tokenizer_sha256(files.directory),
+        )
+    contract.save(files.directory)
+    return path
+
+
+def _guess(tokenizer: HFTokenizer, path: Path) -> tuple[str, str]:
+    """The markers that a template speaks of."""
+    found = _LOOKS.search(tokenizer.chat_template)
+    if found is None:
+        raise ContractError(
+            f"nothing in the chat template looks like a thought: a {path.name} written by hand "
+            f"needs think_start, think_end and close_text (docs/models.md)"
+        )
+    start = found.group()
+    return start, start.replace(start[0], _ENDS[start[0]], 1)
+
+
+def proved(checkpoint: Checkpoint) -> Iterator[str]:
+    """What does not hold, in sentences."""
+    form, compiled, traits = checkpoint.form, checkpoint.compiled, checkpoint.traits
+    tokenizer = checkpoint.tokenizer
+    if form is None or compiled is None:
+        yield "no thought is known: there is nothing to prove"
+        return
+    for name, text in (("start", form.start), ("end", form.end), ("close text", form.close_text)):
+        if tokenizer.spell(tokenizer.encode(text)).strip() != text.strip():
+            yield f"{name} {text!r} does not survive this tokenizer: it has no such tokens"
+    try:
+        _, end = tail(tokenizer, HELLO, traits.on)
+        if opening(form, end) == "closed":
+            yield f"the chat template closes the thought although it was switched on: {end!r}"
+        if traits.off is not None:
+            _, end = tail(tokenizer, HELLO, traits.off)
+            if opening(form, end) == "open":
+                yield f"the chat template opens a thought although it was switched off: {end!r}"
+    except TokenizerError as error:
+        yield f"the chat template does not take its own switch: {error}"
+    if tokenizer.encode(form.start) == tokenizer.encode(form.end):
+        yield "start and end are the same tokens"

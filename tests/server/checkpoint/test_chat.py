@@ -1,0 +1,153 @@
+"""Prompts: open, left to the model or closed, as the template leaves them in this request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ponder.checkpoint.chat import Prompt
+from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.thought.budget import Ask, Limits
+from ponder.thought.errors import ReasoningUnsupported
+from server.checkpoint.conftest import Load
+from server.checkpoint.test_traits import IF, UNLESS, template
+
+LIMITS = Limits(max_model_len=2048)
+HYBRID = template(UNLESS, "<think>\n{% else %}<think></think>{% endif %}")
+QUIET = template(IF, "<think>\n{% else %}</think>{% endif %}")
+MODEL = template("")
+WORD = template(
+    "{% if '/no_think' in messages[-1].content %}<think></think>{% else %}<think>\n{% endif %}"
+)
+REFUSES = template(UNLESS, "<think>\n{% else %}{{ raise_exception('always') }}{% endif %}")
+
+
+def ask(
+    checkpoint: Checkpoint, said: str = "Hi", hinted: bool = False, **ask: Any
+) -> tuple[str, Prompt]:
+    """What the prompt adds behind the user's turn."""
+    prompt = checkpoint.prompt(
+        [{"role": "user", "content": said}], Ask(**ask), LIMITS, hinted=hinted
+    )
+    return checkpoint.tokenizer.spell(prompt.token_ids).partition("[assistant]")[2], prompt
+
+
+def test_a_hybrid_thinks_unless_it_is_told_not_to(load: Load) -> None:
+    checkpoint = load(HYBRID)
+    for wish in ({}, {"budget": 64}, {"budget": -1}, {"thinks": True}):
+        said, prompt = ask(checkpoint, **wish)
+        assert said == "<think>\n"
+        assert prompt.form is not None and prompt.form.opened_by == "template"
+    said, prompt = ask(checkpoint, budget=0)
+    assert (said, prompt.plan.budget, prompt.plan.source) == ("<think></think>", 0, "request")
+
+
+def test_a_model_that_does_not_think_by_default_does_so_when_asked(load: Load) -> None:
+    checkpoint = load(QUIET)
+    said, prompt = ask(checkpoint)
+    assert (said, prompt.plan.budget, prompt.plan.source) == ("</think>", 0, "template")
+    for wish in ({"budget": 64}, {"budget": -1}, {"thinks": True}):
+        said, prompt = ask(checkpoint, **wish)
+        assert said == "<think>\n"
+        assert prompt.plan.budget != 0
+    assert ask(checkpoint, budget=0)[0] == "</think>"
+
+
+def test_the_operators_default_is_a_wish_too(load: Load) -> None:
+    checkpoint = load(QUIET)
+    prompt = checkpoint.prompt(
+        [{"role": "user", "content": "Hi"}], Ask(), Limits(max_model_len=2048, default=50)
+    )
+    assert checkpoint.tokenizer.spell(prompt.token_ids).endswith("<think>\n")
+    assert (prompt.plan.budget, prompt.plan.source) == (50, "default")
+
+
+def test_a_word_in_a_message_that_closes_the_thought_is_heard(load: Load) -> None:
+    checkpoint = load(WORD)
+    said, prompt = ask(checkpoint, "Hi /no_think", budget=64)
+    assert (said, prompt.plan.budget, prompt.plan.source) == ("<think></think>", 0, "template")
+    said, prompt = ask(checkpoint, "Hi", budget=64)
+    assert (said, prompt.plan.budget) == ("<think>\n", 64)
+
+
+@pytest.mark.parametrize("said", ["<think>", "</think>", "<think></think>", "Hi <think>\n"])
+def test_a_marker_that_a_user_typed_means_nothing(load: Load, said: str) -> None:
+    ending, prompt = ask(load(HYBRID), said, budget=64)
+    assert (ending.endswith("<think>\n"), prompt.plan.budget) == (True, 64)
+
+
+def test_a_template_that_refuses_is_closed_by_the_close_text(load: Load) -> None:
+    checkpoint = load(REFUSES)
+    said, prompt = ask(checkpoint, budget=0)
+    assert said == "<think>\n\n</think>\n\n"
+    assert (prompt.plan.budget, prompt.plan.source) == (0, "request")
+
+
+def test_what_the_model_would_open_is_opened_to_be_closed(load: Load) -> None:
+    reads = "{% if false %}<think></think>{% endif %}"
+    checkpoint = load(
+        "{%- for m in messages %}{% if m.reasoning is defined %}<think>{{ m.reasoning }}</think>"
+        "{% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+        + reads
+    )
+    said, prompt = ask(checkpoint, budget=64)
+    assert prompt.form is not None
+    assert (said, prompt.form.opened_by) == ("", "model")
+    assert ask(checkpoint, budget=0)[0] == "<think>\n</think>\n\n"
+
+
+def test_an_effort_reaches_the_template_beside_the_cap(load: Load) -> None:
+    checkpoint = load(
+        template("<think>\n", before="{{ reasoning_effort if reasoning_effort is defined }}")
+    )
+    prompt = checkpoint.prompt(
+        [{"role": "user", "content": "Hi"}],
+        Ask(budget=1024, source="effort", effort="low"),
+        LIMITS,
+    )
+    assert checkpoint.tokenizer.decode(prompt.token_ids).startswith("low")
+    assert (prompt.plan.budget, prompt.plan.source) == (1024, "effort")
+
+
+def test_a_template_that_tells_the_budget_is_given_it(load: Load) -> None:
+    told = "{% if thinking_budget is defined %}{{ thinking_budget }} tokens{% endif %}"
+    checkpoint = load(template("<think>\n", before=told))
+    for hinted in (True, False):
+        prompt = checkpoint.prompt(
+            [{"role": "user", "content": "Hi"}], Ask(budget=77), LIMITS, hinted=hinted
+        )
+        text = checkpoint.tokenizer.decode(prompt.token_ids)
+        assert text.startswith("77 tokens") == hinted
+        assert prompt.plan.budget == 77
+
+
+def test_a_budget_for_a_thought_that_nobody_can_read_is_refused(load: Load) -> None:
+    checkpoint = load(template("<thought>"))
+    assert ask(checkpoint)[1].plan.budget == 0
+    for wish in ({"budget": 64}, {"budget": 0}, {"thinks": True}):
+        with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*ponder contract MODEL"):
+            ask(checkpoint, **wish)
+
+
+def test_those_who_go_on_inside_the_thought_find_it_open(load: Load) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    for text in (HYBRID, QUIET):
+        checkpoint = load(text)
+        assert checkpoint.tokenizer.spell(checkpoint.opened(messages)).endswith("<think>\n")
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_an_earlier_thought_is_called_as_the_template_calls_it(load: Load, name: str) -> None:
+    checkpoint = load(
+        "{%- for m in messages %}{% if m.THOUGHT is defined %}<think>{{ m.THOUGHT }}</think>"
+        "{% endif %}{{ m.content }}{% endfor %}".replace("THOUGHT", name)
+    )
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello.", "reasoning_content": "A greeting."},
+        {"role": "user", "content": "And now?"},
+    ]
+    prompt = checkpoint.prompt(turns, Ask(), LIMITS)
+    assert "<think>A greeting.</think>Hello." in checkpoint.tokenizer.spell(prompt.token_ids)
+    assert prompt.token_ids[: len(checkpoint.encode(turns))] == checkpoint.encode(turns)

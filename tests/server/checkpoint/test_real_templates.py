@@ -1,0 +1,120 @@
+"""What Ponder learns of some 120 real chat templates, fetched from the packages that carry them.
+
+The table says how each thinks: its family, how its prompt ends when nothing is asked, when a
+thought is and when none is, and which argument takes an effort.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from ponder.checkpoint.checkpoint import Checkpoint, recognised
+from ponder.checkpoint.traits import HELLO, opening, tail
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.server.settings import BUNDLED_MODEL
+from ponder.thought.budget import Ask, Limits
+from server.engine.sources import Unreachable, published_sdist, published_wheel
+
+TABLE = Path(__file__).with_name("real_templates.csv")
+ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
+THINKING = [row for row in ROWS if row["family"]]
+LIMITS = Limits(max_model_len=1 << 20)
+
+
+@pytest.fixture(scope="module")
+def templates() -> Mapping[str, str]:
+    """Their texts by name: `package/file`."""
+    try:
+        wheel = published_wheel("trl==1.16.0")
+        source = published_sdist("llama-cpp-python", "0.3.36")
+    except Unreachable as error:
+        pytest.skip(f"the packages are not to be had: {error}")
+    found = {
+        f"trl/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        for name in wheel.namelist()
+        if name.startswith("trl/chat_templates/") and name.endswith(".jinja")
+    }
+    for member in source:
+        path = PurePosixPath(member.name)
+        if path.suffix == ".jinja" and path.parent.name == "templates":
+            file = source.extractfile(member)
+            assert file is not None
+            found[f"llama.cpp/{path.stem}"] = file.read().decode()
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundled() -> HFTokenizer:
+    return HFTokenizer(Path(BUNDLED_MODEL))
+
+
+def with_template(tokenizer: HFTokenizer, template: str) -> HFTokenizer:
+    """The same tokens, another chat template."""
+    own = copy.copy(tokenizer)
+    own.__dict__.pop("template_variables", None)
+    own._tokenizer = copy.copy(tokenizer._tokenizer)
+    own._tokenizer.chat_template = template
+    return own
+
+
+def learnt(tokenizer: HFTokenizer, model_type: str) -> dict[str, str]:
+    """A row of the table, from the template itself."""
+    form = recognised(tokenizer, model_type)
+    row = dict.fromkeys(("family", "own", "on", "off", "switch", "efforts"), "")
+    if form is None:
+        return row
+    checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None, model_type)
+    traits = checkpoint.traits
+
+    def end(arguments: Mapping[str, object]) -> str:
+        return opening(form, tail(tokenizer, HELLO, arguments)[1])
+
+    return {
+        "family": form.name,
+        "own": traits.own,
+        "on": end(traits.on),
+        "off": "" if traits.off is None else end(traits.off),
+        "switch": " ".join(f"{name}={value}" for name, value in (traits.off or {}).items()),
+        "efforts": " ".join(dict.fromkeys(traits.efforts.values())),
+    }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["template"])
+def test_a_template_is_learnt_as_the_table_says(
+    templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
+) -> None:
+    tokenizer = with_template(bundled, templates[row["template"]])
+    expected = {name: row[name] for name in ("family", "own", "on", "off", "switch", "efforts")}
+    assert learnt(tokenizer, row["model_type"]) == expected
+
+
+def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:
+    assert {row["template"] for row in ROWS} == set(templates)
+
+
+@pytest.mark.parametrize("row", THINKING, ids=lambda row: row["template"])
+def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
+    templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
+) -> None:
+    """The end of the prompt, for a budget and for none; one closing marker, never two."""
+    tokenizer = with_template(bundled, templates[row["template"]])
+    files = ModelFiles.find(BUNDLED_MODEL)
+    checkpoint = Checkpoint.of(files, tokenizer, None, row["model_type"])
+    form = checkpoint.form
+    assert form is not None
+    messages = [{"role": "user", "content": "What is 17 + 25 - 9?"}]
+    thinking = checkpoint.prompt(messages, Ask(budget=64), LIMITS)
+    assert thinking.plan.budget == 64
+    assert thinking.form is not None
+    assert thinking.form.opened_by == ("template" if row["on"] == "open" else "model")
+    quiet = checkpoint.prompt(messages, Ask(budget=0), LIMITS)
+    assert quiet.plan.budget == 0
+    said = tokenizer.spell(quiet.token_ids).rpartition("9?")[2]
+    assert said.count(form.end) <= 1
+    opened = said.rstrip().endswith(form.start.rstrip())
+    assert not opened, said
