@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ponder.thought.contract import Contract, ContractError, tokenizer_sha256
-from ponder.thought.format import ThoughtFormat, recognise
+from ponder.thought.families import of_contract, recognise
 from ponder.training.base import Base
 from ponder.training.run.recipe import RecipeError
 from training.policy import TINY, recipe
@@ -42,8 +42,9 @@ def test_budgets_that_cut_are_not_hinted_at(tmp_path: Path) -> None:
 
 def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
     base = Base.find(recipe(tmp_path, "grpo", base=str(bare)))
-    family = recognise(base.checkpoint.tokenizer.chat_template)
-    assert family is not None
+    row = recognise(base.checkpoint.tokenizer.chat_template, base.config["model_type"])
+    assert row is not None
+    family = row.format
     assert base.contract.family == family.name == "Qwen3"
     form = base.checkpoint.form
     assert form is not None
@@ -59,10 +60,10 @@ def test_what_is_exported_keeps_its_family(bare: Path, tmp_path: Path) -> None:
     replace(contract, tokenizer_sha256=tokenizer_sha256(bare)).save(bare)
     loaded = Contract.load(bare)
     assert loaded is not None
-    form = ThoughtFormat.of_contract(loaded)
-    assert (form.tool_call, form.no_think) == ("<tool_call>", {"enable_thinking": False})
+    form = of_contract(loaded)
+    assert (form.tool_call, form.close_text) == ("<tool_call>", loaded.close_text)
     with pytest.raises(ContractError, match="'Qwen9' is none of"):
-        ThoughtFormat.of_contract(replace(loaded, family="Qwen9"))
+        of_contract(replace(loaded, family="Qwen9"))
 
 
 def test_the_recipes_close_text_is_exported(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ponder.thought.exits.exit import Exit
 from ponder.thought.families import TAGS, of_contract, recognise, unread
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.segment import AnswerRules
+from ponder.thought.text import decoder
 from ponder.thought.thought import Thought
 
 
@@ -88,7 +89,8 @@ class Checkpoint:
     def closing(self, text: str) -> Close:
         """Another close text in this model's tokens. Raises `InvalidCloseText`."""
         assert self.form is not None and self.compiled is not None
-        return Close.of(text, self.compiled.end, self.form.answer_prefix, self.tokenizer)
+        wrapper, _ = self.form.wrapper or ("", "")
+        return Close.of(text, self.compiled.end, self.form.answer_prefix, self.tokenizer, wrapper)
 
     def prompt(
         self,
@@ -211,7 +213,8 @@ class Checkpoint:
         if start.token_id is not None:
             return end > 0 and token_ids[end - 1] == start.token_id
         tail = token_ids[max(0, end - len(start.text.encode())) : end]
-        return self.tokenizer.decode(tail).rstrip().endswith(start.text)
+        read = decoder(self.tokenizer, self.compiled.marks)
+        return "".join(map(read.feed, tail)).rstrip().endswith(start.seen.rstrip())
 
     def plan(
         self,

@@ -80,6 +80,7 @@ FAMILIES: tuple[Family, ...] = (
             close_text="<|close|>think<|sep|><|open|>response<|sep|>",
             source="chat template",
             skip_text="<|open|>response<|sep|>",
+            wrapper=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
         ),
     ),
     Family(

@@ -179,6 +179,7 @@ def test_a_family_needs_no_contract(checkpoint: Path) -> None:
 
 def test_a_model_that_does_not_think_is_asked_in_natural_mode_alone(checkpoint: Path) -> None:
     (checkpoint / "ponder.json").unlink()
+    (checkpoint / "chat_template.jinja").write_text("{{ messages[-1].content }}")
     model = Scripted(checkpoint)
     lacks = asyncio.run(model.responder.subject()).lacks
     assert set(lacks) == {"efficient", "hinted", "truncated", "served"}
@@ -188,7 +189,7 @@ def test_a_model_that_does_not_think_is_asked_in_natural_mode_alone(checkpoint: 
 
 def test_files_that_do_not_hold_are_named(checkpoint: Path) -> None:
     (checkpoint / "ponder.json").write_text("{}")
-    with pytest.raises(ResponderError, match=r"ponder\.json has schema version None"):
+    with pytest.raises(ResponderError, match=r"ponder\.json lacks close_text"):
         LocalResponder.on_vllm(checkpoint)
 
 
