@@ -8,6 +8,7 @@ import re
 import socket
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import httpx
@@ -418,3 +419,24 @@ def test_a_thought_that_the_reader_miscounts_is_a_violation(
     assert running.ask(budget=3).choices[0].ponder["thinking_tokens"] == 0
     text = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_budget_violations_total{arm="policy"} 1.0' in text
+
+
+def test_a_block_of_thought_that_the_answer_opens_is_reasoning(serve: Serve) -> None:
+    """In a stream in the order it comes; the same parts whole, and one count for both blocks."""
+    running = serve("I add.</think>It is <think>wait, no</think>13.")
+    texts, chunks = streamed(running)
+    thinks = [
+        delta.content is None
+        for chunk in chunks
+        for delta in (choice.delta for choice in chunk.choices)
+        if delta.content or getattr(delta, "reasoning", None)
+    ]
+    assert [kind for kind, _ in groupby(thinks)] == [True, False, True, False]
+    whole = running.ask()
+    choice = whole.choices[0]
+    said = {"reasoning": choice.message.reasoning, "content": choice.message.content}
+    assert said == texts[0] == {"reasoning": "I add.wait, no", "content": "It is 13."}
+    counted = whole.usage.completion_tokens_details.reasoning_tokens
+    encode = running.service.model.tokenizer.encode
+    thought = len(encode("I add.")) + len(encode("wait, no"))
+    assert counted == choice.ponder["thinking_tokens"] == thought

@@ -1,0 +1,106 @@
+"""`ponder families` and `ponder contract`: what they say, write and prove."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ponder.cli.main import main
+from ponder.server.settings import BUNDLED_MODEL
+from ponder.thought.contract import Contract
+from ponder.thought.families import FAMILIES
+
+OWN = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The bundled model without its contract."""
+    shutil.copytree(BUNDLED_MODEL, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "ponder.json").unlink()
+    return tmp_path
+
+
+def test_the_table_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["families"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{row.format.name}\n" in f"\n{said}" for row in FAMILIES)
+    assert main(["families", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [*(row.format.name for row in FAMILIES), "think tags"]
+
+
+def test_what_was_learnt_is_shown(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contract", str(bare)]) == 0
+    said = capsys.readouterr().out
+    assert "yes, as think tags" in said
+    assert "'<think>' … '</think>'" in said
+    assert "opens the thought" in said
+
+
+def test_a_first_contract_says_what_was_recognised(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["contract", str(bare), "--write", "--check"]) == 0
+    assert "all checks passed" in capsys.readouterr().out
+    contract = Contract.load(bare)
+    assert contract is not None
+    assert (contract.family, contract.opened_by, contract.method) == (
+        "think tags",
+        "template",
+        "by hand",
+    )
+    assert main(["contract", str(bare), "--write"]) == 1
+    assert "exists: change it, or move it away first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("<thought>", "</thought>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")],
+)
+def test_a_first_contract_guesses_markers_that_no_row_has(
+    bare: Path, capsys: pytest.CaptureFixture[str], start: str, end: str
+) -> None:
+    (bare / "chat_template.jinja").write_text(f"{OWN}[bot]{start}{{% endif %}}", encoding="utf-8")
+    assert main(["contract", str(bare)]) == 0
+    assert "it seems so" in capsys.readouterr().out
+    assert main(["contract", str(bare), "--write", "--check"]) == 0
+    assert f"{start!r} … {end!r}" in capsys.readouterr().out
+    contract = Contract.load(bare)
+    assert contract is not None
+    assert (contract.opened_by, contract.close_text) == ("template", f"\n{end}\n\n")
+
+
+def test_nothing_to_begin_with_is_said(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bare / "chat_template.jinja").write_text(f"{OWN}[bot]{{% endif %}}")
+    assert main(["contract", str(bare), "--write"]) == 1
+    assert "needs think_start, think_end and close_text" in capsys.readouterr().err
+    assert main(["contract", str(bare), "--check"]) == 1
+    assert "nothing to prove" in capsys.readouterr().out
+
+
+def test_a_contract_that_does_not_hold_fails_its_check(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bare / "chat_template.jinja").write_text(
+        f"{OWN}{{% if enable_thinking is defined and not enable_thinking %}}<think>"
+        "{% else %}</think>{% endif %}{% endif %}"
+    )
+    contract = {"think_start": "<think>", "think_end": "</think>", "close_text": "</think>"}
+    switch = {"think": {"enable_thinking": True}, "no_think": {"enable_thinking": False}}
+    (bare / "ponder.json").write_text(json.dumps(contract | switch))
+    assert main(["contract", str(bare), "--check"]) == 1
+    said = capsys.readouterr().out
+    assert "closes the thought although it was switched on" in said
+    assert "opens a thought although it was switched off" in said
+    assert "2 checks failed" in said
+
+
+def test_options_that_do_not_agree(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contract", str(bare), "--serve"]) == 2
+    assert "--serve needs --check" in capsys.readouterr().err
+    assert main(["contract", str(bare / "nowhere")]) == 1
+    assert "neither a directory nor a model" in capsys.readouterr().err
