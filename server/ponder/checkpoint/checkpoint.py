@@ -22,7 +22,7 @@ from ponder.thought.exits.exit import Exit
 from ponder.thought.families import TAGS, of_contract, recognise, unread
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.segment import AnswerRules
-from ponder.thought.text import decoder
+from ponder.thought.text import TextDecoder
 from ponder.thought.thought import Thought
 
 
@@ -213,7 +213,7 @@ class Checkpoint:
         if start.token_id is not None:
             return end > 0 and token_ids[end - 1] == start.token_id
         tail = token_ids[max(0, end - len(start.text.encode())) : end]
-        read = decoder(self.tokenizer, self.compiled.marks)
+        read = TextDecoder(self.tokenizer, self.compiled.marks)
         return "".join(map(read.feed, tail)).rstrip().endswith(start.seen.rstrip())
 
     def plan(

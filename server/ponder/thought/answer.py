@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ponder.engine.protocol import TokenLogprob, Vocabulary
 from ponder.thought.format import AnswerMarkup
-from ponder.thought.text import decoder, overlap, unmarked
+from ponder.thought.text import TextDecoder, overlap, unmarked
 
 _NO_MARKUP = AnswerMarkup()
 
@@ -41,12 +41,16 @@ class AnswerWriter:
         markup: AnswerMarkup | None = None,
     ) -> None:
         self._markup = _NO_MARKUP if markup is None or verbatim else markup
-        self._decoder = decoder(vocabulary, self._markup.marks)
+        self._decoder = TextDecoder(vocabulary, self._markup.marks)
         self._stop = tuple(stop)
         self._verbatim = verbatim
         self._markers = (*self._markup.opens, *self._markup.hidden)
         self._special = [text for text in self._markers if not unmarked(text[:1])]
         self._longer = [text for text in (*self._stop, *self._markers) if len(text) > 1]
+        sought = (*self._stop, *self._markers, self._markup.wrapper)
+        self._firsts = frozenset(text[0] for text in sought if text)
+        self._heed_ascii = any(map(str.isascii, self._firsts))
+        self._suspect = False  # the held text may hold a marker or a stop string
         self._ready = ""  # decided and not taken
         self._held = ""  # the last characters fed, undecided
         self._offset = 0  # characters fed so far
@@ -74,7 +78,12 @@ class AnswerWriter:
         if not sampled:
             self._given = self._offset
         self._held += text
-        self._strip()
+        if not (self.shown or self._ready):
+            self._strip()
+        if not self._suspect and (self._heed_ascii or not text.isascii()):
+            self._suspect = not self._firsts.isdisjoint(text)
+        if not self._suspect:
+            return  # as most tokens: nothing that is looked for may begin in them
         while (found := self._marker()) is not None:
             at, marker = found
             if self._stop_at(self._spelt(self._held[: at + len(marker)])):
@@ -96,16 +105,11 @@ class AnswerWriter:
             self._hide_half()
             self._decide(len(self._held))
         elif self._held:
-            self._decide(len(self._held) - self._undecided())
+            self._decide(len(self._held) - (self._undecided() if self._suspect else 0))
         text, self._ready = self._ready, ""
         self.shown += len(text)
         logprobs = self._take_logprobs(last) if self._logprobs and (text or last) else ()
         return AnswerDelta(text, logprobs) if text or logprobs else None
-
-    @property
-    def listens(self) -> bool:
-        """What comes next is the answer's."""
-        return not self.stopped and self.opened is None
 
     @property
     def blank(self) -> bool:
@@ -144,6 +148,7 @@ class AnswerWriter:
             self._silent = False
         self._ready += unmarked(self._held[:size])
         self._held = self._held[size:]
+        self._suspect = self._suspect and bool(self._held)
 
     def _sampled(self, size: int) -> str:
         """What was sampled of the first `size` held characters."""
@@ -180,6 +185,7 @@ class AnswerWriter:
         start = self._offset - len(self._held)
         end = start + size
         self._held = self._held[size:]
+        self._suspect = self._suspect and bool(self._held)
         self._logprobs = [
             entry for entry in self._logprobs if not (start <= entry[0] < end and entry[1] <= end)
         ]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.errors import InvalidCloseText
-from ponder.thought.text import Marks, as_bytes, decoder, mark, marked_bytes
+from ponder.thought.text import Marks, TextDecoder, as_bytes, mark, marked_bytes
 
 OpenedBy = Literal["template", "model"]
 
@@ -228,7 +228,7 @@ def _seen(text: str, vocabulary: Vocabulary, marks: Marks) -> str:
     ids = vocabulary.encode(text)
     if marks.keys().isdisjoint(ids):
         return text
-    spelling = decoder(vocabulary, marks)
+    spelling = TextDecoder(vocabulary, marks)
     return "".join(map(spelling.feed, ids))
 
 

@@ -18,10 +18,10 @@ from ponder.thought.exits.exit import Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
 from ponder.thought.text import (
+    TextDecoder,
     as_bytes,
     before_marks,
     clean_cut,
-    decoder,
     marked_bytes,
     overlap,
     unmarked,
@@ -58,7 +58,7 @@ class ThoughtReader:
     ) -> None:
         self._form = form
         self._vocabulary = vocabulary
-        self._decoder = decoder(vocabulary, form.marks)
+        self._decoder = TextDecoder(vocabulary, form.marks)
         self._token_bytes = marked_bytes(vocabulary, form.marks)
         self.watch = watch
         self._room = room
@@ -99,7 +99,7 @@ class ThoughtReader:
         """
         self.at.overhead, self.opening = overhead, opening
         self.begun = len(self.at.thinking)
-        self._decoder = decoder(self._vocabulary, self._form.marks)
+        self._decoder = TextDecoder(self._vocabulary, self._form.marks)
         self._partial = ([], "")
         self._held.clear()
         self._tail = self.answer_text = ""

@@ -17,18 +17,21 @@ _MARK = re.compile("[\ud800-\udfff]")
 class TextDecoder:
     """Decodes a stream of token ids, holding back the bytes of an unfinished character.
 
-    Invalid UTF-8 becomes U+FFFD, so at most three bytes are ever held.
-    `pending` is True in the middle of a character.
+    Invalid UTF-8 becomes U+FFFD, so at most three bytes are ever held. Tokens in `marks` become
+    the characters that stand for them. `pending` is True in the middle of a character.
     """
 
-    __slots__ = ("_decoder", "_token_bytes", "pending")
+    __slots__ = ("_decoder", "_marks", "_token_bytes", "pending")
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, marks: Marks | None = None) -> None:
         self._token_bytes = vocabulary.token_bytes
+        self._marks = marks or {}
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.pending = False
 
     def feed(self, token_id: int) -> str:
+        if token_id in self._marks:
+            return self.flush() + self._marks[token_id]
         data = self._token_bytes(token_id)
         if not self.pending and data.isascii():
             return data.decode()  # most tokens, at a quarter of the decoder's price
@@ -40,24 +43,6 @@ class TextDecoder:
         """The text ends here: an unfinished character becomes U+FFFD."""
         self.pending = False
         return self._decoder.decode(b"", final=True)
-
-
-class MarkDecoder(TextDecoder):
-    """Decodes `marks` to the characters that stand for them."""
-
-    __slots__ = ("_marks",)
-
-    def __init__(self, vocabulary: Vocabulary, marks: Marks) -> None:
-        super().__init__(vocabulary)
-        self._marks = marks
-
-    def feed(self, token_id: int) -> str:
-        mark = self._marks.get(token_id)
-        return super().feed(token_id) if mark is None else self.flush() + mark
-
-
-def decoder(vocabulary: Vocabulary, marks: Marks) -> TextDecoder:
-    return MarkDecoder(vocabulary, marks) if marks else TextDecoder(vocabulary)
 
 
 def mark(number: int) -> str:

@@ -6,10 +6,9 @@
     answer ── start marker ──────────→ open       another block, on what is left of the budget
 
 Thinking and answering are one engine request with the whole allowance, so that a thought which
-ends by itself pays no second admission. At a cut the request is aborted and re-entered with the
-thought and the close text as its prompt, which the prefix cache has seen. Where the answer has
-sampling rules of its own, the two are separate requests from the start. A request for the answer
-alone forbids the markers that are single tokens.
+ends by itself pays no second admission. At a cut the request is aborted and re-entered with thought
+and close text as its prompt, which the prefix cache has seen. Where the answer has rules of its own,
+the two are separate from the start. A request for the answer alone forbids single-token markers.
 
 A thought is fed tokens and says what to sample next: it knows no engine and no clock. Drivers run
 it, `ponder.thought.drive` on an engine and `ponder.training.rollout.drive` in batches, so that the
@@ -330,7 +329,8 @@ class Thought:
         outcome, writer = self.outcome, self._writer
         cap, index = start + max(0, self._left()), start
         last = len(segment.sampled) - (segment.finish == "stop")  # the stop token is no text
-        while index < min(cap, len(segment.sampled)) and writer.listens:
+        end = min(cap, len(segment.sampled))
+        while index < end and not writer.stopped and writer.opened is None:
             outcome.answer_tokens += 1
             if index < last:
                 writer.feed(segment.sampled[index], segment.logprob(index))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.thought.text import TextDecoder, clean_cut, decoder, mark, overlap, unmarked
+from ponder.thought.text import TextDecoder, clean_cut, mark, overlap, unmarked
 from server.thought.helpers import EOS, SINGLE
 
 
@@ -26,7 +26,7 @@ def test_an_unfinished_character_is_flushed_as_replacement() -> None:
 
 
 def test_a_marked_token_is_a_character_that_no_model_can_spell() -> None:
-    marked = decoder(SINGLE, {EOS: mark(0), SINGLE.THINK: mark(1)})
+    marked = TextDecoder(SINGLE, {EOS: mark(0), SINGLE.THINK: mark(1)})
     ids = [ord("a"), EOS, 0xE2, SINGLE.THINK, *mark(0).encode(errors="surrogatepass")]
     text = "".join(map(marked.feed, ids))
     assert text == f"a{mark(0)}\ufffd{mark(1)}\ufffd\ufffd\ufffd"
