@@ -7,8 +7,8 @@
 
 Thinking and answering are one engine request with the whole allowance, so that a thought which
 ends by itself pays no second admission. At a cut the request is aborted and re-entered with thought
-and close text as its prompt, which the prefix cache has seen. Where the answer has rules of its own,
-the two are separate from the start. A request for the answer alone forbids single-token markers.
+and close text as its prompt, which the prefix cache has seen. Where the answer has rules of its
+own, the two are separate from the start. A request for the answer forbids single-token markers.
 
 A thought is fed tokens and says what to sample next: it knows no engine and no clock. Drivers run
 it, `ponder.thought.drive` on an engine and `ponder.training.rollout.drive` in batches, so that the
