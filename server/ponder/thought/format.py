@@ -191,6 +191,13 @@ class CompiledFormat:
     def ends(self) -> tuple[Marker, ...]:
         return (self.end,) if self.tool_call is None else (self.end, self.tool_call)
 
+    def holds_end(self, sampled: Sequence[int], vocabulary: Vocabulary) -> bool:
+        """The end marker is among these tokens."""
+        if self.end.token_id is not None:
+            return self.end.token_id in sampled
+        said = b"".join(map(marked_bytes(vocabulary, self.marks), sampled))
+        return as_bytes(self.end.seen) in said
+
     def ending_tokens(self, sampled: Sequence[int], vocabulary: Vocabulary) -> int:
         """How many of the last tokens an end marker takes; it may begin in the opening's last."""
         if sampled and sampled[-1] in [marker.token_id for marker in self.ends]:

@@ -54,9 +54,11 @@ def by_noise(reader: Reader, right_below: float = 0.5) -> Sampler:
         written = []
         for prompt, noise in zip(prompts, noise_BT, strict=True):
             answer = reader.tokenizer.encode(RIGHT if noise[0] < right_below else "no")
-            thought = [*word * int(2 + noise[1] * 9), reader.end_id]
-            whole = [*answer, eos] if reader.end_id in prompt else [*thought, *answer, eos]
-            if reader.end_id in stop_ids:
+            end = reader.form.end.token_id
+            assert end is not None
+            thought = [*word * int(2 + noise[1] * 9), end]
+            whole = [*answer, eos] if end in prompt else [*thought, *answer, eos]
+            if end in stop_ids:
                 whole = thought
             written.append(whole[: len(noise)])
         return written
@@ -65,7 +67,7 @@ def by_noise(reader: Reader, right_below: float = 0.5) -> Sampler:
 
 
 def correct(reader: Reader, row: Row) -> bool:
-    answer = row.completion[row.completion.index(reader.end_id) + 1 : -1]
+    answer = row.completion[row.completion.index(reader.form.end.token_id) + 1 : -1]
     return reader.text(answer).strip() == RIGHT
 
 
@@ -124,7 +126,7 @@ def test_thoughts_carry_segments_and_summaries(reader: Reader) -> None:
             for chunk in row.chunks:
                 # The tokens before an answer are the server's close, or the thought's own end.
                 last = chunk.ids[: chunk.inserted]
-                assert last in (reader.form.close.ids, (reader.end_id,))
+                assert last in (reader.form.close.ids, (reader.form.end.token_id,))
 
 
 def _says(reader: Reader, row: Row, chunk: int) -> bool:

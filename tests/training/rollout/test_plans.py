@@ -99,7 +99,7 @@ class Recorder:
 
 
 def test_hints_stand_behind_the_open_marker(reader: Reader) -> None:
-    end, eos = reader.end_id, min(reader.tokenizer.eos_token_ids)
+    end, eos = reader.form.end.token_id, min(reader.tokenizer.eos_token_ids)
     prompts = [Prompt(problem(n), (1, 2), n) for n in "ab"]
     sampler = Recorder([7, 8, end, 9, eos], [7, 8])
     hints: list[tuple[int | None, tuple[int, ...]]] = [(8, (5,)), (None, ())]
@@ -121,7 +121,7 @@ def test_a_prompts_noise_is_its_own(reader: Reader) -> None:
 
 
 def test_one_thought_serves_every_budget(reader: Reader) -> None:
-    end, eos = reader.end_id, min(reader.tokenizer.eos_token_ids)
+    end, eos = reader.form.end.token_id, min(reader.tokenizer.eos_token_ids)
     word = reader.tokenizer.encode("a")
     thought = [*word * 5, end]
     sampler = Recorder(thought, [*word, eos])
@@ -165,6 +165,45 @@ def test_a_text_that_ends_in_its_thought_has_no_summaries(reader: Reader) -> Non
     assert found.summaries == ((), ())
 
 
-def test_an_end_marker_of_several_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="add it to the checkpoint's tokenizer"):
-        Reader(checkpoint(ByteVocabulary(single_token_markers=False)))
+@pytest.mark.parametrize(
+    ("said", "budgets", "cuts", "kept"),
+    [
+        ("abc</think>It is 3.", (2, 3), [Cut(2, ()), Cut(11, ())], "abc</think>"),
+        ("abcdefgh", (2, 5), [Cut(2, ()), Cut(5, ())], "abcdefgh"),
+        ("abc</thin", (2, 3), [Cut(2, ()), Cut(3, ())], "abc</thin"),
+    ],
+    ids=["ends by itself", "is cut", "is cut at half a marker"],
+)
+def test_a_marker_of_several_tokens_ends_a_thought(
+    said: str, budgets: tuple[int, ...], cuts: list[Cut], kept: str
+) -> None:
+    """No stop token ends the sampling with it: what follows is not the thought's."""
+    spelt = ByteVocabulary(single_token_markers=False)
+    reader = Reader(checkpoint(spelt))
+    sampler = Recorder(spelt.encode(said), [*b"3", spelt.EOS])
+    (found,) = truncated(
+        [Prompt(problem("a"), tuple(OPEN), "a")],
+        1,
+        sampler,
+        reader,
+        budgets=budgets,
+        summaries=1,
+        summary_tokens=20,
+        grace=0,
+    )
+    close = reader.form.close.ids
+    expected = [Cut(c.kept, () if c.kept > 10 else close) for c in cuts]
+    assert list(found.cuts) == expected
+    assert bytes(found.sampled) == kept.encode()
+    assert sampler.noise[0].shape == (1, budgets[-1] + len("</think>"))
+
+
+def test_a_response_with_a_marker_of_several_tokens_is_formatted() -> None:
+    spelt = ByteVocabulary(single_token_markers=False)
+    reader = Reader(checkpoint(spelt))
+    closed, open_ = [*b"ab</think>It is 3.", spelt.EOS], [*b"abc", spelt.EOS]
+    found = plain([Prompt(problem("a"), tuple(OPEN), "a")], 2, 40, Recorder(closed, open_), reader)
+    assert [(r.formatted, r.thinking_tokens, r.answer) for r in found] == [
+        (True, 2, "It is 3."),
+        (False, 3, ""),
+    ]

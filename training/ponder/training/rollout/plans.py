@@ -78,16 +78,12 @@ class Reader:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         form = checkpoint.compiled
-        if form is None or form.end.token_id is None:
-            spelt = f"{form.end.text!r} is several" if form else "this one has none"
-            raise ValueError(
-                f"training needs an end marker of one token, and {spelt}: add it to the "
-                "checkpoint's tokenizer first"
-            )
+        if form is None:
+            raise ValueError("training needs a checkpoint that thinks, and this one does not")
         self._checkpoint = checkpoint
         self.tokenizer = checkpoint.tokenizer
         self.form = replace(form, opened_by="template")
-        self.end_id = form.end.token_id
+        self.end_tokens = len(self.tokenizer.encode(form.end.text))
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
         ids = self._checkpoint.opened([{"role": "user", "content": problem.question}])
@@ -95,6 +91,10 @@ class Reader:
 
     def text(self, sampled: Sequence[int]) -> str:
         return self.tokenizer.decode(sampled)
+
+    def closes(self, sampled: Sequence[int]) -> bool:
+        """The marker that ends a thought is among these tokens."""
+        return self.form.holds_end(sampled, self.tokenizer)
 
     def start(
         self, ids: Sequence[int], budget: int, *, grace: int | None, answer: int, apart: bool
@@ -149,7 +149,7 @@ def responses(
     lives = [_whole(prompt, hint, longest, reader) for prompt, _, hint in heads]
     written = yield from advance([[life] for life in lives], noise_BT)
     return [
-        Response(prompt, hint, budget, tuple(sampled), *_read(life, reader.end_id in sampled))
+        Response(prompt, hint, budget, tuple(sampled), *_read(life, reader.closes(sampled)))
         for (prompt, budget, hint), sampled, life in zip(heads, written, lives, strict=True)
     ]
 
@@ -176,7 +176,7 @@ def replay(
     life = _whole(prompt, hint, longest, reader)
     ended = sampled[-1] in life.segment.eos
     life.feed(Chunk(list(sampled), "stop" if ended else "length"))
-    return Response(prompt, hint, None, tuple(sampled), *_read(life, reader.end_id in sampled))
+    return Response(prompt, hint, None, tuple(sampled), *_read(life, reader.closes(sampled)))
 
 
 def truncated(
@@ -193,7 +193,7 @@ def truncated(
     """`group` thoughts per prompt, each cut at every budget and answered `summaries` times there.
 
     AnytimeReasoner (arXiv 2505.13438, §3.1). What closes a thought counts as its summary's
-    tokens. Thoughts run to one token past the largest budget: if that is the end marker, the
+    tokens. Thoughts run past the largest budget by what the end marker takes: if that comes, the
     thought ended by itself. In the last `grace` tokens of a budget a cut waits for a clean end;
     None is serving's grace, the paper has none.
     """
@@ -220,7 +220,8 @@ def thoughts(
 ) -> Rounds[list[Truncated]]:
     """Two rounds: so many thoughts per prompt, then the summaries of all."""
     asked = [(prompt, n) for prompt, size in groups for n in range(size)]
-    noise_BT = torch.cat([uniforms(prompt.key, size, budgets[-1] + 1) for prompt, size in groups])
+    longest = budgets[-1] + reader.end_tokens
+    noise_BT = torch.cat([uniforms(prompt.key, size, longest) for prompt, size in groups])
     lives = [
         [
             reader.start(prompt.ids, budget, grace=grace, answer=summary_tokens, apart=True)
@@ -244,14 +245,14 @@ def thoughts(
     ]
     rows = [[life] for life in forks]
     said = (yield from advance(rows, torch.cat(noise), left)) if rows else []
-    answers = [_summary(ids, life, reader.end_id) for ids, life in zip(said, forks, strict=True)]
+    answers = [_summary(ids, life, reader) for ids, life in zip(said, forks, strict=True)]
     by_place = {
         place: tuple(answers[n * summaries : (n + 1) * summaries]) for n, place in enumerate(places)
     }
     return [
         Truncated(
             prompt,
-            tuple(thought),
+            tuple(_own(thought, cuts[i][-1])),
             lives[i][-1].thought.outcome.thinking_tokens,
             tuple(cuts[i]),
             tuple(by_place.get((i, j), ()) for j in range(len(budgets))),
@@ -272,6 +273,11 @@ def _cut(life: Life, prompt_tokens: int, reader: Reader) -> Cut | None:
     return Cut(kept, reader.form.close.ids if outcome.answer_forced else ())
 
 
-def _summary(ids: list[int], life: Life, end_id: int) -> Summary:
+def _own(sampled: Sequence[int], longest: Cut | None) -> Sequence[int]:
+    """A thought's tokens up to its own end, behind which no stop token ended the sampling."""
+    return sampled if longest is None or longest.close else sampled[: longest.kept]
+
+
+def _summary(ids: list[int], life: Life, reader: Reader) -> Summary:
     ended = life.thought.outcome.finish_reason == "stop"
-    return Summary(tuple(ids), ended and end_id not in ids, life.answer)
+    return Summary(tuple(ids), ended and not reader.closes(ids), life.answer)
