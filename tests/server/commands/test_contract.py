@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.contract import Contract
 from ponder.thought.families import FAMILIES
 
+DOCS = Path(__file__).parents[3] / "docs" / "models.md"
+EXAMPLES = re.findall(r"```json\n(.+?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 OWN = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}"
 
 
@@ -104,3 +108,23 @@ def test_options_that_do_not_agree(bare: Path, capsys: pytest.CaptureFixture[str
     assert "--serve needs --check" in capsys.readouterr().err
     assert main(["contract", str(bare / "nowhere")]) == 1
     assert "neither a directory nor a model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_contracts_in_the_docs_hold(
+    bare: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (bare / "ponder.json").write_text(text, encoding="utf-8")
+    start = json.loads(text)["think_start"]
+    (bare / "chat_template.jinja").write_text(
+        f"{OWN}[bot]{{% if deliberate is not defined or deliberate %}}{start}{{% endif %}}"
+        "{% endif %}",
+        encoding="utf-8",
+    )
+    assert main(["contract", str(bare), "--check"]) == 0, capsys.readouterr().out
+    assert "yes, as contract (by hand)" in capsys.readouterr().out
+
+
+def test_the_docs_have_every_field_of_a_contract() -> None:
+    named = set(re.findall(r"`(\w+)`", DOCS.read_text(encoding="utf-8")))
+    assert {field.name for field in fields(Contract)} - named == {"schema_version"}
