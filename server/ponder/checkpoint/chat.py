@@ -56,7 +56,7 @@ class Chat:
         assert checkpoint.form is not None and checkpoint.compiled is not None
         wish: Arguments = {}
         if self.ask.wants_thought(self.limits):
-            wish = {**traits.on, **traits.effort_arguments(self.ask.effort)}
+            wish = {**traits.on, **traits.effort_arguments(self.ask.effort), **self.arguments}
         token_ids, opened = self._rendered(wish)
         if opened == "model" and (self.begun or checkpoint.form.opens):
             token_ids, opened = [*token_ids, *checkpoint.start_ids], "open"
@@ -138,8 +138,10 @@ class Chat:
         if hint is not None and len(hint.ids) <= budget:
             told, token_ids = hint.budget, [*prompt.token_ids, *hint.ids]
         elif tells is not None:
-            told = budget
-            token_ids, _ = self._rendered({**wish, tells: told})
+            token_ids, _ = self._rendered({**wish, tells: budget})
+            told = min(budget, self._plan(token_ids, prompt.form, prompt.close).budget)
+            if told < budget:  # what is told takes room itself
+                token_ids, _ = self._rendered({**wish, tells: told})
         else:
             return prompt
         plan = self._plan(token_ids, prompt.form, prompt.close)

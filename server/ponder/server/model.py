@@ -13,11 +13,11 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
-from ponder.protocol.fields import PonderOptions
+from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, Ask, Limits
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
@@ -149,30 +149,37 @@ class ServedModel:
         return TokenTexts(self.tokenizer.token_bytes)
 
     def switched(self, ask: Ask, given: Mapping[str, Any]) -> tuple[Ask, Mapping[str, Any]]:
-        """What a request says with the template's own switches, read as its wish for a thought.
+        """What a request says with the template's own arguments, read as its wish for a thought.
 
-        The arguments that are left are no switches. Raises 400 where a switch and the budget, or
-        two switches, disagree.
+        Those that are left are neither a switch nor a budget. Raises 400 where an argument and the
+        budget, or two of them, disagree.
         """
-        switches = self.checkpoint.traits.switches
-        left = dict(given)
-        for name in filter(switches.__contains__, given):
-            field, value = f"template_arguments.{name}", left.pop(name)
-            values = switches[name]
-            if value not in values:
-                on, off = map(json.dumps, values)
-                raise invalid_request(f"`template_arguments`.{name} must be {on} or {off}", field)
-            thinks = value == values[0]
-            contrary = (ask.thinks or ask.budget) if not thinks else ask.budget == 0
-            if contrary:
+        traits, left = self.checkpoint.traits, dict(given)
+        for name in given:
+            field, value = f"template_arguments.{name}", given[name]
+            if name in traits.switches:
+                on, off = traits.switches[name]
+                if value not in (on, off):
+                    said = f"{json.dumps(on)} or {json.dumps(off)}"
+                    raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
+                wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
+            elif name == traits.tells:
+                if type(value) is not int or not UNLIMITED <= value <= MOST_TOKENS:
+                    said = "a number of tokens, or -1 for no limit"
+                    raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
+                wish = replace(ask, budget=value)
+            else:
+                continue
+            del left[name]
+            if ask.budget not in (None, wish.budget) or (wish.thinks and wish.budget == 0):
                 raise ApiError(
                     400,
                     "conflicting_budgets",
-                    f"`template_arguments`.{name} and the rest of the request disagree on whether "
-                    f"there is a thought: leave one of them out",
+                    f"`template_arguments`.{name} and the rest of the request disagree on its "
+                    f"thought: leave one of them out",
                     field=field,
                 )
-            ask = replace(ask, thinks=True) if thinks else replace(ask, budget=0)
+            ask = wish
         return ask, left
 
     def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -182,9 +189,7 @@ class ServedModel:
         apply_chat_template would take for something else is refused: a template of the client's
         own is code.
         """
-        traits = self.checkpoint.traits
-        taken = {*traits.switches, traits.effort, traits.tells}
-        free = self.tokenizer.template_variables - taken | {"enable_thinking", *traits.switches}
+        free = self.tokenizer.template_variables | {"enable_thinking"}
         for name in given:
             if name not in free:
                 raise invalid_request(

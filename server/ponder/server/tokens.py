@@ -85,7 +85,7 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
     arguments = dict(asked.chat_template_kwargs or {})
     thinks = arguments.pop("enable_thinking", None)  # it is a budget, as in a chat
     if asked.add_generation_prompt and not special:
-        ask = Ask(budget=0 if thinks is False else None)
+        ask = Ask(budget=0 if thinks is False else None, thinks=bool(thinks))
         chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask)
         with suppress(ContextLengthExceeded):
             return model.prompts(chat, limits)[0].token_ids

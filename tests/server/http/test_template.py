@@ -126,3 +126,48 @@ def test_the_switch_of_thought_is_the_servers(directory: Path, switch: str) -> N
     assert prompt(model, {switch: False}).endswith("<think></think>")
     with pytest.raises(ApiError, match="disagree"):
         prompt(model, {switch: False}, budget=8)
+
+
+TOLD = """\
+{%- if thinking_budget is defined %}{{ thinking_budget }} tokens, {% endif -%}
+{{ reasoning_effort if reasoning_effort is defined }}
+{%- for message in messages -%}<|im_start|>{{ message.content }}{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant<think>{% endif -%}"""
+
+
+def told(directory: Path) -> ServedModel:
+    (directory / "chat_template.jinja").write_text(TOLD)
+    return ServedModel.load(ModelFiles.find(str(directory)), Settings())
+
+
+def test_an_effort_of_the_templates_own_words_reaches_it(directory: Path) -> None:
+    """Beside a budget it wins over the effort's word: it is the more exact one."""
+    model = told(directory)
+    assert prompt(model, {"reasoning_effort": "low"}).startswith("lowHi")
+    assert prompt(model, {}, reasoning_effort="low").startswith("1024 tokens, lowHi")
+    both = prompt(model, {"reasoning_effort": "high"}, reasoning_effort="low")
+    assert both.startswith("1024 tokens, highHi")
+
+
+def test_a_template_tells_no_more_than_the_context_leaves(directory: Path) -> None:
+    model = told(directory)
+    said = prompt(model, {}, reasoning_effort="high")
+    number, _, rest = said.partition(" tokens, ")
+    assert rest.startswith("highHi")
+    assert 3000 < int(number) < 4096
+
+
+def test_a_budget_that_the_template_is_told_is_kept_too(directory: Path) -> None:
+    model = told(directory)
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    asked = body | {"chat_template_kwargs": {"thinking_budget": 70}}
+    request = ChatCompletionRequest.model_validate_json(json.dumps(asked)).neutral({})
+    (planned,) = model.prompts(request, Limits(max_model_len=4096))
+    assert planned.plan.budget == 70
+    assert model.tokenizer.decode(planned.token_ids).startswith("70 tokens, Hi")
+    for wrong in ("70", True, -2):
+        with pytest.raises(ApiError, match="must be a number of tokens"):
+            prompt(model, {"thinking_budget": wrong})
+    with pytest.raises(ApiError, match="disagree on its thought"):
+        prompt(model, {"thinking_budget": 70}, budget=8)
+    assert prompt(model, {"thinking_budget": 70}, budget=70).startswith("70 tokens, ")
