@@ -75,9 +75,10 @@ class Checkpoint:
             form = recognised(tokenizer, files.model_type if model_type is None else model_type)
         if form is None:
             return cls(files, tokenizer, None, None, unread=unread(tokenizer.chat_template))
-        traits = learn(tokenizer, form)
-        _, end = tail(tokenizer, HELLO, traits.on)
-        opens = form.opens or opening(form, end) == "open"
+        traits, opens = Traits(), form.opens
+        if tokenizer.chat_template:
+            traits = learn(tokenizer, form)
+            opens = opens or opening(form, tail(tokenizer, HELLO, traits.on)[1]) == "open"
         compiled = CompiledFormat.of(form, "template" if opens else "model", tokenizer)
         return cls(files, tokenizer, form, compiled, contract, traits)
 

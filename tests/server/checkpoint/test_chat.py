@@ -8,7 +8,9 @@ import pytest
 
 from ponder.checkpoint.chat import Prompt
 from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.engine.tokenizer import TokenizerError
 from ponder.thought.budget import Ask, Limits
+from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
 from server.checkpoint.conftest import Load
 from server.checkpoint.test_traits import IF, UNLESS, template
@@ -151,3 +153,13 @@ def test_an_earlier_thought_is_called_as_the_template_calls_it(load: Load, name:
     prompt = checkpoint.prompt(turns, Ask(), LIMITS)
     assert "<think>A greeting.</think>Hello." in checkpoint.tokenizer.spell(prompt.token_ids)
     assert prompt.token_ids[: len(checkpoint.encode(turns))] == checkpoint.encode(turns)
+
+
+def test_a_model_without_a_template_has_raw_prompts_alone(load: Load) -> None:
+    bare = load("")
+    contract = Contract(think_start="<think>", think_end="</think>", close_text="\n</think>\n\n")
+    checkpoint = Checkpoint.of(bare.files, bare.tokenizer, contract)
+    prompt = checkpoint.raw_prompt("2 + 2? <think>", Ask(budget=9), LIMITS)
+    assert prompt.plan.budget == 9
+    with pytest.raises(TokenizerError, match="no chat template"):
+        ask(checkpoint, budget=9)
