@@ -135,8 +135,8 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
     tried = list(_tried(template, form, plain))
     on = {**_needed(form, own, tried), **form.think}
     off = {switch.name: switch.off for switch, _, works in reversed(tried) if works}
-    if form.no_think is not None:
-        off |= form.no_think
+    own_off = form.no_think or {}
+    off |= own_off
     if off and _renders(template, off) in (None, _renders(template, on)):
         off = {}
     effort, efforts = _efforts(template, form, on)
@@ -145,9 +145,8 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
         on=on,
         off=off or None,
         switches={
-            switch.name: (switch.on, switch.off)
-            for switch, _, works in tried
-            if works and switch.flag
+            **{name: (form.think[name], no) for name, no in own_off.items() if name in form.think},
+            **{s.name: (s.on, s.off) for s, _, works in tried if works and s.flag},
         },
         effort=effort,
         efforts=efforts,
@@ -158,15 +157,15 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
 
 def writes_thoughts(template: Template, form: ThoughtFormat) -> bool:
     """The template itself writes the markers of this format: in a prompt, or in an earlier turn."""
-    for switch in (None, *SWITCHES):
-        for value in (None,) if switch is None else (switch.on, switch.off):
-            given = {switch.name: value} if switch is not None and value is not None else {}
-            try:
-                _, end = tail(template, HELLO, given)
-            except TokenizerError:
-                continue
-            if opening(form, end) != "model":
-                return True
+    read = [switch for switch in SWITCHES if switch.name in template.template_variables]
+    values = [(switch.name, value) for switch in read for value in (switch.on, switch.off)]
+    for given in ({}, *({name: value} for name, value in values if value is not None)):
+        try:
+            _, end = tail(template, HELLO, given)
+        except TokenizerError:
+            continue
+        if opening(form, end) != "model":
+            return True
     return any(form.start in turn for _, turn in _earlier_turns(template))
 
 

@@ -163,3 +163,17 @@ def test_a_model_without_a_template_has_raw_prompts_alone(load: Load) -> None:
     assert prompt.plan.budget == 9
     with pytest.raises(TokenizerError, match="no chat template"):
         ask(checkpoint, budget=9)
+
+
+def test_a_switch_of_the_contracts_own_name_is_a_requests_to_set(load: Load) -> None:
+    bare = load(template("{% if deliberate is defined and not deliberate %}</think>{% endif %}"))
+    contract = Contract(
+        think_start="<think>",
+        think_end="</think>",
+        close_text="</think>",
+        think={"deliberate": True},
+        no_think={"deliberate": False},
+    )
+    traits = Checkpoint.of(bare.files, bare.tokenizer, contract).traits
+    assert traits.switches == {"deliberate": (True, False)}
+    assert (traits.on, traits.off) == ({"deliberate": True}, {"deliberate": False})

@@ -58,7 +58,11 @@ def run(options: Options) -> int:
     if options.serve and not failures:
         from ponder.server.commands.trial import tried
 
-        failures = tried(checkpoint)
+        try:
+            failures = tried(checkpoint)
+        except PonderError as error:
+            print(f"ponder contract: {error}", file=sys.stderr)
+            return 1
     for failure in failures:
         print(f"        failed  {failure}")
     print("all checks passed" if not failures else f"{len(failures)} checks failed")
