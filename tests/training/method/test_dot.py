@@ -84,7 +84,7 @@ def collect(
 ) -> Experience:
     """A step on right answers to thoughts of so many words; the last rambles after its answer."""
     encode, (eos, *_) = reader.tokenizer.encode, sorted(reader.tokenizer.eos_token_ids)
-    (word,) = encode(" and")
+    (word,), end = encode(" and"), encode(reader.form.end.text)
 
     def judge(asked: Iterable[tuple[Problem, str]]) -> list[Verdict]:
         return [Verdict(text.strip().startswith("yes")) for _, text in asked]
@@ -96,7 +96,7 @@ def collect(
         for i in range(len(prompts)):
             n = words[i % len(words)]
             tail = [word] * ramble if i % len(words) == len(words) - 1 else []
-            written.append([*[word] * n, reader.end_id, *encode("yes"), *tail, eos])
+            written.append([*[word] * n, *end, *encode("yes"), *tail, eos])
         return written
 
     made = Collector(config, TINY_TASKS, reader, judge, prompts=1, updates=1, seed=0)
