@@ -6,10 +6,10 @@ re-entered in the middle of a character makes engines return pieces of the promp
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ponder.errors import PonderError, SetupError
 
@@ -42,6 +42,31 @@ FORBIDDEN = -100.0
 """The logit bias of a token that is not to be sampled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What sampled tokens must spell, as vLLM's `structured_outputs` has it.
+
+    `rule` is a pattern for `regex`, EBNF for `grammar`, and JSON text for the others: a schema, a
+    list of texts, an xgrammar structural tag.
+    """
+
+    kind: Literal["json", "regex", "choice", "grammar", "structural_tag"]
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that an answer may call. `parameters` is the JSON schema of its arguments.
+
+    `strict` holds a call's arguments to the schema where nothing else asks for that.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """The rules of one engine request, in vLLM's vocabulary and with its neutral defaults.
@@ -49,7 +74,8 @@ class Sampling:
     `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
     the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
     `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
-    size, not a limit on length.
+    size, not a limit on length. What is sampled follows the `grammar`, where there is one, and
+    ends with it.
     """
 
     max_tokens: int
@@ -67,6 +93,7 @@ class Sampling:
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     chunk_tokens: int = 1
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +108,55 @@ class EngineRequest:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """The next part of an answer's call number `index`: its first one has `id` and `name`.
+
+    `arguments` are JSON text, which the parts of a call add up to.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class AnswerParser(Protocol):
+    """Parts the text of one answer, whose special tokens are spelt out, from the calls in it."""
+
+    def feed(
+        self, text: str, token_ids: Sequence[int], *, last: bool = False
+    ) -> tuple[str, Sequence[CallPart]]:
+        """Text that is no call's, and parts of calls. `last` gives out what was held back."""
+        ...
+
+
+class Calling(Protocol):
+    """How a model writes calls."""
+
+    def parser(self, tools: Sequence[Tool]) -> AnswerParser: ...
+    def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
+        """What holds an answer to well-formed calls; None where nothing asks for one.
+
+        `required` leaves no other answer. Raises `RequestRefusedError` where this model's calls
+        cannot be held.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What an engine can do. `max_model_len` bounds prompt + sampled tokens; `max_logprobs` the
     alternatives beside a sampled token, None for no bound.
+
+    `check` raises `RequestRefusedError` for a grammar that the engine cannot keep; None keeps none.
+    `calling` is None where no syntax of calls was named when it was loaded.
     """
 
     max_model_len: int
     max_logprobs: int | None = None
+    check: Callable[[Grammar], None] | None = None
+    calling: Calling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +241,8 @@ class Load:
 
     `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
-    the marker that ends its thoughts, None for a model that does not think.
+    the marker that ends its thoughts, None for a model that does not think. `calls` names the
+    syntax in which it writes calls, as vLLM's `--tool-call-parser` does.
     """
 
     name: str
@@ -181,6 +250,7 @@ class Load:
     served_as: str
     vocabulary: Vocabulary
     end_of_thought: str | None = None
+    calls: str | None = None
     options: Sequence[str] = ()
 
 

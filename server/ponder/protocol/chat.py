@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ponder.engine.protocol import Grammar, Tool
 from ponder.protocol.fields import PonderOptions
 from ponder.protocol.sampling import SamplingAsk
 from ponder.thought.budget import Ask
@@ -18,6 +19,9 @@ from ponder.thought.segment import AnswerRules
 NAMES: Mapping[str, str] = {
     **{name: f"ponder.{name}" for name in PonderOptions.model_fields},
     "prompt": "prompt",
+    "tools": "tools",
+    "tool_choice": "tool_choice",
+    "format": "response_format",
     "template_arguments": "template_arguments",
     "max_completion_tokens": "max_completion_tokens",
     "alternatives": "alternatives",
@@ -34,6 +38,18 @@ class Turns:
 
     turns: Sequence[Mapping[str, Any]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUse:
+    """The functions that an answer may call, and whether it has to.
+
+    `named` is `required` of the one function that there is. `parallel` allows several calls.
+    """
+
+    tools: Sequence[Tool]
+    choice: Literal["auto", "none", "required", "named"] = "auto"
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,8 @@ class ChatRequest:
 
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
     reply's, `logprobs` the alternatives to tell beside each sampled token, or None. `usage` says
-    when a stream tells what was spent. `conversation` names what the request belongs to.
+    when a stream tells what was spent. `conversation` names what the request belongs to. `grammar`
+    is what an answer must spell that is no call.
     """
 
     id: str
@@ -68,6 +85,8 @@ class ChatRequest:
     ponder: PonderOptions = field(default_factory=PonderOptions)
     sampling: SamplingAsk = field(default_factory=SamplingAsk)
     rules: AnswerRules = field(default_factory=AnswerRules)
+    tools: ToolUse | None = None
+    grammar: Grammar | None = None
     n: int = 1
     logprobs: int | None = None
     shows_thought: bool = True

@@ -30,8 +30,8 @@ class Outcome:
     count together, and the first cut of one is the `end_cause`.
     `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
     tokens counted again, from the ids that the answer followed on and not by the reader. The
-    `*_at` are `time.perf_counter` seconds, None for what did not happen. `failure` is why there is
-    no answer.
+    `*_at` are `time.perf_counter` seconds, None for what did not happen. `calls` are those of the
+    answer that came to their end. `failure` is why there is no answer.
     """
 
     end_cause: Cause = "natural"
@@ -43,6 +43,7 @@ class Outcome:
     retry_tokens: int = 0
     cached_tokens: int = 0
     answer_forced: bool = False
+    calls: int = 0
     first_token_at: float | None = None
     thought_ended_at: float | None = None
     first_answer_at: float | None = None

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from ponder.engine.protocol import FORBIDDEN, Chunk, Sampling, Vocabulary
+from ponder.engine.protocol import FORBIDDEN, CallPart, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.exits.budget import Budget
@@ -40,7 +40,7 @@ from ponder.thought.segment import (
     thought_sampling,
 )
 
-Event = ThoughtDelta | AnswerDelta
+Event = ThoughtDelta | AnswerDelta | CallPart
 
 
 class Thought:

@@ -36,6 +36,7 @@ from ponder.protocol.logprobs import LogprobWriter
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Ask
+from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
 
 
@@ -168,7 +169,7 @@ class StreamedChat(Stream):
         if isinstance(event, AnswerDelta):
             logprobs = self._logprobs.around(self._logprobs.entries(event.logprobs))
             return self.chunk(index, f'"delta": {{"content": {to_json(event.text)}}}', logprobs)
-        if self.shows_thought:
+        if isinstance(event, ThoughtDelta) and self.shows_thought:
             text = to_json(event.text)
             return self.chunk(
                 index, f'"delta": {{"reasoning": {text}, "reasoning_content": {text}}}'

@@ -30,6 +30,7 @@ from ponder.protocol.fields import (
 from ponder.protocol.logprobs import LEAST, TokenTexts
 from ponder.protocol.response import FinishReason, PonderReport, TokenCounts, Usage
 from ponder.thought.answer import AnswerDelta
+from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
 
 MOST_PROMPTS = 1024
@@ -293,7 +294,7 @@ class StreamedText(Stream):
             if self._lists:
                 logprobs = b"".join(_written(self._lists[index].columns(event))).decode()
             return self.chunk(index, f'"text": {to_json(event.text)}', logprobs)
-        if self.shows_thought:
+        if isinstance(event, ThoughtDelta) and self.shows_thought:
             return self.chunk(index, f'"text": "", "reasoning": {to_json(event.text)}')
         return b""
 

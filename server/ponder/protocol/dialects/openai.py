@@ -19,6 +19,7 @@ from ponder.protocol.response import (
     Usage,
 )
 from ponder.thought.answer import AnswerDelta
+from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
 
 Parts = list[bytes | bytearray]
@@ -54,12 +55,11 @@ class Whole(ABC):
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None: ...
 
     def event(self, index: int, event: Event) -> None:
-        if not isinstance(event, AnswerDelta):
-            if self._shows_thought:
-                self.thoughts[index] += inside(event.text)
-            return
-        self.tell_logprobs(index, event)
-        self.texts[index] += inside(event.text)
+        if isinstance(event, AnswerDelta):
+            self.tell_logprobs(index, event)
+            self.texts[index] += inside(event.text)
+        elif isinstance(event, ThoughtDelta) and self._shows_thought:
+            self.thoughts[index] += inside(event.text)
 
     def parts(self) -> Parts:
         reply = self.reply

@@ -1,0 +1,44 @@
+"""Turns as chat templates take them, from whatever a dialect calls their parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Turn = dict[str, Any]
+
+
+def call(call_id: str, name: str, arguments: str) -> Mapping[str, Any]:
+    """A call of an earlier turn; templates read its arguments as an object.
+
+    Arguments that are none, as a call has them that was cut, are read as an empty one: refusing
+    them would end the conversation for good.
+
+        >>> call("call_1", "add", '{"a": 1}')["function"]
+        {'name': 'add', 'arguments': {'a': 1}}
+    """
+    try:
+        read = json.loads(arguments or "{}")
+    except ValueError:
+        read = {}
+    function = {"name": name, "arguments": read if isinstance(read, dict) else {}}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def assistant(text: str, thought: str = "", calls: Sequence[Mapping[str, Any]] = ()) -> Turn:
+    """What the model said: its thought, its text and its calls."""
+    turn: Turn = {"role": "assistant", "content": text}
+    if thought:
+        turn["reasoning_content"] = thought
+    if calls:
+        turn["tool_calls"] = list(calls)
+    return turn
+
+
+def result(call_id: str, text: str, name: str | None = None) -> Turn:
+    """What a called function returned."""
+    turn: Turn = {"role": "tool", "tool_call_id": call_id, "content": text}
+    if name is not None:
+        turn["name"] = name
+    return turn

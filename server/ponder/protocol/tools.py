@@ -1,0 +1,45 @@
+"""What a request says of the functions that its answer may call, whatever its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from ponder.engine.protocol import Tool
+from ponder.protocol.chat import ToolUse
+from ponder.protocol.errors import invalid_request, quoted
+
+
+def tool_use(
+    tools: Sequence[Tool],
+    choice: Literal["auto", "none", "required", "named"],
+    *,
+    named: Collection[str] | None = None,
+    parallel: bool = True,
+) -> ToolUse | None:
+    """The tools that may be called, and whether one has to be; None without any.
+
+    `named` are those that `choice` speaks of, where it speaks of some: the model is told of no
+    others. Raises 400 for names that are no tool's, are two tools', or that nothing is behind.
+    """
+    known: set[str] = set()
+    for at, tool in enumerate(tools):
+        if tool.name in known:
+            raise invalid_request(
+                f"two `tools` are called {quoted(tool.name)}: rename one", f"tools.{at}"
+            )
+        known.add(tool.name)
+    for name in named or ():
+        if name not in known:
+            raise invalid_request(
+                f"`tool_choice` names {quoted(name)}, which is none of `tools`: name one of them",
+                "tool_choice",
+            )
+    if not tools:
+        if choice in ("required", "named"):
+            raise invalid_request(
+                "`tool_choice` asks for a call and there are no `tools`: send some", "tool_choice"
+            )
+        return None
+    told = [tool for tool in tools if named is None or tool.name in named]
+    return ToolUse(tools=told, choice=choice, parallel=parallel)
