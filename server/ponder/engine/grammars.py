@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from ponder.engine.protocol import Grammar, RequestRefusedError
 
+_PLACE = re.compile(r"^\[[\d:]+\] \S+: ")  # of xgrammar's source
 OPTIONS = ("--structured-outputs-config", '{"backend": "xgrammar"}')
 """One backend for good: under "auto" the first request chooses it, and the next ones' checks are
 those of another."""
@@ -45,7 +47,8 @@ def check(grammar: Grammar) -> None:
         validate_xgrammar_grammar(SamplingParams(structured_outputs=parameters(grammar)))
     except (VLLMValidationError, ValueError, TypeError, RecursionError) as error:
         cause = error.__cause__ or error  # vLLM's own has no words of what is wrong
-        raise RequestRefusedError(f"this cannot be enforced: {str(cause).strip()}") from error
+        said = _PLACE.sub("", str(cause)).strip()
+        raise RequestRefusedError(f"this cannot be enforced: {said}") from error
 
 
 def _schemas(tag: Any) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,9 @@ _FUNCTION = or_say("this server knows tools of type function alone; send one of 
 NO_FUNCTIONS = or_say("this is OpenAI's old name; send tools, tool_choice and tool_calls")
 
 
+RENAMED = or_say("vLLM renamed this; send structured_outputs with json, regex, choice or grammar")
+
+
 class Function(Strict):
     name: FunctionName
     description: str | None = None
@@ -183,7 +186,10 @@ class StructuredOutputs(Strict):
 
 def read_json(given: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     """An object, or its JSON text. Raises `ValueError`."""
-    read = json.loads(given) if isinstance(given, str) else given
+    try:
+        read = json.loads(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"the rule must be a JSON object: {error}") from None
     if not isinstance(read, Mapping):
-        raise ValueError("a rule has to be a JSON object")
+        raise ValueError("the rule must be a JSON object")
     return read

@@ -155,7 +155,8 @@ class Service:
             refused = to_api_error(error)
             if refused is None:
                 raise
-            raise refused.spelled({**dialect.fields, "budget": request.ask.spelled}) from error
+            names = {**dialect.fields, "budget": request.ask.spelled, **request.spelled}
+            raise refused.spelled(names) from error
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""

@@ -49,6 +49,8 @@ class CallWriter(AnswerWriter):
         self._several = rules.several
         self._unparsed = AnswerDelta("")
         self._ids: list[int] = []  # its tokens, and those of what is held back
+        self._parsed = ""
+        self._said = 0  # characters of it that were told as text
         self._blank = ""  # at the end of the text so far
         self._arguments: list[str] = []
 
@@ -66,6 +68,10 @@ class CallWriter(AnswerWriter):
         if not last and (gathering or not self._ids):
             return ()
         text, parts = self._parser.feed(before.text, self._ids, last=last)
+        self._parsed += before.text
+        if last and not (parts or self._arguments):
+            text = self._parsed[self._said :]  # what looked like a call and was none
+        self._said += len(text)
         for token_id in self._names.keys() & self._ids if text else ():
             text = text.replace(self._names[token_id], "")
         text = self._trimmed(text, last=last and not parts)

@@ -31,6 +31,7 @@ from ponder.protocol.fields import (
 )
 from ponder.protocol.functions import (
     NO_FUNCTIONS,
+    RENAMED,
     Choice,
     ResponseFormat,
     StructuredOutputs,
@@ -81,6 +82,10 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
     ] = None
+    guided_json: Annotated[None, RENAMED] = None
+    guided_regex: Annotated[None, RENAMED] = None
+    guided_choice: Annotated[None, RENAMED] = None
+    guided_grammar: Annotated[None, RENAMED] = None
     functions: Annotated[Empty | None, NO_FUNCTIONS] = None
     function_call: Annotated[Literal["none", "auto"] | None, NO_FUNCTIONS] = None
 
@@ -125,7 +130,8 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
             sampling=self.sampling,
             rules=self.rules,
             tools=read_tools(self.tools, self.tool_choice, self.parallel_tool_calls),
-            grammar=form.grammar if form is not None else None,
+            grammar=None if form is None else form.grammar,
+            spelled={} if self.structured_outputs is None else {"format": "structured_outputs"},
             n=self.n,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,
