@@ -74,8 +74,8 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """What a person wants to know of a model before it is served: names and values."""
     yield from _of_thoughts(checkpoint)
     tokenizer = checkpoint.tokenizer
-    told = syntax(tokenizer.chat_template) if tokenizer.takes_tools else None
     if tokenizer.takes_tools:
+        told = syntax(tokenizer.chat_template)
         yield (
             "calls",
             told or "its template takes tools, and --tool-parser may say how it calls them",
