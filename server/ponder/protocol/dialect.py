@@ -78,12 +78,21 @@ class StreamWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as its client gets it: the HTTP status and the body."""
+
+    status: int
+    body: bytes
+
+
 class Dialect(Protocol):
     """One endpoint's language; `ponder.protocol.dialects` has the table of them.
 
     The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
     fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
-    well ends with beside its events, where it does.
+    well ends with beside its events, where it does. `id_headers` are the response's headers that
+    hold its id.
 
         >>> from ponder.protocol.dialects import DIALECTS
         >>> dialect = DIALECTS["/v1/chat/completions"]
@@ -109,6 +118,8 @@ class Dialect(Protocol):
     def done(self) -> str | None: ...
     @property
     def fields(self) -> Mapping[str, str]: ...
+    @property
+    def id_headers(self) -> Sequence[str]: ...
 
     def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
         """Raises `ApiError` and pydantic's `ValidationError`."""
@@ -116,6 +127,6 @@ class Dialect(Protocol):
 
     def whole(self, reply: Reply) -> WholeWriter: ...
     def stream(self, reply: Reply) -> StreamWriter: ...
-    def error(self, error: ApiError) -> bytes:
-        """The body of an error, `spelled` already."""
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        """An error, `spelled` already, of the request with this id."""
         ...

@@ -19,5 +19,6 @@ DIALECTS: Mapping[str, Dialect] = {
 
 
 def dialect_at(path: str) -> Dialect:
-    """The dialect of a path; elsewhere OpenAI's, in which all other routes speak."""
-    return DIALECTS.get(path, DIALECTS["/v1/chat/completions"])
+    """The dialect of a path and of what lies below it; elsewhere OpenAI's, as of all other routes."""
+    below = (dialect for at, dialect in DIALECTS.items() if f"{path}/".startswith(f"{at}/"))
+    return next(below, DIALECTS["/v1/chat/completions"])
