@@ -299,7 +299,7 @@ class Thought:
             return self._shown(self._writer.take(), now)
         ended = self._writer.stopped or segment.finish == "stop"
         self.outcome.finish_reason = "stop" if ended else "length"
-        self.segment = None
+        self.segment, self.outcome.stop_string = None, self._writer.stop_string
         if self._empty(segment):
             return self._retry(segment, now)
         shown = self._shown(self._writer.take(last=True), now)
