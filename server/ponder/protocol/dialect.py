@@ -86,7 +86,31 @@ class Refusal:
     body: bytes
 
 
-class Dialect(Protocol):
+class Reader(Protocol):
+    """How an endpoint reads requests, and what it calls the fields that errors speak of."""
+
+    @property
+    def fields(self) -> Mapping[str, str]: ...
+    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
+        """Raises `ApiError` and pydantic's `ValidationError`."""
+        ...
+
+
+class Counter(Reader, Protocol):
+    """An endpoint below a dialect's that counts the tokens of the prompts it would answer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def request(self) -> type[BaseModel]: ...
+    @property
+    def response(self) -> type[BaseModel]: ...
+    def counted(self, tokens: int) -> BaseModel: ...
+
+
+class Dialect(Reader, Protocol):
     """One endpoint's language; `ponder.protocol.dialects` has the table of them.
 
     The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
@@ -117,14 +141,7 @@ class Dialect(Protocol):
     @property
     def done(self) -> str | None: ...
     @property
-    def fields(self) -> Mapping[str, str]: ...
-    @property
     def id_headers(self) -> Sequence[str]: ...
-
-    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises `ApiError` and pydantic's `ValidationError`."""
-        ...
-
     def whole(self, reply: Reply) -> WholeWriter: ...
     def stream(self, reply: Reply) -> StreamWriter: ...
     def error(self, error: ApiError, request_id: str) -> Refusal:

@@ -84,7 +84,7 @@ def _streamed(
         lambda put: service.streamed(completion, place, writer, put),
         respond=lambda error: refuse(service, dialect, error),
         last_event=lambda error: writer.broken(_counted(service, dialect, error)),
-        headers=lambda: {**completion.headers, **_named(dialect, completion.id)},
+        headers=lambda: {**completion.headers, **named(dialect, completion.id)},
     )
 
 
@@ -96,7 +96,7 @@ async def _whole(
         await run_for_client(request.receive, service.whole(completion, place, writer))
     except ClientGone:
         return Response(status_code=499)
-    headers = {**completion.headers, **_named(dialect, completion.id)}
+    headers = {**completion.headers, **named(dialect, completion.id)}
     if completion.request.choices == 1:
         report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
@@ -128,11 +128,11 @@ def refuse(service: Service, dialect: Dialect, error: BaseException) -> Response
     said = _counted(service, dialect, error)
     current = request_id.get() or ""
     refusal = dialect.error(said, current)
-    headers = {**said.headers, **(_named(dialect, current) if current else {})}
+    headers = {**said.headers, **(named(dialect, current) if current else {})}
     return Response(refusal.body, refusal.status, headers, _JSON)
 
 
-def _named(dialect: Dialect, name: str) -> dict[str, str]:
+def named(dialect: Dialect, name: str) -> dict[str, str]:
     """The headers that tell a client the id of its response."""
     return dict.fromkeys(dialect.id_headers, name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from fastapi import APIRouter, Request
@@ -12,9 +12,12 @@ from pydantic import BaseModel
 from ponder.engine.tokenizer import GoesOn, TokenizerError
 from ponder.protocol.body import read_body
 from ponder.protocol.chat import ChatRequest, Turns
+from ponder.protocol.dialect import Counter
+from ponder.protocol.dialects import dialect_at
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from ponder.server.answering import Held, read_and
+from ponder.server.answering import Held, named, read_and
+from ponder.server.logs import request_id
 from ponder.server.model import ServedModel
 from ponder.server.schema import body_of
 from ponder.server.service import Service
@@ -39,6 +42,20 @@ async def tokenize(request: Request, place: Held) -> Response:
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
     return await _answer(request, place, _detokenized)
+
+
+def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
+    """The route that counts the prompts of a dialect's requests."""
+
+    async def count(request: Request, place: Held) -> Response:
+        def counted(service: Service, body: bytearray) -> BaseModel:
+            return counter.counted(service.count(counter, body, request.headers))
+
+        response = await _answer(request, place, counted)
+        response.headers.update(named(dialect_at(request.scope["path"]), request_id.get() or ""))
+        return response
+
+    return count
 
 
 async def _answer(
