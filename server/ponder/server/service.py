@@ -16,6 +16,7 @@ from ponder.errors import PonderError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
+from ponder.protocol.chat import ChatRequest
 from ponder.protocol.dialect import Reader, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.savings import Feedback, SavingsReport
@@ -133,17 +134,16 @@ class Service:
     def complete(
         self,
         reader: Reader,
-        body: bytearray,
+        request: ChatRequest,
         headers: Mapping[str, str],
         max_model_len: int | None = None,
     ) -> Completion:
-        """Read and plan a request. Raises everything the request itself is at fault for.
+        """Plan a request. Raises everything the request itself is at fault for.
 
-        The headers may name its conversation and its trace. A held-out conversation keeps the
-        ceilings and what the client asks for, and goes without what the operator does to save.
-        What is not to run may have another context than the model's.
+        The headers may name its trace. A held-out conversation keeps the ceilings and what the
+        client asks for, and goes without what the operator does to save. What is not to run may
+        have another context than the model's.
         """
-        request = reader.read(body, headers)
         if request.model is not None:
             self.check_served(request.model)
         said = request.conversation
@@ -163,16 +163,17 @@ class Service:
             refused = to_api_error(error)
             if refused is None:
                 raise
-            raise refused.spelled({**reader.fields, "budget": request.ask.spelled}) from error
+            names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
+            raise refused.spelled(names) from error
 
-    def count(self, reader: Reader, body: bytearray, headers: Mapping[str, str]) -> int:
+    def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
         """The tokens of a request's prompt, also of one that is too long for the model."""
         try:
-            return self.complete(reader, body, headers).prompt_tokens
+            return self.complete(reader, request, headers).prompt_tokens
         except ApiError as error:
             if error.code != "context_length_exceeded":
                 raise
-        return self.complete(reader, body, headers, _BOUNDLESS).prompt_tokens
+        return self.complete(reader, request, headers, _BOUNDLESS).prompt_tokens
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""

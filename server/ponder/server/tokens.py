@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -16,7 +18,7 @@ from ponder.protocol.dialect import Counter
 from ponder.protocol.dialects import dialect_at
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from ponder.server.answering import Held, named, read_and
+from ponder.server.answering import Held, named, read_and, takes_long
 from ponder.server.logs import request_id
 from ponder.server.model import ServedModel
 from ponder.server.schema import body_of
@@ -24,6 +26,8 @@ from ponder.server.service import Service
 from ponder.server.streaming import ClientGone
 from ponder.thought.budget import Ask, Limits
 from ponder.thought.errors import ContextLengthExceeded
+
+Asked = TypeVar("Asked")
 
 router = APIRouter(tags=["tokens"])
 
@@ -35,23 +39,26 @@ async def tokenize(request: Request, place: Held) -> Response:
     As on vLLM's server, what is longer than the context is counted, too; a text has a length of
     its own.
     """
-    return await _answer(request, place, _tokenized)
+    return await _answer(request, place, partial(read_body, TokenizeRequest), _tokenized)
 
 
 @router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
-    return await _answer(request, place, _detokenized)
+    return await _answer(request, place, partial(read_body, DetokenizeRequest), _detokenized)
 
 
 def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
     """The route that counts the prompts of a dialect's requests."""
 
     async def count(request: Request, place: Held) -> Response:
-        def counted(service: Service, body: bytearray) -> BaseModel:
-            return counter.counted(service.count(counter, body, request.headers))
+        def reading(body: bytearray) -> ChatRequest:
+            return counter.read(body, request.headers)
 
-        response = await _answer(request, place, counted)
+        def counted(service: Service, asked: ChatRequest) -> BaseModel:
+            return counter.counted(service.count(counter, asked, request.headers))
+
+        response = await _answer(request, place, reading, counted, slow=takes_long)
         response.headers.update(named(dialect_at(request.scope["path"]), request_id.get() or ""))
         return response
 
@@ -59,20 +66,24 @@ def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
 
 
 async def _answer(
-    request: Request, place: Held, work: Callable[[Service, bytearray], BaseModel]
+    request: Request,
+    place: Held,
+    read: Callable[[bytearray], Asked],
+    work: Callable[[Service, Asked], BaseModel],
+    *,
+    slow: Callable[[Asked], bool] = lambda _: False,
 ) -> Response:
     service: Service = request.app.state.service
     try:
         async with place.time():
-            said = await read_and(request, lambda body: work(service, body))
+            said = await read_and(request, read, partial(work, service), slow=slow)
     except ClientGone:
         service.metrics.left()
         return Response(status_code=499)
     return Response(said.model_dump_json(), media_type="application/json")
 
 
-def _tokenized(service: Service, body: bytearray) -> Tokenized:
-    asked = read_body(TokenizeRequest, body)
+def _tokenized(service: Service, asked: TokenizeRequest) -> Tokenized:
     if asked.model is not None:
         service.check_served(asked.model)
     ids = tokens_of(asked, service.model, service.limits)
@@ -82,8 +93,7 @@ def _tokenized(service: Service, body: bytearray) -> Tokenized:
     )
 
 
-def _detokenized(service: Service, body: bytearray) -> Detokenized:
-    asked = read_body(DetokenizeRequest, body)
+def _detokenized(service: Service, asked: DetokenizeRequest) -> Detokenized:
     if asked.model is not None:
         service.check_served(asked.model)
     return Detokenized(prompt=text_of(asked.tokens, service.model))

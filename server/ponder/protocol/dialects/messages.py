@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import from_json
-from typing_extensions import TypedDict
 
 from ponder.engine.protocol import Grammar, Tool
 from ponder.protocol.body import read_body
@@ -37,13 +36,13 @@ from ponder.protocol.fields import (
     Thinking,
     or_say,
 )
+from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.grammars import json_schema
 from ponder.protocol.sampling import SamplingAsk
 from ponder.protocol.tools import tool_use
 from ponder.thought.budget import EFFORT_TOKENS, Ask
 from ponder.thought.segment import AnswerRules
 
-MOST_TOOLS = 1024
 MOST_STOPS = 16
 MOST_USER_ID = 2048  # characters
 SESSION = "x-claude-code-session-id"
@@ -95,23 +94,21 @@ class ToolParam(Strict):
     strict: StrictBool = False
 
 
-class ToolChoice(Strict):
+class MessagesToolChoice(Strict):
     type: Literal["auto", "any", "tool", "none"]
     name: Name | None = None
     disable_parallel_tool_use: StrictBool = False
 
     @model_validator(mode="after")
-    def _named(self) -> ToolChoice:
+    def _named(self) -> MessagesToolChoice:
         if (self.type == "tool") != (self.name is not None):
             raise ValueError("type tool needs a name, and the other types take none")
         return self
 
 
-class JsonFormat(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
+class JsonFormat(Strict):
     type: Literal["json_schema"]
-    schema: dict[str, Any]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
 
 
 class OutputConfig(Strict):
@@ -142,7 +139,7 @@ class CountTokensRequest(BudgetFields, _Question):
     tools: Annotated[list[ToolParam], Field(max_length=MOST_TOOLS, fail_fast=True)] = Field(
         default_factory=list
     )
-    tool_choice: ToolChoice | None = None
+    tool_choice: MessagesToolChoice | None = None
     stop_sequences: Annotated[
         list[Annotated[Stop, Field(min_length=1)]], Field(max_length=MOST_STOPS, fail_fast=True)
     ] = Field(default_factory=list)
@@ -220,7 +217,7 @@ class CountTokensRequest(BudgetFields, _Question):
         return replace(ask, budget=tokens, source="effort", effort=effort, insists=False)
 
     def _tools(self) -> ToolUse | None:
-        given = self.tool_choice or ToolChoice(type="auto")
+        given = self.tool_choice or MessagesToolChoice(type="auto")
         tools = [
             Tool(
                 name=tool.name,
@@ -239,7 +236,7 @@ class CountTokensRequest(BudgetFields, _Question):
 
     def _grammar(self) -> Grammar | None:
         form = self.output_config.format
-        return None if form is None else json_schema(form["schema"])
+        return None if form is None else json_schema(form.schema_)
 
     def _session(self, headers: Mapping[str, str]) -> str | None:
         """The session of Claude Code, else the user."""

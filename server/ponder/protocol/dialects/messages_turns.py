@@ -18,8 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from ponder.protocol.fields import MOST_MESSAGES, MOST_PARTS, Name, Strict, or_say
+from ponder.protocol.fields import Name, Strict, or_say
 from ponder.protocol.history import Turn, assistant, call, result
+from ponder.protocol.messages import MOST_MESSAGES, MOST_PARTS
 
 _BILLING = "x-anthropic-billing-header:"
 """Begins a system block that differs in every request: a prompt with it is in no prefix cache."""
