@@ -19,6 +19,7 @@ from waiting import PATIENCE, wait_until
 
 from .conftest import Running, Serve
 from .test_savings import HOLDOUT, series
+from .test_tools import ARGUMENTS, TEMPLATE, called
 
 ENDLESS = "thinking and thinking. " * 400
 QUESTION: list[Any] = [{"role": "user", "content": "What is 40 + 2?"}]
@@ -190,14 +191,108 @@ class Sum(BaseModel):
 
 
 def test_a_message_is_parsed(serve: Serve) -> None:
-    with client(serve('{"total": 42}')) as anthropics:
+    running = serve("I add.</think>", '{"total": 42}')
+    with client(running) as anthropics:
         message = anthropics.messages.parse(
-            model="tiny", max_tokens=400, messages=QUESTION, output_format=Sum
+            model="tiny",
+            max_tokens=400,
+            messages=QUESTION,
+            output_format=Sum,
+            thinking={"type": "adaptive"},
         )
     assert message.parsed_output == Sum(total=42)
+    assert [block.type for block in message.content] == ["thinking", "text"]
+    grammars = [sampling.grammar for _, sampling in running.engine.requests]
+    assert grammars[0] is None
+    assert grammars[1] is not None and '"total"' in grammars[1].rule
 
 
-TOOL: Any = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}
+def schemed(name: str) -> Any:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    return {"name": name, "description": "Tells.", "input_schema": schema}
+
+
+TOOLS = [schemed("weather"), schemed("time")]
+
+
+@pytest.fixture
+def calling(serve: Serve) -> Running:
+    """A server whose model thinks and calls `weather`, and then says what it found."""
+    thought = "They ask for the weather, so I look it up.</think>\n\n"
+    return serve(thought + called(), "Let me look. " + called(), template=TEMPLATE)
+
+
+@pytest.mark.parametrize("budget", [0, 16, -1])
+def test_a_call_comes_whole_and_in_parts(calling: Running, budget: int) -> None:
+    fields = {"tools": TOOLS, "extra_body": {"budget": budget, "seed": 1}}
+    message = ask(calling, **fields)
+    call = message.content[-1]
+    assert call.type == "tool_use" and call.id
+    assert (call.name, call.input, message.stop_reason) == ("weather", ARGUMENTS, "tool_use")
+    _, again = stream(calling, **fields)
+    said, told = again.content[-1], (message.content[:-1], again.content[:-1])
+    assert said.type == "tool_use" and (said.name, said.input) == (call.name, call.input)
+    assert [block.to_dict() for block in told[0]] == [block.to_dict() for block in told[1]]
+    assert (again.stop_reason, again.usage) == (message.stop_reason, message.usage)
+
+
+def test_a_loop_of_calls_has_its_thoughts_in_the_prompt(serve: Serve) -> None:
+    """A turn's thought, call and result are in the next prompt, which begins with the last one."""
+    calling = serve("So I look it up.</think>\n\n" + called(), template=TEMPLATE, hint=False)
+    messages, prompts = list(QUESTION), []
+    fields: dict[str, Any] = {"tools": TOOLS, "thinking": {**ENABLED, "display": "omitted"}}
+    for _ in range(3):
+        message = ask(calling, messages=messages, **fields)
+        prompts.append(calling.service.model.tokenizer.spell(calling.engine.requests[-1][0]))
+        thought, call = message.content
+        assert thought.type == "thinking" and thought.thinking == ""
+        assert call.type == "tool_use"
+        result = {
+            "type": "tool_result",
+            "tool_use_id": call.id,
+            "content": "Rain.",
+            "is_error": True,
+        }
+        messages.append({"role": "assistant", "content": message.content})
+        messages.append({"role": "user", "content": [result, {"type": "text", "text": "Well?"}]})
+    assert prompts[1].startswith(prompts[0]) and prompts[2].startswith(prompts[1])
+    _, _, turns = prompts[2].split("<|im_start|>", 2)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "São Paulo", "days": 3}}\n'
+    said = f"assistant\n<think>\nSo I look it up.\n</think>\n\n{call}</tool_call><|im_end|>\n"
+    results = ["tool\nError: Rain.<|im_end|>\n", "user\nWell?<|im_end|>\n"]
+    assert turns.split("<|im_start|>") == [
+        *("user\nWhat is 40 + 2?<|im_end|>\n", said, *results, said, *results),
+        "assistant\n<think>\n",
+    ]
+
+
+def test_a_call_that_is_cut_keeps_what_is_whole(serve: Serve) -> None:
+    calling = serve("Let me look. " + called(), template=TEMPLATE)
+    tokens = ask(calling, tools=TOOLS).usage.output_tokens
+    fields = {"tools": TOOLS, "max_tokens": tokens - 20}
+    message = ask(calling, **fields)
+    text, call = message.content
+    assert text.type == "text" and text.text == "Let me look."
+    assert call.type == "tool_use" and call.input == {"city": "São Paulo"}
+    assert message.stop_reason == "max_tokens"
+    _, again = stream(calling, **fields)
+    assert again.content[1].input == call.input  # type: ignore[union-attr]
+    cut = {"role": "assistant", "content": message.content}
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "Say it all."}
+    messages = [*QUESTION, cut, {"role": "user", "content": [result]}]
+    assert ask(calling, tools=TOOLS, messages=messages).stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("choice", "held"), [("auto", False), ("any", True), ("tool", True), ("none", False)]
+)
+def test_a_choice_of_tools_is_kept(calling: Running, choice: str, held: bool) -> None:
+    chosen = {"type": choice, **({"name": "weather"} if choice == "tool" else {})}
+    message = ask(calling, tools=TOOLS, tool_choice=chosen)
+    prompt, sampling = calling.engine.requests[-1]
+    assert (sampling.grammar is not None) == held
+    assert ('"time"' in calling.service.model.tokenizer.spell(prompt)) == (choice != "tool")
+    assert (message.content[-1].type == "tool_use") == (choice != "none")
 
 
 @pytest.mark.parametrize("settings", [{}, {"hint": False}, {"default_budget": 0}])
@@ -205,13 +300,13 @@ TOOL: Any = {"name": "add", "description": "Adds.", "input_schema": {"type": "ob
     {},
     {"thinking": ENABLED},
     {"thinking": {"type": "adaptive"}},
-    {"system": "Be brief.", "tools": [TOOL]},
+    {"system": "Be brief.", "tools": TOOLS, "thinking": ENABLED},
     {"system": [{"type": "text", "text": "Be brief."}], "thinking": {"type": "disabled"}},
 ])  # fmt: skip
 def test_a_count_is_the_input_of_the_usage(
     serve: Serve, settings: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    running = serve(**settings)
+    running = serve(**settings, template=TEMPLATE if "tools" in fields else None)
     with client(running) as anthropics:
         counted = anthropics.messages.count_tokens(model="tiny", messages=QUESTION, **fields)
     usage = ask(running, **fields).usage
