@@ -95,7 +95,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
             dialect = dialect_at(path)
             for status in sorted((*_ANY, *added)):
                 error = _error(status, dialect.failure)
-                for told in {status, dialect.error(ApiError(status, "", ""), "").status}:
+                for told in {
+                    status,
+                    dialect.error(ApiError(status, code="", message=""), "").status,
+                }:
                     operation["responses"].setdefault(str(told), error)
             if 401 in added:
                 keys = app.state.service.settings.api_key
