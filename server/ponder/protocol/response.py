@@ -1,10 +1,11 @@
-"""`POST /v1/chat/completions`: the response, whole and in chunks."""
+"""`POST /v1/chat/completions`: the response, whole and in chunks; and what `/v1/models` lists."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from ponder.thought.exits.causes import Cause
 
@@ -203,14 +204,38 @@ class Capabilities(BaseModel):
 
 
 class ModelCard(BaseModel):
+    """A model as OpenAI's clients know it, and as Anthropic's do."""
+
     id: str
     object: Literal["model"] = "model"
+    type: Literal["model"] = "model"
     created: int
     owned_by: str = "ponder"
     max_model_len: int
     ponder: Capabilities
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def display_name(self) -> str:
+        return self.id
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created, UTC)
+
 
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    has_more: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def first_id(self) -> str | None:
+        return self.data[0].id if self.data else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def last_id(self) -> str | None:
+        return self.data[-1].id if self.data else None

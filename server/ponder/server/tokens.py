@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -14,10 +14,13 @@ from pydantic import BaseModel
 from ponder.engine.tokenizer import GoesOn, TokenizerError
 from ponder.protocol.body import read_body
 from ponder.protocol.chat import ChatRequest, Turns
+from ponder.protocol.dialect import Counter
+from ponder.protocol.dialects import dialect_at
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.functions import read_tools
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from ponder.server.answering import Held, read_and
+from ponder.server.answering import Held, named, read_and, takes_long
+from ponder.server.logs import request_id
 from ponder.server.model import ServedModel
 from ponder.server.schema import body_of
 from ponder.server.service import Service
@@ -25,7 +28,7 @@ from ponder.server.streaming import ClientGone
 from ponder.thought.budget import Ask, Limits
 from ponder.thought.errors import ContextLengthExceeded
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Asked = TypeVar("Asked")
 
 router = APIRouter(tags=["tokens"])
 
@@ -37,25 +40,44 @@ async def tokenize(request: Request, place: Held) -> Response:
     As on vLLM's server, what is longer than the context is counted, too; a text has a length of
     its own.
     """
-    return await _answer(request, place, TokenizeRequest, _tokenized)
+    return await _answer(request, place, partial(read_body, TokenizeRequest), _tokenized)
 
 
 @router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
-    return await _answer(request, place, DetokenizeRequest, _detokenized)
+    return await _answer(request, place, partial(read_body, DetokenizeRequest), _detokenized)
+
+
+def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
+    """The route that counts the prompts of a dialect's requests."""
+
+    async def count(request: Request, place: Held) -> Response:
+        def reading(body: bytearray) -> ChatRequest:
+            return counter.read(body, request.headers)
+
+        def counted(service: Service, asked: ChatRequest) -> BaseModel:
+            return counter.counted(service.count(counter, asked, request.headers))
+
+        response = await _answer(request, place, reading, counted, slow=takes_long)
+        response.headers.update(named(dialect_at(request.scope["path"]), request_id.get() or ""))
+        return response
+
+    return count
 
 
 async def _answer(
     request: Request,
     place: Held,
-    kind: type[Asked],
+    read: Callable[[bytearray], Asked],
     work: Callable[[Service, Asked], BaseModel],
+    *,
+    slow: Callable[[Asked], bool] = lambda _: False,
 ) -> Response:
     service: Service = request.app.state.service
     try:
         async with place.time():
-            said = await read_and(request, partial(read_body, kind), partial(work, service))
+            said = await read_and(request, read, partial(work, service), slow=slow)
     except ClientGone:
         service.metrics.left()
         return Response(status_code=499)

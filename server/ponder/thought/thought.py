@@ -313,7 +313,7 @@ class Thought:
                 return shown
         ended = writer.stopped or segment.finish == "stop"
         outcome.finish_reason = "stop" if ended else "length"
-        self.segment = None
+        self.segment, outcome.stop_string = None, writer.stop_string
         if writer.blank and not (writer.stopped or self._rules.takes_empty(segment)):
             return self._retry(segment, now)
         shown = (*shown, *self._shown(writer.events(last=True, cut=segment.finish != "stop"), now))

@@ -13,8 +13,16 @@ from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
 from ponder.protocol.chat import NAMES, ChatRequest, Raw
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.dialect import Reply
-from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, inside, to_json
+from ponder.protocol.dialect import Refusal, Reply
+from ponder.protocol.dialects.openai import (
+    ID_HEADERS,
+    Parts,
+    Stream,
+    Whole,
+    inside,
+    refusal,
+    to_json,
+)
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     NO_MARKERS,
@@ -314,6 +322,7 @@ class Completions:
     chunk = TextChunk
     failure = ErrorResponse
     done = "[DONE]"
+    id_headers = ID_HEADERS
     fields: Mapping[str, str] = {
         **NAMES,
         "thinking": "ponder.thinking",
@@ -330,5 +339,5 @@ class Completions:
     def stream(self, reply: Reply) -> StreamedText:
         return StreamedText(reply)
 
-    def error(self, error: ApiError) -> bytes:
-        return error_body(error)
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        return refusal(error)
