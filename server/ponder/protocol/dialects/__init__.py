@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects.chat import ChatCompletions
 from ponder.protocol.dialects.completions import Completions
+from ponder.protocol.dialects.responses import Responses
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
+    "/v1/responses": Responses(),
 }
 
 
