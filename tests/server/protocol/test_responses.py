@@ -121,6 +121,12 @@ def test_consecutive_items_of_the_assistant_are_one_turn(order: Sequence[int]) -
     ]
 
 
+def test_an_assistants_texts_are_put_together_as_they_were_parted() -> None:
+    own = [thought("One."), said("assistant", "a"), thought("Two."), said("assistant", "b")]
+    _, turn = turns([said("user", "?"), *own])
+    assert (turn["content"], turn["reasoning_content"]) == ("ab", "One.\n\nTwo.")
+
+
 def test_parallel_calls_have_their_results_behind_them() -> None:
     other = {**CALL, "call_id": "c2", "name": "sub"}
     items = [said("user", "?"), CALL, other, {**RESULT, "call_id": "c2"}, RESULT]

@@ -68,7 +68,7 @@ class ResponseReasoning(Reasoning):
     mode: Literal["standard"] | None = None
 
 
-class ResponseFormat(Lenient):
+class AnswerFormat(Lenient):
     """`schema` is what a `json_schema` holds the answer to."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -91,7 +91,7 @@ class ResponseFormat(Lenient):
 
 
 class ResponseText(Strict):
-    format: ResponseFormat = Field(default_factory=lambda: ResponseFormat(type="text"))
+    format: AnswerFormat = Field(default_factory=lambda: AnswerFormat(type="text"))
     verbosity: Literal["low", "medium", "high"] | None = None
 
 

@@ -53,20 +53,20 @@ class OutputItem(BaseModel):
     input: str | None = None
 
 
-class InputTokensDetails(BaseModel):
+class ResponseInputDetails(BaseModel):
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
-class OutputTokensDetails(BaseModel):
+class ResponseOutputDetails(BaseModel):
     reasoning_tokens: int
 
 
 class ResponseUsage(BaseModel):
     input_tokens: int
-    input_tokens_details: InputTokensDetails
+    input_tokens_details: ResponseInputDetails
     output_tokens: int
-    output_tokens_details: OutputTokensDetails
+    output_tokens_details: ResponseOutputDetails
     total_tokens: int
 
 
@@ -287,8 +287,8 @@ def _usage(reply: Reply) -> ResponseUsage:
     spent = reply.spent()
     return ResponseUsage(
         input_tokens=spent.prompt,
-        input_tokens_details=InputTokensDetails(cached_tokens=spent.cached),
+        input_tokens_details=ResponseInputDetails(cached_tokens=spent.cached),
         output_tokens=spent.completion,
-        output_tokens_details=OutputTokensDetails(reasoning_tokens=spent.thinking),
+        output_tokens_details=ResponseOutputDetails(reasoning_tokens=spent.thinking),
         total_tokens=spent.prompt + spent.completion,
     )

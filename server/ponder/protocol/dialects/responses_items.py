@@ -44,7 +44,7 @@ class Lenient(BaseModel):
                 raise ValueError(f"one of type {getattr(self, 'type')} needs {name}: add it")  # noqa: B009
 
 
-class Part(Lenient):
+class InputPart(Lenient):
     type: Annotated[
         Literal["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"],
         _TEXT_PART,
@@ -72,13 +72,13 @@ def _parts(content: Any) -> Any:
 
 
 Parts = Annotated[
-    list[Part],
+    list[InputPart],
     Field(max_length=MOST_PARTS, fail_fast=True),
-    BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
+    BeforeValidator(_parts, json_schema_input_type=str | list[InputPart]),
 ]
 
 
-def _text(parts: Iterable[Part] | None) -> str:
+def _text(parts: Iterable[InputPart] | None) -> str:
     return "".join(part.said for part in parts or ())
 
 
@@ -87,7 +87,7 @@ def flat(name: str, namespace: str | None) -> str:
     return name if namespace is None else f"{namespace}__{name}"
 
 
-class Item(Lenient):
+class InputItem(Lenient):
     """One item of the conversation; its `type` says which fields it has."""
 
     type: Annotated[
@@ -143,7 +143,7 @@ def _items(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-_List = Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
+_List = Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 Items = Annotated[_List, BeforeValidator(_items, json_schema_input_type=str | _List)]
 
 
@@ -155,9 +155,9 @@ class _History:
         self._system = [instructions] if instructions else []
         self._late: list[str] = []  # what a system says once the conversation has begun
         self._names: dict[str, str] = {}  # of the functions that were called, by call
-        self._said: list[Item] = []  # the assistant's turn, until somebody else speaks
+        self._said: list[InputItem] = []  # the assistant's turn, until somebody else speaks
 
-    def read(self, item: Item) -> None:
+    def read(self, item: InputItem) -> None:
         if item.type in ("reasoning", "function_call", "custom_tool_call"):
             self._assistant(item)
         elif item.type in ("function_call_output", "custom_tool_call_output"):
@@ -185,7 +185,7 @@ class _History:
         self.turns.append({"role": "user", "content": "\n\n".join([*self._late, *texts])})
         self._late.clear()
 
-    def _assistant(self, item: Item) -> None:
+    def _assistant(self, item: InputItem) -> None:
         if self._late and not self._said:
             self._user()
         self._said.append(item)
@@ -206,11 +206,11 @@ class _History:
                 calls.append(call(item.call_id or "", item.called, arguments or ""))
         if self._said:
             thought = "\n\n".join(filter(None, thoughts))
-            self.turns.append(assistant("\n\n".join(filter(None, texts)), thought, calls))
+            self.turns.append(assistant("".join(texts), thought, calls))
             self._said.clear()
 
 
-def turns(instructions: str | None, items: Iterable[Item]) -> list[Turn]:
+def turns(instructions: str | None, items: Iterable[InputItem]) -> list[Turn]:
     """The conversation as chat templates take it.
 
     An assistant's consecutive items are one turn. The instructions and what a system or developer

@@ -69,7 +69,7 @@ class ToolName(Lenient):
         return None if self.name is None else flat(self.name, self.namespace)
 
 
-class ToolChoice(ToolName):
+class ChosenTool(ToolName):
     """`auto`, `none` and `required` may stand for an object of that type."""
 
     type: Annotated[
@@ -98,9 +98,9 @@ def _choice(given: Any) -> Any:
 
 
 Choice = Annotated[
-    ToolChoice,
+    ChosenTool,
     BeforeValidator(
-        _choice, json_schema_input_type=Literal["auto", "none", "required"] | ToolChoice
+        _choice, json_schema_input_type=Literal["auto", "none", "required"] | ChosenTool
     ),
 ]
 
@@ -118,7 +118,7 @@ class Callee:
 
 
 def read_tools(
-    specs: Sequence[ToolSpec], choice: ToolChoice | None, parallel: bool
+    specs: Sequence[ToolSpec], choice: ChosenTool | None, parallel: bool
 ) -> tuple[ToolUse | None, Mapping[str, Callee]]:
     """What may be called, and by the model's names what the client calls it. Raises 400.
 
