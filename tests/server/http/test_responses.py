@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 from openai.types.responses import Response
+from pydantic import BaseModel
 
 from ponder.engine.protocol import EngineError
 from ponder.protocol.seal import unseal
@@ -17,6 +18,7 @@ from waiting import wait_until
 
 from .conftest import THOUGHT, Running, Serve
 from .test_savings import series
+from .test_tools import ARGUMENTS, TEMPLATE, TOOLS, called
 
 ENDLESS = "thinking and thinking. " * 400
 OFFICIAL = {"include", "instructions", "max_output_tokens", "reasoning", "text", "tools", "top_p"}
@@ -45,7 +47,8 @@ def said(response: Response) -> list[Any]:
     """Its items, without ids and what the client's helper adds."""
     items: Any = response.to_dict()["output"]
     for item in items:
-        del item["id"]
+        for name in ("id", "call_id", "parsed_arguments"):
+            item.pop(name, None)
         for part in item.get("content", ()):
             part.pop("parsed", None)
     return list(items)
@@ -253,6 +256,98 @@ def test_a_response_can_be_rated(serve: Serve) -> None:
     response = respond(running)
     rated = httpx.post(f"{running.url}/v1/ponder/{response.id}/feedback", json={"score": 1})
     assert rated.status_code == 200
+
+
+# -- tools and formats ---------------------------------------------------------------------
+
+WEATHER = {
+    "type": "function", "name": "weather", "description": "Tells the weather.", "strict": False,
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}  # fmt: skip
+PATCH = {"type": "custom", "name": "patch", "description": "Changes a file."}
+SPACE = {"type": "namespace", "name": "sky", "description": "d", "tools": [WEATHER]}
+LOOK = "They ask for the weather, so I look it up.</think>\n\n"
+
+
+@pytest.mark.parametrize("budget", [0, 16, -1])
+def test_a_call_is_an_item(serve: Serve, budget: int) -> None:
+    running = serve(LOOK + called(), "Let me look. " + called(), template=TEMPLATE)
+    fields: dict[str, Any] = {"tools": [WEATHER], "thinking_token_budget": budget}
+    whole = respond(running, **fields)
+    call = whole.output[-1]
+    assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
+    assert json.loads(call.arguments) == ARGUMENTS
+    assert whole.status == "completed"
+    streamed = final(running, **fields)
+    assert said(streamed) == said(whole)
+    chat = running.ask(tools=TOOLS[:1], budget=budget)
+    assert chat.choices[0].message.tool_calls[0].function.arguments == call.arguments
+    assert chat.choices[0].ponder == whole.ponder
+
+
+def test_a_call_and_its_result_go_on(serve: Serve) -> None:
+    running = serve(LOOK + called(), template=TEMPLATE)
+    asked = {"role": "user", "content": "How is the weather?"}
+    first = respond(running, [asked], tools=[WEATHER])
+    call = first.output[-1]
+    items = [asked, *(item.to_dict() for item in first.output)]
+    items.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."})
+    respond(running, items, tools=[WEATHER])
+    prompt = running.service.model.tokenizer.decode(running.engine.requests[-1][0])
+    assert "They ask for the weather" in prompt
+    assert "Sunny." in prompt
+    assert called() in prompt
+
+
+def test_a_cut_call_is_incomplete(serve: Serve) -> None:
+    running = serve(LOOK, called(), template=TEMPLATE)
+    fields: dict[str, Any] = {"tools": [WEATHER], "budget": 0, "max_output_tokens": 30}
+    events = respond(running, stream=True, **fields)
+    whole = respond(running, **fields)
+    assert whole.status == "incomplete"
+    assert whole.output[-1].type == "function_call"
+    assert whole.output[-1].status == "incomplete"
+    assert events[-1].type == "response.incomplete"
+    assert events[-1].response.output[-1].arguments == whole.output[-1].arguments != ""
+
+
+def test_custom_tools_and_namespaces_are_called_by_the_clients_names(serve: Serve) -> None:
+    calls = called("patch", {"input": 'a "b"\n'}) + "\n" + called("sky__weather")
+    running = serve(LOOK + calls, template=TEMPLATE)
+    tools = [PATCH, SPACE, {"type": "web_search"}]
+    for response in (
+        respond(running, tools=tools),
+        respond(running, tools=tools, stream=True)[-1].response,
+    ):
+        _, patch, weather = response.output
+        assert (patch.type, patch.name, patch.input) == ("custom_tool_call", "patch", 'a "b"\n')
+        assert (weather.name, weather.namespace) == ("weather", "sky")
+
+
+def test_what_cannot_be_called_is_said_in_this_endpoints_words(serve: Serve) -> None:
+    running = serve(template=TEMPLATE)
+    choice = {"type": "function", "name": "time"}
+    for fields, param in (
+        ({"tools": [WEATHER, WEATHER]}, "tools.1"),
+        ({"tools": [WEATHER], "tool_choice": choice}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": "required", "min_tokens": 3}, "min_tokens"),
+    ):
+        answer = httpx.post(f"{running.url}/v1/responses", json={"input": "Hi", **fields})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+class Sum(BaseModel):
+    a: int
+
+
+def test_a_format_is_held_and_parsed(serve: Serve) -> None:
+    running = serve("I think {of} it.</think>", '{"a": 1}')
+    with running.client() as client:
+        response = client.responses.parse(model="tiny", input="Hi", text_format=Sum)
+    assert response.output_parsed == Sum(a=1)
+    grammars = [sampling.grammar for _, sampling in running.engine.requests]
+    assert [grammar is not None for grammar in grammars] == [False, True]
+    assert response.to_dict()["text"]["format"]["type"] == "json_schema"  # type: ignore[index]
 
 
 def spoken(role: str, text: str) -> dict[str, Any]:
