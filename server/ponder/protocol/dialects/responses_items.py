@@ -141,7 +141,12 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _items(given: Any) -> Any:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+    """A string is what a user says."""
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    if isinstance(given, list):
+        return given
+    raise ValueError("must be a string or a list of items")
 
 
 _List = Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
