@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+import jsonschema
 import openai
 import pytest
 from openai.types.responses import Response
@@ -348,6 +349,45 @@ def test_a_format_is_held_and_parsed(serve: Serve) -> None:
     grammars = [sampling.grammar for _, sampling in running.engine.requests]
     assert [grammar is not None for grammar in grammars] == [False, True]
     assert response.to_dict()["text"]["format"]["type"] == "json_schema"  # type: ignore[index]
+
+
+# -- bodies --------------------------------------------------------------------------------
+
+ASKED = {"role": "user", "content": "Hi"}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        ({"input": [ASKED, CALL, {"type": "reasoning", "summary": [], "extra": 1}]}, True),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "auto", "instructions": None}, True),
+        ({"text": {"format": {"type": "text"}, "verbosity": "low"}}, True),
+        ({"reasoning": {"max_tokens": 8, "summary": "auto"}, "max_output_tokens": 99}, True),
+        ({"input": []}, False),
+        ({"input": None}, False),
+        ({"input": [{"type": "item_reference", "id": "a"}]}, False),
+        ({"reasoning": {"max_tokens": -2}}, False),
+        ({"previous_response_id": "resp"}, False),
+        ({"background": True}, False),
+        ({"truncation": "auto"}, False),
+        ({"tool_choice": {"type": "web_search"}}, False),
+        ({"n": 2}, False),
+        ({"max_tokens": 9}, False),
+        ({"no_such_field": 1}, False),
+    ],
+)
+def test_schema_and_server_agree_on_a_response(
+    serve: Serve, fields: dict[str, object], valid: bool
+) -> None:
+    running = serve()
+    schema = httpx.get(f"{running.url}/openapi.json").json()
+    body = {"input": "Hi", **fields}
+    request = {"$ref": "#/components/schemas/ResponsesRequest", **schema}
+    assert jsonschema.Draft202012Validator(request).is_valid(body) == valid
+    answer = httpx.post(f"{running.url}/v1/responses", json=body)
+    assert (answer.status_code == 200) == valid, answer.text
 
 
 def spoken(role: str, text: str) -> dict[str, Any]:

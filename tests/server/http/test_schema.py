@@ -128,42 +128,6 @@ def test_schema_and_server_agree_on_a_completion(
     assert (answer.status_code == 200) == valid
 
 
-CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
-
-
-@pytest.mark.parametrize(
-    ("fields", "valid"),
-    [
-        ({}, True),
-        ({"input": [USER, CALL, {"type": "reasoning", "summary": [], "extra": 1}]}, True),
-        ({"tools": [{"type": "web_search"}], "tool_choice": "auto", "instructions": None}, True),
-        ({"text": {"format": {"type": "text"}, "verbosity": "low"}}, True),
-        ({"reasoning": {"max_tokens": 8, "summary": "auto"}, "max_output_tokens": 99}, True),
-        ({"input": []}, False),
-        ({"input": None}, False),
-        ({"input": [{"type": "item_reference", "id": "a"}]}, False),
-        ({"reasoning": {"max_tokens": -2}}, False),
-        ({"previous_response_id": "resp"}, False),
-        ({"background": True}, False),
-        ({"truncation": "auto"}, False),
-        ({"tool_choice": {"type": "web_search"}}, False),
-        ({"n": 2}, False),
-        ({"max_tokens": 9}, False),
-        ({"no_such_field": 1}, False),
-    ],
-)
-def test_schema_and_server_agree_on_a_response(
-    serve: Serve, fields: dict[str, object], valid: bool
-) -> None:
-    running = serve()
-    schema = httpx.get(f"{running.url}/openapi.json").json()
-    body = {"input": "Hi", **fields}
-    request = {"$ref": "#/components/schemas/ResponsesRequest", **schema}
-    assert jsonschema.Draft202012Validator(request).is_valid(body) == valid
-    answer = httpx.post(f"{running.url}/v1/responses", json=body)
-    assert (answer.status_code == 200) == valid, answer.text
-
-
 def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
     """Generated requests, good and bad: declared statuses, types and shapes, and no failure."""
     schema = schemathesis.openapi.from_url(f"{serve().url}/openapi.json")
