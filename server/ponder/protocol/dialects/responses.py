@@ -199,7 +199,10 @@ class ResponsesRequest(SamplingFields, BudgetFields, _Question):
         }
 
 
-_ECHOED = {*ResponsesRequest.model_fields} & {*ResponseObject.model_fields} - {"model", "ponder"}
+_ECHOED = {
+    *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "prompt_cache_key"),
+    *("safety_identifier", "temperature", "text", "tools", "top_logprobs", "top_p", "user"),
+}
 
 
 class Responses:
