@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from ponder.engine.protocol import TokenLogprob
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.errors import ApiError
 from ponder.protocol.logprobs import TokenTexts
@@ -47,6 +48,14 @@ class Reply(Protocol):
     @property
     def spent_tokens(self) -> int:
         """Completion tokens until now."""
+        ...
+
+    def echo(self, index: int) -> str:
+        """The prompt of a choice as its echo has it; empty where none was asked for."""
+        ...
+
+    def scored(self, index: int) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
+        """The tokens of a choice's prompt, with their log probabilities."""
         ...
 
     def spent(self) -> Spent: ...

@@ -105,7 +105,7 @@ def _card(service: Service) -> ModelCard:
         id=service.model.name,
         created=_STARTED,
         max_model_len=service.limits.max_model_len,
-        ponder=service.model.capabilities(service.limits),
+        ponder=service.capabilities,
     )
 
 

@@ -19,6 +19,7 @@ from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
+from ponder.protocol.response import Capabilities
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
@@ -100,6 +101,10 @@ class Service:
         if self.draining:
             return "draining"
         return "engine stalled" if self.watch.stalled else ""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities(self.limits, self.engine.facts)
 
     def check_served(self, model: str) -> None:
         """Raise 404 for a model of another name."""

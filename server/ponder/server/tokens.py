@@ -15,6 +15,7 @@ from ponder.engine.tokenizer import GoesOn, TokenizerError
 from ponder.protocol.body import read_body
 from ponder.protocol.chat import ChatRequest, Turns
 from ponder.protocol.errors import invalid_request
+from ponder.protocol.functions import read_tools
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from ponder.server.answering import Held, read_and
 from ponder.server.model import ServedModel
@@ -87,18 +88,19 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
     if asked.prompt is not None:
         return model.tokenizer.encode(asked.prompt, special_tokens=special is not False)
     turns = [message.turn for message in asked.messages or ()]
+    tools = read_tools(asked.tools, "none", None)
     arguments = dict(asked.chat_template_kwargs or {})
     thinks = arguments.pop("enable_thinking", None)  # it is a budget, as in a chat
     if asked.add_generation_prompt and not special:
         ask = Ask(budget=0 if thinks is False else None, thinks=bool(thinks))
-        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask)
+        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask, tools=tools)
         with suppress(ContextLengthExceeded):
             return model.prompts(chat, limits)[0].token_ids
     goes_on: GoesOn = "last message" if asked.continue_final_message else "nobody"
     try:
         return model.checkpoint.encode(
             turns,
-            model.template_arguments(arguments),
+            {**model.template_arguments(arguments), **model.told(tools)},
             goes_on="assistant" if asked.add_generation_prompt else goes_on,
             special_tokens=bool(special),
         )
