@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import programs
 from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_SECONDS = 60.0
+KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+"""Keys by name, and Windows' numbers for them, which Chrome goes by."""
 
 
 class Page:
@@ -31,6 +34,10 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._do(f"{domain}.enable")
+        self._do("Page.bringToFront")  # else keys do not reach it
+
+    def close(self) -> None:
+        self._do("Page.close")
 
     def open(self, url: str) -> None:
         self._do("Page.navigate", url=url)
@@ -48,6 +55,50 @@ class Page:
             assert time.monotonic() < deadline, f"{condition} did not come: {self.complaints}"
             time.sleep(0.02)
 
+    def before(self, script: str) -> None:
+        """Run JavaScript in every document that is opened from now on, before its own."""
+        self._do("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    def press(self, key: str) -> None:
+        """Press a key that has a name, where the focus is."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self._do("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key])
+
+    def named(self, *roles: str) -> list[tuple[str, str]]:
+        """What a screen reader finds of these roles: (role, name)."""
+        nodes = self._do("Accessibility.getFullAXTree")["nodes"]
+        shown = (node for node in nodes if not node["ignored"])
+        pairs = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+        return [(role, name) for role, name in pairs if role in roles]
+
+    def look(self, width: int, height: int, *, scheme: str = "light", scale: float = 1) -> None:
+        """Make the window so large, in CSS pixels, and prefer a colour scheme."""
+        self._do("Emulation.setScrollbarsHidden", hidden=True)
+        self._do(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=False,
+        )
+        self.prefer("prefers-color-scheme", scheme)
+
+    def prefer(self, feature: str, value: str) -> None:
+        """Have one of CSS' media features say so, and the others as they are."""
+        self._do("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
+
+    def picture(self, selector: str, margin: int = 0) -> bytes:
+        """An element as PNG, with so many pixels around it."""
+        box = self.run(
+            f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])"
+            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        )
+        x, y, width, height = box
+        clip = {"x": max(0, x - margin), "y": max(0, y - margin), "scale": 1}
+        clip |= {"width": width + 2 * margin, "height": height + 2 * margin}
+        took = self._do("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(took["data"])
+
     def _do(self, method: str, **parameters: object) -> dict[str, Any]:
         self._number += 1
         message: dict[str, object] = {"id": self._number, "method": method, "params": parameters}
@@ -63,6 +114,8 @@ class Page:
             self._note(said)
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("sessionId") != self._session:
+            return  # of another tab
         what, about = event.get("method"), event.get("params", {})
         if what == "Network.requestWillBeSent":
             self.asked.append(about["request"]["url"])
@@ -73,8 +126,11 @@ class Page:
 
 
 @contextmanager
-def browsing(program: Path, folder: Path) -> Iterator[Page]:
-    """A browser with a profile of its own in `folder`; it ends with the block."""
+def browsing(program: Path, folder: Path) -> Iterator[Callable[[], Page]]:
+    """A browser with a profile of its own in `folder`; it ends with the block.
+
+    Yields what opens a tab.
+    """
     environment = {**os.environ, "LD_LIBRARY_PATH": programs.libraries(), "HOME": str(folder)}
     options = [
         "--headless",
@@ -97,7 +153,7 @@ def browsing(program: Path, folder: Path) -> Iterator[Page]:
             time.sleep(0.02)
         number, path = port.read_text().split()
         with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as devtools:
-            yield Page(devtools)
+            yield lambda: Page(devtools)
     finally:
         process.terminate()
         process.wait(20)
