@@ -1,4 +1,4 @@
-"""`GET /`: what a program, or the page for people, is told of the server before it asks."""
+"""What the server says of itself: `GET /`, `/version` and `/load`."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ class About(BaseModel):
     causes: dict[str, str]
     key_needed: bool
     links: dict[str, str]
+
+
+class Version(BaseModel):
+    """Ponder's."""
+
+    version: str
+
+
+class Load(BaseModel):
+    """Requests that are read or answered."""
+
+    server_load: int

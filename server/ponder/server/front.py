@@ -57,6 +57,8 @@ def install(app: FastAPI) -> None:
 @router.get(
     "/",
     response_model=About,
+    response_description="What is served here, or the page",
+    name="what_is_served",
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 async def front(request: Request) -> Response:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx
 import pytest
-from browser import Page, browsing
+from browser import Page
 
 from .conftest import Serve
 
@@ -72,12 +70,6 @@ def test_a_page_that_was_switched_off_is_facts_for_everyone(serve: Serve) -> Non
 def test_a_page_that_keys_protect_asks_for_one(serve: Serve) -> None:
     url = serve(api_key="one").url
     assert httpx.get(f"{url}/").json()["key_needed"] is True
-
-
-@pytest.fixture
-def page(program: Callable[[str], Path], tmp_path: Path) -> Iterator[Page]:
-    with browsing(program("chromium"), tmp_path) as tab:
-        yield tab()
 
 
 def test_the_api_is_shown_without_the_internet(serve: Serve, page: Page) -> None:

@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Page, browsing
+from browser import Page
 
 from waiting import wait_until
 
-from .conftest import Running, Serve
+from .conftest import Serve
+from .visiting import ANSWERED, ask, begin, click, cost, fill, text, visit
 
 ENDLESS = "thinking " * 500
-
-
-@pytest.fixture(scope="module")
-def tab(
-    program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Page]]:
-    with browsing(program("chromium"), tmp_path_factory.mktemp("browser")) as tab:
-        yield tab
-
-
-@pytest.fixture
-def page(tab: Callable[[], Page]) -> Iterator[Page]:
-    page = tab()
-    yield page
-    page.close()
-
-
-def visit(page: Page, running: Running) -> None:
-    page.open(running.url)
-    page.wait('!document.getElementById("send").disabled')
-
-
-def text(page: Page, selector: str) -> str:
-    said: str = page.run(f"document.querySelector({json.dumps(selector)}).textContent")
-    return said.strip()
-
-
-def fill(page: Page, selector: str, value: str) -> None:
-    """Write into a field as a user does."""
-    page.run(
-        f"{{ const field = document.querySelector({json.dumps(selector)});"
-        f"field.value = {json.dumps(value)};"
-        'for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, '
-        "{bubbles: true})); }"
-    )
-
-
-def click(page: Page, selector: str) -> None:
-    page.run(f"document.querySelector({json.dumps(selector)}).click()")
-
-
-def begin(page: Page, budget: str, question: str = "What is 40 + 2?") -> None:
-    fill(page, "#question", question)
-    fill(page, ".number", budget)
-    click(page, "#send")
-
-
-ANSWERED = '!document.querySelector("#send").disabled && !document.querySelector(".again").hidden'
-
-
-def ask(page: Page, budget: str) -> None:
-    begin(page, budget)
-    page.wait(ANSWERED)
-
-
-def cost(page: Page, name: str) -> str:
-    return text(page, f'[data-cost="{name}"]')
 
 
 def test_a_question_is_answered(serve: Serve, page: Page) -> None:
