@@ -16,7 +16,7 @@ import programs
 from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_SECONDS = 60.0
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 """Keys by name, and Windows' numbers for them, which Chrome goes by."""
 
 
@@ -61,8 +61,10 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press a key that has a name, where the focus is."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self._do("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=KEYS[key])
+        said = {"key": key, "windowsVirtualKeyCode": KEYS[key]}
+        more = {"text": "\r"} if key == "Enter" else {}
+        self._do("Input.dispatchKeyEvent", type="keyDown", **said, **more)
+        self._do("Input.dispatchKeyEvent", type="keyUp", **said)
 
     def named(self, *roles: str) -> list[tuple[str, str]]:
         """What a screen reader finds of these roles: (role, name)."""

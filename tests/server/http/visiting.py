@@ -39,7 +39,7 @@ def begin(page: Page, budget: str, question: str = "What is 40 + 2?") -> None:
     click(page, "#send")
 
 
-ANSWERED = '!document.querySelector("#send").disabled && !document.querySelector(".again").hidden'
+ANSWERED = '!document.querySelector("#send").disabled && !document.querySelector(".again").disabled'
 
 
 def ask(page: Page, budget: str) -> None:

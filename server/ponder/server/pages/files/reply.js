@@ -22,7 +22,7 @@ export class Reply {
   async show(body, budget, key, signal, refused) {
     for (const part of [this.thought, this.answer, this.calls, this.error]) part.replaceChildren();
     this.error.hidden = true;
-    this.again.hidden = true;
+    this.again.disabled = true;
     this.name.textContent = budget === undefined ? "Answer" : named(budget);
     this.answer.setAttribute("aria-busy", "true"); // read aloud as a whole, at its end
     const meter = new Meter(this.root, budget ?? UNLIMITED, this.causes);
@@ -49,7 +49,7 @@ export class Reply {
       } else throw error;
     } finally {
       this.answer.setAttribute("aria-busy", "false");
-      this.again.hidden = false;
+      this.again.disabled = false;
     }
     return report;
   }
