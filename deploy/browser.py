@@ -49,8 +49,9 @@ class Page:
         assert "exceptionDetails" not in got, got["exceptionDetails"]
         return got["result"].get("value")
 
-    def wait(self, condition: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def wait(self, condition: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < deadline, f"{condition} did not come: {self.complaints}"
             time.sleep(0.02)
@@ -89,16 +90,12 @@ class Page:
         """Have one of CSS' media features say so, and the others as they are."""
         self._do("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
 
-    def picture(self, selector: str, margin: int = 0) -> bytes:
-        """An element as PNG, with so many pixels around it."""
-        box = self.run(
-            f"(({{x, y, width, height}}) => [x + scrollX, y + scrollY, width, height])"
-            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+    def picture(self) -> bytes:
+        """All of the page as PNG, however high the window is."""
+        size = self._do("Page.getLayoutMetrics")["cssContentSize"]
+        took = self._do(
+            "Page.captureScreenshot", clip={**size, "scale": 1}, captureBeyondViewport=True
         )
-        x, y, width, height = box
-        clip = {"x": max(0, x - margin), "y": max(0, y - margin), "scale": 1}
-        clip |= {"width": width + 2 * margin, "height": height + 2 * margin}
-        took = self._do("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(took["data"])
 
     def _do(self, method: str, **parameters: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from browser import Page
 from .conftest import Serve
 from .visiting import ask, begin, click, fill, text, visit
 
+HOLDOUT = {"holdout": 0.5, "holdout_key": "a key of sixteen"}
 CONTROLS = ("textbox", "button", "slider", "spinbutton", "radio", "checkbox", "combobox", "link")
 LANDMARKS = ("banner", "navigation", "main", "region", "form", "image")
 
@@ -98,7 +99,8 @@ def test_every_text_stands_out_from_its_ground(serve: Serve, page: Page, scheme:
 
 @pytest.mark.parametrize("width", [320, 768, 1400])
 def test_nothing_is_wider_than_the_window(serve: Serve, page: Page, width: int) -> None:
-    visit(page, serve(api_key="one", budget_ceiling=3000))
+    name = "somebody/a-model-with-a-long-name"
+    visit(page, serve(served_model_name=name, api_key="one", **HOLDOUT))
     page.look(width, 700)
     click(page, "#compare")
     fill(page, "#key", "one")
@@ -106,10 +108,20 @@ def test_nothing_is_wider_than_the_window(serve: Serve, page: Page, width: int) 
     fill(page, "#question", "x" * 200)
     begin(page, "64", "x" * 200)
     page.wait('document.getElementById("weighed").textContent !== ""')
+    page.wait('!document.getElementById("to-savings").hidden')
+    page.run('document.querySelector("[name=times]").value = "5"')
+    click(page, "#curve .go")
+    page.wait('document.querySelector("#curve .state").textContent.startsWith("Done")')
     assert page.run("document.documentElement.scrollWidth") == width
+    brand, links = page.run(
+        '[".brand", "nav"].map((one) => document.querySelector(one).getBoundingClientRect())'
+        ".map(({ right, left, top, bottom }) => ({ right, left, top, bottom }))"
+    )
+    assert brand["right"] <= links["left"] or brand["bottom"] <= links["top"]
     outside = (
-        '[...document.querySelectorAll("main *:not(.wide *):not(svg *)")].filter((one) => '
-        "one.getBoundingClientRect().right > innerWidth).map((one) => one.className || one.id)"
+        '[...document.querySelectorAll("body *:not(.wide *):not(svg *):not(.skip)")]'
+        ".filter((one) => one.getBoundingClientRect().right > innerWidth)"
+        ".map((one) => one.className || one.id)"
     )
     assert page.run(outside) == []
     named = page.run(

@@ -53,6 +53,7 @@ export class Curve {
     this.svg = root.querySelector("svg");
     this.state = root.querySelector(".state");
     this.rows = root.querySelector("tbody");
+    this.measure = root.querySelector(".measure");
     this.stopping = null;
     this.form = root.querySelector("form");
     this.form.addEventListener("submit", (event) => {
@@ -122,17 +123,12 @@ export class Curve {
       ? { ...axes, y: "right answers", most: 1, written: percent }
       : { ...axes, written: (y) => String(Math.round(y)) };
     plot(this.svg, points, scale);
+    this.measure.textContent = this.checks ? "right" : "answer";
     const about = points.map((one) => one.about).join("; ") || "No answers yet";
-    this.svg.querySelector("title")?.remove();
     this.svg.setAttribute("aria-label", `Budget curve. ${about}.`);
     this.rows.replaceChildren(
-      ...points.map(({ x, y }, at) =>
-        row([
-          named(known[at]),
-          x.toFixed(0),
-          scale.written(y),
-          this.replies.get(known[at]).length,
-        ]),
+      ...points.map(({ x, y, label }, at) =>
+        row([label, x.toFixed(0), scale.written(y), this.replies.get(known[at]).length]),
       ),
     );
   }

@@ -1,10 +1,10 @@
 // Draws points with intervals and a line through them, as SVG that fits its width.
 
 const HEIGHT = 300;
-const EDGE = { left: 64, right: 20, top: 20, bottom: 48 };
+const EDGE = { left: 64, right: 20, top: 28, bottom: 48 };
 const LETTER = 6.4; // mean width of one, in a label
 
-// `points` are {x, y, low, high, label, about} in the order of the line; `axes` has the words for x
+// `points` are {x, y, low, high, label, about}; `axes` has the words for x
 // and y, the largest y or null, and how a y is written.
 export function plot(svg, points, axes) {
   const width = Math.max(240, svg.clientWidth);
@@ -13,7 +13,6 @@ export function plot(svg, points, axes) {
   const top = axes.most ?? nice(Math.max(4, ...points.map((point) => point.high)));
   const across = (x) => EDGE.left + (x / right) * inner.width;
   const up = (y) => EDGE.top + (1 - y / top) * inner.height;
-  const [first, ...more] = points;
   const marks = points.map((point) => ({ ...point, at: [across(point.x), up(point.y)] }));
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.replaceChildren(
@@ -22,16 +21,16 @@ export function plot(svg, points, axes) {
       write(EDGE.left - 8, up(y) + 4, axes.written(y), "end"),
     ]),
     ...steps(right, width < 480 ? 2 : 4).map((x) =>
-      write(across(x), HEIGHT - EDGE.bottom + 18, x, "middle"),
+      write(across(x), HEIGHT - EDGE.bottom + 18, Number(x.toPrecision(3)), "middle"),
     ),
     write(EDGE.left + inner.width / 2, HEIGHT - 8, axes.x, "middle", "axis"),
     turned(write(0, 0, axes.y, "middle", "axis"), 14, EDGE.top + inner.height / 2),
     ...marks.map(({ at: [x], low, high }) =>
       draw("line", { class: "interval", x1: x, x2: x, y1: up(low), y2: up(high) }),
     ),
-    ...(more.length ? [line([first, ...more], across, up)] : []),
+    line(points.toSorted((one, other) => one.x - other.x), across, up),
     ...marks.map(dot),
-    ...(first ? [] : [write(across(right / 2), up(top / 2) - 6, "No answers yet", "middle")]),
+    ...(points.length ? [] : [write(across(right / 2), up(top / 2) - 6, "No answers yet", "middle")]),
     ...labels(marks, width),
   );
 }
@@ -69,10 +68,10 @@ function labels(marks, width) {
   });
 }
 
-// The smallest of 1, 2, 4, 5 or 10 times a power of ten that is no less.
+// The end of an axis whose quarters are round.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 2, 4, 5, 10].find((factor) => factor * power >= value);
+  return power * [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10].find((end) => end * power >= value);
 }
 
 function steps(most, count) {
