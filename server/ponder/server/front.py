@@ -79,9 +79,8 @@ async def front(request: Request) -> Response:
         key_needed=bool(service.settings.api_key),
         links=_LINKS,
     )
-    return Response(
-        about.model_dump_json(), media_type="application/json", headers={"vary": "accept"}
-    )
+    headers = {"vary": "accept", "cache-control": "no-cache"}
+    return Response(about.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @router.get("/docs", include_in_schema=False)

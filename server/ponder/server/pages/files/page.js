@@ -15,7 +15,8 @@ class Page {
   constructor(facts) {
     const can = facts.capabilities;
     this.facts = facts;
-    this.asking = null;
+    this.asking = null; // what stops the requests that run
+    this.holdout = null; // the share that is held out, once it is known
     this.stops = stops(can, facts.max_model_len);
     this.budgets = [];
     this.replies = [];
@@ -192,8 +193,9 @@ class Page {
   }
 
   async saved() {
-    if (this.facts.key_needed && !this.key) return;
-    at("to-savings").hidden = !(await showSavings(at("savings"), this.key));
+    if (this.holdout === 0 || (this.facts.key_needed && !this.key)) return;
+    this.holdout = await showSavings(at("savings"), this.key);
+    at("to-savings").hidden = at("savings").hidden;
   }
 }
 

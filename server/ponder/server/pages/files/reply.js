@@ -20,7 +20,8 @@ export class Reply {
   // Ask, and show what comes; `budget` is undefined for a model that does not think. Gives the report, or null where none came. Throws nothing that the
   // server can say; what it refused is shown, and handed to `refused`.
   async show(body, budget, key, signal, refused) {
-    for (const part of [this.thought, this.answer, this.calls, this.error]) part.replaceChildren();
+    for (const part of [this.thought, this.answer]) part.replaceChildren(""); // one text that grows
+    this.calls.replaceChildren();
     this.error.hidden = true;
     this.again.disabled = true;
     this.name.textContent = budget === undefined ? "Answer" : named(budget);
@@ -56,15 +57,15 @@ export class Reply {
 
   think(text, meter) {
     meter.heard("thought");
-    const end = this.thought.scrollHeight - this.thought.clientHeight;
-    const follows = this.thought.scrollTop >= end - 4; // unless somebody reads further up
-    this.thought.append(text);
+    const { scrollTop, scrollHeight, clientHeight } = this.thought;
+    const follows = scrollTop + clientHeight > scrollHeight - 4; // else somebody reads further up
+    this.thought.firstChild.appendData(text);
     if (follows) this.thought.scrollTop = this.thought.scrollHeight;
   }
 
   write(text, meter) {
     meter.heard("answer");
-    this.answer.append(text);
+    this.answer.firstChild.appendData(text);
   }
 
   call(piece, meter) {

@@ -10,7 +10,8 @@ const ROWS = [
   ["answers after a cut", (report) => report.quality.forced],
 ];
 
-// Fill the section, or hide it where nobody is held out or the server does not say.
+// Fill the section, or hide it where nobody is held out or the server does not say. Gives the share
+// that is held out, or null.
 export async function show(section, key) {
   let report;
   try {
@@ -18,13 +19,13 @@ export async function show(section, key) {
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     section.hidden = true;
-    return false;
+    return null;
   }
   section.hidden = report.holdout === 0;
   section.querySelector(".sentence").textContent = sentence(report);
   const rows = ROWS.flatMap(([name, of]) => row(name, of(report)));
   section.querySelector("tbody").replaceChildren(...rows);
-  return !section.hidden;
+  return report.holdout;
 }
 
 // What was saved, in words.

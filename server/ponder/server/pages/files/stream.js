@@ -55,7 +55,7 @@ export async function* chat(body, key, signal) {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new Failure(chunk.error.message, response.status);
+      if (chunk.error) throw new Failure(chunk.error.message);
       for (const choice of chunk.choices) yield* said(choice);
       if (chunk.choices.length && chunk.usage) yield { tokens: chunk.usage.completion_tokens };
     }

@@ -31,7 +31,6 @@ export class Form {
   constructor(root, { tools = false, json = false }, changed) {
     this.text = root.querySelector("textarea");
     this.label = root.querySelector(".label");
-    this.root = root;
     this.written = {};
     for (const kind of Object.keys(FIRST)) this.written[kind] = pretty(FIRST[kind]);
     root.hidden = !tools && !json;
