@@ -74,7 +74,8 @@ class Sampling:
     `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
     the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
     `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
-    size, not a limit on length. What is sampled follows the `grammar`, where there is one, and
+    size, not a limit on length. `prompt_logprobs` alternatives are told for each of the prompt's
+    tokens. What is sampled follows the `grammar`, where there is one, and
     ends with it.
     """
 
@@ -94,6 +95,7 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     chunk_tokens: int = 1
     grammar: Grammar | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +129,20 @@ class AnswerParser(Protocol):
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        """Text that is no call's, and parts of calls. `last` gives out what was held back."""
+        """Text that is no call's, and parts of calls.
+
+        `last` says that the answer ends here, and was not cut: what was held back comes out.
+        """
         ...
 
 
 class Calling(Protocol):
     """How a model writes calls."""
 
-    def parser(self, tools: Sequence[Tool]) -> AnswerParser: ...
+    def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
+        """Makes the parser of each answer."""
+        ...
+
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
         """What holds an answer to well-formed calls; None where nothing asks for one.
 
@@ -174,13 +182,15 @@ class Chunk:
 
     `finish` is set on the last chunk: "stop" after EOS or a stop token id, "length" at
     `max_tokens`. `logprobs` is parallel to `token_ids` when they were asked for.
-    `cached_tokens` is how much of the prompt came out of the prefix cache.
+    `cached_tokens` is how much of the prompt came out of the prefix cache. The first chunk has the
+    `prompt_logprobs` that were asked for: the prompt's first token follows nothing and has none.
     """
 
     token_ids: Sequence[int]
     finish: Literal["stop", "length"] | None = None
     logprobs: Sequence[TokenLogprob] | None = None
     cached_tokens: int | None = None
+    prompt_logprobs: Sequence[TokenLogprob | None] | None = None
 
 
 class Vocabulary(Protocol):
@@ -242,7 +252,8 @@ class Load:
     `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
     the marker that ends its thoughts, None for a model that does not think. `calls` names the
-    syntax in which it writes calls, as vLLM's `--tool-call-parser` does.
+    syntax in which it writes calls, as vLLM's `--tool-call-parser` does; where they are not
+    `calls_needed`, it is a guess, and an engine that cannot read them starts without.
     """
 
     name: str
@@ -251,6 +262,7 @@ class Load:
     vocabulary: Vocabulary
     end_of_thought: str | None = None
     calls: str | None = None
+    calls_needed: bool = False
     options: Sequence[str] = ()
 
 

@@ -13,11 +13,13 @@ import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ponder.engine import machine
+from ponder.engine import grammars, machine
+from ponder.engine.calls import VLLMCalling
 from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
@@ -33,11 +35,12 @@ from ponder.engine.protocol import (
     TokenLogprob,
 )
 from ponder.engine.pulse import Pulse
+from ponder.engine.tokenizer import HFTokenizer
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.outputs import CompletionOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("ponder")  # what an operator reads of the process
@@ -126,7 +129,9 @@ class VLLMEngine:
         config = llm.model_config
         most = config.max_logprobs  # -1: all of the vocabulary
         self.facts = EngineFacts(
-            max_model_len=config.max_model_len, max_logprobs=None if most < 0 else most
+            max_model_len=config.max_model_len,
+            max_logprobs=None if most < 0 else most,
+            check=grammars.check,
         )
 
     @classmethod
@@ -176,6 +181,7 @@ class VLLMEngine:
                         reason,
                         _logprobs(part) if request.sampling.logprobs is not None else None,
                         output.num_cached_tokens,
+                        _prompt_logprobs(request, output),
                     )
         except VLLMEngineDeadError as error:
             raise EngineDeadError(_DEAD) from error
@@ -221,10 +227,26 @@ def load(load: Load) -> VLLMEngine:
     """
     if load.name == str(load.directory) and not _own_loader(load.options):
         check_weights(load.directory)  # a hub's come when the model loads
-    options = ["--served-model-name", load.served_as, *prepare(load.directory)]
+    options = ["--served-model-name", load.served_as, *grammars.OPTIONS, *prepare(load.directory)]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     logger.info("starting vLLM: %s", " ".join([*threads, *options]))
-    return VLLMEngine.start(load.name, [*options, *load.options])
+    calling = _calling(load)
+    engine = VLLMEngine.start(load.name, [*options, *load.options])
+    engine.facts = replace(engine.facts, calling=calling)
+    return engine
+
+
+def _calling(load: Load) -> VLLMCalling | None:
+    """The parsers of the model's calls. Raises `EngineSetupError` where they are needed."""
+    if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
+        return None
+    try:
+        return VLLMCalling(load.calls, load.vocabulary.transformers)
+    except EngineSetupError as error:
+        if load.calls_needed:
+            raise
+        logger.warning("tools are refused: %s", error)
+        return None
 
 
 def _own_loader(options: Sequence[str]) -> bool:
@@ -308,8 +330,12 @@ def _sampling_params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
+        prompt_logprobs=sampling.prompt_logprobs,
         flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
         logit_bias=dict(sampling.logit_bias) or None,
+        structured_outputs=None
+        if (rule := sampling.grammar) is None
+        else grammars.parameters(rule),
         stream_interval=sampling.chunk_tokens,
         output_kind=RequestOutputKind.DELTA,
         detokenize=False,
@@ -319,13 +345,26 @@ def _sampling_params(sampling: Sampling) -> Any:
 
 def _logprobs(part: CompletionOutput) -> list[TokenLogprob]:
     """vLLM's flat lists hold a position's sampled token first, also where it is one of the best."""
-    flat = part.logprobs
+    return [_entry(*position) for position in _positions(part.token_ids, part.logprobs)]
+
+
+def _prompt_logprobs(
+    request: EngineRequest, output: RequestOutput
+) -> list[TokenLogprob | None] | None:
+    if request.sampling.prompt_logprobs is None or output.prompt_logprobs is None:
+        return None
+    positions = _positions(request.prompt, output.prompt_logprobs)
+    return [_entry(*position) if position[1] else None for position in positions]
+
+
+def _positions(token_ids: Sequence[int], flat: Any) -> Iterator[tuple[int, dict[int, float]]]:
+    """Each position's token, with the log probabilities that are told of it."""
     if not flat:
-        return []
-    spans = zip(part.token_ids, flat.start_indices, flat.end_indices, strict=True)
-    entries = []
-    for token_id, start, end in spans:
-        found = dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
-        top = tuple(sorted(found.items(), key=lambda item: -item[1]))
-        entries.append(TokenLogprob(token_id, found[token_id], top))
-    return entries
+        return
+    for token_id, start, end in zip(token_ids, flat.start_indices, flat.end_indices, strict=True):
+        yield token_id, dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+
+
+def _entry(token_id: int, found: dict[int, float]) -> TokenLogprob:
+    top = tuple(sorted(found.items(), key=lambda item: -item[1]))
+    return TokenLogprob(token_id, found[token_id], top)

@@ -1,17 +1,18 @@
-"""`POST /v1/chat/completions`: the response, whole and in chunks."""
+"""`POST /v1/chat/completions`: the response, whole and in chunks; and what `/v1/models` lists."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from ponder.thought.exits.causes import Cause
 
 # Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
 # not know, and the rest of its reply is still good.
 EndCauseName = Cause | str
-FinishReason = Literal["stop", "length"] | str
+FinishReason = Literal["stop", "length", "tool_calls"] | str
 ArmName = Literal["policy", "holdout"] | str
 
 
@@ -57,13 +58,29 @@ class ChoiceLogprobs(BaseModel):
     content: list[TokenLogprobEntry]
 
 
+class CalledFunction(BaseModel):
+    """`arguments` is JSON text, which a limit may have cut."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ResponseMessage(BaseModel):
-    """`reasoning_content` repeats `reasoning` for older clients."""
+    """`reasoning_content` repeats `reasoning` for older clients. `content` is null where the answer
+    is calls alone.
+    """
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class Choice(BaseModel):
@@ -114,6 +131,20 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class FunctionDelta(BaseModel):
+    name: str | None = None
+    arguments: str = ""
+
+
+class CallDelta(BaseModel):
+    """The first of a call has its `id` and its function's name; `arguments` add up."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(BaseModel):
     """`reasoning_content` repeats `reasoning`, as in a whole message."""
 
@@ -121,6 +152,7 @@ class Delta(BaseModel):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -152,7 +184,7 @@ class Capabilities(BaseModel):
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
     that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
-    closed unless a request says otherwise.
+    closed unless a request says otherwise. `tools` may be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -164,20 +196,46 @@ class Capabilities(BaseModel):
     trained_budgets: list[int]
     budget_hint: str | None = None
     loop_exit: bool = False
+    tools: bool = False
+    formats: bool = False
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]
 
 
 class ModelCard(BaseModel):
+    """A model as OpenAI's clients know it, and as Anthropic's do."""
+
     id: str
     object: Literal["model"] = "model"
+    type: Literal["model"] = "model"
     created: int
     owned_by: str = "ponder"
     max_model_len: int
     ponder: Capabilities
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def display_name(self) -> str:
+        return self.id
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created, UTC)
+
 
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    has_more: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def first_id(self) -> str | None:
+        return self.data[0].id if self.data else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def last_id(self) -> str | None:
+        return self.data[-1].id if self.data else None

@@ -74,7 +74,7 @@ async def front(request: Request) -> Response:
         about=BUNDLED_ABOUT if bundled else None,
         examples=list(BUNDLED_EXAMPLES) if bundled else [],
         max_model_len=service.limits.max_model_len,
-        capabilities=service.model.capabilities(service.limits),
+        capabilities=service.capabilities,
         causes={cause: info.brief for cause, info in CAUSES.items()},
         key_needed=bool(service.settings.api_key),
         links=_LINKS,

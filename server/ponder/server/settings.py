@@ -138,6 +138,11 @@ class Settings(BaseSettings):
     page: bool = Field(
         True, description="show browsers a page at / to try the model on, and programs its facts"
     )
+    tool_parser: str | None = Field(
+        None,
+        description="how the model writes calls of tools, by the name that vLLM's "
+        "--tool-call-parser has for it (default: as its chat template tells)",
+    )
     engine: str = Field(
         "vllm",
         description="what gives the tokens: vllm; scripted, which says the texts after `--` and "

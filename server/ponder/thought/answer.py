@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.engine.protocol import TokenLogprob, Vocabulary
+from ponder.engine.protocol import CallPart, TokenLogprob, Vocabulary
 from ponder.thought.format import AnswerMarkup
 from ponder.thought.text import TextDecoder, overlap, unmarked
 
@@ -60,6 +60,7 @@ class AnswerWriter:
         self.shown = 0
         self.opened: str | None = None
         self.stopped = False
+        self.stop_string: str | None = None  # the one that stopped it
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Take one token; once `stopped`, what follows is ignored."""
@@ -97,6 +98,11 @@ class AnswerWriter:
             self._strip()
         self._stop_at(self._held)
 
+    def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
+        """What may be told now: what may be shown. `cut` says that it is the last, and no end."""
+        delta = self.take(last=last)
+        return () if delta is None else (delta,)
+
     def take(self, *, last: bool = False) -> AnswerDelta | None:
         """What may be shown now; with `last`, everything that is left."""
         if self.stopped:
@@ -110,6 +116,16 @@ class AnswerWriter:
         self.shown += len(text)
         logprobs = self._take_logprobs(last) if self._logprobs and (text or last) else ()
         return AnswerDelta(text, logprobs) if text or logprobs else None
+
+    @property
+    def calls(self) -> int:
+        """How many of the answer's calls came to their end."""
+        return 0
+
+    @property
+    def holds(self) -> bool:
+        """Some text is undecided."""
+        return bool(self._held)
 
     @property
     def blank(self) -> bool:
@@ -129,10 +145,11 @@ class AnswerWriter:
 
     def _stop_at(self, text: str) -> bool:
         """Stop where a stop string begins in the first of the held text."""
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
-            self._offset += min(found) - len(self._held)
-            self._held = text[: min(found)]
+            at, self.stop_string = min(found)
+            self._offset += at - len(self._held)
+            self._held = text[:at]
             self.stopped = True
         return self.stopped
 
@@ -146,14 +163,16 @@ class AnswerWriter:
         """The first `size` held characters are shown."""
         if self._silent and self._sampled(size).strip():
             self._silent = False
-        self._ready += unmarked(self._held[:size])
+        held = self._held[:size]
+        self._ready += self._spelt(held) if self._markup.spelt else unmarked(held)
         self._held = self._held[size:]
         self._suspect = self._suspect and bool(self._held)
 
     def _sampled(self, size: int) -> str:
         """What was sampled of the first `size` held characters."""
         given = self._given - (self._offset - len(self._held))
-        return unmarked(self._held[max(0, given) : size])
+        held = self._held[max(0, given) : size]
+        return self._spelt(held) if self._markup.spelt else unmarked(held)
 
     # -- hiding ----------------------------------------------------------------------------
 

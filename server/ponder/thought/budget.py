@@ -44,12 +44,16 @@ class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all. `effort` is the word
-    that `budget` was read from, and `spelled` the client's name for it, which errors speak of.
+    without a number: the operator's default holds, unless that is none at all. A request that does
+    not `insist` is answered without a thought by a model that cannot do as it wishes. `effort` is
+    the word that `budget` was read from, and `spelled` the client's name for it, which errors speak
+    of. An answer that is `formed` follows a grammar: more is kept for it, as it cannot be
+    shortened.
     """
 
     budget: int | None = None
     thinks: bool = False
+    insists: bool = True
     source: Literal["request", "effort"] = "request"
     effort: str | None = None
     max_completion_tokens: int | None = None
@@ -58,6 +62,7 @@ class Ask:
     max_answer_tokens: int | None = None
     grace_tokens: int | None = None
     spelled: str = field(default="budget", compare=False)
+    formed: bool = False
 
     def wants_thought(self, limits: Limits) -> bool:
         """Somebody asks for a thought: the request, or the operator for all that are silent."""
@@ -83,8 +88,13 @@ class Plan:
     max_answer: int | None = None
 
 
-def default_reserve(allowance: int) -> int:
-    """Tokens kept for the answer when the request does not say: min(256, ⌈allowance / 4⌉)."""
+def default_reserve(allowance: int, *, formed: bool = False) -> int:
+    """Tokens kept for the answer when the request does not say: min(256, ⌈allowance / 4⌉).
+
+    For one that follows a grammar, min(1024, ⌈allowance / 2⌉).
+    """
+    if formed:
+        return min(1024, math.ceil(allowance / 2))
     return min(256, math.ceil(allowance / 4))
 
 
@@ -117,7 +127,7 @@ def resolve(
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
     if not thinks:
-        if ask.thinks or (ask.budget is not None and ask.budget != 0):
+        if ask.insists and (ask.thinks or ask.budget):
             off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
             raise ReasoningUnsupported(
                 f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",
@@ -186,7 +196,7 @@ def _allowance(
 
 def _reserve(ask: Ask, allowance: int, source: str) -> int:
     if ask.min_answer_tokens is None:
-        return default_reserve(allowance)
+        return default_reserve(allowance, formed=ask.formed)
     if ask.min_answer_tokens <= allowance:
         return max(1, ask.min_answer_tokens)
     if source == "context":
