@@ -29,14 +29,17 @@ def text(page: Page, selector: str) -> str:
 
 def test_a_sum_is_answered_within_its_budget(page: Page) -> None:
     page.run("""
-        document.getElementById("question").value = "What is 17 + 25 - 9?";
+        document.getElementById("question").value = "What is 38 + 45 - 17 + 26?";
+        const exact = document.querySelector(".number");
+        exact.value = 64;
+        exact.dispatchEvent(new Event("input", { bubbles: true }));
         document.getElementById("send").click();
     """)
     page.wait('!document.querySelector(".again").disabled')
-    assert text(page, ".answer") == "The answer is 33."
+    assert text(page, ".answer") == "The answer is 92."
     spent = int(text(page, '[data-cost="thinking"]'))
-    assert 0 < spent <= 80
-    assert text(page, ".count") == f"{spent} of 80 tokens"
+    assert 0 < spent <= 64
+    assert text(page, ".count") == f"{spent} of 64 tokens"
     assert "Thought ended by itself." in text(page, ".state")
     assert page.complaints == []
 

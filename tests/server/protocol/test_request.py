@@ -144,11 +144,16 @@ def test_null_is_not_given_to_completions(name: str) -> None:
     )
 
 
+LEAST: dict[str, dict[str, Any]] = {
+    "messages": {"messages": HELLO},
+    "prompt": {"prompt": "Once"},
+    "input": {"input": "Hello"},
+}
+"""What a body cannot do without, by the dialect's name for a prompt."""
 OF_DIALECTS = [
-    (dialect.request, name, {"prompt": "Once"} if "prompt" in fields else {"messages": HELLO})
+    (dialect.request, name, LEAST[dialect.fields["prompt"]])
     for dialect in DIALECTS.values()
-    for fields in [dialect.request.model_fields]
-    for name in sorted(fields)
+    for name in sorted(dialect.request.model_fields)
 ]
 
 
@@ -161,7 +166,8 @@ def test_what_is_wrong_is_said_in_our_words(
             kind.model_validate_json(json.dumps({**body, name: junk}))
         except ValidationError as error:
             said = to_api_error(error)
-            assert said is not None and not LIBRARY.search(str(said)), said
+            assert said is not None
+            assert not LIBRARY.search(str(said).removeprefix(said.param or "")), said
             assert len(str(said)) < 300
             assert error.error_count() <= 4
 

@@ -28,14 +28,14 @@ export class Unreadable extends Error {}
 
 export class Form {
   // The panel `root` is hidden where the model can do neither.
-  constructor(root, { tools = false, json = false }, changed) {
+  constructor(root, { tools, formats }, changed) {
     this.text = root.querySelector("textarea");
     this.label = root.querySelector(".label");
     this.written = {};
     for (const kind of Object.keys(FIRST)) this.written[kind] = pretty(FIRST[kind]);
-    root.hidden = !tools && !json;
+    root.hidden = !tools && !formats;
     root.querySelector(".tools").hidden = !tools;
-    root.querySelector(".json").hidden = !json;
+    root.querySelector(".json").hidden = !formats;
     root.addEventListener("change", () => {
       this.choose(root.querySelector(":checked").value);
       changed();
