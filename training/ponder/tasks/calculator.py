@@ -99,18 +99,29 @@ class CalculatorTask:
         question = _asked(rng, parts)
         content = expression.replace(" ", "")
         return Problem(
-            f"{FAMILY}:{content}", FAMILY, difficulty, question, str(value), "call", expression
+            f"{FAMILY}:{content}",
+            FAMILY,
+            difficulty,
+            question,
+            str(value),
+            verifier="call",
+            evidence=expression,
+            tools=(CALCULATE,),
         )
 
     def verify(self, problem: Problem, text: str) -> bool:
         return same_value(problem.answer, text)
 
 
+def written_call(name: str, arguments: str) -> str:
+    """A call as Qwen3 writes it; `arguments` are JSON text."""
+    return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n</tool_call>'
+
+
 def same_value(answer: str, text: str) -> bool:
     """Whether `text` makes one call whose one argument is an expression with the value `answer`.
 
-    >>> call = '<tool_call>\\n{"name": "calculate", "arguments": {"expression": "13 * 14"}}\\n'
-    >>> same_value("182", call + "</tool_call>")
+    >>> same_value("182", written_call("calculate", '{"expression": "13 * 14"}'))
     True
     """
     calls = _CALL.findall(text)

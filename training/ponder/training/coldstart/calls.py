@@ -14,7 +14,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from ponder.tasks.calculator import CalculatorTask
+from ponder.tasks.calculator import CalculatorTask, written_call
 from ponder.tasks.problems import Problem, Split, draw
 from ponder.tasks.tiny import Step, Worked
 
@@ -84,12 +84,6 @@ def conversation(rng: Random, split: Split, other: Callable[[], Worked]) -> Conv
     return Conversation([*turns, _user(worked.problem.question)], box.tools, worked)
 
 
-def call_text(name: str, arguments: Mapping[str, Any]) -> str:
-    """A call as the chat template writes it."""
-    written = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return f"<tool_call>\n{written}\n</tool_call>"
-
-
 def _question(rng: Random, split: Split) -> Problem:
     problem = draw(_TASK, rng, rng.choices(_TASK.difficulties, (0.55, 0.2, 0.15, 0.1))[0], split)
     return replace(problem, question=casual(rng, problem.question))
@@ -97,7 +91,8 @@ def _question(rng: Random, split: Split) -> Problem:
 
 def _due(problem: Problem, box: Toolbox) -> Worked:
     """The call is the reply."""
-    call = call_text(box.name, {box.parameter: problem.evidence})
+    arguments = json.dumps({box.parameter: problem.evidence})
+    call = written_call(box.name, arguments)
     thought = f"This needs {box.name}: {problem.evidence}"
     return _worked(problem, thought, call)
 
