@@ -6,7 +6,6 @@ Each has a product of two factors above 12, a quotient of one, or a number of fo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,7 +32,6 @@ CALCULATE: Mapping[str, Any] = {
 }
 """The tool, as chat templates list it."""
 
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _SIGNS = {
     "+": ("+", "plus"),
     "-": ("-", "minus", "\u2212"),
@@ -124,11 +122,12 @@ def same_value(answer: str, text: str) -> bool:
     >>> same_value("182", written_call("calculate", '{"expression": "13 * 14"}'))
     True
     """
-    calls = _CALL.findall(text)
-    if len(calls) != 1:
+    _, *calls = text.split("<tool_call>")
+    call, ended, _ = "".join(calls).partition("</tool_call>")
+    if len(calls) != 1 or not ended:
         return False
     try:
-        match json.loads(calls[0]):
+        match json.loads(call):
             case {"name": "calculate", "arguments": {"expression": str(expression), **others}}:
                 return not others and calculate(expression)[0] == Fraction(answer)
     except (ValueError, ZeroDivisionError, RecursionError):
