@@ -127,14 +127,20 @@ class AnswerParser(Protocol):
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        """Text that is no call's, and parts of calls. `last` gives out what was held back."""
+        """Text that is no call's, and parts of calls.
+
+        `last` says that the answer ends here, and was not cut: what was held back comes out.
+        """
         ...
 
 
 class Calling(Protocol):
     """How a model writes calls."""
 
-    def parser(self, tools: Sequence[Tool]) -> AnswerParser: ...
+    def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
+        """Makes the parser of each answer."""
+        ...
+
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
         """What holds an answer to well-formed calls; None where nothing asks for one.
 
@@ -242,7 +248,8 @@ class Load:
     `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
     the marker that ends its thoughts, None for a model that does not think. `calls` names the
-    syntax in which it writes calls, as vLLM's `--tool-call-parser` does.
+    syntax in which it writes calls, as vLLM's `--tool-call-parser` does; where they are not
+    `calls_needed`, it is a guess, and an engine that cannot read them starts without.
     """
 
     name: str
@@ -251,6 +258,7 @@ class Load:
     vocabulary: Vocabulary
     end_of_thought: str | None = None
     calls: str | None = None
+    calls_needed: bool = False
     options: Sequence[str] = ()
 
 

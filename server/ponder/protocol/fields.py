@@ -26,9 +26,7 @@ from pydantic_core import PydanticCustomError
 from ponder.protocol.sampling import SamplingAsk
 from ponder.thought.segment import AnswerRules
 
-# Everything has a length; those of messages and metadata are OpenAI's.
-MOST_MESSAGES = 2048
-MOST_PARTS = 1024  # of one message
+# Everything has a length; that of metadata is OpenAI's.
 MOST_TOKEN_IDS = 4096
 MOST_METADATA = 16
 MOST_NAME = 512  # characters of what only names something
@@ -62,8 +60,9 @@ class Strict(BaseModel):
         """And so are unknown fields but the first: pydantic would list them all."""
         if not isinstance(given, dict):
             return given
-        unknown = (name for name in given if name not in cls.model_fields)
-        named = {*cls.model_fields, next((name for name in unknown if given[name] is not None), "")}
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = (name for name in given if name not in known)
+        named = {*known, next((name for name in unknown if given[name] is not None), "")}
         return {name: v for name, v in given.items() if v is not None and name in named}
 
 
@@ -79,43 +78,9 @@ def or_say(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-NO_TOOLS = or_say("this server does not call tools yet; leave it out")
 NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
-NO_GRAMMAR = or_say(
-    "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
-    "the messages"
-)
 NO_SEARCH = or_say("this server does not search the web; leave it out")
 NO_MARKERS = or_say("this server never shows special tokens; leave it out")
-_TEXT_PART = or_say(
-    "this server reads text only, no images, audio or files; send parts of type text"
-)
-_ROLE = or_say(
-    "this server knows system, developer, user and assistant messages, and none of tools yet; "
-    "send one of them"
-)
-
-
-class TextPart(Strict):
-    type: Annotated[Literal["text"], _TEXT_PART]
-    text: str
-    cache_control: Any = None  # Anthropic's and OpenRouter's: prefixes are cached anyway
-
-
-def _parts(content: Any) -> Any:
-    """A string is one part of text: an error then names the part, not a branch of a union."""
-    if isinstance(content, str):
-        return [TextPart(type="text", text=content)]
-    if isinstance(content, list):
-        return content
-    raise ValueError("must be a string or a list of text parts")
-
-
-Content = Annotated[
-    list[TextPart],
-    Field(max_length=MOST_PARTS, fail_fast=True),
-    BeforeValidator(_parts, json_schema_input_type=str | list[TextPart]),
-]
 
 
 def _one_or_several(stop: Any) -> Any:
@@ -134,60 +99,10 @@ Stops = Annotated[
 ]
 
 
-class Message(Strict):
-    """One turn. `reasoning` on an earlier assistant turn is handed to the chat template."""
-
-    role: Annotated[Literal["system", "developer", "user", "assistant"], _ROLE]
-    content: Content | None = None
-    name: Name | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    type: Literal["text", "message"] | None = None
-    cache_control: Any = None
-    # What clients write back when a response message is sent as history.
-    refusal: str | None = None
-    reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
-    annotations: Empty | None = None
-    audio: Annotated[None, NO_AUDIO] = None
-    function_call: Annotated[None, NO_TOOLS] = None
-    tool_calls: Annotated[Empty | None, NO_TOOLS] = None
-
-    @model_validator(mode="after")
-    def _only_assistants_are_silent(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a {self.role} message needs content")
-        return self
-
-    @property
-    def text(self) -> str:
-        return "".join(part.text for part in self.content or ()) or self.refusal or ""
-
-    @property
-    def turn(self) -> dict[str, Any]:
-        """The message as chat templates know it; they have no `developer`."""
-        role = "system" if self.role == "developer" else self.role
-        turn: dict[str, Any] = {"role": role, "content": self.text}
-        reasoning = self.reasoning or self.reasoning_content
-        if self.role == "assistant" and reasoning:
-            turn["reasoning_content"] = reasoning
-        if self.name is not None:
-            turn["name"] = self.name
-        return turn
-
-
-Conversation = Annotated[
-    list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-]
-
-
 class StreamOptions(Strict):
     include_usage: StrictBool = False
     continuous_usage_stats: StrictBool = False
     include_obfuscation: StrictBool | None = None
-
-
-class TextFormat(Strict):
-    type: Literal["text"]
 
 
 class Thinking(Strict):
