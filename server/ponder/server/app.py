@@ -144,7 +144,7 @@ async def _not_served(request: Request) -> None:
 
 
 _ELSEWHERE = (
-    *("/v1/responses", "/v1/embeddings", "/v1/rerank"),
+    *("/v1/embeddings", "/v1/rerank"),
     *("/v1/score", "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions"),
     *("/v1/audio/translations", "/v1/images/generations"),
     *("/generate", "/pooling", "/classify", "/invocations"),

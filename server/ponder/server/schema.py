@@ -47,6 +47,7 @@ _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
 _OTHER_BUDGETS = (
     ("Thinking", "budget_tokens"),
     ("Reasoning", "max_tokens"),
+    ("ResponseReasoning", "max_tokens"),
     ("NvExt", "max_thinking_tokens"),
 )
 

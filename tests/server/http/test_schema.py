@@ -184,4 +184,4 @@ def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
             assert answer.headers["x-request-id"]
 
         conforms()
-    assert seen > 5 * EXAMPLES  # five operations take bodies
+    assert seen > 6 * EXAMPLES  # six operations take bodies

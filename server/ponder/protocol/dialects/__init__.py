@@ -12,11 +12,13 @@ from ponder.protocol.dialect import Counter, Dialect
 from ponder.protocol.dialects.chat import ChatCompletions
 from ponder.protocol.dialects.completions import Completions
 from ponder.protocol.dialects.messages import AnthropicMessages, CountTokens
+from ponder.protocol.dialects.responses import Responses
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
     "/v1/messages": AnthropicMessages(),
+    "/v1/responses": Responses(),
 }
 COUNTERS: Mapping[str, Counter] = {
     "/v1/messages/count_tokens": CountTokens(),
