@@ -131,8 +131,8 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"guided_json": {}}, "guided_json"),
         ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
         ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
@@ -141,7 +141,7 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"temperature": 3}, "temperature"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0"),
         ({"n": 0}, "n"),
         ({"enable_thinking": "no"}, "enable_thinking"),

@@ -156,7 +156,7 @@ def test_long_texts_are_counted_beside_the_others(
             "chat_template_kwargs.chat_template",
             "is not for a request to set",
         ),
-        ("/tokenize", {"messages": HELLO, "tools": [{}]}, "tools", "does not call tools yet"),
+        ("/tokenize", {"messages": HELLO, "tools": [{}]}, "tools.0.function", "is required"),
         ("/detokenize", {}, "tokens", "is required: add it"),
         ("/detokenize", {"tokens": [10**6]}, "tokens", "names token 1000000"),
         ("/detokenize", {"tokens": [-1]}, "tokens.0", "must be at least 0"),
