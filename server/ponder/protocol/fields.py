@@ -1,13 +1,13 @@
-"""What bodies have in common: the types of their fields, budgets, sampling, Ponder's own options.
+"""What bodies have in common: the types of their fields, messages, sampling, Ponder's own options.
 
-Fields that Ponder cannot honour are refused, never ignored; fields that change nothing about the
-answer (`user`, `metadata`, an empty `tools`, what speeds up or places a request elsewhere) are
-accepted. A field that is null is not given.
+Fields that Ponder cannot honour are refused, never ignored; what changes nothing about the answer
+is accepted (`ponder.protocol.noise`). A field that is null is not given.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -35,11 +35,20 @@ MOST_NAME = 512  # characters of what only names something
 MOST_STOP = 1024  # characters of a stop string
 MOST_TOKENS = 2**64
 
-Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True)]
-PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True)]
+
+def whole(number: Any) -> Any:
+    """100.0 is 100: languages with one kind of number write it so."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Whole = BeforeValidator(whole)
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True), Whole]
+PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True), Whole]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(max_length=MOST_NAME)]
+Off = Literal[False] | None
 Empty = Annotated[list[Any], Field(max_length=0)]
+NoEntries = Annotated[dict[str, Any], Field(max_length=0)]
 
 
 def at_most(most: int) -> BeforeValidator:
@@ -85,36 +94,83 @@ NO_GRAMMAR = or_say(
     "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
     "the messages"
 )
-NO_SEARCH = or_say("this server does not search the web; leave it out")
-NO_MARKERS = or_say("this server never shows special tokens; leave it out")
+_BEGUN = or_say("this server begins every answer itself; leave it out")
+_TEXT = or_say("this server reads text only; leave it out")
 _TEXT_PART = or_say(
     "this server reads text only, no images, audio or files; send parts of type text"
 )
+_THOUGHT = or_say("must be a string or a list of text parts")
 _ROLE = or_say(
     "this server knows system, developer, user and assistant messages, and none of tools yet; "
     "send one of them"
 )
 
 
-class TextPart(Strict):
-    type: Annotated[Literal["text"], _TEXT_PART]
-    text: str
-    cache_control: Any = None  # Anthropic's and OpenRouter's: prefixes are cached anyway
+class Noisy(Strict):
+    """A message or a part of one, where clients keep things of their own: those are dropped.
+
+    What would change the answer is refused, by the names that clients have for it.
+    """
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": True})
+
+    prefix: Annotated[Off, _BEGUN] = None
+    partial: Annotated[Off, _BEGUN] = None
+    image: Annotated[None, _TEXT] = None
+    images: Annotated[Empty | None, _TEXT] = None
+    videos: Annotated[Empty | None, _TEXT] = None
+    files: Annotated[Empty | None, _TEXT] = None
+    attachments: Annotated[Empty | None, _TEXT] = None
+
+
+class Part(Noisy):
+    """A part of a message: a text, a refusal, or a thought of an assistant's."""
+
+    type: Annotated[
+        Literal["text", "refusal", "thinking", "redacted_thinking", "reasoning"], _TEXT_PART
+    ]
+    text: str | None = None
+    refusal: str | None = None
+    thinking: Annotated[str | list[dict[str, Any]], _THOUGHT] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Part:
+        if self.type in ("text", "refusal") and getattr(self, self.type) is None:
+            raise ValueError(f"a part of type {self.type} needs {self.type}")
+        return self
+
+    @property
+    def said(self) -> str:
+        return {"text": self.text, "refusal": self.refusal}.get(self.type) or ""
+
+    @property
+    def thought(self) -> str:
+        if self.type in ("text", "refusal"):
+            return ""
+        if isinstance(self.thinking, list):  # Mistral's, of text parts
+            return _joined(self.thinking, "text")
+        return self.thinking or self.text or ""
+
+
+def _joined(entries: Iterable[Any] | None, name: str) -> str:
+    """The texts that entries of a list have by a name, beside whatever else clients keep there."""
+    found = (entry.get(name) for entry in entries or () if isinstance(entry, dict))
+    return "".join(text for text in found if isinstance(text, str))
 
 
 def _parts(content: Any) -> Any:
     """A string is one part of text: an error then names the part, not a branch of a union."""
     if isinstance(content, str):
-        return [TextPart(type="text", text=content)]
+        return [Part(type="text", text=content)]
     if isinstance(content, list):
         return content
     raise ValueError("must be a string or a list of text parts")
 
 
 Content = Annotated[
-    list[TextPart],
+    list[Part],
     Field(max_length=MOST_PARTS, fail_fast=True),
-    BeforeValidator(_parts, json_schema_input_type=str | list[TextPart]),
+    BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
 ]
 
 
@@ -134,20 +190,18 @@ Stops = Annotated[
 ]
 
 
-class Message(Strict):
-    """One turn. `reasoning` on an earlier assistant turn is handed to the chat template."""
+class Message(Noisy):
+    """One turn. The thought of an earlier assistant turn is handed to the chat template."""
 
     role: Annotated[Literal["system", "developer", "user", "assistant"], _ROLE]
     content: Content | None = None
     name: Name | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    type: Literal["text", "message"] | None = None
-    cache_control: Any = None
-    # What clients write back when a response message is sent as history.
-    refusal: str | None = None
+    thinking: str | None = None
     reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
-    annotations: Empty | None = None
+    thinking_blocks: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
+    refusal: str | None = None
     audio: Annotated[None, NO_AUDIO] = None
     function_call: Annotated[None, NO_TOOLS] = None
     tool_calls: Annotated[Empty | None, NO_TOOLS] = None
@@ -160,16 +214,27 @@ class Message(Strict):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.content or ()) or self.refusal or ""
+        return "".join(part.said for part in self.content or ()) or self.refusal or ""
+
+    @property
+    def thought(self) -> str:
+        """By the first of the names that clients have for it."""
+        return (
+            self.reasoning
+            or self.reasoning_content
+            or self.thinking
+            or "".join(part.thought for part in self.content or ())
+            or _joined(self.thinking_blocks, "thinking")
+            or _joined(self.reasoning_details, "text")
+        )
 
     @property
     def turn(self) -> dict[str, Any]:
         """The message as chat templates know it; they have no `developer`."""
         role = "system" if self.role == "developer" else self.role
         turn: dict[str, Any] = {"role": role, "content": self.text}
-        reasoning = self.reasoning or self.reasoning_content
-        if self.role == "assistant" and reasoning:
-            turn["reasoning_content"] = reasoning
+        if self.role == "assistant" and self.thought:
+            turn["reasoning_content"] = self.thought
         if self.name is not None:
             turn["name"] = self.name
         return turn
@@ -188,37 +253,6 @@ class StreamOptions(Strict):
 
 class TextFormat(Strict):
     type: Literal["text"]
-
-
-class Thinking(Strict):
-    """Anthropic's spelling. `adaptive` leaves the budget to the server."""
-
-    type: Literal["enabled", "disabled", "adaptive"] | None = None
-    budget_tokens: Any = None
-
-    @model_validator(mode="after")
-    def _one_decides(self) -> Thinking:
-        if self.type == "adaptive" and self.budget_tokens is not None:
-            raise ValueError(
-                "type adaptive leaves the budget to the server, and budget_tokens sets it: leave "
-                "budget_tokens out, or send type enabled"
-            )
-        return self
-
-
-class Reasoning(Strict):
-    """OpenRouter's spelling."""
-
-    effort: Name | None = None
-    max_tokens: Any = None
-    enabled: StrictBool | None = None
-    exclude: StrictBool | None = None
-
-
-class NvExt(Strict):
-    """NVIDIA NIM's spelling."""
-
-    max_thinking_tokens: Any = None
 
 
 class PonderOptions(Strict):
@@ -250,45 +284,11 @@ class PonderOptions(Strict):
         return self
 
 
-BUDGETS = (
-    "thinking_token_budget",
-    "budget",
-    "thinking_budget",
-    "max_thinking_tokens",
-    "reasoning_budget",
-    "thinking_budget_tokens",
-)
-"""The names of a number of tokens at the top of a body."""
-
-
-class BudgetFields(Strict):
-    """Every system's name for a budget. They are typed `Any` here and read by `read_ask`."""
-
-    thinking_token_budget: Any = None
-    budget: Any = None
-    thinking_budget: Any = None
-    max_thinking_tokens: Any = None
-    reasoning_budget: Any = None
-    thinking_budget_tokens: Any = None
-    enable_thinking: StrictBool | None = None
-    thinking: Thinking | None = None
-    reasoning: Reasoning | None = None
-    reasoning_effort: Name | None = None
-    nvext: NvExt | None = None
-    include_reasoning: StrictBool = True
-    ponder: PonderOptions = Field(default_factory=PonderOptions)
-
-    @property
-    def shows_reasoning(self) -> bool:
-        excluded = self.reasoning is not None and self.reasoning.exclude
-        return self.include_reasoning and not excluded
-
-
 class SamplingFields(Strict):
     """How many choices, how they are sampled and how they are sent."""
 
     max_tokens: PositiveTokens | None = None
-    n: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
+    n: Annotated[int, Field(ge=1, le=128, strict=True), Whole] = 1
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
 
@@ -340,7 +340,7 @@ class SamplingFields(Strict):
         )
 
     @property
-    def usage(self) -> Literal["never", "last", "always"]:
+    def tells_usage(self) -> Literal["never", "last", "always"]:
         options = self.stream_options or StreamOptions()
         if not options.include_usage:
             return "never"

@@ -114,13 +114,22 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class DeltaReport(BaseModel):
+    ponder: PonderReport
+
+
 class Delta(BaseModel):
-    """`reasoning_content` repeats `reasoning`, as in a whole message."""
+    """`reasoning_content` repeats `reasoning`, as in a whole message.
+
+    `provider_specific_fields` repeats the choice's report in its last chunk: the litellm proxy
+    passes on only chunks whose delta says something.
+    """
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    provider_specific_fields: DeltaReport | None = None
 
 
 class ChunkChoice(BaseModel):

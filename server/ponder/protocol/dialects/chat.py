@@ -17,27 +17,30 @@ from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
-    NO_AUDIO,
     NO_GRAMMAR,
-    NO_MARKERS,
-    NO_SEARCH,
     NO_TOOLS,
-    BudgetFields,
     Conversation,
     Empty,
     Name,
+    Off,
     PositiveTokens,
     SamplingFields,
     Strict,
     TextFormat,
     at_most,
+    or_say,
 )
 from ponder.protocol.logprobs import LogprobWriter
+from ponder.protocol.noise import Noise, One
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
+from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Ask
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
+
+_NO_ECHO = or_say("this server never repeats a message; leave it out")
+_NO_RANKS = or_say("this server ranks no choices: ask for n; leave it out")
 
 
 class _Question(Strict):
@@ -47,7 +50,7 @@ class _Question(Strict):
     messages: Conversation
 
 
-class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
+class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     max_completion_tokens: PositiveTokens | None = None
@@ -55,37 +58,18 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    # Accepted because they change nothing about the answer.
     user: Name | None = None
-    metadata: Annotated[dict[Name, Name], at_most(MOST_METADATA)] | None = None
-    store: StrictBool | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
-    safety_identifier: Name | None = None
-    prompt_cache_key: Name | None = None
-    prompt_cache_retention: Name | None = None
-    prediction: Any = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    skip_special_tokens: Annotated[Literal[True] | None, NO_MARKERS] = None
-    web_search_options: Annotated[None, NO_SEARCH] = None
-    modalities: Annotated[
-        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
-    ] = None
     response_format: Annotated[TextFormat | None, NO_GRAMMAR] = None
     tools: Annotated[Empty | None, NO_TOOLS] = None
     tool_choice: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
     functions: Annotated[Empty | None, NO_TOOLS] = None
     function_call: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
     parallel_tool_calls: StrictBool | None = None
+    echo: Annotated[Off, _NO_ECHO] = None
+    best_of: Annotated[One, _NO_RANKS] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:
-        if self.max_tokens is not None and self.max_completion_tokens not in (
-            None,
-            self.max_tokens,
-        ):
-            raise ValueError(
-                "max_tokens and max_completion_tokens disagree: send max_completion_tokens alone"
-            )
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
@@ -96,7 +80,9 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
 
     @property
     def completion_limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
+        """The smaller of its two names' values: each is a bound."""
+        given = (self.max_completion_tokens, self.max_tokens)
+        return min((limit for limit in given if limit is not None), default=None)
 
     def ask(self) -> Ask:
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
@@ -118,7 +104,7 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
-            usage=self.usage,
+            usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
         )
 
@@ -158,7 +144,6 @@ class StreamedChat(Stream):
     """Events that are each a `ChatCompletionChunk`."""
 
     kind = "chat.completion.chunk"
-    nothing = '"delta": {}'
     opening = '"delta": {"role": "assistant", "content": ""}'
 
     def __init__(self, reply: Reply) -> None:
@@ -175,6 +160,10 @@ class StreamedChat(Stream):
                 index, f'"delta": {{"reasoning": {text}, "reasoning_content": {text}}}'
             )
         return b""
+
+    def ending(self, report: str) -> str:
+        """The report once more: litellm swallows a last chunk whose delta says nothing."""
+        return f'"delta": {{"provider_specific_fields": {{"ponder": {report}}}}}'
 
 
 class ChatCompletions:

@@ -18,8 +18,6 @@ from ponder.protocol.dialect import Reply
 from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
-    NO_MARKERS,
-    BudgetFields,
     Name,
     PonderOptions,
     SamplingFields,
@@ -28,7 +26,9 @@ from ponder.protocol.fields import (
     or_say,
 )
 from ponder.protocol.logprobs import LEAST, TokenTexts
+from ponder.protocol.noise import Noise
 from ponder.protocol.response import FinishReason, PonderReport, TokenCounts, Usage
+from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
@@ -91,7 +91,7 @@ class _Question(Strict):
     prompt: Prompts
 
 
-class CompletionRequest(SamplingFields, BudgetFields, _Question):
+class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     ponder: CompletionOptions = Field(default_factory=CompletionOptions)
@@ -100,10 +100,7 @@ class CompletionRequest(SamplingFields, BudgetFields, _Question):
     echo: Annotated[Literal[False] | None, _NO_ECHO] = None
     suffix: Annotated[None, _NO_SUFFIX] = None
     best_of: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
-
-    # Accepted because they change nothing about the answer.
     user: Name | None = None
-    skip_special_tokens: Annotated[Literal[True] | None, NO_MARKERS] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
@@ -133,7 +130,7 @@ class CompletionRequest(SamplingFields, BudgetFields, _Question):
             logprobs=self.logprobs,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
-            usage=self.usage,
+            usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
         )
 
@@ -282,7 +279,6 @@ class StreamedText(Stream):
     """Events that are each a `TextChunk`."""
 
     kind = "text_completion"
-    nothing = '"text": ""'
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
@@ -297,6 +293,9 @@ class StreamedText(Stream):
         if isinstance(event, ThoughtDelta) and self.shows_thought:
             return self.chunk(index, f'"text": "", "reasoning": {to_json(event.text)}')
         return b""
+
+    def ending(self, report: str) -> str:
+        return '"text": ""'
 
 
 def _lists(reply: Reply) -> list[_Lists]:
