@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ponder.protocol.fields import Noisy
+from ponder.protocol.messages import Said
 from ponder.protocol.noise import SYSTEMS
 
 HEAD = """# Fields that change nothing
@@ -46,7 +46,7 @@ WORDS = {
 def render() -> str:
     """The page."""
     tables = "".join(table(system) for system in SYSTEMS)
-    loud = ", ".join(f"`{name}`" for name in (*Noisy.model_fields, "audio"))
+    loud = ", ".join(f"`{name}`" for name in (*Said.model_fields, "audio"))
     return HEAD + tables + MESSAGES.format(loud=loud)
 
 

@@ -37,9 +37,9 @@ class Prompt:
 class Chat:
     """A chat with a model that thinks, and what is asked of its thought.
 
-    `arguments` are the template's. `close` replaces the model's own close text. `begun` is what the
-    thought starts with. How the template leaves the thought is read per request: words in a
-    message may switch it, too.
+    `arguments` are the template's. `close` replaces the model's own close text; a `bare` one stands
+    without the answer prefix. `begun` is what the thought starts with. How the template leaves the
+    thought is read per request: words in a message may switch it, too.
     """
 
     checkpoint: Checkpoint
@@ -48,6 +48,7 @@ class Chat:
     limits: Limits
     arguments: Arguments
     close: Close | None = None
+    bare: bool = False
     begun: str = ""
 
     def prompt(self, *, hinted: bool = False) -> Prompt:
@@ -62,7 +63,7 @@ class Chat:
             token_ids, opened = [*token_ids, *checkpoint.start_ids], "open"
         token_ids = [*token_ids, *checkpoint.tokenizer.encode(self.begun)]
         form = replace(checkpoint.compiled, opened_by="model" if opened == "model" else "template")
-        close = self.close or form.close
+        close = self._stated(self.close or form.close)
         prompt = Prompt(token_ids, self._plan(token_ids, form, close), form, close)
         if not prompt.plan.budget:
             return self._closed(prompt, opened)
@@ -70,6 +71,9 @@ class Chat:
             plan = replace(prompt.plan, budget=0, source="template", grace=0, min_thinking=0)
             return replace(prompt, plan=plan)
         return self._told(prompt, wish) if hinted else prompt
+
+    def _stated(self, close: Close) -> Close:
+        return close.bare if self.bare else close
 
     def _rendered(self, more: Arguments) -> tuple[list[int], Opening]:
         """The chat's tokens, and how the template leaves the thought."""
@@ -113,9 +117,9 @@ class Chat:
         if opened == "open":
             token_ids, shown = [*token_ids, *asked.close.ids], asked.close.shown
         elif opened == "model" and off is None:
-            skip = asked.form.skip
+            skip = self._stated(asked.form.skip)
             if self.close is not None:
-                skip = Close((*checkpoint.start_ids, *self.close.ids), self.close.shown)
+                skip = replace(asked.close, ids=(*checkpoint.start_ids, *asked.close.ids))
             token_ids, shown = [*token_ids, *skip.ids], skip.shown
         # A closed thought stays closed, even where the closed prompt is the shorter one.
         closing = max(0, len(token_ids) - len(asked.token_ids))

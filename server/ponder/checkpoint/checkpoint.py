@@ -101,12 +101,14 @@ class Checkpoint:
         *,
         arguments: Mapping[str, Any] | None = None,
         close: Close | None = None,
+        bare: bool = False,
         hinted: bool = False,
         begun: str = "",
     ) -> Prompt:
         """Render the chat, decide the thought's plan and put what it needs behind the chat.
 
-        `arguments` are the template's. `close` replaces the model's own. `hinted` tells the model
+        `arguments` are the template's. `close` replaces the model's own; a `bare` one stands
+        without the answer prefix, for an answer that follows a grammar. `hinted` tells the model
         its budget, where there is one that was trained. `begun` is what the thought starts with.
         Raises `TokenizerError` and the errors of `resolve`.
         """
@@ -122,6 +124,7 @@ class Checkpoint:
             limits=limits,
             arguments=given,
             close=close,
+            bare=bare,
             begun=begun,
         )
         return chat.prompt(hinted=hinted)
@@ -160,6 +163,7 @@ class Checkpoint:
         opened: bool = False,
         special_tokens: bool = True,
         close: Close | None = None,
+        bare: bool = False,
         plain_tokens: int | None = None,
     ) -> Prompt:
         """A text or token ids as their caller wrote them, and the plan of what follows.
@@ -181,6 +185,7 @@ class Checkpoint:
             )
         form = replace(self.compiled, opened_by="template")
         closed = close or form.close
+        closed = closed.bare if bare else closed
         plan = self.plan(ask, limits, len(token_ids), form=form, close=closed)
         if plan.budget:
             return Prompt(token_ids, plan, form, closed)
@@ -247,11 +252,14 @@ class Checkpoint:
         exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> Thought:
-        """The thought that follows a prompt, for a driver to live."""
-        rules = rules or AnswerRules()
+        """The thought that follows a prompt, for a driver to live.
+
+        The marker of a call ends a thought only where calls are looked for.
+        """
+        rules, form = rules or AnswerRules(), prompt.form
         return Thought(
             self.tokenizer,
-            prompt.form,
+            replace(form, tool_call=None) if form is not None and rules.calls is None else form,
             prompt=prompt.token_ids,
             plan=prompt.plan,
             sampling=sampling,

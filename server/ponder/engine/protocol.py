@@ -134,7 +134,10 @@ class AnswerParser(Protocol):
 class Calling(Protocol):
     """How a model writes calls."""
 
-    def parser(self, tools: Sequence[Tool]) -> AnswerParser: ...
+    def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
+        """Makes the parser of each answer."""
+        ...
+
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
         """What holds an answer to well-formed calls; None where nothing asks for one.
 
@@ -242,7 +245,8 @@ class Load:
     `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
     the marker that ends its thoughts, None for a model that does not think. `calls` names the
-    syntax in which it writes calls, as vLLM's `--tool-call-parser` does.
+    syntax in which it writes calls, as vLLM's `--tool-call-parser` does; where they are not
+    `calls_needed`, it is a guess, and an engine that cannot read them starts without.
     """
 
     name: str
@@ -251,6 +255,7 @@ class Load:
     vocabulary: Vocabulary
     end_of_thought: str | None = None
     calls: str | None = None
+    calls_needed: bool = False
     options: Sequence[str] = ()
 
 

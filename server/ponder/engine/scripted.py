@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
+from ponder.engine.hermes import Hermes
 from ponder.engine.protocol import (
     FORBIDDEN,
     Chunk,
@@ -94,7 +95,10 @@ class ScriptedEngine:
         self._pulse = Pulse()
         self._speaks = asyncio.Event()
         self._speaks.set()
-        self.facts = EngineFacts(max_model_len=max_model_len)
+        # It says what the script says, whatever the grammar.
+        self.facts = EngineFacts(
+            max_model_len=max_model_len, check=lambda _: None, calling=Hermes()
+        )
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []
 

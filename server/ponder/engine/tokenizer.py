@@ -50,6 +50,11 @@ class HFTokenizer:
         self._check_table()
 
     @property
+    def transformers(self) -> Any:
+        """The library's own, for what reads it."""
+        return self._tokenizer
+
+    @property
     def size(self) -> int:
         """Tokens that it knows; a model's table may have more rows, which stand for nothing."""
         return len(self._tokenizer)
@@ -148,15 +153,33 @@ class HFTokenizer:
 
         Nothing where it cannot be read: `render` says why.
         """
+        taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        tokens = (*self._tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *self._tokenizer.special_tokens_map)
+        return self._template_inputs - {"messages", *taken, *tokens}
+
+    @cached_property
+    def _template_inputs(self) -> frozenset[str]:
         import jinja2
 
         try:
-            read = template.inputs(self.chat_template)
+            return template.inputs(self.chat_template)
         except jinja2.TemplateError:
             return frozenset()
-        taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
-        tokens = (*self._tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *self._tokenizer.special_tokens_map)
-        return read - {"messages", *taken, *tokens}
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """The chat template tells the model of tools."""
+        return "tools" in self._template_inputs
+
+    @cached_property
+    def special_tokens(self) -> Mapping[int, str]:
+        """Special tokens that the chat template writes, with their text; none that ends a text."""
+        written = self.chat_template
+        return {
+            token_id: token.content
+            for token_id, token in self._backend.get_added_tokens_decoder().items()
+            if token.special and token_id not in self.eos_token_ids and token.content in written
+        }
 
     @property
     def sampling_defaults(self) -> dict[str, float]:

@@ -13,11 +13,13 @@ import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ponder.engine import machine
+from ponder.engine import grammars, machine
+from ponder.engine.calls import VLLMCalling
 from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
@@ -33,6 +35,7 @@ from ponder.engine.protocol import (
     TokenLogprob,
 )
 from ponder.engine.pulse import Pulse
+from ponder.engine.tokenizer import HFTokenizer
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
@@ -126,7 +129,9 @@ class VLLMEngine:
         config = llm.model_config
         most = config.max_logprobs  # -1: all of the vocabulary
         self.facts = EngineFacts(
-            max_model_len=config.max_model_len, max_logprobs=None if most < 0 else most
+            max_model_len=config.max_model_len,
+            max_logprobs=None if most < 0 else most,
+            check=grammars.check,
         )
 
     @classmethod
@@ -221,10 +226,26 @@ def load(load: Load) -> VLLMEngine:
     """
     if load.name == str(load.directory) and not _own_loader(load.options):
         check_weights(load.directory)  # a hub's come when the model loads
-    options = ["--served-model-name", load.served_as, *prepare(load.directory)]
+    options = ["--served-model-name", load.served_as, *grammars.OPTIONS, *prepare(load.directory)]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     logger.info("starting vLLM: %s", " ".join([*threads, *options]))
-    return VLLMEngine.start(load.name, [*options, *load.options])
+    calling = _calling(load)
+    engine = VLLMEngine.start(load.name, [*options, *load.options])
+    engine.facts = replace(engine.facts, calling=calling)
+    return engine
+
+
+def _calling(load: Load) -> VLLMCalling | None:
+    """The parsers of the model's calls. Raises `EngineSetupError` where they are needed."""
+    if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
+        return None
+    try:
+        return VLLMCalling(load.calls, load.vocabulary.transformers)
+    except EngineSetupError as error:
+        if load.calls_needed:
+            raise
+        logger.warning("tools are refused: %s", error)
+        return None
 
 
 def _own_loader(options: Sequence[str]) -> bool:
@@ -310,6 +331,9 @@ def _sampling_params(sampling: Sampling) -> Any:
         logprobs=sampling.logprobs,
         flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
         logit_bias=dict(sampling.logit_bias) or None,
+        structured_outputs=None
+        if (rule := sampling.grammar) is None
+        else grammars.parameters(rule),
         stream_interval=sampling.chunk_tokens,
         output_kind=RequestOutputKind.DELTA,
         detokenize=False,

@@ -75,7 +75,8 @@ class ChatRequest:
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
     reply's, `logprobs` the alternatives to tell beside each sampled token, or None. `usage` says
     when a stream tells what was spent. `conversation` names what the request belongs to. `grammar`
-    is what an answer must spell that is no call.
+    is what an answer must spell that is no call. `spelled` has the client's own names of fields
+    that its dialect knows by several.
     """
 
     id: str
@@ -87,6 +88,7 @@ class ChatRequest:
     rules: AnswerRules = field(default_factory=AnswerRules)
     tools: ToolUse | None = None
     grammar: Grammar | None = None
+    spelled: Mapping[str, str] = field(default_factory=dict)
     n: int = 1
     logprobs: int | None = None
     shows_thought: bool = True

@@ -1,4 +1,4 @@
-"""What bodies have in common: the types of their fields, messages, sampling, Ponder's own options.
+"""What bodies have in common: the types of their fields, sampling, Ponder's own options.
 
 Fields that Ponder cannot honour are refused, never ignored; what changes nothing about the answer
 is accepted (`ponder.protocol.noise`). A field that is null is not given.
@@ -7,7 +7,6 @@ is accepted (`ponder.protocol.noise`). A field that is null is not given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,9 +25,7 @@ from pydantic_core import PydanticCustomError
 from ponder.protocol.sampling import SamplingAsk
 from ponder.thought.segment import AnswerRules
 
-# Everything has a length; those of messages and metadata are OpenAI's.
-MOST_MESSAGES = 2048
-MOST_PARTS = 1024  # of one message
+# Everything has a length; that of metadata is OpenAI's.
 MOST_TOKEN_IDS = 4096
 MOST_METADATA = 16
 MOST_NAME = 512  # characters of what only names something
@@ -71,9 +68,16 @@ class Strict(BaseModel):
         """And so are unknown fields but the first: pydantic would list them all."""
         if not isinstance(given, dict):
             return given
-        unknown = (name for name in given if name not in cls.model_fields)
-        named = {*cls.model_fields, next((name for name in unknown if given[name] is not None), "")}
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        unknown = (name for name in given if name not in known)
+        named = {*known, next((name for name in unknown if given[name] is not None), "")}
         return {name: v for name, v in given.items() if v is not None and name in named}
+
+
+class Lenient(Strict):
+    """What comes back as history: clients keep things of their own there, which are dropped."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": True})
 
 
 def or_say(message: str) -> WrapValidator:
@@ -88,90 +92,7 @@ def or_say(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-NO_TOOLS = or_say("this server does not call tools yet; leave it out")
 NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
-NO_GRAMMAR = or_say(
-    "this server does not hold answers to a JSON grammar yet; leave it out and ask for JSON in "
-    "the messages"
-)
-_BEGUN = or_say("this server begins every answer itself; leave it out")
-_TEXT = or_say("this server reads text only; leave it out")
-_TEXT_PART = or_say(
-    "this server reads text only, no images, audio or files; send parts of type text"
-)
-_THOUGHT = or_say("must be a string or a list of text parts")
-_ROLE = or_say(
-    "this server knows system, developer, user and assistant messages, and none of tools yet; "
-    "send one of them"
-)
-
-
-class Noisy(Strict):
-    """A message or a part of one, where clients keep things of their own: those are dropped.
-
-    What would change the answer is refused, by the names that clients have for it.
-    """
-
-    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": True})
-
-    prefix: Annotated[Off, _BEGUN] = None
-    partial: Annotated[Off, _BEGUN] = None
-    image: Annotated[None, _TEXT] = None
-    images: Annotated[Empty | None, _TEXT] = None
-    videos: Annotated[Empty | None, _TEXT] = None
-    files: Annotated[Empty | None, _TEXT] = None
-    attachments: Annotated[Empty | None, _TEXT] = None
-
-
-class Part(Noisy):
-    """A part of a message: a text, a refusal, or a thought of an assistant's."""
-
-    type: Annotated[
-        Literal["text", "refusal", "thinking", "redacted_thinking", "reasoning"], _TEXT_PART
-    ]
-    text: str | None = None
-    refusal: str | None = None
-    thinking: Annotated[str | list[dict[str, Any]], _THOUGHT] | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Part:
-        if self.type in ("text", "refusal") and getattr(self, self.type) is None:
-            raise ValueError(f"a part of type {self.type} needs {self.type}")
-        return self
-
-    @property
-    def said(self) -> str:
-        return {"text": self.text, "refusal": self.refusal}.get(self.type) or ""
-
-    @property
-    def thought(self) -> str:
-        if self.type in ("text", "refusal"):
-            return ""
-        if isinstance(self.thinking, list):  # Mistral's, of text parts
-            return _joined(self.thinking, "text")
-        return self.thinking or self.text or ""
-
-
-def _joined(entries: Iterable[Any] | None, name: str) -> str:
-    """The texts that entries of a list have by a name, beside whatever else clients keep there."""
-    found = (entry.get(name) for entry in entries or () if isinstance(entry, dict))
-    return "".join(text for text in found if isinstance(text, str))
-
-
-def _parts(content: Any) -> Any:
-    """A string is one part of text: an error then names the part, not a branch of a union."""
-    if isinstance(content, str):
-        return [Part(type="text", text=content)]
-    if isinstance(content, list):
-        return content
-    raise ValueError("must be a string or a list of text parts")
-
-
-Content = Annotated[
-    list[Part],
-    Field(max_length=MOST_PARTS, fail_fast=True),
-    BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
-]
 
 
 def _one_or_several(stop: Any) -> Any:
@@ -190,69 +111,10 @@ Stops = Annotated[
 ]
 
 
-class Message(Noisy):
-    """One turn. The thought of an earlier assistant turn is handed to the chat template."""
-
-    role: Annotated[Literal["system", "developer", "user", "assistant"], _ROLE]
-    content: Content | None = None
-    name: Name | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    thinking: str | None = None
-    reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
-    thinking_blocks: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
-    refusal: str | None = None
-    audio: Annotated[None, NO_AUDIO] = None
-    function_call: Annotated[None, NO_TOOLS] = None
-    tool_calls: Annotated[Empty | None, NO_TOOLS] = None
-
-    @model_validator(mode="after")
-    def _only_assistants_are_silent(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a {self.role} message needs content")
-        return self
-
-    @property
-    def text(self) -> str:
-        return "".join(part.said for part in self.content or ()) or self.refusal or ""
-
-    @property
-    def thought(self) -> str:
-        """By the first of the names that clients have for it."""
-        return (
-            self.reasoning
-            or self.reasoning_content
-            or self.thinking
-            or "".join(part.thought for part in self.content or ())
-            or _joined(self.thinking_blocks, "thinking")
-            or _joined(self.reasoning_details, "text")
-        )
-
-    @property
-    def turn(self) -> dict[str, Any]:
-        """The message as chat templates know it; they have no `developer`."""
-        role = "system" if self.role == "developer" else self.role
-        turn: dict[str, Any] = {"role": role, "content": self.text}
-        if self.role == "assistant" and self.thought:
-            turn["reasoning_content"] = self.thought
-        if self.name is not None:
-            turn["name"] = self.name
-        return turn
-
-
-Conversation = Annotated[
-    list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
-]
-
-
 class StreamOptions(Strict):
     include_usage: StrictBool = False
     continuous_usage_stats: StrictBool = False
     include_obfuscation: StrictBool | None = None
-
-
-class TextFormat(Strict):
-    type: Literal["text"]
 
 
 class PonderOptions(Strict):

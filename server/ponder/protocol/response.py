@@ -11,7 +11,7 @@ from ponder.thought.exits.causes import Cause
 # Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
 # not know, and the rest of its reply is still good.
 EndCauseName = Cause | str
-FinishReason = Literal["stop", "length"] | str
+FinishReason = Literal["stop", "length", "tool_calls"] | str
 ArmName = Literal["policy", "holdout"] | str
 
 
@@ -57,13 +57,29 @@ class ChoiceLogprobs(BaseModel):
     content: list[TokenLogprobEntry]
 
 
+class CalledFunction(BaseModel):
+    """`arguments` is JSON text, which a limit may have cut."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ResponseMessage(BaseModel):
-    """`reasoning_content` repeats `reasoning` for older clients."""
+    """`reasoning_content` repeats `reasoning` for older clients. `content` is null where the answer
+    is calls alone.
+    """
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class Choice(BaseModel):
@@ -118,6 +134,20 @@ class DeltaReport(BaseModel):
     ponder: PonderReport
 
 
+class FunctionDelta(BaseModel):
+    name: str | None = None
+    arguments: str = ""
+
+
+class CallDelta(BaseModel):
+    """The first of a call has its `id` and its function's name; `arguments` add up."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(BaseModel):
     """`reasoning_content` repeats `reasoning`, as in a whole message.
 
@@ -129,6 +159,7 @@ class Delta(BaseModel):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
     provider_specific_fields: DeltaReport | None = None
 
 

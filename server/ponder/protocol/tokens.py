@@ -8,14 +8,13 @@ from pydantic import BaseModel, Field, StrictBool, model_validator
 
 from ponder.protocol.fields import (
     MOST_METADATA,
-    NO_TOOLS,
-    Conversation,
-    Empty,
     Name,
     Strict,
     TokenId,
     at_most,
 )
+from ponder.protocol.functions import Tools
+from ponder.protocol.messages import Conversation
 
 MOST_TEXT = 1 << 20
 """Characters of a text: encoding takes some 300 bytes of memory for each."""
@@ -36,7 +35,7 @@ class TokenizeRequest(Strict):
     add_generation_prompt: StrictBool = True
     continue_final_message: StrictBool = False
     chat_template_kwargs: Annotated[dict[str, Any], at_most(MOST_METADATA)] | None = None
-    tools: Annotated[Empty | None, NO_TOOLS] = None
+    tools: Tools | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> TokenizeRequest:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from ponder.engine.protocol import Tool
 from ponder.protocol.chat import ToolUse
 from ponder.protocol.errors import invalid_request, quoted
+
+
+def described(tool: Tool) -> dict[str, Any]:
+    """A tool as chat templates take it."""
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
 
 
 def tool_use(

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 
 from ponder.experiment.store import StateError
+from ponder.protocol.chat import ChatRequest
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.errors import ApiError, internal_error, to_api_error
 from ponder.server.completion import Completion
@@ -21,6 +22,7 @@ from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 
 T = TypeVar("T")
+Asked = TypeVar("Asked")
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         service: Service = request.app.state.service
         try:
             async with place.time():
-                completion = await read_and(
-                    request, lambda body: service.complete(dialect, body, request.headers)
-                )
+                completion = await _planned(request, dialect)
                 place.grow(completion.request.n, len(completion.prompts))
         except ClientGone:
             service.metrics.left()
@@ -62,16 +62,44 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     return answer
 
 
-async def read_and(request: Request, work: Callable[[bytearray], T]) -> T:
-    """Read the body and do what it asks for, beside the others if it is long.
+async def _planned(request: Request, dialect: Dialect) -> Completion:
+    """The completion that a request asks for.
+
+    Formats and tools are looked at beside the others, as is what is long. Raises `ClientGone`.
+    """
+    service: Service = request.app.state.service
+
+    def plan(asked: ChatRequest) -> Completion:
+        return service.complete(dialect, asked, request.headers)
+
+    return await read_and(
+        request,
+        lambda body: dialect.read(body, request.headers),
+        plan,
+        slow=lambda asked: asked.grammar is not None or asked.tools is not None,
+    )
+
+
+async def read_and(
+    request: Request,
+    read: Callable[[bytearray], Asked],
+    work: Callable[[Asked], T],
+    *,
+    slow: Callable[[Asked], bool] = lambda _: False,
+) -> T:
+    """Read the body and do what it asks for, beside the others if it is long, or `slow` to do.
 
     Raises `ClientGone`.
     """
     service: Service = request.app.state.service
     body = await receive_body(request, service.settings.max_body_bytes)
     if len(body) < LONG_BYTES:
-        return work(body)
-    doing = service.beside(partial(work, body))
+        asked = read(body)
+        if not slow(asked):
+            return work(asked)
+        doing = service.beside(partial(work, asked))
+    else:
+        doing = service.beside(partial(lambda body: work(read(body)), body))
     del body  # many may wait for their turn, and be refused
     return await run_for_client(request.receive, doing)
 

@@ -19,6 +19,7 @@ from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
+from ponder.server.answers import answer_rules
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import drive
@@ -56,7 +57,9 @@ class Completion:
         self.request = request
         self.model = model
         self.assignment = assignment
-        self.prompts = model.prompts(request, limits)
+        specials = model.tokenizer.special_tokens if request.tools is not None else {}
+        self._rules = answer_rules(request, engine.facts, specials)
+        self.prompts = model.prompts(request, limits, self._rules)
         self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
         self._bound_logprobs()
         self._engine = engine
@@ -207,4 +210,4 @@ class Completion:
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
         exits = self.model.exits(request.ponder)
-        return checkpoint.thought(self.prompt(index), sampling, request.rules, exits=exits)
+        return checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)

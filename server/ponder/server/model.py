@@ -12,17 +12,19 @@ from ponder.checkpoint.chat import Prompt
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import BUDGET_NAME
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
-from ponder.protocol.chat import ChatRequest, Raw, Turns
+from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
 from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
+from ponder.protocol.tools import described
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
+from ponder.thought.segment import AnswerRules
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,14 @@ class ServedModel:
     def tokenizer(self) -> HFTokenizer:
         return self.checkpoint.tokenizer
 
-    def prompts(self, request: ChatRequest, limits: Limits) -> list[Prompt]:
+    def prompts(
+        self, request: ChatRequest, limits: Limits, rules: AnswerRules | None = None
+    ) -> list[Prompt]:
         """Render or encode every prompt and decide the plans of their thoughts.
 
-        Raises `ApiError` and the errors of `resolve`.
+        `rules` are those of the answers. Raises `ApiError` and the errors of `resolve`.
         """
+        held = rules is not None and rules.grammar is not None
         self._check_thinking_options(request.ponder)
         self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
         self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
@@ -67,9 +72,9 @@ class ServedModel:
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
-                prompt = self._chat_prompt(asked, request, limits)
+                prompt = self._chat_prompt(asked, request, limits, held)
             else:
-                prompt = self._raw_prompt(asked, request, limits)
+                prompt = self._raw_prompt(asked, request, limits, held)
             if least > prompt.plan.allowance:
                 raise invalid_request(
                     f"min_tokens {least} is above the {prompt.plan.allowance} tokens that the "
@@ -79,22 +84,42 @@ class ServedModel:
             prompts.append(prompt)
         return prompts
 
-    def _chat_prompt(self, asked: Turns, request: ChatRequest, limits: Limits) -> Prompt:
+    def _chat_prompt(
+        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool
+    ) -> Prompt:
+        """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
+        arguments = {**self.template_arguments(arguments), **self._told(request.tools)}
         try:
             return self.checkpoint.prompt(
                 asked.turns,
-                ask,
+                replace(ask, formed=held),
                 limits,
                 close=self._close(request.ponder.close_text),
-                arguments=self.template_arguments(arguments),
+                bare=held,
+                arguments=arguments,
                 hinted=self.hints if wanted is None else wanted,
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
 
-    def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits) -> Prompt:
+    def _told(self, tools: ToolUse | None) -> Mapping[str, Any]:
+        """What tells the template of the tools. Raises 400 where it does not tell the model."""
+        if tools is None:
+            return {}
+        if not self.tokenizer.takes_tools:
+            if tools.choice == "none":
+                return {}
+            raise ApiError(
+                400,
+                "tools_unsupported",
+                "this model's chat template tells it of no tools: leave `tools` out",
+                field="tools",
+            )
+        return {"tools": [described(tool) for tool in tools.tools]}
+
+    def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits, held: bool) -> Prompt:
         options = request.ponder
         if options.hint:
             raise invalid_request(
@@ -106,11 +131,12 @@ class ServedModel:
             self.check_token_ids("prompt", asked.content)
         prompt = self.checkpoint.raw_prompt(
             asked.content,
-            request.ask,
+            replace(request.ask, formed=held),
             limits,
             opened=asked.opened,
             special_tokens=asked.special_tokens,
             close=self._close(options.close_text),
+            bare=held,
             plain_tokens=asked.plain_tokens,
         )
         if not prompt.token_ids:

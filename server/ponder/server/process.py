@@ -16,6 +16,7 @@ from textwrap import fill
 import uvicorn
 import uvloop
 
+from ponder.checkpoint import calls
 from ponder.engine.failure import explain
 from ponder.engine.protocol import Engine, EngineSetupError, Load
 from ponder.engine.table import load_engine
@@ -114,6 +115,8 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
         served_as=model.name,
         vocabulary=model.tokenizer,
         end_of_thought=model.checkpoint.form.end if model.checkpoint.form else None,
+        calls=settings.tool_parser or calls.syntax(model.tokenizer.chat_template),
+        calls_needed=settings.tool_parser is not None,
         options=settings.engine_options,
     )
     try:

@@ -16,6 +16,7 @@ from ponder.errors import PonderError
 from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
+from ponder.protocol.chat import ChatRequest
 from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.savings import Feedback, SavingsReport
@@ -129,13 +130,14 @@ class Service:
             raise done
         return done
 
-    def complete(self, dialect: Dialect, body: bytearray, headers: Mapping[str, str]) -> Completion:
-        """Read and plan a request. Raises everything the request itself is at fault for.
+    def complete(
+        self, dialect: Dialect, request: ChatRequest, headers: Mapping[str, str]
+    ) -> Completion:
+        """Plan a request. Raises everything the request itself is at fault for.
 
-        The headers may name its conversation and its trace. A held-out conversation keeps the
-        ceilings and what the client asks for, and goes without what the operator does to save.
+        The headers may name its trace. A held-out conversation keeps the ceilings and what the
+        client asks for, and goes without what the operator does to save.
         """
-        request = dialect.read(body, headers)
         if request.model is not None:
             self.check_served(request.model)
         said = request.conversation
@@ -153,7 +155,8 @@ class Service:
             refused = to_api_error(error)
             if refused is None:
                 raise
-            raise refused.spelled({**dialect.fields, "budget": request.ask.spelled}) from error
+            names = {**dialect.fields, "budget": request.ask.spelled, **request.spelled}
+            raise refused.spelled(names) from error
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""

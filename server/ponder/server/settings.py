@@ -127,6 +127,11 @@ class Settings(BaseSettings):
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
+    tool_parser: str | None = Field(
+        None,
+        description="how the model writes calls of tools, by the name that vLLM's "
+        "--tool-call-parser has for it (default: as its chat template tells)",
+    )
     engine: str = Field(
         "vllm",
         description="what gives the tokens: vllm; scripted, which says the texts after `--` and "

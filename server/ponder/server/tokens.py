@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -22,6 +24,8 @@ from ponder.server.streaming import ClientGone
 from ponder.thought.budget import Ask, Limits
 from ponder.thought.errors import ContextLengthExceeded
 
+Asked = TypeVar("Asked", bound=BaseModel)
+
 router = APIRouter(tags=["tokens"])
 
 
@@ -32,30 +36,32 @@ async def tokenize(request: Request, place: Held) -> Response:
     As on vLLM's server, what is longer than the context is counted, too; a text has a length of
     its own.
     """
-    return await _answer(request, place, _tokenized)
+    return await _answer(request, place, TokenizeRequest, _tokenized)
 
 
 @router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
-    return await _answer(request, place, _detokenized)
+    return await _answer(request, place, DetokenizeRequest, _detokenized)
 
 
 async def _answer(
-    request: Request, place: Held, work: Callable[[Service, bytearray], BaseModel]
+    request: Request,
+    place: Held,
+    kind: type[Asked],
+    work: Callable[[Service, Asked], BaseModel],
 ) -> Response:
     service: Service = request.app.state.service
     try:
         async with place.time():
-            said = await read_and(request, lambda body: work(service, body))
+            said = await read_and(request, partial(read_body, kind), partial(work, service))
     except ClientGone:
         service.metrics.left()
         return Response(status_code=499)
     return Response(said.model_dump_json(), media_type="application/json")
 
 
-def _tokenized(service: Service, body: bytearray) -> Tokenized:
-    asked = read_body(TokenizeRequest, body)
+def _tokenized(service: Service, asked: TokenizeRequest) -> Tokenized:
     if asked.model is not None:
         service.check_served(asked.model)
     ids = tokens_of(asked, service.model, service.limits)
@@ -65,8 +71,7 @@ def _tokenized(service: Service, body: bytearray) -> Tokenized:
     )
 
 
-def _detokenized(service: Service, body: bytearray) -> Detokenized:
-    asked = read_body(DetokenizeRequest, body)
+def _detokenized(service: Service, asked: DetokenizeRequest) -> Detokenized:
     if asked.model is not None:
         service.check_served(asked.model)
     return Detokenized(prompt=text_of(asked.tokens, service.model))

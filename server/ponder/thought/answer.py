@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.engine.protocol import TokenLogprob, Vocabulary
+from ponder.engine.protocol import CallPart, TokenLogprob, Vocabulary
 from ponder.thought.format import AnswerMarkup
 from ponder.thought.text import TextDecoder, overlap, unmarked
 
@@ -97,6 +97,11 @@ class AnswerWriter:
             self._strip()
         self._stop_at(self._held)
 
+    def events(self, *, last: bool = False) -> Sequence[AnswerDelta | CallPart]:
+        """What may be told now: what may be shown."""
+        delta = self.take(last=last)
+        return () if delta is None else (delta,)
+
     def take(self, *, last: bool = False) -> AnswerDelta | None:
         """What may be shown now; with `last`, everything that is left."""
         if self.stopped:
@@ -110,6 +115,16 @@ class AnswerWriter:
         self.shown += len(text)
         logprobs = self._take_logprobs(last) if self._logprobs and (text or last) else ()
         return AnswerDelta(text, logprobs) if text or logprobs else None
+
+    @property
+    def calls(self) -> int:
+        """How many of the answer's calls came to their end."""
+        return 0
+
+    @property
+    def holds(self) -> bool:
+        """Some text is undecided."""
+        return bool(self._held)
 
     @property
     def blank(self) -> bool:
@@ -146,14 +161,16 @@ class AnswerWriter:
         """The first `size` held characters are shown."""
         if self._silent and self._sampled(size).strip():
             self._silent = False
-        self._ready += unmarked(self._held[:size])
+        held = self._held[:size]
+        self._ready += self._spelt(held) if self._markup.spelt else unmarked(held)
         self._held = self._held[size:]
         self._suspect = self._suspect and bool(self._held)
 
     def _sampled(self, size: int) -> str:
         """What was sampled of the first `size` held characters."""
         given = self._given - (self._offset - len(self._held))
-        return unmarked(self._held[max(0, given) : size])
+        held = self._held[max(0, given) : size]
+        return self._spelt(held) if self._markup.spelt else unmarked(held)
 
     # -- hiding ----------------------------------------------------------------------------
 

@@ -45,7 +45,8 @@ class Ask:
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
     without a number: the operator's default holds, unless that is none at all. `effort` is the word
-    that `budget` was read from, and `spelled` the client's name for it, which errors speak of.
+    that `budget` was read from, and `spelled` the client's name for it, which errors speak of. An
+    answer that is `formed` follows a grammar: more is kept for it, as it cannot be shortened.
     """
 
     budget: int | None = None
@@ -58,6 +59,7 @@ class Ask:
     max_answer_tokens: int | None = None
     grace_tokens: int | None = None
     spelled: str = field(default="budget", compare=False)
+    formed: bool = False
 
     def wants_thought(self, limits: Limits) -> bool:
         """Somebody asks for a thought: the request, or the operator for all that are silent."""
@@ -83,8 +85,13 @@ class Plan:
     max_answer: int | None = None
 
 
-def default_reserve(allowance: int) -> int:
-    """Tokens kept for the answer when the request does not say: min(256, ⌈allowance / 4⌉)."""
+def default_reserve(allowance: int, *, formed: bool = False) -> int:
+    """Tokens kept for the answer when the request does not say: min(256, ⌈allowance / 4⌉).
+
+    For one that follows a grammar, min(1024, ⌈allowance / 2⌉).
+    """
+    if formed:
+        return min(1024, math.ceil(allowance / 2))
     return min(256, math.ceil(allowance / 4))
 
 
@@ -186,7 +193,7 @@ def _allowance(
 
 def _reserve(ask: Ask, allowance: int, source: str) -> int:
     if ask.min_answer_tokens is None:
-        return default_reserve(allowance)
+        return default_reserve(allowance, formed=ask.formed)
     if ask.min_answer_tokens <= allowance:
         return max(1, ask.min_answer_tokens)
     if source == "context":

@@ -6,7 +6,7 @@ A checkpoint's contract says it; for models without one, the table of `ponder.th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
@@ -82,10 +82,18 @@ class Close:
 
     `ids` is the close text and the answer prefix, each tokenised by itself. `shown` is what the
     user sees of it: everything after the end marker, but for what `wrapper` opens the answer with.
+    `prefix` is the answer prefix, which both end with: how many tokens, and its text.
     """
 
     ids: tuple[int, ...]
     shown: str
+    prefix: tuple[int, str] = (0, "")
+
+    @property
+    def bare(self) -> Close:
+        """Without the answer prefix, which would be no part of what a grammar spells."""
+        size, text = self.prefix
+        return Close(self.ids[: len(self.ids) - size], self.shown.removesuffix(text))
 
     @classmethod
     def of(
@@ -101,7 +109,8 @@ class Close:
         shown = text.partition(end.text)[2]
         if wrapper and shown.lstrip().startswith(wrapper):
             shown = shown.replace(wrapper, "", 1)
-        return cls((*ids, *vocabulary.encode(answer_prefix)), shown + answer_prefix)
+        prefix = vocabulary.encode(answer_prefix)
+        return cls((*ids, *prefix), shown + answer_prefix, (len(prefix), answer_prefix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,8 @@ class AnswerMarkup:
     """What an answer is watched for, as a decoder of `marks` spells it.
 
     One of `opens` opens another block of thought; `hidden` are not shown, and neither is
-    `wrapper` at the beginning. `texts` is what the characters of marked tokens stand for.
+    `wrapper` at the beginning. `texts` is what the characters of marked tokens stand for, and
+    `spelt` shows them.
     """
 
     marks: Marks = field(default_factory=dict)
@@ -129,6 +139,7 @@ class AnswerMarkup:
     hidden: tuple[str, ...] = ()
     wrapper: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
+    spelt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +252,9 @@ def _seen(text: str, vocabulary: Vocabulary, marks: Marks) -> str:
 
 def _skip(form: ThoughtFormat, close: Close, vocabulary: Vocabulary) -> Close:
     if form.skip_text is None:
-        return Close((*vocabulary.encode(form.start), *close.ids), close.shown)
-    prefix = vocabulary.encode(form.answer_prefix)
-    return Close((*vocabulary.encode(form.skip_text), *prefix), form.answer_prefix)
+        return replace(close, ids=(*vocabulary.encode(form.start), *close.ids))
+    prefix, text = vocabulary.encode(form.answer_prefix), form.answer_prefix
+    return Close((*vocabulary.encode(form.skip_text), *prefix), text, (len(prefix), text))
 
 
 def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> AnswerMarkup:

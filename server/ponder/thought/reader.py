@@ -8,6 +8,7 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
 from itertools import accumulate
 from operator import itemgetter
@@ -17,6 +18,7 @@ from ponder.thought.exits.causes import Cause
 from ponder.thought.exits.exit import Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
+from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.text import (
     TextDecoder,
     as_bytes,
@@ -124,6 +126,11 @@ class ThoughtReader:
             self._held.append((ids, text))
             return self._end_by_text()
         return Verdict.MORE if self._count(ids, text) else Verdict.CLOSED
+
+    def events(self) -> Sequence[ThoughtDelta]:
+        """Text of the thought since the last call, as it is told."""
+        text = self.take_text()
+        return (ThoughtDelta(text),) if text else ()
 
     def take_text(self) -> str:
         """Text of the thought since the last call."""

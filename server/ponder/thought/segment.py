@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ponder.engine.protocol import Chunk, Sampling, TokenLogprob
+from ponder.engine.protocol import Chunk, Grammar, Sampling, TokenLogprob, Vocabulary
+from ponder.thought.answer import AnswerWriter
 from ponder.thought.budget import Plan
+from ponder.thought.calls import CallRules, CallWriter
 from ponder.thought.format import CompiledFormat
 from ponder.thought.outcome import Outcome
 
@@ -19,13 +21,29 @@ _SEED_MASK = (1 << 63) - 1
 class AnswerRules:
     """Rules that hold for the answer and never for the thought.
 
-    A `verbatim` answer is shown as it was sampled: with its leading blank, or empty.
+    A `verbatim` answer is shown as it was sampled: with its leading blank, or empty. A `grammar`
+    begins behind the closed thought and says itself when the answer is over. `calls` are looked
+    for where a request has tools.
     """
 
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
     verbatim: bool = False
+    grammar: Grammar | None = None
+    calls: CallRules | None = None
+
+    def takes_empty(self, segment: Segment) -> bool:
+        """Nothing is an answer too: verbatim, by a grammar, or before the user's stop token."""
+        stopped = segment.finish == "stop" and segment.sampled[-1] in self.stop_token_ids
+        return self.verbatim or self.grammar is not None or stopped
+
+    def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
+        """The writer of one answer. What follows a grammar is searched for no markers."""
+        markup = form.answer if form and self.grammar is None else None
+        if self.calls is not None:
+            return CallWriter(vocabulary, self.calls, self.stop, markup=markup)
+        return AnswerWriter(vocabulary, self.stop, verbatim=self.verbatim, markup=markup)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +94,7 @@ def may_merge(plan: Plan, sampling: Sampling, rules: AnswerRules) -> bool:
         plan.min_thinking
         or rules.stop_token_ids
         or rules.min_tokens
+        or rules.grammar
         or sampling.presence_penalty
         or sampling.frequency_penalty
         or sampling.repetition_penalty != 1.0
@@ -103,6 +122,20 @@ def apart_sampling(
     masked = max(0, plan.min_thinking - outcome.thinking_tokens)
     opens = form.opened_by == "model" and not outcome.completion_tokens
     return replace(sampling, min_tokens=masked + opens if masked else 0, stop_token_ids=stops)
+
+
+def answer_sampling(
+    sampling: Sampling, rules: AnswerRules, least: int, left: int, mask: Mapping[int, float]
+) -> Sampling:
+    """A request for an answer of at least `least` tokens, where as many are `left`."""
+    return replace(
+        sampling,
+        max_tokens=left,
+        min_tokens=max(0, min(least, left)),
+        stop_token_ids=rules.stop_token_ids,
+        grammar=rules.grammar,
+        logit_bias={**sampling.logit_bias, **mask},
+    )
 
 
 def segment_seed(seed: int | None, number: int) -> int | None:

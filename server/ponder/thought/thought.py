@@ -23,7 +23,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 from ponder.engine.protocol import FORBIDDEN, CallPart, Chunk, Sampling, Vocabulary
-from ponder.thought.answer import AnswerDelta, AnswerWriter
+from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
 from ponder.thought.exits.budget import Budget
 from ponder.thought.exits.exit import Exit
@@ -34,6 +34,7 @@ from ponder.thought.reader import ThoughtReader, Verdict
 from ponder.thought.segment import (
     AnswerRules,
     Segment,
+    answer_sampling,
     apart_sampling,
     may_merge,
     segment_seed,
@@ -98,13 +99,15 @@ class Thought:
         self._sampling = sampling
         self._rules = rules
         self._close = close or (form.close if form else None)
-        self._exits = exits
         self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
         self._merged = not apart and may_merge(plan, sampling, rules)
-        markup = form.answer if form else None
-        self._writer = AnswerWriter(vocabulary, rules.stop, verbatim=rules.verbatim, markup=markup)
+        self._writer = rules.writer(vocabulary, form)
         self._writer.feed_text(shown_prefix)
-        self._reader = self._new_reader(form, self._close) if form and self._close else None
+        self._reader = None
+        if form and self._close:
+            room = plan.allowance - plan.reserve - len(self._close.ids)
+            watch = Watch([Budget.of(plan, room), *exits])
+            self._reader = ThoughtReader(form, vocabulary, watch, room=room)
         self._thinking = False
         self._shared = False  # the request is the thought's, and the answer's as well
         self._heard = 0  # tokens of the request that are counted
@@ -174,11 +177,6 @@ class Thought:
 
     # -- think -----------------------------------------------------------------------------
 
-    def _new_reader(self, form: CompiledFormat, close: Close) -> ThoughtReader:
-        room = self._plan.allowance - self._plan.reserve - len(close.ids)
-        watch = Watch([Budget.of(self._plan, room), *self._exits])
-        return ThoughtReader(form, self._vocabulary, watch, room=room)
-
     def _think(
         self, segment: Segment, read: int, now: float, verdict: Verdict = Verdict.MORE
     ) -> Sequence[Event]:
@@ -190,8 +188,7 @@ class Thought:
         while verdict is Verdict.MORE and read < end:
             verdict = reader.feed(segment.sampled[read])
             read += 1
-        text = reader.take_text()
-        events: tuple[Event, ...] = (ThoughtDelta(text),) if text else ()
+        events: Sequence[Event] = reader.events()
         if reader.opened:
             segment.forget(read)
         if verdict is Verdict.MORE and segment.finish is None:
@@ -207,6 +204,8 @@ class Thought:
         self._end(now)
         if not self._shared and verdict is not Verdict.MORE:
             segment.truncate(read)
+        if self._rules.grammar and (not reader.opened or reader.answer_text.strip()):
+            return self._start_over(reader, segment, now)
         if reader.opened:
             self._ended(reader, segment.sampled[:read])
         else:
@@ -242,27 +241,37 @@ class Thought:
     def _cut(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
         """We end the thought: an exit closes it, or the model stopped without a marker."""
         self._end(now)
-        outcome, close = self.outcome, self._close
-        assert close is not None
+        outcome = self.outcome
         natural = reader.cause is None and reader.settle() and segment.at_eos
-        text = reader.take_text()
-        thought: tuple[Event, ...] = (ThoughtDelta(text),) if text else ()
+        thought: Sequence[Event] = reader.events()
         if not natural and outcome.end_cause == "natural":
             outcome.end_cause = reader.cause or "length"
         self._count(reader, reader.opening + natural)
+        return (*thought, *self._append_close(reader, segment, now))
+
+    def _start_over(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
+        """What was sampled of the answer was sampled without its grammar: drop it."""
+        if reader.opened:
+            self._count(reader, len(segment.sampled) - (len(reader.thinking) - reader.begun))
+            return self._append_close(reader, segment, now)
+        self.outcome.retry_tokens += len(segment.sampled)
+        return self._ask_for_answer(now)
+
+    def _append_close(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
+        outcome, close = self.outcome, self._close
+        assert close is not None
         if self._plan.allowance - outcome.completion_tokens <= len(close.ids):
             self._retried = True  # a close would leave no room to go on in
             segment.finish = "length"
-            return (*thought, *self._answer(segment, now))
+            return self._answer(segment, now)
         outcome.forced_tokens += len(close.ids)
         outcome.answer_forced = True
         before = len(self._prompt) + reader.opening + len(close.ids)
-        opening = segment.sampled[: reader.opening]
-        block = reader.thinking[reader.begun :]
-        self._prompt = [*self._prompt, *opening, *block, *close.ids]
+        thought = [*segment.sampled[: reader.opening], *reader.thinking[reader.begun :]]
+        self._prompt = [*self._prompt, *thought, *close.ids]
         outcome.audited_tokens += len(self._prompt) - before
         self._writer.feed_text(close.shown)
-        return (*thought, *self._ask_for_answer(now))
+        return self._ask_for_answer(now)
 
     def _reopen(self, segment: Segment, read: int, now: float) -> Sequence[Event]:
         """The model opens another block of thought with the last of `read` tokens.
@@ -272,7 +281,7 @@ class Thought:
         reader, writer, outcome = self._reader, self._writer, self.outcome
         assert reader is not None and writer.opened is not None
         rest, writer.opened = writer.opened, None
-        shown = self._shown(writer.take(), now)
+        shown = self._shown(writer.events(), now)
         segment.forget(read)
         self._thinking, self._heard = True, read
         outcome.finish_reason = "length"  # until the answer ends by itself after all
@@ -295,15 +304,19 @@ class Thought:
         A request that has nothing left to give is not asked for. An empty answer is tried once
         more.
         """
-        if not self._writer.stopped and segment.finish is None and self._left() > 0:
-            return self._shown(self._writer.take(), now)
-        ended = self._writer.stopped or segment.finish == "stop"
-        self.outcome.finish_reason = "stop" if ended else "length"
+        writer, outcome = self._writer, self.outcome
+        shown: Sequence[Event] = ()
+        if not writer.stopped and segment.finish is None and self._left() > 0:
+            shown = self._shown(writer.events(), now)
+            if not writer.stopped:
+                return shown
+        ended = writer.stopped or segment.finish == "stop"
+        outcome.finish_reason = "stop" if ended else "length"
         self.segment = None
-        if self._empty(segment):
+        if writer.blank and not (writer.stopped or self._rules.takes_empty(segment)):
             return self._retry(segment, now)
-        shown = self._shown(self._writer.take(last=True), now)
-        self.outcome.ended_at = now
+        shown = (*shown, *self._shown(writer.events(last=True), now))
+        outcome.calls, outcome.ended_at = writer.calls, now
         return shown
 
     def _retry(self, segment: Segment, now: float) -> Sequence[Event]:
@@ -344,12 +357,6 @@ class Thought:
         segment.forget(len(segment.sampled))
         return None
 
-    def _empty(self, segment: Segment) -> bool:
-        """No answer came, and not by the user's own stop string or stop token."""
-        if self._writer.stopped or not self._writer.blank or self._rules.verbatim:
-            return False
-        return segment.finish != "stop" or segment.sampled[-1] not in self._rules.stop_token_ids
-
     def _left(self) -> int:
         """Tokens the answer may still take."""
         left = self._plan.allowance - self.outcome.completion_tokens
@@ -360,25 +367,17 @@ class Thought:
     def _answered(self) -> int:
         return self.outcome.answer_tokens - self._before_answer
 
-    def _shown(self, delta: AnswerDelta | None, now: float) -> Sequence[Event]:
-        if delta is None:
-            return ()
-        if self.outcome.first_answer_at is None:
+    def _shown(self, events: Sequence[Event], now: float) -> Sequence[Event]:
+        if events and self.outcome.first_answer_at is None:
             self.outcome.first_answer_at = now
-        return (delta,)
+        return events
 
     # -- requests --------------------------------------------------------------------------
 
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
-        left = self._left()
-        least = max(least, self._rules.min_tokens - self._answered())
-        sampling = replace(
-            self._sampling,
-            max_tokens=left,
-            min_tokens=max(0, min(least, left)),
-            stop_token_ids=self._rules.stop_token_ids,
-            logit_bias={**self._sampling.logit_bias, **self._mask},
-        )
+        left, rules = self._left(), self._rules
+        least = max(least, rules.min_tokens - self._answered())
+        sampling = answer_sampling(self._sampling, rules, least, left, self._mask)
         return self._answer(self._ask(sampling), now)
 
     def _ask_for_thought(self) -> None:

@@ -85,6 +85,7 @@ RIGHT = {"content": re.compile("33")}
 THOUGHT = {"reasoning": re.compile("42 - 9 = 33")}
 WITHIN = {"reasoning_tokens": range(1, 65)}
 NONE = {"reasoning_tokens": 0}
+TOLD = {"content": "The answer is 33.", "cause": "natural"}
 PARSED = {"parsed": "Answer"}
 CALLED = {"name": "calculate"}
 SOME = {"content": re.compile(".")}
@@ -107,7 +108,9 @@ _node = _Script("openai-node", "openai_node.mjs", quick=True)
 _ai = _Script("ai-sdk", "ai_sdk.mjs")
 _coding = frozenset({"tools", "agent"})
 _codex = _Script("codex", "with_codex.py", server="agent", needs=_coding | {"responses"})
-_claude = _Script("claude-code", "with_claude_code.py", server="agent", needs=_coding | {"messages"})
+_claude = _Script(
+    "claude-code", "with_claude_code.py", server="agent", needs=_coding | {"messages"}
+)
 _qwen = _Script("qwen-code", "with_qwen_code.py", server="agent", needs=_coding)
 _opencode = _Script("opencode", "with_opencode.py", server="agent", needs=_coding)
 RAN = {"ran": True, "said": re.compile("All done")}
@@ -154,7 +157,7 @@ ROWS = (
     _node.row("responses", "`responses.create`", RIGHT, "responses"),
     _ai.row("generate", "`generateText`, budget in `providerOptions`", {**RIGHT, **THOUGHT}),
     _ai.row("stream", "`streamText`", {**RIGHT, **THOUGHT}),
-    _ai.row("effort", "`reasoningEffort: \"none\"`", {"reasoning": ""}),
+    _ai.row("effort", '`reasoningEffort: "none"`', {"reasoning": ""}),
     _ai.row("object", "`Output.object`", {"parsed": "number"}, "json"),
     _ai.row("tools", "a tool and its result", {"called": True}, "tools"),
     _ai.row("responses", "`createOpenAI()(model)`", RIGHT, "responses"),
@@ -169,7 +172,7 @@ ROWS = (
     _proxy.row(
         "proxy_stream",
         "a stream's report behind the proxy, as `hosted_vllm/…` and `openai/…`",
-        dict.fromkeys(("hosted", "openai"), {"content": "The answer is 33.", "cause": "natural"}),
+        {"hosted": TOLD, "openai": TOLD},
     ),
     _langchain.row(
         "invoke", "`extra_body`, the report in headers", {**RIGHT, **WITHIN, "cause": "natural"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -61,6 +62,7 @@ class Running:
         known = {"stream", "n", "stop", "seed", "logprobs", "top_logprobs", "max_tokens"}
         known |= {"max_completion_tokens", "temperature", "stream_options", "tools", "model"}
         known |= {"reasoning_effort", "response_format", "messages", "logit_bias"}
+        known |= {"tool_choice", "parallel_tool_calls"}
         extra = {name: fields.pop(name) for name in list(fields) if name not in known}
         fields.setdefault("model", "tiny")
         fields.setdefault("messages", [{"role": "user", "content": content}])
@@ -78,13 +80,14 @@ def files() -> ModelFiles:
 
 
 @pytest.fixture
-def serve(files: ModelFiles) -> Iterator[Serve]:
+def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts servers; they stop with the test."""
     stops: list[Callable[[], None]] = []
 
     def start(
         *texts: str,
         script: Script | None = None,
+        template: str | None = None,
         thinks: bool = True,
         chunk_sizes: tuple[int, ...] = (1,),
         delay: float = 0.0,
@@ -95,7 +98,13 @@ def serve(files: ModelFiles) -> Iterator[Serve]:
         **settings: object,
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
-        model = ServedModel.load(files, config)
+        given = files
+        if template is not None:
+            directory = tmp_path_factory.mktemp("model") / files.label
+            shutil.copytree(files.directory, directory)
+            (directory / "chat_template.jinja").write_text(template)
+            given = ModelFiles.find(str(directory))
+        model = ServedModel.load(given, config)
         if not thinks:
             without = dataclasses.replace(model.checkpoint, form=None, compiled=None)
             model = dataclasses.replace(model, checkpoint=without)

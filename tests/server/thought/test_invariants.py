@@ -60,11 +60,14 @@ class Case:
     def reopens(self) -> bool:
         """The model may open another block: a start marker follows where none opens the thought.
 
-        A request for the answer alone forbids it where it is a single token.
+        A request for the answer alone forbids it where it is a single token. An opening that leaves
+        no room for a thought is none, and its marker is the answer's.
         """
         start = bytes_of(self.vocabulary.encode("<think>"))
         first, later = bytes_of(self.says[0]), self.says[1:] or self.says
-        if self.opened_by == "model" and first.lstrip().startswith(start):
+        room = self.plan.allowance - self.plan.reserve - len(self.close)
+        opening = first[: len(first) - len(first.lstrip())] + start
+        if self.opened_by == "model" and first.startswith(opening) and len(opening) < room:
             first = first.lstrip().removeprefix(start)
         again = [] if self.vocabulary is SINGLE else [bytes_of(said) for said in later]
         return any(start in said for said in (first, *again))

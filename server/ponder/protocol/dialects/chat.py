@@ -8,29 +8,36 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, model_validator
 
+from ponder.engine.protocol import CallPart
 from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
 from ponder.protocol.chat import NAMES, ChatRequest, Turns
 from ponder.protocol.conversation import read_conversation
 from ponder.protocol.dialect import Reply
-from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
+from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, inside, to_json
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
-    NO_GRAMMAR,
-    NO_TOOLS,
-    Conversation,
     Empty,
     Name,
     Off,
     PositiveTokens,
     SamplingFields,
     Strict,
-    TextFormat,
     at_most,
     or_say,
 )
+from ponder.protocol.functions import (
+    NO_FUNCTIONS,
+    RENAMED,
+    Choice,
+    ResponseFormat,
+    StructuredOutputs,
+    Tools,
+    read_tools,
+)
 from ponder.protocol.logprobs import LogprobWriter
+from ponder.protocol.messages import Conversation
 from ponder.protocol.noise import Noise, One
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.protocol.spellings import BudgetFields
@@ -55,16 +62,21 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
 
     max_completion_tokens: PositiveTokens | None = None
     chat_template_kwargs: Annotated[dict[str, Any], at_most(MOST_METADATA)] | None = None
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: StrictBool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     user: Name | None = None
-    response_format: Annotated[TextFormat | None, NO_GRAMMAR] = None
-    tools: Annotated[Empty | None, NO_TOOLS] = None
-    tool_choice: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
-    functions: Annotated[Empty | None, NO_TOOLS] = None
-    function_call: Annotated[Literal["none", "auto"] | None, NO_TOOLS] = None
-    parallel_tool_calls: StrictBool | None = None
+    guided_json: Annotated[None, RENAMED] = None
+    guided_regex: Annotated[None, RENAMED] = None
+    guided_choice: Annotated[None, RENAMED] = None
+    guided_grammar: Annotated[None, RENAMED] = None
+    functions: Annotated[Empty | None, NO_FUNCTIONS] = None
+    function_call: Annotated[Literal["none", "auto"] | None, NO_FUNCTIONS] = None
     echo: Annotated[Off, _NO_ECHO] = None
     best_of: Annotated[One, _NO_RANKS] = None
 
@@ -73,6 +85,8 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise ValueError("structured_outputs and response_format are two rules: send one")
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
         if switch is not None and not isinstance(switch, bool):
             raise ValueError("chat_template_kwargs.enable_thinking must be true or false")
@@ -92,6 +106,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         """Raises `ApiError` for a budget that is none."""
         arguments = dict(self.chat_template_kwargs or {})
         arguments.pop("enable_thinking", None)  # it is read as a budget
+        form = self.structured_outputs or self.response_format
         return ChatRequest(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             prompts=(Turns([message.turn for message in self.messages], arguments),),
@@ -100,6 +115,9 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             ponder=self.ponder,
             sampling=self.sampling,
             rules=self.rules,
+            tools=read_tools(self.tools, self.tool_choice, self.parallel_tool_calls),
+            grammar=None if form is None else form.grammar,
+            spelled={} if self.structured_outputs is None else {"format": "structured_outputs"},
             n=self.n,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,
@@ -107,6 +125,9 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
         )
+
+
+_CALLS = (b',"tool_calls":[', b",")
 
 
 class WholeChat(Whole):
@@ -118,6 +139,14 @@ class WholeChat(Whole):
         super().__init__(reply)
         self._logprobs = LogprobWriter(reply.token_texts, reply.request.logprobs)
         self._entries = [bytearray() for _ in self.texts]
+        self._calls: list[list[bytearray]] = [[] for _ in self.texts]
+
+    def tell_call(self, index: int, part: CallPart) -> None:
+        calls = self._calls[index]
+        if part.index == len(calls):
+            head = f'{{"id":{to_json(part.id)},"type":"function","function":'
+            calls.append(bytearray(f'{head}{{"name":{to_json(part.name)},"arguments":"'.encode()))
+        calls[part.index] += inside(part.arguments)
 
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None:
         if answer.logprobs and (entries := self._logprobs.entries(answer.logprobs)):
@@ -127,13 +156,16 @@ class WholeChat(Whole):
     def choice(self, index: int, finish: str, report: str) -> Parts:
         thought = self.thought(index)
         before, _, after = self._logprobs.around("|").partition("|")
+        calls, text = self._calls[index], self.texts[index]
         return [
-            f'{{"index":{index},"message":{{"role":"assistant","content":"'.encode(),
-            self.texts[index],
-            b'","reasoning":',
+            f'{{"index":{index},"message":{{"role":"assistant","content":'.encode(),
+            *([b'"', text, b'"'] if text or not calls else [b"null"]),
+            b',"reasoning":',
             *thought,
             b',"reasoning_content":',
             *thought,
+            *(part for at, call in enumerate(calls) for part in (_CALLS[at > 0], call, b'"}}')),
+            b"]" if calls else b"",
             f'}},"logprobs":{before}'.encode(),
             self._entries[index],
             f'{after},"finish_reason":{finish},"ponder":{report}}}'.encode(),
@@ -149,6 +181,8 @@ class StreamedChat(Stream):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self._logprobs = LogprobWriter(reply.token_texts, reply.request.logprobs)
+        if reply.request.tools is not None:  # what calls may have no content
+            self.opening = '"delta": {"role": "assistant", "content": null}'
 
     def event(self, index: int, event: Event) -> bytes:
         if isinstance(event, AnswerDelta):
@@ -159,11 +193,21 @@ class StreamedChat(Stream):
             return self.chunk(
                 index, f'"delta": {{"reasoning": {text}, "reasoning_content": {text}}}'
             )
+        if isinstance(event, CallPart):
+            return self.chunk(index, f'"delta": {{"tool_calls": [{_call(event)}]}}')
         return b""
 
     def ending(self, report: str) -> str:
         """The report once more: litellm swallows a last chunk whose delta says nothing."""
         return f'"delta": {{"provider_specific_fields": {{"ponder": {report}}}}}'
+
+
+def _call(part: CallPart) -> str:
+    begun, arguments = "", to_json(part.arguments)
+    if part.id is not None:
+        begun = f'"id": {to_json(part.id)}, "type": "function", '
+    name = "" if part.name is None else f'"name": {to_json(part.name)}, '
+    return f'{{"index": {part.index}, {begun}"function": {{{name}"arguments": {arguments}}}}}'
 
 
 class ChatCompletions:

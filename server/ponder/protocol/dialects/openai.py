@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from ponder.engine.protocol import CallPart
 from ponder.protocol.dialect import Reply
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import (
@@ -19,7 +20,7 @@ from ponder.protocol.response import (
     Usage,
 )
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.outcome import ThoughtDelta
+from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.thought import Event
 
 Parts = list[bytes | bytearray]
@@ -51,6 +52,10 @@ class Whole(ABC):
     def choice(self, index: int, finish: str, report: str) -> Parts:
         """A choice that has ended; `finish` and `report` are JSON."""
 
+    def tell_call(self, index: int, part: CallPart) -> None:
+        """A part of a call, in dialects whose requests have tools."""
+        raise NotImplementedError
+
     @abstractmethod
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None: ...
 
@@ -58,15 +63,18 @@ class Whole(ABC):
         if isinstance(event, AnswerDelta):
             self.tell_logprobs(index, event)
             self.texts[index] += inside(event.text)
-        elif isinstance(event, ThoughtDelta) and self._shows_thought:
-            self.thoughts[index] += inside(event.text)
+        elif isinstance(event, ThoughtDelta):
+            if self._shows_thought:
+                self.thoughts[index] += inside(event.text)
+        else:
+            self.tell_call(index, event)
 
     def parts(self) -> Parts:
         reply = self.reply
         envelope = json.dumps(_envelope(reply, self.kind), separators=(",", ":"))
         parts: Parts = [f'{envelope[:-1]},"choices":['.encode()]
         for index, outcome in enumerate(reply.outcomes):
-            finish = to_json(outcome.finish_reason)
+            finish = to_json(finished(reply, outcome))
             report = reply.report(index).model_dump_json()
             parts += [b"," if index else b"", *self.choice(index, finish, report)]
         parts.append(f'],"usage":{_usage(reply).model_dump_json()}}}'.encode())
@@ -85,7 +93,7 @@ class Stream(ABC):
     """
 
     kind: ClassVar[str]
-    opening: ClassVar[str | None] = None
+    opening: str | None = None
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -110,7 +118,7 @@ class Stream(ABC):
         events = []
         for index, outcome in enumerate(reply.outcomes):
             report = reply.report(index).model_dump_json()
-            end = f'"finish_reason": "{outcome.finish_reason}", "ponder": {report}'
+            end = f'"finish_reason": "{finished(reply, outcome)}", "ponder": {report}'
             events.append(self.chunk(index, self.ending(report), end=end))
         if self._with_usage:
             events.append(
@@ -143,6 +151,13 @@ class Stream(ABC):
                 f'"total_tokens":{prompt + spent}}}'
             )
         return f"{self._head}[{choice}]{usage}}}\n\n"
+
+
+def finished(reply: Reply, outcome: Outcome) -> str:
+    """A call that the request named is an answer that just stops."""
+    tools = reply.request.tools
+    called = outcome.calls and outcome.finish_reason == "stop"
+    return "tool_calls" if called and tools and tools.choice != "named" else outcome.finish_reason
 
 
 def _envelope(reply: Reply, kind: str) -> dict[str, object]:

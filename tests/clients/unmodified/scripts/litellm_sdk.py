@@ -29,9 +29,7 @@ def hosted_vllm():
 
 
 def stream():
-    chunks = litellm.completion(
-        model=f"hosted_vllm/{MODEL}", **ASKED, **BUDGET, stream=True
-    )
+    chunks = litellm.completion(model=f"hosted_vllm/{MODEL}", **ASKED, **BUDGET, stream=True)
     texts = [chunk.choices[0].delta for chunk in chunks]
     return {
         "content": "".join(delta.content or "" for delta in texts),
@@ -49,8 +47,11 @@ def second_turn():
 
 def text_completion():
     reply = litellm.text_completion(
-        model=f"text-completion-openai/{MODEL}", prompt="The answer is", max_tokens=4,
-        api_base=URL, api_key=KEY,
+        model=f"text-completion-openai/{MODEL}",
+        prompt="The answer is",
+        max_tokens=4,
+        api_base=URL,
+        api_key=KEY,
     )
     return {"tokens": reply.usage.completion_tokens}
 

@@ -164,8 +164,10 @@ def echo():
 
 
 def models():
-    return {"listed": [model.id for model in client.models.list()],
-            "retrieved": client.models.retrieve(MODEL).id}
+    return {
+        "listed": [model.id for model in client.models.list()],
+        "retrieved": client.models.retrieve(MODEL).id,
+    }
 
 
 run(globals())

@@ -22,10 +22,23 @@ def task():
     (home / "sums.py").write_text(TASK)
     body = json.dumps({"thinking_token_budget": 64})
     run_program(
-        "inspect", "eval", "sums.py", "--model", f"openai-api/ponder/{MODEL}",
-        "--extra-body", body, "--temperature", "0", "--log-format", "json",
-        "--display", "none",
-        cwd=home, PONDER_BASE_URL=URL, PONDER_API_KEY="none", INSPECT_LOG_DIR=home / "logs",
+        "inspect",
+        "eval",
+        "sums.py",
+        "--model",
+        f"openai-api/ponder/{MODEL}",
+        "--extra-body",
+        body,
+        "--temperature",
+        "0",
+        "--log-format",
+        "json",
+        "--display",
+        "none",
+        cwd=home,
+        PONDER_BASE_URL=URL,
+        PONDER_API_KEY="none",
+        INSPECT_LOG_DIR=home / "logs",
     )
     (log,) = (home / "logs").glob("*.json")
     found = json.loads(log.read_text())

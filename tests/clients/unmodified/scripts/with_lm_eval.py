@@ -43,8 +43,18 @@ def evaluate(task, *arguments):
     out = home / "out"
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
     run_program(
-        "lm-eval", "run", "--include_path", home, "--tasks", "sums", "--output_path", out,
-        *arguments, OPENAI_API_KEY="none", HF_HOME=home / "hf", **offline,
+        "lm-eval",
+        "run",
+        "--include_path",
+        home,
+        "--tasks",
+        "sums",
+        "--output_path",
+        out,
+        *arguments,
+        OPENAI_API_KEY="none",
+        HF_HOME=home / "hf",
+        **offline,
     )
     (results,) = out.rglob("results_*.json")
     return json.loads(results.read_text())["results"]["sums"]
@@ -53,10 +63,13 @@ def evaluate(task, *arguments):
 def chat():
     found = evaluate(
         CHAT,
-        "--model", "local-chat-completions",
-        "--model_args", f"model={MODEL},base_url={URL}/chat/completions",
+        "--model",
+        "local-chat-completions",
+        "--model_args",
+        f"model={MODEL},base_url={URL}/chat/completions",
         "--apply_chat_template",
-        "--gen_kwargs", "thinking_token_budget=64",
+        "--gen_kwargs",
+        "thinking_token_budget=64",
     )
     return {"right": found["exact_match,number"]}
 
@@ -65,8 +78,10 @@ def loglikelihood():
     tokenizer = os.environ["PONDER_TOKENIZER"]
     found = evaluate(
         CHOICE,
-        "--model", "local-completions",
-        "--model_args", f"model={MODEL},base_url={URL}/completions,tokenizer={tokenizer}",
+        "--model",
+        "local-completions",
+        "--model_args",
+        f"model={MODEL},base_url={URL}/completions,tokenizer={tokenizer}",
     )
     return {"scored": 0 <= found["acc,none"] <= 1}
 

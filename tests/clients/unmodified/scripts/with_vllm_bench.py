@@ -13,13 +13,36 @@ def bench(backend, endpoint):
     home = folder()
     parser = argparse.ArgumentParser()
     add_cli_args(parser)
-    main(parser.parse_args([
-        "--backend", backend, "--base-url", ROOT, "--endpoint", endpoint,
-        "--model", MODEL, "--tokenizer", os.environ["PONDER_TOKENIZER"],
-        "--dataset-name", "random", "--random-input-len", "16", "--random-output-len", "32",
-        "--num-prompts", "4", "--disable-tqdm",
-        "--save-result", "--result-dir", str(home), "--result-filename", "out.json",
-    ]))
+    main(
+        parser.parse_args(
+            [
+                "--backend",
+                backend,
+                "--base-url",
+                ROOT,
+                "--endpoint",
+                endpoint,
+                "--model",
+                MODEL,
+                "--tokenizer",
+                os.environ["PONDER_TOKENIZER"],
+                "--dataset-name",
+                "random",
+                "--random-input-len",
+                "16",
+                "--random-output-len",
+                "32",
+                "--num-prompts",
+                "4",
+                "--disable-tqdm",
+                "--save-result",
+                "--result-dir",
+                str(home),
+                "--result-filename",
+                "out.json",
+            ]
+        )
+    )
     found = json.loads((home / "out.json").read_text())
     return {"completed": found["completed"], "failed": found["failed"]}
 

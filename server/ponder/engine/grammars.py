@@ -1,0 +1,64 @@
+"""Grammars in vLLM's words, and those that it would take and not keep."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ponder.engine.protocol import Grammar, RequestRefusedError
+
+_PLACE = re.compile(r"^\[[\d:]+\] \S+: ")  # of xgrammar's source
+OPTIONS = ("--structured-outputs-config", '{"backend": "xgrammar"}')
+"""One backend for good: under "auto" the first request chooses it, and the next ones' checks are
+those of another."""
+
+
+def parameters(grammar: Grammar) -> Any:
+    """vLLM's own: new ones for each request, because its engine writes into them."""
+    from vllm.sampling_params import StructuredOutputsParams
+
+    rule: Any = json.loads(grammar.rule) if grammar.kind == "choice" else grammar.rule
+    return StructuredOutputsParams(**{grammar.kind: rule})
+
+
+def check(grammar: Grammar) -> None:
+    """Raise `RequestRefusedError` for what xgrammar does not understand, or would not enforce.
+
+    vLLM itself looks when the answer begins, after the thought was paid for, and does not look into
+    the schemas of a structural tag. Milliseconds for a schema; up to five seconds for a regex.
+    """
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.structured_output.backend_xgrammar import (
+        has_xgrammar_unsupported_json_features,
+        validate_xgrammar_grammar,
+    )
+
+    try:
+        tag = json.loads(grammar.rule) if grammar.kind == "structural_tag" else None
+        if any(map(has_xgrammar_unsupported_json_features, _schemas(tag))):
+            raise RequestRefusedError(
+                "the schema asks for what cannot be enforced (multipleOf, uniqueItems, contains, "
+                "several allOf, a length beside a pattern or format, an unknown format, "
+                "patternProperties or propertyNames beside properties): leave it out"
+            )
+        validate_xgrammar_grammar(SamplingParams(structured_outputs=parameters(grammar)))
+    except (VLLMValidationError, ValueError, TypeError, RecursionError) as error:
+        cause = error.__cause__ or error  # vLLM's own has no words of what is wrong
+        said = _PLACE.sub("", str(cause)).strip()
+        raise RequestRefusedError(f"this cannot be enforced: {said}") from error
+
+
+def _schemas(tag: Any) -> Iterator[dict[str, Any]]:
+    """The JSON schemas in a structural tag."""
+    if isinstance(tag, dict):
+        for name, value in tag.items():
+            if name in ("json_schema", "schema") and isinstance(value, dict):
+                yield value
+            else:
+                yield from _schemas(value)
+    elif isinstance(tag, list):
+        for value in tag:
+            yield from _schemas(value)

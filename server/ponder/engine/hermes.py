@@ -1,0 +1,113 @@
+"""Calls as Hermes and Qwen3 write them, for engines that have no parsers of their own.
+
+<tool_call>
+{"name": "add", "arguments": {"a": 1, "b": 2}}
+</tool_call>
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from ponder.engine.protocol import AnswerParser, CallPart, Grammar, Tool
+
+BEGIN, END = "<tool_call>", "</tool_call>"
+_JSON = json.JSONDecoder()
+_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+
+
+class Hermes:
+    """The syntax, parsed as it comes; its grammar is one for xgrammar."""
+
+    def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
+        return HermesParser
+
+    def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
+        if not required and not any(tool.strict for tool in tools):
+            return None
+        tags = [
+            {
+                "type": "tag",
+                "begin": f'{BEGIN}\n{{"name": {json.dumps(tool.name)}, "arguments": ',
+                "content": {"type": "json_schema", "json_schema": dict(tool.parameters)},
+                "end": f"}}\n{END}",
+            }
+            for tool in tools
+        ]
+        form = {
+            "type": "triggered_tags",
+            "triggers": [BEGIN],
+            "tags": tags,
+            "at_least_one": required,
+            "stop_after_first": not several,
+        }
+        return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
+
+
+class HermesParser:
+    """Reads one answer.
+
+    >>> parser = HermesParser()
+    >>> text = 'Let me see. <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    >>> said, (begun, rest) = parser.feed(text, (), last=True)
+    >>> said, begun.name, rest.arguments
+    ('Let me see. ', 'add', '{"a": 1}')
+    """
+
+    def __init__(self) -> None:
+        self._text = ""  # what is not decided
+        self._inside = False
+        self._calls = 0  # that have a name
+        self._arguments: str | None = None  # of the call that is read, once it has a name
+
+    def feed(
+        self, text: str, token_ids: Sequence[int], *, last: bool = False
+    ) -> tuple[str, Sequence[CallPart]]:
+        self._text += text
+        said, parts = "", list[CallPart]()
+        while True:
+            marker = END if self._inside else BEGIN
+            before, found, after = self._text.partition(marker)
+            if not found:
+                break
+            if self._inside:
+                parts += self._call(before, ended=True)
+            else:
+                said += before
+            self._text, self._inside = after, not self._inside
+        if self._inside:
+            parts += self._call(self._text, ended=last)
+            return said, parts
+        held = 0 if last else _half(self._text, BEGIN)
+        said += self._text[: len(self._text) - held]
+        self._text = self._text[len(self._text) - held :]
+        return said, parts
+
+    def _call(self, text: str, *, ended: bool) -> Iterator[CallPart]:
+        """The parts of a call that are certain: its last brace is not one of its arguments'."""
+        if (head := _HEAD.match(text)) is None:
+            return
+        written = text[head.end() :]
+        if ended:
+            with suppress(ValueError):  # a call that was cut is told as far as it came
+                written = written[: _JSON.raw_decode(written)[1]]
+        else:
+            written = written[: len(written) - _half(written, END)].rstrip("} \n")
+        if self._arguments is None:
+            name = json.loads(head[1])
+            yield CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name)
+            self._calls, self._arguments = self._calls + 1, ""
+        if len(written) > len(self._arguments):
+            yield CallPart(self._calls - 1, arguments=written[len(self._arguments) :])
+            self._arguments = written
+        if ended:
+            self._arguments = None
+
+
+def _half(text: str, marker: str) -> int:
+    """How many of the last characters may begin the marker."""
+    return next(n for n in range(len(marker) - 1, -1, -1) if text.endswith(marker[:n]))

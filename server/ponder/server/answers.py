@@ -1,0 +1,103 @@
+"""What a request wants of its answers, made into rules that an engine keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ponder.engine.protocol import EngineFacts, Grammar, RequestRefusedError
+from ponder.protocol.chat import ChatRequest, ToolUse
+from ponder.protocol.errors import ApiError, invalid_request
+from ponder.protocol.grammars import tag
+from ponder.thought.calls import CallRules
+from ponder.thought.segment import AnswerRules
+
+_ENDS_ITSELF = "an answer that has to follow a format ends by itself: leave {} out"
+
+
+def answer_rules(
+    request: ChatRequest, facts: EngineFacts, special_tokens: Mapping[int, str]
+) -> AnswerRules:
+    """The rules of each answer. Raises 400 for what cannot be held, before anything is thought.
+
+    `special_tokens` are those that may be part of how the model writes a call.
+    """
+    rules, tools = request.rules, request.tools
+    calls, grammar = None, request.grammar
+    if tools is not None and tools.choice != "none":
+        calls, grammar = _calls(tools, grammar, facts, special_tokens)
+    if grammar is not None:
+        _check(request, grammar, facts)
+    return replace(rules, grammar=grammar, calls=calls)
+
+
+def _calls(
+    tools: ToolUse,
+    grammar: Grammar | None,
+    facts: EngineFacts,
+    special_tokens: Mapping[int, str],
+) -> tuple[CallRules, Grammar | None]:
+    """How calls are read, and what holds an answer to them or to the request's own grammar."""
+    calling = facts.calling
+    if calling is None:
+        raise ApiError(
+            400,
+            "tools_unsupported",
+            "this server does not know how its model writes calls: leave `tools` out, or start it "
+            "with --tool-parser",
+            field="tools",
+        )
+    rules = CallRules(calling.parsers(tools.tools), special_tokens, tools.parallel)
+    required = tools.choice in ("required", "named")
+    try:
+        held = calling.grammar(
+            tools.tools, required=required or grammar is not None, several=tools.parallel
+        )
+    except RequestRefusedError as error:
+        field = "tool_choice" if required else "format"
+        raise invalid_request(str(error), field) from error
+    if held is None:
+        return rules, None
+    if required or grammar is None:
+        return rules, tag(_form(held))
+    return rules, _either(grammar, held)
+
+
+def _either(grammar: Grammar, calls: Grammar) -> Grammar:
+    """Answers of a format, or calls."""
+    if grammar.kind != "structural_tag":
+        raise invalid_request(
+            f"an answer cannot follow a {grammar.kind} or call `tools`: leave one of them out",
+            "tools",
+        )
+    forms = [_form(grammar), _form(calls)]
+    return tag({"type": "or", "elements": forms})
+
+
+def _form(grammar: Grammar) -> Mapping[str, Any]:
+    form: Mapping[str, Any] = json.loads(grammar.rule)["format"]
+    return form
+
+
+def _check(request: ChatRequest, grammar: Grammar, facts: EngineFacts) -> None:
+    field = "tools" if request.grammar is None else "format"
+    if facts.check is None:
+        raise ApiError(
+            400,
+            "format_unsupported",
+            "this server's engine holds no answer to a format: leave `format` out",
+            field=field,
+        )
+    for name, given in (
+        ("stop_token_ids", request.rules.stop_token_ids),
+        ("ignore_eos", request.sampling.ignore_eos),
+        ("min_tokens", request.rules.min_tokens),
+    ):
+        if given:
+            raise invalid_request(_ENDS_ITSELF.format(name), name)
+    try:
+        facts.check(grammar)
+    except RequestRefusedError as error:
+        raise invalid_request(f"`{field}`: {error}", field) from error

@@ -1,0 +1,120 @@
+"""Writes an answer that may call functions: its text, and its calls beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ponder.engine.protocol import AnswerParser, CallPart, TokenLogprob, Vocabulary
+from ponder.thought.answer import AnswerDelta, AnswerWriter
+from ponder.thought.format import AnswerMarkup
+from ponder.thought.text import mark
+
+BLOCK = 16
+"""Tokens of a call that are parsed at once: some parsers read a call anew with every block."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """How an answer's calls are read.
+
+    `parser` makes the parser of one answer, and `spelt` are the special tokens whose text it looks
+    for. An answer ends with its first call unless it may have `several`.
+    """
+
+    parser: Callable[[], AnswerParser]
+    spelt: Mapping[int, str] = field(default_factory=dict)
+    several: bool = True
+
+
+class CallWriter(AnswerWriter):
+    """Turns answer tokens into text and parts of calls.
+
+    Text before a call is shown without the blank at its end, and blank behind one is not shown.
+    `calls` counts those whose arguments are whole.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        rules: CallRules,
+        stop: Sequence[str] = (),
+        *,
+        markup: AnswerMarkup | None = None,
+    ) -> None:
+        super().__init__(vocabulary, stop, markup=_spelling(markup or AnswerMarkup(), rules.spelt))
+        self._parser = rules.parser()
+        self._names = rules.spelt
+        self._several = rules.several
+        self._unparsed = AnswerDelta("")
+        self._ids: list[int] = []  # its tokens, and those of what is held back
+        self._parsed = ""
+        self._said = 0  # characters of it that were told as text
+        self._blank = ""  # at the end of the text so far
+        self._arguments: list[str] = []
+
+    def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
+        if not self.stopped:
+            self._ids.append(token_id)
+        super().feed(token_id, logprob)
+
+    def events(self, *, last: bool = False) -> Sequence[AnswerDelta | CallPart]:
+        delta, before = self.take(last=last), self._unparsed
+        if delta is not None:
+            before = AnswerDelta(before.text + delta.text, (*before.logprobs, *delta.logprobs))
+        self._unparsed = before
+        gathering = self.holds or (self._arguments and len(self._ids) < BLOCK)
+        if not last and (gathering or not self._ids):
+            return ()
+        text, parts = self._parser.feed(before.text, self._ids, last=last)
+        self._parsed += before.text
+        if last and not (parts or self._arguments):
+            text = self._parsed[self._said :]  # what looked like a call and was none
+        self._said += len(text)
+        for token_id in self._names.keys() & self._ids if text else ():
+            text = text.replace(self._names[token_id], "")
+        text = self._trimmed(text, last=last and not parts)
+        self._unparsed, self._ids = AnswerDelta(""), []
+        calls = [part for part in parts if self._takes(part)]
+        if not self._several and self.calls:
+            self.stopped = True
+        return (*((AnswerDelta(text, before.logprobs),) if text or before.logprobs else ()), *calls)
+
+    @property
+    def calls(self) -> int:
+        return sum(map(_whole, self._arguments))
+
+    def _trimmed(self, text: str, *, last: bool) -> str:
+        """Text without the blank at its end, which is kept until more text follows."""
+        text = self._blank + text
+        shown = text if last and not self._arguments else text.rstrip()
+        self._blank = text[len(shown) :]
+        return shown
+
+    def _takes(self, part: CallPart) -> bool:
+        """Whether a part is of a call that may be."""
+        if part.index == len(self._arguments) and (self._several or not self._arguments):
+            self._arguments.append("")
+        known = part.index < len(self._arguments)
+        if known:
+            self._arguments[part.index] += part.arguments
+        return known
+
+
+def _spelling(markup: AnswerMarkup, spelt: Mapping[int, str]) -> AnswerMarkup:
+    """The markup of an answer that shows these special tokens by their text."""
+    marks = dict(markup.marks)
+    for token_id in spelt:
+        marks.setdefault(token_id, mark(len(marks)))
+    texts = {marks[token_id]: text for token_id, text in spelt.items()}
+    return replace(markup, marks=marks, texts={**markup.texts, **texts}, spelt=True)
+
+
+def _whole(arguments: str) -> bool:
+    if not arguments.rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,200 @@
+"""Tools over HTTP: asked for, called, cut, sent back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from server.http.conftest import Running, Serve
+
+TEMPLATE = """\
+{%- if tools -%}<|im_start|>system
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif -%}
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.reasoning_content %}<think>
+{{ message.reasoning_content }}
+</think>
+
+{% endif %}{{ message.content }}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+<think>
+{% endif -%}"""
+ARGUMENTS = {"city": "São Paulo", "days": 3}
+
+
+def called(name: str = "weather", arguments: Any = ARGUMENTS) -> str:
+    call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{call}\n</tool_call>"
+
+
+def tool(name: str, **fields: Any) -> Any:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    return {"type": "function", "function": {"name": name, **fields, "parameters": schema}}
+
+
+TOOLS = [tool("weather", description="Tells the weather."), tool("time")]
+
+
+@pytest.fixture
+def running(serve: Serve) -> Running:
+    thought = "They ask for the weather, so I look it up.</think>\n\n"
+    return serve(thought + called(), "Let me look. " + called(), template=TEMPLATE)
+
+
+@pytest.mark.parametrize("budget", [0, 16, -1])
+def test_a_call_comes_whole_and_in_parts(running: Running, budget: int) -> None:
+    fields = {"tools": TOOLS, "thinking_token_budget": budget, "seed": 1}
+    (choice,) = running.ask(**fields).choices
+    (call,) = choice.message.tool_calls
+    assert (call.type, call.function.name) == ("function", "weather")
+    assert json.loads(call.function.arguments) == ARGUMENTS
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content in (None, "Let me look.")
+    said = [chunk.choices[0] for chunk in running.ask(**fields, stream=True)]
+    parts = [part for each in said for part in each.delta.tool_calls or ()]
+    first, *rest = parts
+    assert (first.index, first.type, first.function.name) == (0, "function", "weather")
+    assert first.id and first.function.arguments == ""
+    assert all((part.id, part.function.name) == (None, None) for part in rest)
+    whole = "".join(part.function.arguments for part in parts)
+    assert whole == call.function.arguments
+    content = [each.delta.content for each in said if each.delta.content is not None]
+    assert ("".join(content) or None) == choice.message.content
+    assert said[-1].finish_reason == "tool_calls"
+    report = said[-1].ponder
+    assert report["thinking_tokens"] <= (budget if budget >= 0 else 10**9)
+
+
+def test_the_official_helper_folds_a_stream(running: Running) -> None:
+    with running.client() as client:
+        asked = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "tools": TOOLS}
+        with client.chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
+            folded = stream.get_final_completion().choices[0]
+        assert folded.finish_reason == "tool_calls"
+        (call,) = folded.message.tool_calls or ()
+        assert json.loads(call.function.arguments) == ARGUMENTS
+
+
+def test_each_choice_has_its_own_calls(running: Running) -> None:
+    for choice in running.ask(tools=TOOLS, n=2).choices:
+        assert [call.function.name for call in choice.message.tool_calls] == ["weather"]
+
+
+def test_a_named_call_just_stops(running: Running) -> None:
+    named = {"type": "function", "function": {"name": "weather"}}
+    (choice,) = running.ask(tools=TOOLS, tool_choice=named).choices
+    assert (choice.finish_reason, len(choice.message.tool_calls)) == ("stop", 1)
+    held = json.loads(running.engine.requests[-1][1].grammar.rule)
+    assert "weather" in json.dumps(held) and '"time' not in json.dumps(held)
+
+
+def test_the_model_is_told_of_the_tools_that_may_be_called(running: Running) -> None:
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "time"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    running.ask(tools=TOOLS, tool_choice=choice, thinking_token_budget=0)
+    prompt = running.service.model.tokenizer.spell(running.engine.requests[-1][0])
+    assert '"time"' in prompt and "Tells the weather" not in prompt
+    assert running.engine.requests[-1][1].grammar is None
+
+
+def test_no_call_is_read_that_nobody_asked_for(running: Running) -> None:
+    for fields in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+        (choice,) = running.ask(**fields).choices
+        assert choice.message.tool_calls is None
+        assert "<tool_call>" in choice.message.content
+        assert choice.finish_reason == "stop"
+
+
+def test_a_call_in_a_thought_is_thought_where_there_are_no_tools(serve: Serve) -> None:
+    running = serve("I would write <tool_call> here.</think>\n\nSo.", template=TEMPLATE)
+    (choice,) = running.ask().choices
+    assert choice.message.reasoning == "I would write <tool_call> here."
+    assert choice.message.content == "So."
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict_tools_hold_the_answer(running: Running, strict: bool) -> None:
+    running.ask(tools=[tool("weather", strict=strict)])
+    assert (running.engine.requests[-1][1].grammar is not None) == strict
+
+
+def test_a_call_that_a_limit_cuts_can_be_sent_back(running: Running) -> None:
+    (choice,) = running.ask(tools=TOOLS, thinking_token_budget=0, max_completion_tokens=40).choices
+    assert choice.finish_reason == "length"
+    (call,) = choice.message.tool_calls
+    with pytest.raises(ValueError):
+        json.loads(call.function.arguments)
+    result = {"role": "tool", "tool_call_id": call.id, "content": "cut"}
+    messages = [{"role": "user", "content": "Hi"}, choice.message.model_dump(), result]
+    assert running.ask(messages=messages, tools=TOOLS).choices
+
+
+@pytest.mark.parametrize("named", ["reasoning", "reasoning_content", "details", None])
+def test_a_loop_is_rendered_as_the_template_has_it(running: Running, named: str | None) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    said: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [call]}
+    if named == "details":
+        said["reasoning_details"] = [{"type": "reasoning.text", "text": "So."}]
+    elif named is not None:
+        said[named] = "So."
+    result = {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "Sun."}]}
+    asked = {"role": "user", "content": "Hi"}
+    running.ask(messages=[asked, said, result], tools=TOOLS, thinking_token_budget=20)
+    turn = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {}}}
+        ],
+    }
+    if named is not None:
+        turn["reasoning_content"] = "So."
+    tokenizer = running.service.model.tokenizer
+    rendered = tokenizer.render(
+        [asked, turn, {"role": "tool", "content": "Sun."}], {"tools": TOOLS}
+    )
+    assert running.engine.requests[0][0] == tokenizer.encode(rendered)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.1", "rename one"),
+        ({"tool_choice": "required"}, "tool_choice", "send some"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "fly"}}},
+            "tool_choice",
+            "'fly', which is none of tools",
+        ),
+        ({"tools": [{"type": "custom", "custom": {}}]}, "tools.0.type", "type function alone"),
+        ({"tools": TOOLS, "tool_choice": "required", "min_tokens": 3}, "min_tokens", "leave"),
+    ],
+)
+def test_what_cannot_be_called_is_refused(
+    running: Running, fields: dict[str, Any], param: str, says: str
+) -> None:
+    extra = {name: fields.pop(name) for name in ("min_tokens",) if name in fields}
+    with pytest.raises(openai.BadRequestError, match=says) as refused:
+        running.ask(**fields, **extra)
+    assert refused.value.param == param
+    assert running.engine.requests == []
+
+
+def test_a_model_without_tools_says_so(serve: Serve) -> None:
+    with pytest.raises(openai.BadRequestError, match="tells it of no tools") as refused:
+        serve().ask(tools=TOOLS)
+    assert refused.value.code == "tools_unsupported"
+    assert serve().ask(tools=TOOLS, tool_choice="none").choices
+    assert serve().ask(tools=[]).choices
