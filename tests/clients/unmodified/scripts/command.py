@@ -29,3 +29,9 @@ def run_program(name, *arguments, cwd=None, **variables):
 
 def folder():
     return Path(tempfile.mkdtemp(prefix="ponder-client-"))
+
+
+def work_done(work, said):
+    """What a coding assistant did in its folder, and its last word."""
+    file = work / "ran.txt"
+    return {"ran": file.is_file() and "ponder" in file.read_text(), "said": said.strip()[-300:]}
