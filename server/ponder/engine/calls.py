@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.engine.protocol import (
@@ -42,7 +43,11 @@ class VLLMCalling:
         request = ChatCompletionRequest(
             messages=[], tools=[_described(tool) for tool in tools], tool_choice="auto"
         )
-        return lambda: _Parser(self._kind(self._tokenizer, request.tools), request)
+        names: Mapping[int, str] = {}
+        if not self._kind.tool_parser_cls.engine_based_streaming:
+            ids = self._tokenizer.all_special_ids
+            names = dict(zip(ids, self._tokenizer.convert_ids_to_tokens(ids), strict=True))
+        return lambda: _Parser(self._kind(self._tokenizer, request.tools), request, names)
 
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionToolsParam
@@ -67,25 +72,62 @@ class VLLMCalling:
         )
         if not several:
             tag = limit_to_single_tool_call(tag)
-        return Grammar("structural_tag", tag.model_dump_json())
+        return Grammar("structural_tag", json.dumps(_bounded(tag.model_dump(mode="json"))))
 
 
 class _Parser:
-    """vLLM's parser of one answer."""
+    """vLLM's parser of one answer.
 
-    def __init__(self, parser: Any, request: Any) -> None:
+    Some of its older ones lose what comes in one piece with a special token: those in `names` come
+    alone.
+    """
+
+    def __init__(self, parser: Any, request: Any, names: Mapping[int, str]) -> None:
         self._parser = parser
         self._request = request
+        self._names = names
 
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        delta = self._parser.parse_delta(
-            text, list(token_ids), self._request, prompt_token_ids=[], finished=last
-        )
-        if delta is None:
-            return "", ()
-        return delta.content or "", [_part(call) for call in delta.tool_calls or ()]
+        said, parts = "", list[CallPart]()
+        pieces = list(self._pieces(text, token_ids))
+        for at, (piece, ids) in enumerate(pieces, 1):
+            delta = self._parser.parse_delta(
+                piece, ids, self._request, prompt_token_ids=[], finished=last and at == len(pieces)
+            )
+            if delta is not None:
+                said += delta.content or ""
+                parts += map(_part, delta.tool_calls or ())
+        return said, parts
+
+    def _pieces(self, text: str, token_ids: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
+        """The text and its tokens, cut before and behind special ones."""
+        ids: list[int] = []
+        for token_id in token_ids:
+            name = self._names.get(token_id)
+            if name is None or name not in text:
+                ids.append(token_id)
+                continue
+            before, _, text = text.partition(name)
+            if before or ids:
+                yield before, ids
+            yield name, [token_id]
+            ids = []
+        yield text, ids
+
+
+def _bounded(tag: Any) -> Any:
+    """The tag with arguments that are an object, and no more than one blank in a place."""
+    if isinstance(tag, list):
+        return [_bounded(part) for part in tag]
+    if not isinstance(tag, dict):
+        return tag
+    if tag.get("type") != "json_schema":
+        return {name: _bounded(value) for name, value in tag.items()}
+    schema = tag["json_schema"]
+    bound = {"max_whitespace_cnt": 1} if tag.get("style") == "json" else {}
+    return {**tag, "json_schema": {"type": "object"} if schema in (True, {}) else schema, **bound}
 
 
 def _part(call: Any) -> CallPart:

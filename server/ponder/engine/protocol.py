@@ -127,7 +127,10 @@ class AnswerParser(Protocol):
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        """Text that is no call's, and parts of calls. `last` gives out what was held back."""
+        """Text that is no call's, and parts of calls.
+
+        `last` says that the answer ends here, and was not cut: what was held back comes out.
+        """
         ...
 
 

@@ -97,8 +97,8 @@ class AnswerWriter:
             self._strip()
         self._stop_at(self._held)
 
-    def events(self, *, last: bool = False) -> Sequence[AnswerDelta | CallPart]:
-        """What may be told now: what may be shown."""
+    def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
+        """What may be told now: what may be shown. `cut` says that it is the last, and no end."""
         delta = self.take(last=last)
         return () if delta is None else (delta,)
 

