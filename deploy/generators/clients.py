@@ -12,7 +12,7 @@ WORDS = Path(__file__).with_suffix(".md")
 
 def render() -> str:
     """The page."""
-    found = json.loads(FOUND.read_text(encoding="utf-8"))
+    found = json.loads(FOUND.read_text(encoding="utf-8")).values()
     rows = []
     for (client, version), deeds in groupby(found, lambda row: (row["client"], row["version"])):
         for place, row in enumerate(deeds):

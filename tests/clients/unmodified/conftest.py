@@ -18,6 +18,7 @@ from ponder.server.settings import BUNDLED_MODEL
 from waiting import wait_until
 
 from .environments import ENVIRONMENTS
+from .rows import ROWS
 
 HERE = Path(__file__).parent
 REPORT = "PONDER_CLIENTS_REPORT"
@@ -113,9 +114,12 @@ def bare(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def saw() -> Iterator[Saw]:
-    """The verdict of each row, by its id; written where the environment says so."""
+    """The verdict of each row, by its id; added to the file that the environment names."""
     verdicts: Saw = {}
     yield verdicts
     if REPORT in os.environ:
-        text = json.dumps(list(verdicts.values()), indent=1, ensure_ascii=False)
-        Path(os.environ[REPORT]).write_text(f"{text}\n")
+        path = Path(os.environ[REPORT])
+        known = json.loads(path.read_text()) if path.exists() else {}
+        found = {row.id: (known | verdicts).get(row.id) for row in ROWS}
+        kept = {name: verdict for name, verdict in found.items() if verdict}
+        path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PENDING = frozenset({"tools", "json", "responses", "messages", "echo", "agent"})
+PENDING = frozenset({"reasoner", "responses", "messages", "echo"})
 """What the server does not do yet: rows that need it wait. Nothing is left here in the end."""
 
 
@@ -106,13 +106,12 @@ _guide = _Script("guidellm", "with_guidellm.py")
 _bench = _Script("vllm", "with_vllm_bench.py")
 _node = _Script("openai-node", "openai_node.mjs", quick=True)
 _ai = _Script("ai-sdk", "ai_sdk.mjs")
-_coding = frozenset({"tools", "agent"})
-_codex = _Script("codex", "with_codex.py", server="agent", needs=_coding | {"responses"})
+_codex = _Script("codex", "with_codex.py", server="agent", needs=frozenset({"responses"}))
 _claude = _Script(
-    "claude-code", "with_claude_code.py", server="agent", needs=_coding | {"messages"}
+    "claude-code", "with_claude_code.py", server="agent", needs=frozenset({"messages"})
 )
-_qwen = _Script("qwen-code", "with_qwen_code.py", server="agent", needs=_coding)
-_opencode = _Script("opencode", "with_opencode.py", server="agent", needs=_coding)
+_qwen = _Script("qwen-code", "with_qwen_code.py", server="agent")
+_opencode = _Script("opencode", "with_opencode.py", server="agent")
 RAN = {"ran": True, "said": re.compile("All done")}
 
 ROWS = (
@@ -126,10 +125,10 @@ ROWS = (
         "stream_helper", "`chat.completions.stream`", {**RIGHT, "deltas": "The answer is 33."}
     ),
     _openai.row("second_turn", "its own message sent back", RIGHT),
-    _openai.row("parse", "`chat.completions.parse`", {**PARSED, **WITHIN}, "json"),
-    _openai.row("parse_stream", "`stream` with a response format", PARSED, "json"),
-    _openai.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "tools"),
-    _openai.row("parsed_tools", "`pydantic_function_tool`", {"parsed": "Calculate"}, "tools"),
+    _openai.row("parse", "`chat.completions.parse`", {**PARSED, **WITHIN}),
+    _openai.row("parse_stream", "`stream` with a response format", PARSED),
+    _openai.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "reasoner"),
+    _openai.row("parsed_tools", "`pydantic_function_tool`", {"parsed": "Calculate"}, "reasoner"),
     _openai.row(
         "responses", "`responses.create`", {**RIGHT, **WITHIN, "status": "completed"}, "responses"
     ),
@@ -139,7 +138,7 @@ ROWS = (
         {**RIGHT, "first": "response.created", "last": "response.completed"},
         "responses",
     ),
-    _openai.row("responses_parse", "`responses.parse`", PARSED, "responses", "json"),
+    _openai.row("responses_parse", "`responses.parse`", PARSED, "responses"),
     _openai.row("completions", "`completions.create`", {"tokens": 4}),
     _openai.row("echo", "`echo` with `logprobs`", {"first": None, "scored": True}, "echo"),
     _openai.row("models", "`models.list`, `models.retrieve`", {"retrieved": "tiny"}),
@@ -148,25 +147,25 @@ ROWS = (
     ),
     _anthropic.row("stream", "`messages.stream`", {**RIGHT, "deltas": "The answer is 33."}),
     _anthropic.row("second_turn", "its own blocks sent back", RIGHT),
-    _anthropic.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "tools"),
+    _anthropic.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "reasoner"),
     _anthropic.row("count_tokens", "`messages.count_tokens`", {"tokens": range(5, 100)}),
     _node.row("chat", "a budget as a plain field", {**RIGHT, **THOUGHT, **WITHIN}),
     _node.row("stream", "`stream: true`", {**RIGHT, **THOUGHT, "cause": "natural"}),
     _node.row("streamHelper", "`chat.completions.stream`", RIGHT),
-    _node.row("tools", "`runTools`", RIGHT, "tools"),
+    _node.row("tools", "`runTools`", RIGHT, "reasoner"),
     _node.row("responses", "`responses.create`", RIGHT, "responses"),
     _ai.row("generate", "`generateText`, budget in `providerOptions`", {**RIGHT, **THOUGHT}),
     _ai.row("stream", "`streamText`", {**RIGHT, **THOUGHT}),
     _ai.row("effort", '`reasoningEffort: "none"`', {"reasoning": ""}),
-    _ai.row("object", "`Output.object`", {"parsed": "number"}, "json"),
-    _ai.row("tools", "a tool and its result", {"called": True}, "tools"),
+    _ai.row("object", "`Output.object`", {"parsed": "number"}),
+    _ai.row("tools", "a tool and its result", {"called": True}, "reasoner"),
     _ai.row("responses", "`createOpenAI()(model)`", RIGHT, "responses"),
     _litellm.row("openai", "`openai/…`, budget in `extra_body`", {**RIGHT, **THOUGHT, **WITHIN}),
     _litellm.row("hosted_vllm", "`hosted_vllm/…`, budget as a keyword", {**RIGHT, **WITHIN}),
     _litellm.row("stream", "a stream", {**RIGHT, **THOUGHT}),
     _litellm.row("second_turn", "its own message sent back", RIGHT),
     _litellm.row("text_completion", "`text_completion`", {"tokens": 4}),
-    _litellm.row("tools", "a call", CALLED, "tools"),
+    _litellm.row("tools", "a call", CALLED, "reasoner"),
     _litellm.row("responses", "`responses`", {"types": re.compile("message")}, "responses"),
     _proxy.row("proxy", "behind the proxy, budget in `extra_body`", {**RIGHT, **WITHIN}),
     _proxy.row(
@@ -180,27 +179,29 @@ ROWS = (
     _langchain.row("effort", '`reasoning_effort="none"`', NONE),
     _langchain.row("stream", "`stream`", RIGHT),
     _langchain.row("completions", "`OpenAI()`", SOME),
-    _langchain.row("structured", "`with_structured_output`", PARSED, "json"),
-    _langchain.row("tools", "`bind_tools`, its result, the answer", {**CALLED, **RIGHT}, "tools"),
+    _langchain.row("structured", "`with_structured_output`", PARSED),
+    _langchain.row(
+        "tools", "`bind_tools`, its result, the answer", {**CALLED, **RIGHT}, "reasoner"
+    ),
     _pydantic.row("chat", "`extra_body`", {**RIGHT, "parts": ["thinking", "text"]}),
     _pydantic.row("stream", "`run_stream`", RIGHT),
     _pydantic.row("second_turn", "`message_history`", RIGHT),
-    _pydantic.row("native_output", "`NativeOutput`", PARSED, "json"),
-    _pydantic.row("tool_output", "`output_type`", PARSED, "tools"),
+    _pydantic.row("native_output", "`NativeOutput`", PARSED),
+    _pydantic.row("tool_output", "`output_type`", PARSED, "reasoner"),
     _pydantic.row("responses", "`OpenAIResponsesModel`", RIGHT, "responses"),
-    _instructor.row("tools", "`Mode.TOOLS`", PARSED, "tools"),
-    _instructor.row("json", "`Mode.JSON`", PARSED, "json"),
-    _instructor.row("json_schema", "`Mode.JSON_SCHEMA`", PARSED, "json"),
+    _instructor.row("tools", "`Mode.TOOLS`", PARSED, "reasoner"),
+    _instructor.row("json", "`Mode.JSON`", {"parsed": "Anything"}),
+    _instructor.row("json_schema", "`Mode.JSON_SCHEMA`", PARSED),
     _agents.row("chat", "`OpenAIChatCompletionsModel`", RIGHT),
     _agents.row("stream", "`run_streamed`", RIGHT),
     _agents.row("responses", "its default model class", RIGHT, "responses"),
-    _agents.row("tools", "`function_tool`", {"kinds": re.compile("tool_call_item")}, "tools"),
+    _agents.row("tools", "`function_tool`", {"kinds": re.compile("tool_call_item")}, "reasoner"),
     _llama.row("chat", "`additional_kwargs`", RIGHT),
     _llama.row("stream", "`stream_chat`", RIGHT),
     _llama.row("complete", "`complete`, its default", SOME),
     _llm.row("prompt", "`llm -m tiny`", RIGHT),
     _llm.row("effort", "`-o reasoning_effort none`", SOME),
-    _llm.row("schema", "`--schema`", {"content": re.compile("answer")}, "json"),
+    _llm.row("schema", "`--schema`", {"content": re.compile("answer")}),
     _harness.row(
         "chat", "`local-chat-completions`, budget in `--gen_kwargs`", {"right": range(1, 2)}
     ),
