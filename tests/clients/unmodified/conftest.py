@@ -112,9 +112,9 @@ def bare(home: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def saw() -> Iterator[Saw]:
-    """The verdict of each row, by its id; added to the file that the environment names."""
+    """The verdict of a row, by its id; added to the file that the environment names."""
     verdicts: Saw = {}
     yield verdicts
     if REPORT in os.environ:

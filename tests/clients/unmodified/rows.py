@@ -180,9 +180,7 @@ ROWS = (
     _langchain.row("stream", "`stream`", RIGHT),
     _langchain.row("completions", "`OpenAI()`", SOME),
     _langchain.row("structured", "`with_structured_output`", PARSED),
-    _langchain.row(
-        "tools", "`bind_tools`, its result, the answer", {**CALLED, **RIGHT}, "reasoner"
-    ),
+    _langchain.row("tools", "`bind_tools`, a call and its result", {**CALLED, **RIGHT}, "reasoner"),
     _pydantic.row("chat", "`extra_body`", {**RIGHT, "parts": ["thinking", "text"]}),
     _pydantic.row("stream", "`run_stream`", RIGHT),
     _pydantic.row("second_turn", "`message_history`", RIGHT),

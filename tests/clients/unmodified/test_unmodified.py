@@ -22,10 +22,8 @@ SCRIPTS = Path(__file__).with_name("scripts")
 SECONDS = 300
 OWN = "vllm"  # the one client that lies in Ponder's own environment
 
-pytestmark = pytest.mark.engine
-PARAMETERS = [
-    pytest.param(row, id=row.id, marks=[] if row.quick else [pytest.mark.clients]) for row in ROWS
-]
+LONG = pytest.mark.clients
+PARAMETERS = [pytest.param(row, id=row.id, marks=() if row.quick else LONG) for row in ROWS]
 
 
 def client_of(row: Row) -> tuple[str, str]:
@@ -34,6 +32,7 @@ def client_of(row: Row) -> tuple[str, str]:
     return ENVIRONMENTS[row.client].client
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("row", PARAMETERS)
 def test_what_a_client_does(
     row: Row, request: pytest.FixtureRequest, tmp_path: Path, saw: Saw
