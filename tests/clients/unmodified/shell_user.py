@@ -31,8 +31,14 @@ def load(load: Load) -> ScriptedEngine:
 
 
 def script(vocabulary: Vocabulary) -> Script:
+    closes = vocabulary.encode("</think>")
+
     def says(prompt: Sequence[int], _number: int) -> Iterator[int]:
         text = b"".join(map(vocabulary.token_bytes, prompt)).decode(errors="replace")
+        tail = list(prompt[-2 * len(closes) :])  # a blank may follow
+        closed = any(tail[at : at + len(closes)] == closes for at in range(len(tail)))
+        if not closed:
+            yield from [*vocabulary.encode(THOUGHT), *closes]
         yield from vocabulary.encode(reply(text))
         yield min(vocabulary.eos_token_ids)
 
@@ -40,15 +46,15 @@ def script(vocabulary: Vocabulary) -> Script:
 
 
 def reply(prompt: str) -> str:
-    """
-    >>> reply('{"name": "bash"}').partition("<tool_call>")[0]
-    'I use the shell.</think>\\n\\n'
+    """What is said after the thought.
+
+    >>> reply('{"name": "bash"}')[:27]
+    '<tool_call>\\n{"name": "bash"'
     >>> reply('{"name": "bash"} <tool_response>')
-    'I use the shell.</think>\\n\\nAll done.'
+    'All done.'
     """
     shell = next((name for name in SHELLS if f'"name": "{name}"' in prompt), None)
-    said = LAST
-    if shell is not None and "<tool_response>" not in prompt.rpartition("</tools>")[2]:
-        call = json.dumps({"name": shell, "arguments": SHELLS[shell]})
-        said = f"<tool_call>\n{call}\n</tool_call>"
-    return f"{THOUGHT}</think>\n\n{said}"
+    if shell is None or "<tool_response>" in prompt.rpartition("</tools>")[2]:
+        return LAST
+    call = json.dumps({"name": shell, "arguments": SHELLS[shell]})
+    return f"<tool_call>\n{call}\n</tool_call>"
