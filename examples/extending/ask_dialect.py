@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StrictBool
 
 from ponder.protocol.body import read_body
 from ponder.protocol.chat import NAMES, ChatRequest, Turns
-from ponder.protocol.dialect import Reply
+from ponder.protocol.dialect import Refusal, Reply
 from ponder.protocol.errors import ApiError
 from ponder.protocol.fields import Strict, Tokens
 from ponder.thought.answer import AnswerDelta
@@ -42,7 +42,7 @@ class Piece(BaseModel):
     answer: str | None = None
 
 
-class Refusal(BaseModel):
+class Failure(BaseModel):
     error: str
     field: str | None = None
 
@@ -70,7 +70,7 @@ class Stream:
         return _event({})
 
     def broken(self, error: ApiError) -> bytes:
-        return _event(_refusal(error))
+        return _event(_failure(error))
 
 
 class AskDialect:
@@ -81,8 +81,9 @@ class AskDialect:
     request = Question
     response = Said
     chunk = Piece
-    failure = Refusal
+    failure = Failure
     done = None
+    id_headers = ("x-request-id",)
     # What errors speak of, in the words of this body.
     fields: Mapping[str, str] = {**NAMES, "prompt": "question"}
 
@@ -101,15 +102,15 @@ class AskDialect:
     def stream(self, reply: Reply) -> Stream:
         return Stream()
 
-    def error(self, error: ApiError) -> bytes:
-        return json.dumps(_refusal(error)).encode()
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        return Refusal(error.status, json.dumps(_failure(error)).encode())
 
 
 def _part(event: Event) -> str:
     return "answer" if isinstance(event, AnswerDelta) else "thought"
 
 
-def _refusal(error: ApiError) -> dict[str, str | None]:
+def _failure(error: ApiError) -> dict[str, str | None]:
     return {"error": str(error), "field": error.param}
 
 

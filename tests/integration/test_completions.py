@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ponder.engine.tokenizer import HFTokenizer
+from ponder.server.settings import BUNDLED_MODEL
 
 from .conftest import ServerProcess
 
@@ -64,3 +70,21 @@ def test_a_budget_without_a_thought_is_refused(client: openai.OpenAI) -> None:
         client.completions.create(
             model="tiny", prompt="Once", extra_body={"thinking_token_budget": 8}
         )
+
+
+def test_an_echo_scores_the_prompt_as_the_model_does(client: openai.OpenAI) -> None:
+    tokenizer = HFTokenizer(Path(BUNDLED_MODEL))
+    model = AutoModelForCausalLM.from_pretrained(BUNDLED_MODEL, dtype=torch.float32)
+    for text in ("The answer is 33.", "17 + 25 = 42. 42 - 9 = 33.\n", "Once upon a time"):
+        ids = tokenizer.encode(text)
+        reply = client.completions.create(
+            model="tiny", prompt=ids, echo=True, logprobs=1, max_tokens=1, temperature=0.0
+        )
+        (choice,) = reply.choices
+        assert choice.text.startswith(text) and choice.logprobs is not None
+        scores = choice.logprobs.token_logprobs
+        assert scores is not None and scores[0] is None
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0]
+        expected = logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+        assert scores[1 : len(ids)] == pytest.approx(expected.tolist(), abs=0.1)  # bfloat16

@@ -145,7 +145,7 @@ class Checkpoint:
 
     def _unthinking(self, token_ids: list[int], ask: Ask, limits: Limits) -> Prompt:
         """The prompt of a model without thoughts that Ponder can read."""
-        if self.unread is not None and (ask.thinks or ask.budget is not None):
+        if self.unread is not None and ask.insists and (ask.thinks or ask.budget is not None):
             raise ReasoningUnsupported(
                 f"this model seems to think (its chat template holds {self.unread!r}), but Ponder "
                 f"does not know how its thoughts are written: leave `budget` out, or describe them "

@@ -74,7 +74,8 @@ class Sampling:
     `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
     the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
     `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
-    size, not a limit on length. What is sampled follows the `grammar`, where there is one, and
+    size, not a limit on length. `prompt_logprobs` alternatives are told for each of the prompt's
+    tokens. What is sampled follows the `grammar`, where there is one, and
     ends with it.
     """
 
@@ -94,6 +95,7 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     chunk_tokens: int = 1
     grammar: Grammar | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,15 @@ class Chunk:
 
     `finish` is set on the last chunk: "stop" after EOS or a stop token id, "length" at
     `max_tokens`. `logprobs` is parallel to `token_ids` when they were asked for.
-    `cached_tokens` is how much of the prompt came out of the prefix cache.
+    `cached_tokens` is how much of the prompt came out of the prefix cache. The first chunk has the
+    `prompt_logprobs` that were asked for: the prompt's first token follows nothing and has none.
     """
 
     token_ids: Sequence[int]
     finish: Literal["stop", "length"] | None = None
     logprobs: Sequence[TokenLogprob] | None = None
     cached_tokens: int | None = None
+    prompt_logprobs: Sequence[TokenLogprob | None] | None = None
 
 
 class Vocabulary(Protocol):

@@ -120,7 +120,7 @@ class ScriptedEngine:
         self.outputs.append([])
         self._running.add(request.id)
         self._pulse.begin()
-        play = self._play(self._script(prompt, number), sampling, self.outputs[number])
+        play = self._play(request, self._script(prompt, number), self.outputs[number])
         try:
             async with aclosing(play):
                 async for chunk in play:
@@ -131,8 +131,12 @@ class ScriptedEngine:
             self._pulse.end()
 
     async def _play(
-        self, script: Iterator[int], sampling: Sampling, output: list[int]
+        self, request: EngineRequest, script: Iterator[int], output: list[int]
     ) -> AsyncGenerator[Chunk, None]:
+        sampling = request.sampling
+        told: list[TokenLogprob | None] | None = None
+        if (most := sampling.prompt_logprobs) is not None:
+            told = [None, *(_logprob(token_id, most) for token_id in request.prompt[1:])]
         stops = set(sampling.stop_token_ids)
         if not sampling.ignore_eos:
             stops |= self._vocabulary.eos_token_ids
@@ -158,8 +162,8 @@ class ScriptedEngine:
                 logprobs = None
                 if sampling.logprobs is not None:
                     logprobs = [_logprob(t, sampling.logprobs) for t in batch]
-                yield Chunk(batch, finish, logprobs)
-                batch, turn = [], turn + 1
+                yield Chunk(batch, finish, logprobs, prompt_logprobs=told)
+                batch, turn, told = [], turn + 1, None
 
     def unfinished(self) -> int:
         return len(self._running)

@@ -40,7 +40,7 @@ from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.outputs import CompletionOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("ponder")  # what an operator reads of the process
@@ -181,6 +181,7 @@ class VLLMEngine:
                         reason,
                         _logprobs(part) if request.sampling.logprobs is not None else None,
                         output.num_cached_tokens,
+                        _prompt_logprobs(request, output),
                     )
         except VLLMEngineDeadError as error:
             raise EngineDeadError(_DEAD) from error
@@ -329,6 +330,7 @@ def _sampling_params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
+        prompt_logprobs=sampling.prompt_logprobs,
         flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
         logit_bias=dict(sampling.logit_bias) or None,
         structured_outputs=None
@@ -343,13 +345,26 @@ def _sampling_params(sampling: Sampling) -> Any:
 
 def _logprobs(part: CompletionOutput) -> list[TokenLogprob]:
     """vLLM's flat lists hold a position's sampled token first, also where it is one of the best."""
-    flat = part.logprobs
+    return [_entry(*position) for position in _positions(part.token_ids, part.logprobs)]
+
+
+def _prompt_logprobs(
+    request: EngineRequest, output: RequestOutput
+) -> list[TokenLogprob | None] | None:
+    if request.sampling.prompt_logprobs is None or output.prompt_logprobs is None:
+        return None
+    positions = _positions(request.prompt, output.prompt_logprobs)
+    return [_entry(*position) if position[1] else None for position in positions]
+
+
+def _positions(token_ids: Sequence[int], flat: Any) -> Iterator[tuple[int, dict[int, float]]]:
+    """Each position's token, with the log probabilities that are told of it."""
     if not flat:
-        return []
-    spans = zip(part.token_ids, flat.start_indices, flat.end_indices, strict=True)
-    entries = []
-    for token_id, start, end in spans:
-        found = dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
-        top = tuple(sorted(found.items(), key=lambda item: -item[1]))
-        entries.append(TokenLogprob(token_id, found[token_id], top))
-    return entries
+        return
+    for token_id, start, end in zip(token_ids, flat.start_indices, flat.end_indices, strict=True):
+        yield token_id, dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
+
+
+def _entry(token_id: int, found: dict[int, float]) -> TokenLogprob:
+    top = tuple(sorted(found.items(), key=lambda item: -item[1]))
+    return TokenLogprob(token_id, found[token_id], top)

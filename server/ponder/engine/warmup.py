@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ponder.engine.protocol import Engine, EngineError, EngineRequest, Sampling
+from ponder.engine.protocol import Engine, EngineError, EngineRequest, Grammar, Sampling
 
 _TOKENS = 2
 PATHS: Mapping[str, Mapping[str, Any]] = {
@@ -27,6 +27,8 @@ PATHS: Mapping[str, Mapping[str, Any]] = {
     "seeds": {"seed": 1},
     "logit_bias": {"logit_bias": {0: -1.0}},
     "min_tokens": {"min_tokens": 1, "stop_token_ids": (0,)},
+    "prompt_logprobs": {"prompt_logprobs": 2},
+    "grammars": {"grammar": Grammar("json", '{"type": "object"}')},
 }
 """Sampling rules by name, one for each path."""
 
@@ -44,8 +46,9 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
 
     async def take(path: str) -> None:
         rules = dict(PATHS[path])
-        if (most := engine.facts.max_logprobs) is not None and "logprobs" in rules:
-            rules["logprobs"] = min(rules["logprobs"], most)
+        for name in rules.keys() & {"logprobs", "prompt_logprobs"}:
+            if (most := engine.facts.max_logprobs) is not None:
+                rules[name] = min(rules[name], most)
         sampling = Sampling(max_tokens=_TOKENS, **rules)
         try:
             request = EngineRequest(prompt, sampling, f"warm-up-{next(numbers)}")
@@ -54,6 +57,7 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
         except EngineError as error:
             raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error
 
-    for path in PATHS:
+    paths = [path for path in PATHS if path != "grammars" or engine.facts.check is not None]
+    for path in paths:
         await take(path)
-    await asyncio.gather(*map(take, (*PATHS, *PATHS)))
+    await asyncio.gather(*map(take, (*paths, *paths)))

@@ -73,7 +73,8 @@ class ChatRequest:
     """What is asked for, in no dialect's words.
 
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
-    reply's, `logprobs` the alternatives to tell beside each sampled token, or None. `usage` says
+    reply's, `logprobs` the alternatives to tell beside each sampled token, or None, and `echo`
+    puts each prompt before its answer. `usage` says
     when a stream tells what was spent. `conversation` names what the request belongs to. `grammar`
     is what an answer must spell that is no call. `spelled` has the client's own names of fields
     that its dialect knows by several.
@@ -91,6 +92,7 @@ class ChatRequest:
     spelled: Mapping[str, str] = field(default_factory=dict)
     n: int = 1
     logprobs: int | None = None
+    echo: bool = False
     shows_thought: bool = True
     stream: bool = False
     usage: Literal["never", "last", "always"] = "never"

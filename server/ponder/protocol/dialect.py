@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from ponder.engine.protocol import TokenLogprob
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.errors import ApiError
 from ponder.protocol.logprobs import TokenTexts
@@ -49,6 +50,14 @@ class Reply(Protocol):
         """Completion tokens until now."""
         ...
 
+    def echo(self, index: int) -> str:
+        """The prompt of a choice as its echo has it; empty where none was asked for."""
+        ...
+
+    def scored(self, index: int) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
+        """The tokens of a choice's prompt, with their log probabilities."""
+        ...
+
     def spent(self) -> Spent: ...
     def report(self, index: int) -> PonderReport: ...
 
@@ -78,12 +87,45 @@ class StreamWriter(Protocol):
         ...
 
 
-class Dialect(Protocol):
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as its client gets it: the HTTP status and the body."""
+
+    status: int
+    body: bytes
+
+
+class Reader(Protocol):
+    """How an endpoint reads requests, and what it calls the fields that errors speak of."""
+
+    @property
+    def fields(self) -> Mapping[str, str]: ...
+    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
+        """Raises `ApiError` and pydantic's `ValidationError`."""
+        ...
+
+
+class Counter(Reader, Protocol):
+    """An endpoint below a dialect's that counts the tokens of the prompts it would answer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def request(self) -> type[BaseModel]: ...
+    @property
+    def response(self) -> type[BaseModel]: ...
+    def counted(self, tokens: int) -> BaseModel: ...
+
+
+class Dialect(Reader, Protocol):
     """One endpoint's language; `ponder.protocol.dialects` has the table of them.
 
     The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
     fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
-    well ends with beside its events, where it does.
+    well ends with beside its events, where it does. `id_headers` are the response's headers that
+    hold its id.
 
         >>> from ponder.protocol.dialects import DIALECTS
         >>> dialect = DIALECTS["/v1/chat/completions"]
@@ -108,14 +150,9 @@ class Dialect(Protocol):
     @property
     def done(self) -> str | None: ...
     @property
-    def fields(self) -> Mapping[str, str]: ...
-
-    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises `ApiError` and pydantic's `ValidationError`."""
-        ...
-
+    def id_headers(self) -> Sequence[str]: ...
     def whole(self, reply: Reply) -> WholeWriter: ...
     def stream(self, reply: Reply) -> StreamWriter: ...
-    def error(self, error: ApiError) -> bytes:
-        """The body of an error, `spelled` already."""
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        """An error, `spelled` already, of the request with this id."""
         ...

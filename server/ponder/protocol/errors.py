@@ -202,6 +202,10 @@ _SENTENCES = {
 """What is wrong with a field, by pydantic's name for it."""
 
 
+_ADDED = re.compile(r"\[\w+\]")
+"""What pydantic adds to a place: that a key is at fault, and the tag of a union's member."""
+
+
 def _of_validation(error: ValidationError) -> ApiError:
     """The first problem pydantic found, as a sentence about one field.
 
@@ -209,7 +213,7 @@ def _of_validation(error: ValidationError) -> ApiError:
     """
     problem = error.errors(include_url=False)[0]
     context = problem.get("ctx", {})
-    where = [str(part) for part in problem["loc"] if part != "[key]"]
+    where = [str(part) for part in problem["loc"] if not _ADDED.fullmatch(str(part))]
     param = ".".join(where)
     sentence = _SENTENCES.get(problem["type"])
     if sentence is None:  # our own validators speak for themselves

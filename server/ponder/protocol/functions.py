@@ -81,7 +81,10 @@ class ToolChoice(Strict):
         return self
 
 
-Choice = Literal["none", "auto", "required"] | ToolChoice
+Choice = Annotated[
+    Literal["none", "auto", "required"] | ToolChoice,
+    or_say("must be auto, none, required, or an object that names one or several of the tools"),
+]
 
 
 def read_tools(

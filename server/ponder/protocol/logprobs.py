@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 from ponder.engine.protocol import TokenLogprob
+from ponder.thought.answer import AnswerDelta
+
+Columns = tuple[str, str, str, str]
+"""Entries of the lists of a text's log probabilities, with commas between them."""
+NOTHING: Columns = ("", "", "", "")
 
 LEAST = -9999.0  # for what cannot be: JSON has no infinity. vLLM's server says the same.
 
@@ -53,3 +59,78 @@ class LogprobWriter:
 
     def around(self, entries: str) -> str:
         return "null" if self._top is None else f'{{"content":[{entries}]}}'
+
+
+class TextLogprobWriter:
+    """One choice's log probabilities, written as the four lists of `TextLogprobs`.
+
+    `echoed` characters of the prompt precede the text.
+    """
+
+    def __init__(self, texts: TokenTexts, top: int, echoed: int = 0) -> None:
+        self._texts = texts
+        self._top = top
+        self._echoed = echoed
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._read = 0  # characters that the tokens until now have made
+        self._hidden: int | None = None  # of them, leading blank that the text does not show
+
+    def prompt(self, token_ids: Sequence[int], entries: Sequence[TokenLogprob | None]) -> Columns:
+        """The entries of a prompt's tokens, the first of which has no log probability."""
+        read = codecs.getincrementaldecoder("utf-8")("replace")
+        told, at = [], 0
+        for token_id, entry in zip(token_ids, entries, strict=True):
+            token = self._texts[token_id][0]
+            told.append((token, *(self._told(entry) if entry else ("null", "null")), str(at)))
+            at += len(read.decode(self._texts.token_bytes(token_id)))
+        return _joined(told)
+
+    def columns(self, answer: AnswerDelta) -> Columns:
+        """The entries of each list, with commas between them."""
+        told, starts, said = [], [], ""
+        for entry in answer.logprobs:
+            told.append((self._texts[entry.token_id][0], *self._told(entry)))
+            starts.append(self._read + len(said))
+            said += self._decoder.decode(self._texts.token_bytes(entry.token_id))
+        self._read += len(said)
+        if self._hidden is None:
+            self._hidden = _hidden(said, answer.text)
+        offsets = [str(self._echoed + max(0, start - self._hidden)) for start in starts]
+        return _joined([(*entry, at) for entry, at in zip(told, offsets, strict=True)])
+
+    def _told(self, entry: TokenLogprob) -> tuple[str, str]:
+        """A token's log probability, and those of the best ones beside it."""
+        logprob = max(entry.logprob, LEAST)
+        top = {self._texts[entry.token_id][0]: logprob}
+        for token_id, other in islice(entry.top, self._top):
+            top.setdefault(self._texts[token_id][0], max(other, LEAST))
+        return str(logprob), f"{{{','.join(f'{name}:{value}' for name, value in top.items())}}}"
+
+
+def _joined(entries: Sequence[tuple[str, str, str, str]]) -> Columns:
+    first, second, third, fourth = ([entry[at] for entry in entries] for at in range(4))
+    return ",".join(first), ",".join(second), ",".join(third), ",".join(fourth)
+
+
+def _hidden(said: str, shown: str) -> int:
+    """How much of what the first tokens say is not shown; negative where more is shown.
+
+    Their leading blank may be dropped, an answer prefix may stand before them, and the end of the
+    last one may be held back, as it may be a stop string's beginning.
+    """
+    if shown.endswith(said) or said.endswith(shown):
+        return len(said) - len(shown)
+    for begins in (said, said.lstrip()):
+        for prefix in range(len(shown)):
+            if begins.startswith(shown[prefix:]) or shown.startswith(begins, prefix):
+                return len(said) - len(begins) - prefix
+    return 0
+
+
+def written(columns: Sequence[Sequence[bytes | bytearray]]) -> list[bytes | bytearray]:
+    """The four lists as JSON; each column is in parts."""
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    parts: list[bytes | bytearray] = [b"{"]
+    for index, (name, column) in enumerate(zip(names, columns, strict=True)):
+        parts += [f'{"," if index else ""}"{name}":['.encode(), *column, b"]"]
+    return [*parts, b"}"]

@@ -1,10 +1,11 @@
-"""`POST /v1/chat/completions`: the response, whole and in chunks."""
+"""`POST /v1/chat/completions`: the response, whole and in chunks; and what `/v1/models` lists."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from ponder.thought.exits.causes import Cause
 
@@ -192,7 +193,7 @@ class Capabilities(BaseModel):
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
     that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
-    closed unless a request says otherwise.
+    closed unless a request says otherwise. `tools` may be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -204,20 +205,46 @@ class Capabilities(BaseModel):
     trained_budgets: list[int]
     budget_hint: str | None = None
     loop_exit: bool = False
+    tools: bool = False
+    formats: bool = False
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]
 
 
 class ModelCard(BaseModel):
+    """A model as OpenAI's clients know it, and as Anthropic's do."""
+
     id: str
     object: Literal["model"] = "model"
+    type: Literal["model"] = "model"
     created: int
     owned_by: str = "ponder"
     max_model_len: int
     ponder: Capabilities
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def display_name(self) -> str:
+        return self.id
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created, UTC)
+
 
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
+    has_more: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def first_id(self) -> str | None:
+        return self.data[0].id if self.data else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def last_id(self) -> str | None:
+        return self.data[-1].id if self.data else None

@@ -63,10 +63,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
 
 
 async def _planned(request: Request, dialect: Dialect) -> Completion:
-    """The completion that a request asks for.
-
-    Formats and tools are looked at beside the others, as is what is long. Raises `ClientGone`.
-    """
+    """The completion that a request asks for. Raises `ClientGone`."""
     service: Service = request.app.state.service
 
     def plan(asked: ChatRequest) -> Completion:
@@ -76,8 +73,13 @@ async def _planned(request: Request, dialect: Dialect) -> Completion:
         request,
         lambda body: dialect.read(body, request.headers),
         plan,
-        slow=lambda asked: asked.grammar is not None or asked.tools is not None,
+        slow=takes_long,
     )
+
+
+def takes_long(asked: ChatRequest) -> bool:
+    """Its formats and tools are to be looked at."""
+    return asked.grammar is not None or asked.tools is not None
 
 
 async def read_and(
@@ -112,7 +114,7 @@ def _streamed(
         lambda put: service.streamed(completion, place, writer, put),
         respond=lambda error: refuse(service, dialect, error),
         last_event=lambda error: writer.broken(_counted(service, dialect, error)),
-        headers=lambda: completion.headers,
+        headers=lambda: {**completion.headers, **named(dialect, completion.id)},
     )
 
 
@@ -124,7 +126,7 @@ async def _whole(
         await run_for_client(request.receive, service.whole(completion, place, writer))
     except ClientGone:
         return Response(status_code=499)
-    headers = dict(completion.headers)
+    headers = {**completion.headers, **named(dialect, completion.id)}
     if completion.request.choices == 1:
         report = completion.report(0)
         headers["x-ponder-budget"] = str(report.budget_effective)
@@ -154,9 +156,15 @@ async def receive_body(request: Request, most: int) -> bytearray:
 def refuse(service: Service, dialect: Dialect, error: BaseException) -> Response:
     """The response that tells a client of an error, in the words of its dialect."""
     said = _counted(service, dialect, error)
-    current = request_id.get()
-    headers = {"x-request-id": current} if current else {}
-    return Response(dialect.error(said), said.status, {**said.headers, **headers}, _JSON)
+    current = request_id.get() or ""
+    refusal = dialect.error(said, current)
+    headers = {**said.headers, **(named(dialect, current) if current else {})}
+    return Response(refusal.body, refusal.status, headers, _JSON)
+
+
+def named(dialect: Dialect, name: str) -> dict[str, str]:
+    """The headers that tell a client the id of its response."""
+    return dict.fromkeys(dialect.id_headers, name)
 
 
 def _counted(service: Service, dialect: Dialect, error: BaseException) -> ApiError:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from ponder.engine.protocol import EngineError
 from ponder.experiment.store import StateError
 from ponder.protocol.body import read_body
-from ponder.protocol.dialects import DIALECTS, dialect_at
+from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
@@ -60,7 +60,7 @@ def create_app(service: Service) -> FastAPI:
             allow_origins=service.settings.cors_origin,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-ponder-budget", "x-ponder-end-cause", "x-request-id"],
+            expose_headers=["x-ponder-budget", "x-ponder-end-cause", *_ids()],
         )
     app.add_middleware(
         Door,
@@ -69,6 +69,11 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_middleware(RequestLog)  # last: the outermost
     return app
+
+
+def _ids() -> list[str]:
+    """Headers that hold the id of a response."""
+    return sorted({header for dialect in DIALECTS.values() for header in dialect.id_headers})
 
 
 def _service(request: Request) -> Service:
@@ -105,7 +110,7 @@ def _card(service: Service) -> ModelCard:
         id=service.model.name,
         created=_STARTED,
         max_model_len=service.limits.max_model_len,
-        ponder=service.model.capabilities(service.limits),
+        ponder=service.capabilities,
     )
 
 
@@ -139,7 +144,7 @@ async def _not_served(request: Request) -> None:
 
 
 _ELSEWHERE = (
-    *("/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank"),
+    *("/v1/embeddings", "/v1/rerank"),
     *("/v1/score", "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions"),
     *("/v1/audio/translations", "/v1/images/generations"),
     *("/generate", "/pooling", "/classify", "/invocations"),
@@ -147,7 +152,7 @@ _ELSEWHERE = (
 
 
 def _dialects() -> APIRouter:
-    """The route of every dialect, and those of endpoints that no dialect answers."""
+    """The routes of every dialect, and those of endpoints that no dialect answers."""
     router = APIRouter(dependencies=[Depends(_authorised)])
     for path, dialect in DIALECTS.items():
         router.add_api_route(
@@ -159,6 +164,17 @@ def _dialects() -> APIRouter:
             description=dialect.summary,
             response_model=dialect.response,
             openapi_extra=body_of(dialect.request),
+        )
+    for path, counter in COUNTERS.items():
+        router.add_api_route(
+            path,
+            tokens.counting(counter),
+            methods=["POST"],
+            tags=["tokens"],
+            name=counter.name,
+            description=counter.summary,
+            response_model=counter.response,
+            openapi_extra=body_of(counter.request),
         )
     for path in (path for path in _ELSEWHERE if path not in DIALECTS):
         router.add_api_route(path, _not_served, methods=["GET", "POST"], include_in_schema=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 from ponder.checkpoint.chat import Prompt
-from ponder.engine.protocol import Engine
+from ponder.engine.protocol import Engine, TokenLogprob
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
@@ -69,6 +69,8 @@ class Completion:
             logprobs=request.logprobs,
             chunk_tokens=1 if request.stream else whole,
         )
+        if request.echo:
+            self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
@@ -172,6 +174,16 @@ class Completion:
             error=error_code(outcome.failure) if outcome.failure else None,
         )
 
+    def echo(self, index: int) -> str:
+        """The prompt of a choice as its echo has it; empty where none was asked for."""
+        if not self.request.echo:
+            return ""
+        return self.model.tokenizer.decode(self.prompt(index).token_ids)
+
+    def scored(self, index: int) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
+        """The tokens of a choice's prompt, with their log probabilities."""
+        return self.prompt(index).token_ids, self._thoughts[index].outcome.prompt_logprobs
+
     def spent(self) -> Spent:
         """What a finished completion cost."""
         outcomes = self.outcomes
@@ -193,6 +205,8 @@ class Completion:
         each = request.choices * (1 + request.logprobs)
         plans = [prompt.plan for prompt in self.prompts]
         tokens = max(min(plan.allowance, plan.max_answer or plan.allowance) for plan in plans)
+        if request.echo:
+            tokens += max(len(prompt.token_ids) for prompt in self.prompts)
         if each * tokens > MOST_LOGPROBS:
             raise invalid_request(
                 f"{request.choices} choices of up to {tokens} tokens with {request.logprobs} "

@@ -41,7 +41,7 @@ async def front(request: Request) -> Response:
         "version": version("ponder"),
         "model": service.model.name,
         "about": BUNDLED_KNOWS if service.settings.model == BUNDLED_MODEL else None,
-        "capabilities": service.model.capabilities(service.limits).model_dump(),
+        "capabilities": service.capabilities.model_dump(),
         "causes": {cause: info.brief for cause, info in CAUSES.items()},
         "key_needed": bool(service.settings.api_key),
         "links": {"chat": "/v1/chat/completions", "models": "/v1/models", "docs": "/docs"}

@@ -11,6 +11,7 @@ from typing import Any
 from ponder.checkpoint.chat import Prompt
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import BUDGET_NAME
+from ponder.engine.protocol import EngineFacts
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
 from ponder.protocol.errors import ApiError, cut, invalid_request
@@ -90,7 +91,7 @@ class ServedModel:
         """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
-        arguments = {**self.template_arguments(arguments), **self._told(request.tools)}
+        arguments = {**self.template_arguments(arguments), **self.told(request.tools)}
         try:
             return self.checkpoint.prompt(
                 asked.turns,
@@ -104,7 +105,7 @@ class ServedModel:
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
 
-    def _told(self, tools: ToolUse | None) -> Mapping[str, Any]:
+    def told(self, tools: ToolUse | None) -> Mapping[str, Any]:
         """What tells the template of the tools. Raises 400 where it does not tell the model."""
         if tools is None:
             return {}
@@ -141,6 +142,12 @@ class ServedModel:
         )
         if not prompt.token_ids:
             raise invalid_request("prompt holds no token: send at least one", "prompt")
+        if request.echo and not prompt.verbatim:
+            raise invalid_request(
+                "echo: this prompt opens a thought, and what follows does not stand behind it; "
+                "leave it out",
+                "echo",
+            )
         if prompt.verbatim and (name := _of_thought(options)):
             raise ReasoningUnsupported(
                 f"ponder.{name}: this prompt opens no thought; open one, or leave it out", name
@@ -152,7 +159,7 @@ class ServedModel:
         wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
         return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
 
-    def capabilities(self, limits: Limits) -> Capabilities:
+    def capabilities(self, limits: Limits, facts: EngineFacts) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract = checkpoint.form, checkpoint.contract
         return Capabilities(
@@ -163,6 +170,8 @@ class ServedModel:
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
             loop_exit=form is not None and self.loop_exit,
+            tools=facts.calling is not None and self.tokenizer.takes_tools,
+            formats=facts.check is not None,
             close_text=form.close_text if form else None,
             allowed_close_texts=list(self.closes),
             efforts=EFFORT_TOKENS,

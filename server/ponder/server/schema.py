@@ -10,8 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from ponder.protocol.dialect import Dialect
-from ponder.protocol.dialects import DIALECTS, dialect_at
-from ponder.protocol.errors import ErrorResponse
+from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
+from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.savings import FeedbackRequest
 from ponder.protocol.spellings import BUDGETS
 from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -40,13 +40,14 @@ _ADDED = {
     "/v1/models/{name}": (401, 404),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
-    **dict.fromkeys(("/tokenize", "/detokenize"), (401, 404, 413, 415, 504)),
+    **dict.fromkeys(("/tokenize", "/detokenize", *COUNTERS), (401, 404, 413, 415, 504)),
 }
 _OF_DIALECTS = (401, 404, 413, 415, 502, 504)
 _BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
 _OTHER_BUDGETS = (
     ("Thinking", "budget_tokens"),
     ("Reasoning", "max_tokens"),
+    ("ResponseReasoning", "max_tokens"),
     ("NvExt", "max_thinking_tokens"),
     ("ThinkingConfig", "thinking_budget"),
     ("CustomParams", "thinking_budget"),
@@ -79,7 +80,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
     dialects = DIALECTS.values()
-    read = [*_BODIES, ErrorResponse, *(model for d in dialects for model in (d.request, d.failure))]
+    read = [*_BODIES, ErrorResponse, *(counter.request for counter in COUNTERS.values())]
+    read += [model for dialect in dialects for model in (dialect.request, dialect.failure)]
     models = [(model, "validation") for model in read]
     models += [(dialect.chunk, "serialization") for dialect in dialects]
     _, definitions = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
@@ -93,9 +95,14 @@ def _described(app: FastAPI) -> dict[str, Any]:
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
             added = _OF_DIALECTS if path in DIALECTS else _ADDED.get(path, ())
+            dialect = dialect_at(path)
             for status in sorted((*_ANY, *added)):
-                error = _error(status, dialect_at(path).failure)
-                operation["responses"].setdefault(str(status), error)
+                error = _error(status, dialect.failure)
+                for told in {
+                    status,
+                    dialect.error(ApiError(status, code="", message=""), "").status,
+                }:
+                    operation["responses"].setdefault(str(told), error)
             if 401 in added:
                 keys = app.state.service.settings.api_key
                 operation["security"] = [*([] if keys else [{}]), {"key": []}, {"header": []}]

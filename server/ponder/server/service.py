@@ -17,8 +17,9 @@ from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
-from ponder.protocol.dialect import Dialect, StreamWriter, WholeWriter
+from ponder.protocol.dialect import Reader, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
+from ponder.protocol.response import Capabilities
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
@@ -38,6 +39,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 TRACE_HEADERS = ("traceparent", "tracestate")
 """Headers of the W3C Trace Context recommendation."""
+_BOUNDLESS = 1 << 40  # tokens: more than a body can hold
 STATE_SECONDS = 1.0  # that a scrape waits for the state file
 
 
@@ -101,6 +103,10 @@ class Service:
             return "draining"
         return "engine stalled" if self.watch.stalled else ""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities(self.limits, self.engine.facts)
+
     def check_served(self, model: str) -> None:
         """Raise 404 for a model of another name."""
         if model != self.model.name:
@@ -131,12 +137,17 @@ class Service:
         return done
 
     def complete(
-        self, dialect: Dialect, request: ChatRequest, headers: Mapping[str, str]
+        self,
+        reader: Reader,
+        request: ChatRequest,
+        headers: Mapping[str, str],
+        max_model_len: int | None = None,
     ) -> Completion:
         """Plan a request. Raises everything the request itself is at fault for.
 
         The headers may name its trace. A held-out conversation keeps the ceilings and what the
-        client asks for, and goes without what the operator does to save.
+        client asks for, and goes without what the operator does to save. What is not to run may
+        have another context than the model's.
         """
         if request.model is not None:
             self.check_served(request.model)
@@ -146,6 +157,8 @@ class Service:
         if said is None:
             assignment = replace(assignment, conversation=None)
         model, limits = self.model, self.limits
+        if max_model_len is not None:
+            limits = replace(limits, max_model_len=max_model_len)
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
@@ -155,8 +168,17 @@ class Service:
             refused = to_api_error(error)
             if refused is None:
                 raise
-            names = {**dialect.fields, "budget": request.ask.spelled, **request.spelled}
+            names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
             raise refused.spelled(names) from error
+
+    def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
+        """The tokens of a request's prompt, also of one that is too long for the model."""
+        try:
+            return self.complete(reader, request, headers).prompt_tokens
+        except ApiError as error:
+            if error.code != "context_length_exceeded":
+                raise
+        return self.complete(reader, request, headers, _BOUNDLESS).prompt_tokens
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""

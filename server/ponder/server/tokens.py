@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -14,9 +14,13 @@ from pydantic import BaseModel
 from ponder.engine.tokenizer import GoesOn, TokenizerError
 from ponder.protocol.body import read_body
 from ponder.protocol.chat import ChatRequest, Turns
+from ponder.protocol.dialect import Counter
+from ponder.protocol.dialects import dialect_at
 from ponder.protocol.errors import invalid_request
+from ponder.protocol.functions import read_tools
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
-from ponder.server.answering import Held, read_and
+from ponder.server.answering import Held, named, read_and, takes_long
+from ponder.server.logs import request_id
 from ponder.server.model import ServedModel
 from ponder.server.schema import body_of
 from ponder.server.service import Service
@@ -24,7 +28,7 @@ from ponder.server.streaming import ClientGone
 from ponder.thought.budget import Ask, Limits
 from ponder.thought.errors import ContextLengthExceeded
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Asked = TypeVar("Asked")
 
 router = APIRouter(tags=["tokens"])
 
@@ -36,25 +40,44 @@ async def tokenize(request: Request, place: Held) -> Response:
     As on vLLM's server, what is longer than the context is counted, too; a text has a length of
     its own.
     """
-    return await _answer(request, place, TokenizeRequest, _tokenized)
+    return await _answer(request, place, partial(read_body, TokenizeRequest), _tokenized)
 
 
 @router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
-    return await _answer(request, place, DetokenizeRequest, _detokenized)
+    return await _answer(request, place, partial(read_body, DetokenizeRequest), _detokenized)
+
+
+def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
+    """The route that counts the prompts of a dialect's requests."""
+
+    async def count(request: Request, place: Held) -> Response:
+        def reading(body: bytearray) -> ChatRequest:
+            return counter.read(body, request.headers)
+
+        def counted(service: Service, asked: ChatRequest) -> BaseModel:
+            return counter.counted(service.count(counter, asked, request.headers))
+
+        response = await _answer(request, place, reading, counted, slow=takes_long)
+        response.headers.update(named(dialect_at(request.scope["path"]), request_id.get() or ""))
+        return response
+
+    return count
 
 
 async def _answer(
     request: Request,
     place: Held,
-    kind: type[Asked],
+    read: Callable[[bytearray], Asked],
     work: Callable[[Service, Asked], BaseModel],
+    *,
+    slow: Callable[[Asked], bool] = lambda _: False,
 ) -> Response:
     service: Service = request.app.state.service
     try:
         async with place.time():
-            said = await read_and(request, partial(read_body, kind), partial(work, service))
+            said = await read_and(request, read, partial(work, service), slow=slow)
     except ClientGone:
         service.metrics.left()
         return Response(status_code=499)
@@ -87,18 +110,19 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
     if asked.prompt is not None:
         return model.tokenizer.encode(asked.prompt, special_tokens=special is not False)
     turns = [message.turn for message in asked.messages or ()]
+    tools = read_tools(asked.tools, "none", None)
     arguments = dict(asked.chat_template_kwargs or {})
     thinks = arguments.pop("enable_thinking", None)  # it is a budget, as in a chat
     if asked.add_generation_prompt and not special:
         ask = Ask(budget=0 if thinks is False else None, thinks=bool(thinks))
-        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask)
+        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask, tools=tools)
         with suppress(ContextLengthExceeded):
             return model.prompts(chat, limits)[0].token_ids
     goes_on: GoesOn = "last message" if asked.continue_final_message else "nobody"
     try:
         return model.checkpoint.encode(
             turns,
-            model.template_arguments(arguments),
+            {**model.template_arguments(arguments), **model.told(tools)},
             goes_on="assistant" if asked.add_generation_prompt else goes_on,
             special_tokens=bool(special),
         )

@@ -60,6 +60,7 @@ class AnswerWriter:
         self.shown = 0
         self.opened: str | None = None
         self.stopped = False
+        self.stop_string: str | None = None  # the one that stopped it
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         """Take one token; once `stopped`, what follows is ignored."""
@@ -144,10 +145,11 @@ class AnswerWriter:
 
     def _stop_at(self, text: str) -> bool:
         """Stop where a stop string begins in the first of the held text."""
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
-            self._offset += min(found) - len(self._held)
-            self._held = text[: min(found)]
+            at, self.stop_string = min(found)
+            self._offset += at - len(self._held)
+            self._held = text[:at]
             self.stopped = True
         return self.stopped
 

@@ -44,13 +44,16 @@ class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
     `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all. `effort` is the word
-    that `budget` was read from, and `spelled` the client's name for it, which errors speak of. An
-    answer that is `formed` follows a grammar: more is kept for it, as it cannot be shortened.
+    without a number: the operator's default holds, unless that is none at all. A request that does
+    not `insist` is answered without a thought by a model that cannot do as it wishes. `effort` is
+    the word that `budget` was read from, and `spelled` the client's name for it, which errors speak
+    of. An answer that is `formed` follows a grammar: more is kept for it, as it cannot be
+    shortened.
     """
 
     budget: int | None = None
     thinks: bool = False
+    insists: bool = True
     source: Literal["request", "effort"] = "request"
     effort: str | None = None
     max_completion_tokens: int | None = None
@@ -124,7 +127,7 @@ def resolve(
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
     if not thinks:
-        if ask.thinks or (ask.budget is not None and ask.budget != 0):
+        if ask.insists and (ask.thinks or ask.budget):
             off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
             raise ReasoningUnsupported(
                 f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",

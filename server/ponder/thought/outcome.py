@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ponder.engine.protocol import TokenLogprob
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import Cause
@@ -31,7 +33,8 @@ class Outcome:
     `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
     tokens counted again, from the ids that the answer followed on and not by the reader. The
     `*_at` are `time.perf_counter` seconds, None for what did not happen. `calls` are those of the
-    answer that came to their end. `failure` is why there is no answer.
+    answer that came to their end, `prompt_logprobs` were asked for, and `stop_string` is the user's
+    that ended the answer. `failure` is why there is no answer.
     """
 
     end_cause: Cause = "natural"
@@ -44,6 +47,8 @@ class Outcome:
     cached_tokens: int = 0
     answer_forced: bool = False
     calls: int = 0
+    stop_string: str | None = None
+    prompt_logprobs: Sequence[TokenLogprob | None] = field(default=(), compare=False)
     first_token_at: float | None = None
     thought_ended_at: float | None = None
     first_answer_at: float | None = None

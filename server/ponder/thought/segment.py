@@ -138,6 +138,15 @@ def answer_sampling(
     )
 
 
+def numbered(sampling: Sampling, number: int) -> Sampling:
+    """A life's request `number`: the first keeps the user's seed and tells of the prompt."""
+    return replace(
+        sampling,
+        seed=segment_seed(sampling.seed, number),
+        prompt_logprobs=None if number else sampling.prompt_logprobs,
+    )
+
+
 def segment_seed(seed: int | None, number: int) -> int | None:
     """The seed of a life's request `number`: the first keeps the user's own."""
     if seed is None or number == 0:

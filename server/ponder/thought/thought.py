@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 from ponder.engine.protocol import FORBIDDEN, CallPart, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta
@@ -37,7 +36,7 @@ from ponder.thought.segment import (
     answer_sampling,
     apart_sampling,
     may_merge,
-    segment_seed,
+    numbered,
     thought_sampling,
 )
 
@@ -140,6 +139,8 @@ class Thought:
         segment.take(chunk)
         if outcome.first_token_at is None:
             outcome.first_token_at = now
+        if chunk.prompt_logprobs is not None:
+            outcome.prompt_logprobs = chunk.prompt_logprobs
         if chunk.cached_tokens and segment.number == 0:
             outcome.cached_tokens = chunk.cached_tokens
         if self._thinking:
@@ -312,7 +313,7 @@ class Thought:
                 return shown
         ended = writer.stopped or segment.finish == "stop"
         outcome.finish_reason = "stop" if ended else "length"
-        self.segment = None
+        self.segment, outcome.stop_string = None, writer.stop_string
         if writer.blank and not (writer.stopped or self._rules.takes_empty(segment)):
             return self._retry(segment, now)
         shown = (*shown, *self._shown(writer.events(last=True, cut=segment.finish != "stop"), now))
@@ -391,9 +392,8 @@ class Thought:
     def _ask(self, sampling: Sampling) -> Segment:
         """A new engine request that goes on from the prompt as it is now."""
         number = len(self._segments)
-        sampling = replace(sampling, seed=segment_seed(sampling.seed, number))
         eos = self._vocabulary.eos_token_ids
         self._shared, self._heard = False, 0
-        self.segment = Segment(self._prompt, sampling, number, eos)
+        self.segment = Segment(self._prompt, numbered(sampling, number), number, eos)
         self._segments.append(self.segment)
         return self.segment

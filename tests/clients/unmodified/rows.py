@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PENDING = frozenset({"reasoner", "responses", "messages", "echo"})
+PENDING = frozenset({"reasoner"})
 """What the server does not do yet: rows that need it wait. Nothing is left here in the end."""
 
 

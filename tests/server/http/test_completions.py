@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from ponder.engine.protocol import TokenLogprob
 from ponder.engine.scripted import ByteVocabulary, Script
-from ponder.protocol.dialects.completions import _Lists
-from ponder.protocol.logprobs import TokenTexts
+from ponder.protocol.logprobs import TextLogprobWriter, TokenTexts
 from ponder.thought.answer import AnswerWriter
 
 from .conftest import Running, Serve
@@ -139,7 +138,7 @@ def test_a_budget_wants_an_open_thought(serve: Serve, fields: dict[str, Any], pa
 @pytest.mark.parametrize(
     ("fields", "param", "says"),
     [
-        ({"echo": True}, "echo", "does not score prompts yet; leave it out and put the prompt"),
+        ({"echo": True, "prompt": "Hm <think>"}, "echo", "opens a thought"),
         ({"suffix": "end"}, "suffix", "does not fill in the middle; leave it out"),
         ({"best_of": 2}, None, "this server ranks no choices; leave it out"),
         ({"prompt": []}, "prompt", "none is empty"),
@@ -329,7 +328,7 @@ def test_offsets_point_into_the_text(
     vocabulary = ByteVocabulary()
     writer = AnswerWriter(vocabulary, verbatim=verbatim)
     writer.feed_text("" if verbatim else prefix)
-    lists = _Lists(TokenTexts(vocabulary.token_bytes), 0)
+    lists = TextLogprobWriter(TokenTexts(vocabulary.token_bytes), 0)
     shown, offsets, turn = "", [], 0
     ids = list(text.encode())
     while ids:
@@ -374,3 +373,48 @@ def test_a_failure_of_one_choice_fails_the_request(serve: Serve) -> None:
 
     with pytest.raises(openai.InternalServerError):
         complete(serve(script=script), ["a", "b"])
+
+
+# -- echo --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_precedes_what_follows(serve: Serve, stream: bool) -> None:
+    running = serve(" upon")
+    reply = complete(running, ["Once", "Éa b"], echo=True, stream=stream, max_tokens=9)
+    chunks = reply if stream else [reply]
+    texts = ["", ""]
+    for chunk in chunks:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == ["Once upon", "Éa b upon"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_scores_the_prompt(serve: Serve, stream: bool) -> None:
+    running = serve(" upon a")
+    tokenizer = running.service.model.tokenizer
+    ids = tokenizer.encode("Once, Éa")
+    reply = complete(running, [ids], echo=True, logprobs=1, max_tokens=2, stream=stream)
+    told = [choice for chunk in (reply if stream else [reply]) for choice in chunk.choices]
+    lists = [choice.logprobs for choice in told if choice.logprobs]
+    tokens = [token for each in lists for token in each.tokens]
+    scores = [score for each in lists for score in each.token_logprobs]
+    tops = [top for each in lists for top in each.top_logprobs]
+    offsets = [at for each in lists for at in each.text_offset]
+    text = "".join(choice.text for choice in told)
+    assert text.startswith("Once, Éa")
+    assert len(tokens) == len(scores) == len(tops) == len(offsets) >= len(ids) + 2
+    assert (scores[0], tops[0]) == (None, None)
+    assert all(score == -1.0 for score in scores[1:])
+    for token, start, end in zip(tokens, offsets, [*offsets[1:], len(text)], strict=True):
+        assert "�" in token or text[start:end] == token
+    sampling = running.engine.requests[0][1]
+    assert (sampling.prompt_logprobs, sampling.logprobs) == (1, 1)
+
+
+def test_no_prompt_is_scored_that_is_not_echoed(serve: Serve) -> None:
+    running = serve("x")
+    complete(running, echo=True, max_tokens=2)
+    complete(running, logprobs=1, max_tokens=2)
+    assert [sampling.prompt_logprobs for _, sampling in running.engine.requests] == [None, None]

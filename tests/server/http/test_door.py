@@ -125,7 +125,7 @@ def test_a_method_that_is_none_is_told_those_that_are(
 
 
 @pytest.mark.parametrize(
-    "path", ["/pooling", "/generate", "/v1/embeddings", "/v1/audio/speech", "/v1/responses"]
+    "path", ["/pooling", "/generate", "/v1/embeddings", "/v1/audio/speech", "/v1/rerank"]
 )
 def test_endpoints_of_other_servers_say_what_there_is(client: httpx.Client, path: str) -> None:
     for answer in (client.post(path, json={}), client.get(path)):

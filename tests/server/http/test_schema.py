@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from ponder.protocol.dialects import DIALECTS, dialect_at
+from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
 
 from .conftest import Serve
 
@@ -49,6 +49,9 @@ def test_every_operation_says_its_errors_in_their_shape(schema: dict[str, Any]) 
         answers = schema["paths"][path]["post"]["responses"]
         assert set(answers) >= {"404", "413", "415", "502", "504"}
         assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
+    for path in ("/v1/messages", *COUNTERS):
+        assert "529" in schema["paths"][path]["post"]["responses"]
+    assert "529" not in schema["paths"]["/v1/completions"]["post"]["responses"]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/ping", "/metrics"])
@@ -128,6 +131,36 @@ def test_schema_and_server_agree_on_a_completion(
     assert (answer.status_code == 200) == valid
 
 
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        ({"thinking": {"type": "enabled", "budget_tokens": 8}, "system": None}, True),
+        ({"system": [{"type": "text", "text": "a", "cache_control": {}}], "budget": 0}, True),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, True),
+        ({"tools": [{"name": "a", "input_schema": {}}], "tool_choice": {"type": "none"}}, True),
+        ({"max_tokens": None}, False),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, False),
+        ({"messages": [{"role": "user"}]}, False),
+        ({"thinking": {"type": "on"}}, False),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, False),
+        ({"output_config": {"format": {"type": "text"}}}, False),
+        ({"stop_sequences": [""]}, False),
+        ({"no_such_field": 1}, False),
+    ],
+)
+def test_schema_and_server_agree_on_a_message(
+    serve: Serve, fields: dict[str, object], valid: bool
+) -> None:
+    running = serve()
+    schema = httpx.get(f"{running.url}/openapi.json").json()
+    body = {"max_tokens": 9, "messages": [USER], **fields}
+    request = {"$ref": "#/components/schemas/MessagesRequest", **schema}
+    assert jsonschema.Draft202012Validator(request).is_valid(body) == valid
+    answer = httpx.post(f"{running.url}/v1/messages", json=body)
+    assert (answer.status_code == 200) == valid
+
+
 def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
     """Generated requests, good and bad: declared statuses, types and shapes, and no failure."""
     schema = schemathesis.openapi.from_url(f"{serve().url}/openapi.json")
@@ -151,4 +184,4 @@ def test_the_server_keeps_to_it_whatever_is_asked(serve: Serve) -> None:
             assert answer.headers["x-request-id"]
 
         conforms()
-    assert seen > 5 * EXAMPLES  # five operations take bodies
+    assert seen > 6 * EXAMPLES  # six operations take bodies

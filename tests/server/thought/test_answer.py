@@ -61,6 +61,15 @@ def test_what_is_shown(text: str, stop: Sequence[str], shown: str, stopped: bool
         assert (written, writer.stopped) == (shown, stopped)
 
 
+@pytest.mark.parametrize(
+    ("text", "stop", "said"),
+    [("abc", ("bc", "b"), "b"), ("abcd", ("x", "c"), "c"), ("abcd", ("x",), None)],
+)
+def test_it_is_said_what_stopped_it(text: str, stop: Sequence[str], said: str | None) -> None:
+    for every in (1, 100):
+        assert write(text, stop, every=every)[1].stop_string == said
+
+
 def test_after_the_stop_nothing_counts() -> None:
     writer = AnswerWriter(SINGLE, ("b",))
     for byte in b"abc":

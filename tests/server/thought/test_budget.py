@@ -137,6 +137,8 @@ def test_a_model_that_does_not_think_has_budget_zero() -> None:
     assert planned(Ask(), thinks=False).source == "default"
     plan = planned(Ask(budget=0, source="effort", max_answer_tokens=9), thinks=False)
     assert (plan.budget, plan.source, plan.max_answer) == (0, "effort", 9)
+    for wish in (Ask(budget=5, insists=False), Ask(thinks=True, insists=False)):
+        assert planned(wish, thinks=False).budget == 0
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_shown_prefix_belongs_to_the_answer_of_budget_zero() -> None:
 def test_a_stop_string_may_empty_the_answer() -> None:
     life = live("ab</think>\n\nEND", plan=plan(5), rules=AnswerRules(stop=("END",)))
     assert (life.content, life.failure) == ("", None)
-    assert life.outcome.finish_reason == "stop"
+    assert (life.outcome.finish_reason, life.outcome.stop_string) == ("stop", "END")
     assert len(life.prompts) == 1
 
 

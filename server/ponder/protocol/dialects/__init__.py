@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ponder.protocol.dialect import Dialect
+from ponder.protocol.dialect import Counter, Dialect
 from ponder.protocol.dialects.chat import ChatCompletions
 from ponder.protocol.dialects.completions import Completions
+from ponder.protocol.dialects.messages import AnthropicMessages, CountTokens
+from ponder.protocol.dialects.responses import Responses
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
+    "/v1/messages": AnthropicMessages(),
+    "/v1/responses": Responses(),
 }
+COUNTERS: Mapping[str, Counter] = {
+    "/v1/messages/count_tokens": CountTokens(),
+}
+"""What counts prompts, each below the path of its dialect."""
 
 
 def dialect_at(path: str) -> Dialect:
-    """The dialect of a path; elsewhere OpenAI's, in which all other routes speak."""
-    return DIALECTS.get(path, DIALECTS["/v1/chat/completions"])
+    """The dialect of a path and of what is below it; elsewhere OpenAI's, as of all other routes."""
+    below = (dialect for at, dialect in DIALECTS.items() if f"{path}/".startswith(f"{at}/"))
+    return next(below, DIALECTS["/v1/chat/completions"])

@@ -13,8 +13,16 @@ from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
 from ponder.protocol.chat import NAMES, ChatRequest, Turns
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.dialect import Reply
-from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, inside, to_json
+from ponder.protocol.dialect import Refusal, Reply
+from ponder.protocol.dialects.openai import (
+    ID_HEADERS,
+    Parts,
+    Stream,
+    Whole,
+    inside,
+    refusal,
+    to_json,
+)
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
@@ -220,6 +228,7 @@ class ChatCompletions:
     chunk = ChatCompletionChunk
     failure = ErrorResponse
     done = "[DONE]"
+    id_headers = ID_HEADERS
     fields: Mapping[str, str] = {
         **NAMES,
         "prompt": "messages",
@@ -236,5 +245,5 @@ class ChatCompletions:
     def stream(self, reply: Reply) -> StreamedChat:
         return StreamedChat(reply)
 
-    def error(self, error: ApiError) -> bytes:
-        return error_body(error)
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        return refusal(error)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import uuid
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, StrictBool, model_validator
@@ -14,8 +13,16 @@ from ponder.protocol.body import read_body
 from ponder.protocol.budget import read_ask
 from ponder.protocol.chat import NAMES, ChatRequest, Raw
 from ponder.protocol.conversation import read_conversation
-from ponder.protocol.dialect import Reply
-from ponder.protocol.dialects.openai import Parts, Stream, Whole, error_body, to_json
+from ponder.protocol.dialect import Refusal, Reply
+from ponder.protocol.dialects.openai import (
+    ID_HEADERS,
+    Parts,
+    Stream,
+    Whole,
+    inside,
+    refusal,
+    to_json,
+)
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     Name,
@@ -25,7 +32,8 @@ from ponder.protocol.fields import (
     TokenId,
     or_say,
 )
-from ponder.protocol.logprobs import LEAST, TokenTexts
+from ponder.protocol.functions import ResponseFormat, StructuredOutputs
+from ponder.protocol.logprobs import NOTHING, Columns, TextLogprobWriter, written
 from ponder.protocol.noise import Noise
 from ponder.protocol.response import FinishReason, PonderReport, TokenCounts, Usage
 from ponder.protocol.spellings import BudgetFields
@@ -37,9 +45,6 @@ MOST_PROMPTS = 1024
 PLAIN_TOKENS = 16
 """`max_tokens` of a prompt that opens no thought; one that does has the context, as chats have."""
 
-_NO_ECHO = or_say(
-    "this server does not score prompts yet; leave it out and put the prompt before the text"
-)
 _NO_SUFFIX = or_say("this server does not fill in the middle; leave it out")
 
 
@@ -97,7 +102,9 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     ponder: CompletionOptions = Field(default_factory=CompletionOptions)
     logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
     add_special_tokens: StrictBool = True
-    echo: Annotated[Literal[False] | None, _NO_ECHO] = None
+    echo: StrictBool = False
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
     suffix: Annotated[None, _NO_SUFFIX] = None
     best_of: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
     user: Name | None = None
@@ -109,6 +116,8 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
                 f"best_of {self.best_of} is not n {self.n}: this server ranks no choices; leave it "
                 f"out"
             )
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise ValueError("structured_outputs and response_format are two rules: send one")
         limit = self.max_tokens
         self.check_least("max_tokens", PLAIN_TOKENS if limit is None else limit, self.ponder)
         return self
@@ -116,6 +125,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
         """Raises `ApiError` for a budget that is none."""
         opened = self.ponder.thinking == "open"
+        form = self.structured_outputs or self.response_format
         return ChatRequest(
             id=f"cmpl-{uuid.uuid4().hex}",
             prompts=[
@@ -126,8 +136,11 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             ponder=self.ponder,
             sampling=self.sampling,
             rules=self.rules,
+            grammar=None if form is None else form.grammar,
+            spelled={} if self.structured_outputs is None else {"format": "structured_outputs"},
             n=self.n,
             logprobs=self.logprobs,
+            echo=self.echo,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
             usage=self.tells_usage,
@@ -139,17 +152,20 @@ class TextLogprobs(BaseModel):
     """Log probabilities of the sampled answer tokens, in parallel lists.
 
     `text_offset` is where a token begins in `text`, in characters. `top_logprobs` holds the
-    sampled token beside the best ones; of tokens with the same text the best.
+    sampled token beside the best ones; of tokens with the same text the best. With `echo` the
+    prompt's tokens precede them, the first of which follows nothing and has none.
     """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
 class TextChoice(BaseModel):
-    """Choice `prompt * n + j` is the j-th of its prompt. `text` is the answer, after a thought."""
+    """Choice `prompt * n + j` is the j-th of its prompt. `text` is the answer, after a thought, or
+    with `echo` the prompt and its continuation.
+    """
 
     index: int
     text: str
@@ -192,59 +208,10 @@ class TextChunk(BaseModel):
     usage: Usage | TokenCounts | None = None
 
 
-class _Lists:
-    """One choice's log probabilities, written as the four lists of `TextLogprobs`."""
-
-    def __init__(self, texts: TokenTexts, top: int) -> None:
-        self._texts = texts
-        self._top = top
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._read = 0  # characters that the tokens until now have made
-        self._hidden: int | None = None  # of them, leading blank that the text does not show
-
-    def columns(self, answer: AnswerDelta) -> tuple[str, str, str, str]:
-        """The entries of each list, with commas between them."""
-        tokens, logprobs, tops, starts = [], [], [], []
-        said = ""
-        for entry in answer.logprobs:
-            token, _ = self._texts[entry.token_id]
-            tokens.append(token)
-            logprobs.append(str(max(entry.logprob, LEAST)))
-            top = {token: max(entry.logprob, LEAST)}
-            for token_id, logprob in islice(entry.top, self._top):
-                top.setdefault(self._texts[token_id][0], max(logprob, LEAST))
-            tops.append(f"{{{','.join(f'{name}:{value}' for name, value in top.items())}}}")
-            starts.append(self._read + len(said))
-            said += self._decoder.decode(self._texts.token_bytes(entry.token_id))
-        self._read += len(said)
-        if self._hidden is None:
-            self._hidden = _hidden(said, answer.text)
-        offsets = [str(max(0, start - self._hidden)) for start in starts]
-        return ",".join(tokens), ",".join(logprobs), ",".join(tops), ",".join(offsets)
-
-
-def _hidden(said: str, shown: str) -> int:
-    """How much of what the first tokens say is not shown; negative where more is shown.
-
-    Their leading blank may be dropped, an answer prefix may stand before them, and the end of the
-    last one may be held back, as it may be a stop string's beginning.
-    """
-    if shown.endswith(said) or said.endswith(shown):
-        return len(said) - len(shown)
-    for begins in (said, said.lstrip()):
-        for prefix in range(len(shown)):
-            if begins.startswith(shown[prefix:]) or shown.startswith(begins, prefix):
-                return len(said) - len(begins) - prefix
-    return 0
-
-
-def _written(columns: Sequence[str | bytes | bytearray]) -> Parts:
-    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-    parts: Parts = [b"{"]
-    for index, (name, column) in enumerate(zip(names, columns, strict=True)):
-        parts.append(f'{"," if index else ""}"{name}":['.encode())
-        parts += [column.encode() if isinstance(column, str) else bytearray(column), b"]"]
-    return [*parts, b"}"]
+@dataclass(frozen=True, slots=True)
+class Echo:
+    text: str = ""
+    columns: Columns = NOTHING
 
 
 class WholeText(Whole):
@@ -259,51 +226,89 @@ class WholeText(Whole):
 
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None:
         if self._lists and answer.logprobs:
-            entries = self._lists[index].columns(answer)
-            for column, said in zip(self._columns[index], entries, strict=True):
-                column.extend(f",{said}".encode() if column else said.encode())
+            self._tell(index, self._lists[index].columns(answer))
+
+    def _tell(self, index: int, entries: Columns) -> None:
+        for column, said in zip(self._columns[index], entries, strict=True):
+            column.extend(f",{said}".encode() if column else said.encode())
 
     def choice(self, index: int, finish: str, report: str) -> Parts:
+        echo = _echo(self.reply, self._lists, index)
+        columns: Sequence[Sequence[bytes | bytearray]] = ()
+        if self._lists:
+            said = [entry.encode() for entry in echo.columns]
+            columns = [
+                [before, b"," if before and column else b"", column]
+                for before, column in zip(said, self._columns[index], strict=True)
+            ]
         return [
             f'{{"index":{index},"text":"'.encode(),
+            inside(echo.text),
             self.texts[index],
             b'","reasoning":',
             *self.thought(index),
             b',"logprobs":',
-            *(_written(self._columns[index]) if self._lists else [b"null"]),
+            *(written(columns) if self._lists else [b"null"]),
             f',"finish_reason":{finish},"ponder":{report}}}'.encode(),
         ]
 
 
 class StreamedText(Stream):
-    """Events that are each a `TextChunk`."""
+    """Events that are each a `TextChunk`. An echo comes first."""
 
     kind = "text_completion"
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self._lists = _lists(reply)
+        self._echoed = [not reply.request.echo] * reply.request.choices
 
     def event(self, index: int, event: Event) -> bytes:
+        echo = self._echo(index)
         if isinstance(event, AnswerDelta):
-            logprobs = "null"
-            if self._lists:
-                logprobs = b"".join(_written(self._lists[index].columns(event))).decode()
-            return self.chunk(index, f'"text": {to_json(event.text)}', logprobs)
+            columns = self._lists[index].columns(event) if self._lists else ()
+            return echo + self._text(index, event.text, columns)
         if isinstance(event, ThoughtDelta) and self.shows_thought:
-            return self.chunk(index, f'"text": "", "reasoning": {to_json(event.text)}')
-        return b""
+            said = f'"text": "", "reasoning": {to_json(event.text)}'
+            return echo + self.chunk(index, said)
+        return echo
+
+    def closing(self) -> bytes:
+        echoes = [self._echo(index) for index in range(len(self._echoed))]
+        return b"".join([*echoes, super().closing()])
+
+    def _echo(self, index: int) -> bytes:
+        if self._echoed[index]:
+            return b""
+        self._echoed[index] = True
+        echo = _echo(self.reply, self._lists, index)
+        return self._text(index, echo.text, echo.columns if self._lists else ())
+
+    def _text(self, index: int, text: str, columns: Sequence[str]) -> bytes:
+        logprobs = "null"
+        if columns:
+            logprobs = b"".join(written([[column.encode()] for column in columns])).decode()
+        return self.chunk(index, f'"text": {to_json(text)}', logprobs)
 
     def ending(self, report: str) -> str:
         return '"text": ""'
 
 
-def _lists(reply: Reply) -> list[_Lists]:
+def _lists(reply: Reply) -> list[TextLogprobWriter]:
     """For each choice; none where no log probabilities were asked for."""
     request = reply.request
     if request.logprobs is None:
         return []
-    return [_Lists(reply.token_texts, request.logprobs) for _ in range(request.choices)]
+    echoed = (len(reply.echo(index)) for index in range(request.choices))
+    return [TextLogprobWriter(reply.token_texts, request.logprobs, size) for size in echoed]
+
+
+def _echo(reply: Reply, lists: Sequence[TextLogprobWriter], index: int) -> Echo:
+    """The prompt in front of its continuation, where it was asked for."""
+    if not reply.request.echo:
+        return Echo()
+    columns = lists[index].prompt(*reply.scored(index)) if lists else NOTHING
+    return Echo(reply.echo(index), columns)
 
 
 class Completions:
@@ -316,6 +321,7 @@ class Completions:
     chunk = TextChunk
     failure = ErrorResponse
     done = "[DONE]"
+    id_headers = ID_HEADERS
     fields: Mapping[str, str] = {
         **NAMES,
         "thinking": "ponder.thinking",
@@ -332,5 +338,5 @@ class Completions:
     def stream(self, reply: Reply) -> StreamedText:
         return StreamedText(reply)
 
-    def error(self, error: ApiError) -> bytes:
-        return error_body(error)
+    def error(self, error: ApiError, request_id: str) -> Refusal:
+        return refusal(error)

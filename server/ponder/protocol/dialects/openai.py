@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from ponder.engine.protocol import CallPart
-from ponder.protocol.dialect import Reply
+from ponder.protocol.dialect import Refusal, Reply
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import (
     CompletionTokensDetails,
@@ -32,8 +32,12 @@ def inside(text: str) -> bytes:
     return to_json(text)[1:-1].encode()
 
 
-def error_body(error: ApiError) -> bytes:
-    return json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode()
+ID_HEADERS = ("x-request-id",)
+
+
+def refusal(error: ApiError) -> Refusal:
+    body = json.dumps(error.body(), ensure_ascii=False, separators=(",", ":"))
+    return Refusal(error.status, body.encode())
 
 
 class Whole(ABC):

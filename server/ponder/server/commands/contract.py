@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
+from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
@@ -71,6 +72,17 @@ def run(options: Options) -> int:
 
 def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """What a person wants to know of a model before it is served: names and values."""
+    yield from _of_thoughts(checkpoint)
+    tokenizer = checkpoint.tokenizer
+    if tokenizer.takes_tools:
+        told = syntax(tokenizer.chat_template)
+        yield (
+            "calls",
+            told or "its template takes tools, and --tool-parser may say how it calls them",
+        )
+
+
+def _of_thoughts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     form, traits = checkpoint.form, checkpoint.traits
     if form is None:
         if checkpoint.unread is None:

@@ -1,0 +1,236 @@
+"""The conversation of `/v1/messages`: content blocks, and the turns that templates make of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    Tag,
+    model_validator,
+)
+
+from ponder.protocol.fields import Name, Strict, or_say
+from ponder.protocol.history import Turn, assistant, call, result
+from ponder.protocol.messages import MOST_MESSAGES, MOST_PARTS
+
+_BILLING = "x-anthropic-billing-header:"
+"""Begins a system block that differs in every request: a prompt with it is in no prefix cache."""
+_SEAL = "ponder."
+_ROLE = or_say("this server knows user, assistant and system messages; send one of them")
+_TEXT_ONLY = "this server reads text only, no images or documents; send blocks of type text"
+
+
+def seal(thought: bytes | bytearray) -> str:
+    """The signature of a thinking block, which gives back a thought that the block does not show.
+
+    Whoever sends it back need not be who got it: it is no secret, and nothing is verified by it.
+    """
+    return _SEAL + base64.b64encode(thought).decode()
+
+
+def _unseal(signature: str) -> str:
+    """The thought in a signature; other servers' hold none that could be read."""
+    if not signature.startswith(_SEAL):
+        return ""
+    try:
+        return base64.b64decode(signature[len(_SEAL) :], validate=True).decode()
+    except ValueError:
+        return ""
+
+
+class Block(Strict):
+    """A content block. What stands in it beside its own fields changes nothing, and is not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str
+
+
+class TextBlockParam(Block):
+    type: Annotated[Literal["text"], or_say(_TEXT_ONLY)]
+    text: str
+
+
+def _blocks(content: Any) -> Any:
+    """A string is one block of text."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list):
+        return content
+    raise ValueError("must be a string or a list of content blocks")
+
+
+_SOME = Field(max_length=MOST_PARTS, fail_fast=True)
+Texts = Annotated[
+    list[TextBlockParam],
+    _SOME,
+    BeforeValidator(_blocks, json_schema_input_type=str | list[TextBlockParam]),
+]
+
+
+def joined(texts: Iterable[TextBlockParam]) -> str:
+    """The text of blocks that a client wrote: paragraphs."""
+    return "\n\n".join(block.text for block in texts if block.text)
+
+
+class ThinkingBlockParam(Block):
+    """A thought of an earlier turn. Where it is not shown, its signature holds it."""
+
+    type: Literal["thinking"]
+    thinking: str = ""
+    signature: str = ""
+
+    @property
+    def thought(self) -> str:
+        return self.thinking or _unseal(self.signature)
+
+
+class RedactedThinkingBlockParam(Block):
+    """A thought that another server encrypted: nobody here can read it."""
+
+    type: Literal["redacted_thinking"]
+
+
+class ToolUseBlockParam(Block):
+    type: Literal["tool_use"]
+    id: Name
+    name: Name
+    input: dict[str, Any] = Field(default_factory=dict)
+
+
+class ToolResultBlockParam(Block):
+    """What a call gave back; `is_error` says that it failed."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Name
+    content: Texts = Field(default_factory=list)
+    is_error: StrictBool = False
+
+    @property
+    def text(self) -> str:
+        text = joined(self.content)
+        told = not self.is_error or text.lower().startswith("error")
+        return text if told else f"Error: {text}".rstrip()
+
+
+_FITTING: Mapping[str, tuple[type[Block], ...]] = {
+    "system": (TextBlockParam,),
+    "user": (TextBlockParam, ToolResultBlockParam),
+    "assistant": (
+        TextBlockParam,
+        ThinkingBlockParam,
+        RedactedThinkingBlockParam,
+        ToolUseBlockParam,
+    ),
+}
+"""What the messages of each role are made of."""
+
+
+def _tag(block: Any) -> str | None:
+    """In brackets, as what pydantic adds to the place of a mistake is."""
+    kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
+    return f"[{kind}]" if isinstance(kind, str) else None
+
+
+AnyBlock = Annotated[
+    Annotated[TextBlockParam, Tag("[text]")]
+    | Annotated[ThinkingBlockParam, Tag("[thinking]")]
+    | Annotated[RedactedThinkingBlockParam, Tag("[redacted_thinking]")]
+    | Annotated[ToolUseBlockParam, Tag("[tool_use]")]
+    | Annotated[ToolResultBlockParam, Tag("[tool_result]")],
+    Discriminator(
+        _tag,
+        custom_error_type="not_supported",
+        custom_error_message=f"{_TEXT_ONLY}, thinking, redacted_thinking, tool_use or tool_result",
+    ),
+]
+
+
+class MessageParam(Strict):
+    """One message. What stands in it beside role and content changes nothing, and is not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Annotated[Literal["user", "assistant", "system"], _ROLE]
+    content: Annotated[
+        list[AnyBlock],
+        _SOME,
+        BeforeValidator(_blocks, json_schema_input_type=str | list[AnyBlock]),
+    ]
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> MessageParam:
+        for block in self.content:
+            if not isinstance(block, _FITTING[self.role]):
+                of = "a user" if isinstance(block, ToolResultBlockParam) else "an assistant"
+                raise ValueError(
+                    f"the message is the {self.role}'s, and {block.type} blocks are not: send them "
+                    f"in {of} message"
+                )
+        return self
+
+
+Messages = Annotated[
+    list[MessageParam], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
+]
+
+
+def turns(system: Sequence[TextBlockParam], messages: Sequence[MessageParam]) -> list[Turn]:
+    """A conversation as chat templates take it.
+
+    Messages of one side that follow each other are one turn. A system message is the system's at
+    the beginning alone, since templates take no other: later ones are text of the user's turn.
+    """
+    said = [block for block in system if not _billing(block)]
+    early = 0
+    while early < len(messages) and messages[early].role == "system":
+        said += [block for block in messages[early].content if isinstance(block, TextBlockParam)]
+        early += 1
+    prompt = joined(said)
+    made: list[Turn] = [{"role": "system", "content": prompt}] if prompt else []
+    names: dict[str, str] = {}
+    for assistants, side in groupby(messages[early:], lambda message: message.role == "assistant"):
+        blocks = [block for message in side for block in message.content]
+        if assistants:
+            names |= {block.id: block.name for block in blocks if block.type == "tool_use"}
+            made.append(_assistants(blocks))
+        else:
+            made += _users(blocks, names)
+    return made
+
+
+def _billing(block: TextBlockParam) -> bool:
+    return block.text.startswith(_BILLING) and "\n" not in block.text.strip()
+
+
+def _assistants(blocks: Sequence[AnyBlock]) -> Turn:
+    """The model's own text is put together as it was parted, without a gap."""
+    thoughts = [block.thought for block in blocks if block.type == "thinking"]
+    return assistant(
+        "".join(block.text for block in blocks if block.type == "text"),
+        "\n\n".join(filter(None, thoughts)),
+        [
+            call(block.id, block.name, json.dumps(block.input))
+            for block in blocks
+            if block.type == "tool_use"
+        ],
+    )
+
+
+def _users(blocks: Sequence[AnyBlock], names: Mapping[str, str]) -> list[Turn]:
+    """What the calls gave back, and then what the user says. `names` are those of earlier calls."""
+    results = [block for block in blocks if block.type == "tool_result"]
+    text = joined(block for block in blocks if block.type == "text")
+    made = [result(it.tool_use_id, it.text, names.get(it.tool_use_id)) for it in results]
+    if text or not results:
+        made.append({"role": "user", "content": text})
+    return made
