@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ PROXY_KEY = "sk-a-key-of-the-proxys-own"
 
 Variables = Mapping[str, str]
 Saw = dict[str, dict[str, str]]
+Told = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -123,3 +125,9 @@ def saw() -> Iterator[Saw]:
         found = {row.id: (known | verdicts).get(row.id) for row in ROWS}
         kept = {name: verdict for name, verdict in found.items() if verdict}
         path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+@pytest.fixture(scope="session")
+def told() -> Told:
+    """What the functions of a script saw, by the script and its server."""
+    return {}

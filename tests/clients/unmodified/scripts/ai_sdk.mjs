@@ -71,4 +71,7 @@ const calls = {
   },
 };
 
-console.log(JSON.stringify(await calls[process.argv[2]]()));
+for (const name of process.argv.slice(2)) {
+  const saw = await calls[name]().catch((error) => ({ error: `${error.stack}` }));
+  console.log("saw:", JSON.stringify({ [name]: saw }));
+}

@@ -1,7 +1,7 @@
 """What every script in Python shares: where the server is, what is asked, how a script is run.
 
-It runs in its client's own environment, `python SCRIPT.py NAME`, and prints what the function of
-that name saw as its last line, in JSON.
+It runs in its client's own environment, `python SCRIPT.py NAME …`, and prints what the functions of
+these names saw, each on a marked line, in JSON.
 """
 
 import asyncio
@@ -9,11 +9,13 @@ import inspect
 import json
 import os
 import sys
+import traceback
 
 ROOT = os.environ["PONDER_URL"]
 URL = f"{ROOT}/v1"
 KEY = os.environ.get("PONDER_API_KEY", "none")
 MODEL = "tiny"
+MARK = "saw:"
 QUESTION = "What is 17 + 25 - 9?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
 BUDGET = {"thinking_token_budget": 64}
@@ -33,8 +35,12 @@ TOOL = {
 
 
 def run(module):
-    """Run the function that the command names, and print what it returns."""
-    saw = module[sys.argv[1]]()
-    if inspect.isawaitable(saw):
-        saw = asyncio.run(saw)
-    print(json.dumps(saw, default=str))
+    """Run the functions that the command names, each after the other, and print what they saw."""
+    for name in sys.argv[1:]:
+        try:
+            saw = module[name]()
+            if inspect.isawaitable(saw):
+                saw = asyncio.run(saw)
+        except Exception:  # noqa: BLE001 - what went wrong is what it saw
+            saw = {"error": traceback.format_exc()[-2000:]}
+        print(MARK, json.dumps({name: saw}, default=str), flush=True)
