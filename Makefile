@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo pictures test check bench bench-train train train-tiny results
+.PHONY: help serve demo pictures test test-clients check bench bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,11 @@ test: ## install what is lacking and run all tests
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
 		"rolling restart, without chromium the pages: their tests are skipped"
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+test-clients: ## every client in an environment of its own, against a real server: writes docs/clients.md
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@PONDER_CLIENTS_REPORT=docs/clients.json $(BIN)/python -m pytest -m engine tests/clients/unmodified; \
+		status=$$?; $(BIN)/python deploy/generate.py; exit $$status
 
 check: ## ruff, mypy, import rules and the architecture tests
 	@$(PYTHON) deploy/bootstrap.py engine dev

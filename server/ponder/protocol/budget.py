@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ponder.protocol.errors import ApiError, quoted
-from ponder.protocol.fields import BUDGETS, MOST_TOKENS, BudgetFields
+from ponder.protocol.fields import MOST_TOKENS, whole
+from ponder.protocol.spellings import BUDGETS, BudgetFields
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
 
 _SWITCH = "chat_template_kwargs.enable_thinking"
@@ -25,7 +26,8 @@ def read_ask(
     number = _agreed({name: _number(name, value) for name, value in given.items()})
     word, effort = _effort(request)
     budget = effort if number is None else number
-    switches = [*_switched_on(request), *([_SWITCH] if switch else [])]
+    switches = [name for name, wanted in _switches(request).items() if wanted]
+    switches += [_SWITCH] if switch else []
     if switches and budget == 0:
         raise ApiError(
             400,
@@ -51,29 +53,31 @@ def read_ask(
 def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
     """Every place where a number was given, with its name."""
     candidates: list[tuple[str, Any]] = [(name, getattr(request, name)) for name in BUDGETS]
-    if request.enable_thinking is False:
-        candidates.append(("enable_thinking", 0))
-    if request.thinking is not None:
+    if request.thinking:
         candidates.append(("thinking.budget_tokens", request.thinking.budget_tokens))
-        if request.thinking.type == "disabled":
-            candidates.append(("thinking.type", 0))
-    if request.reasoning is not None:
+    if request.reasoning:
         candidates.append(("reasoning.max_tokens", request.reasoning.max_tokens))
-        if request.reasoning.enabled is False:
-            candidates.append(("reasoning.enabled", 0))
-    if request.nvext is not None:
+    if request.nvext:
         candidates.append(("nvext.max_thinking_tokens", request.nvext.max_thinking_tokens))
+    if request.google:
+        config = request.google.thinking_config
+        candidates.append(("google.thinking_config.thinking_budget", config.thinking_budget))
+    if request.custom_params:
+        candidates.append(("custom_params.thinking_budget", request.custom_params.thinking_budget))
+    candidates += ((name, 0) for name, wanted in _switches(request).items() if not wanted)
     return ((name, value) for name, value in candidates if value is not None)
 
 
-def _switched_on(request: BudgetFields) -> Iterator[str]:
-    """Where a thought was asked for without a number."""
-    if request.enable_thinking:
-        yield "enable_thinking"
-    if request.thinking is not None and request.thinking.type == "enabled":
-        yield "thinking.type"
-    if request.reasoning is not None and request.reasoning.enabled:
-        yield "reasoning.enabled"
+def _switches(request: BudgetFields) -> dict[str, bool]:
+    """Where a thought was asked for without a number, or asked not to be."""
+    thinking = request.thinking.type if request.thinking else None
+    switches = {
+        "enable_thinking": request.enable_thinking,
+        "think": request.think if isinstance(request.think, bool) else None,
+        "thinking.type": {"enabled": True, "disabled": False}.get(thinking or ""),
+        "reasoning.enabled": request.reasoning.enabled if request.reasoning else None,
+    }
+    return {name: wanted for name, wanted in switches.items() if wanted is not None}
 
 
 def _number(name: str, value: Any) -> int:
@@ -85,6 +89,7 @@ def _number(name: str, value: Any) -> int:
             f"number of tokens or a reasoning_effort",
             param=name,
         )
+    value = whole(value)
     number = isinstance(value, int) and not isinstance(value, bool)
     if not number or not UNLIMITED <= value <= MOST_TOKENS:
         raise ApiError(
@@ -109,9 +114,13 @@ def _agreed(numbers: dict[str, int]) -> int | None:
 
 
 def _efforts(request: BudgetFields) -> dict[str, str]:
-    efforts = {"reasoning_effort": request.reasoning_effort}
-    if request.reasoning is not None:
-        efforts["reasoning.effort"] = request.reasoning.effort
+    config = request.google.thinking_config if request.google else None
+    efforts = {
+        "reasoning_effort": request.reasoning_effort,
+        "reasoning.effort": request.reasoning.effort if request.reasoning else None,
+        "think": None if isinstance(request.think, bool) else request.think,
+        "google.thinking_config.thinking_level": config.thinking_level if config else None,
+    }
     return {name: effort for name, effort in efforts.items() if effort is not None}
 
 

@@ -19,6 +19,7 @@ from ponder.engine.protocol import (
 from ponder.errors import PonderError
 from ponder.experiment.store import StateError
 from ponder.protocol.fields import Strict
+from ponder.protocol.misnomers import remedy
 from ponder.thought import errors as thought
 
 
@@ -173,7 +174,7 @@ def invalid_request(message: str, field: str | None = None) -> ApiError:
 
 _SENTENCES = {
     "missing": "is required: add it",
-    "extra_forbidden": "is not supported here: leave it out",
+    "extra_forbidden": "is not supported here: {remedy}",
     "too_short": "must not be empty: add an entry",
     "too_long": "takes at most {max_length} entries: send fewer",
     "string_too_short": "must not be empty: leave it out or give it a text",
@@ -219,7 +220,8 @@ def _of_validation(error: ValidationError) -> ApiError:
         said = problem["msg"].removeprefix("Value error, ")
         return _invalid(f"{cut(param)}: {said}" if param else said, param)
     name = cut(param) if param else "the body"
-    said = sentence.format_map({**context, "value": quoted(problem["input"])})
+    known = {"value": quoted(problem["input"]), "remedy": remedy(where[-1] if where else "")}
+    said = sentence.format_map({**context, **known})
     return _invalid(f"{name} {said}", param)
 
 

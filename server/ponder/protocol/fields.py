@@ -1,8 +1,7 @@
-"""What bodies have in common: the types of their fields, budgets, sampling, Ponder's own options.
+"""What bodies have in common: the types of their fields, sampling, Ponder's own options.
 
-Fields that Ponder cannot honour are refused, never ignored; fields that change nothing about the
-answer (`user`, `metadata`, an empty `tools`, what speeds up or places a request elsewhere) are
-accepted. A field that is null is not given.
+Fields that Ponder cannot honour are refused, never ignored; what changes nothing about the answer
+is accepted (`ponder.protocol.noise`). A field that is null is not given.
 """
 
 from __future__ import annotations
@@ -33,11 +32,20 @@ MOST_NAME = 512  # characters of what only names something
 MOST_STOP = 1024  # characters of a stop string
 MOST_TOKENS = 2**64
 
-Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True)]
-PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True)]
+
+def whole(number: Any) -> Any:
+    """100.0 is 100: languages with one kind of number write it so."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Whole = BeforeValidator(whole)
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True), Whole]
+PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True), Whole]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(max_length=MOST_NAME)]
+Off = Literal[False] | None
 Empty = Annotated[list[Any], Field(max_length=0)]
+NoEntries = Annotated[dict[str, Any], Field(max_length=0)]
 
 
 def at_most(most: int) -> BeforeValidator:
@@ -66,6 +74,12 @@ class Strict(BaseModel):
         return {name: v for name, v in given.items() if v is not None and name in named}
 
 
+class Lenient(Strict):
+    """What comes back as history: clients keep things of their own there, which are dropped."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": True})
+
+
 def or_say(message: str) -> WrapValidator:
     """Says `message`, with its remedy, of whatever the type does not take."""
 
@@ -79,8 +93,6 @@ def or_say(message: str) -> WrapValidator:
 
 
 NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
-NO_SEARCH = or_say("this server does not search the web; leave it out")
-NO_MARKERS = or_say("this server never shows special tokens; leave it out")
 
 
 def _one_or_several(stop: Any) -> Any:
@@ -103,37 +115,6 @@ class StreamOptions(Strict):
     include_usage: StrictBool = False
     continuous_usage_stats: StrictBool = False
     include_obfuscation: StrictBool | None = None
-
-
-class Thinking(Strict):
-    """Anthropic's spelling. `adaptive` leaves the budget to the server."""
-
-    type: Literal["enabled", "disabled", "adaptive"] | None = None
-    budget_tokens: Any = None
-
-    @model_validator(mode="after")
-    def _one_decides(self) -> Thinking:
-        if self.type == "adaptive" and self.budget_tokens is not None:
-            raise ValueError(
-                "type adaptive leaves the budget to the server, and budget_tokens sets it: leave "
-                "budget_tokens out, or send type enabled"
-            )
-        return self
-
-
-class Reasoning(Strict):
-    """OpenRouter's spelling."""
-
-    effort: Name | None = None
-    max_tokens: Any = None
-    enabled: StrictBool | None = None
-    exclude: StrictBool | None = None
-
-
-class NvExt(Strict):
-    """NVIDIA NIM's spelling."""
-
-    max_thinking_tokens: Any = None
 
 
 class PonderOptions(Strict):
@@ -165,45 +146,11 @@ class PonderOptions(Strict):
         return self
 
 
-BUDGETS = (
-    "thinking_token_budget",
-    "budget",
-    "thinking_budget",
-    "max_thinking_tokens",
-    "reasoning_budget",
-    "thinking_budget_tokens",
-)
-"""The names of a number of tokens at the top of a body."""
-
-
-class BudgetFields(Strict):
-    """Every system's name for a budget. They are typed `Any` here and read by `read_ask`."""
-
-    thinking_token_budget: Any = None
-    budget: Any = None
-    thinking_budget: Any = None
-    max_thinking_tokens: Any = None
-    reasoning_budget: Any = None
-    thinking_budget_tokens: Any = None
-    enable_thinking: StrictBool | None = None
-    thinking: Thinking | None = None
-    reasoning: Reasoning | None = None
-    reasoning_effort: Name | None = None
-    nvext: NvExt | None = None
-    include_reasoning: StrictBool = True
-    ponder: PonderOptions = Field(default_factory=PonderOptions)
-
-    @property
-    def shows_reasoning(self) -> bool:
-        excluded = self.reasoning is not None and self.reasoning.exclude
-        return self.include_reasoning and not excluded
-
-
 class SamplingFields(Strict):
     """How many choices, how they are sampled and how they are sent."""
 
     max_tokens: PositiveTokens | None = None
-    n: Annotated[int, Field(ge=1, le=128, strict=True)] = 1
+    n: Annotated[int, Field(ge=1, le=128, strict=True), Whole] = 1
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
 
@@ -255,7 +202,7 @@ class SamplingFields(Strict):
         )
 
     @property
-    def usage(self) -> Literal["never", "last", "always"]:
+    def tells_usage(self) -> Literal["never", "last", "always"]:
         options = self.stream_options or StreamOptions()
         if not options.include_usage:
             return "never"

@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, model_validator
 from ponder.engine.protocol import Grammar, Tool
 from ponder.protocol import grammars
 from ponder.protocol.chat import ToolUse
-from ponder.protocol.fields import Name, Strict, or_say
+from ponder.protocol.fields import Lenient, Name, Strict, or_say
 from ponder.protocol.tools import tool_use
 
 MOST_TOOLS = 1024
@@ -104,18 +104,17 @@ def read_tools(
     return tool_use(known, "named", named=[choice.function.name], parallel=several)
 
 
-class CalledFunction(Strict):
+class CalledFunction(Lenient):
     name: FunctionName
     arguments: str | dict[str, Any] = ""
 
 
-class Call(Strict):
+class Call(Lenient):
     """A call in an earlier assistant turn."""
 
     id: Name = ""
     type: Annotated[Literal["function"], _FUNCTION] = "function"
     function: CalledFunction
-    index: int | None = None
 
     @property
     def arguments(self) -> str:

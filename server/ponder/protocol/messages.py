@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from ponder.protocol import history
-from ponder.protocol.fields import NO_AUDIO, Empty, Name, Strict, or_say
+from ponder.protocol.fields import NO_AUDIO, Empty, Lenient, Name, Off, or_say
 from ponder.protocol.functions import NO_FUNCTIONS, Call
 
 # Everything has a length; that of a conversation is OpenAI's.
@@ -18,47 +19,89 @@ MOST_CALLS = 1024  # of one message
 _TEXT_PART = or_say(
     "this server reads text only, no images, audio or files; send parts of type text"
 )
+_BEGUN = or_say("this server begins every answer itself; leave it out")
+_TEXT = or_say("this server reads text only; leave it out")
+_THOUGHT = or_say("must be a string or a list of text parts")
 _ROLE = or_say(
     "this server knows system, developer, user, assistant and tool messages; send one of them"
 )
 
 
-class TextPart(Strict):
-    type: Annotated[Literal["text"], _TEXT_PART]
-    text: str
-    cache_control: Any = None  # Anthropic's and OpenRouter's: prefixes are cached anyway
+class Said(Lenient):
+    """A message or a part of one. What would change the answer is refused, by clients' names."""
+
+    prefix: Annotated[Off, _BEGUN] = None
+    partial: Annotated[Off, _BEGUN] = None
+    image: Annotated[None, _TEXT] = None
+    images: Annotated[Empty | None, _TEXT] = None
+    videos: Annotated[Empty | None, _TEXT] = None
+    files: Annotated[Empty | None, _TEXT] = None
+    attachments: Annotated[Empty | None, _TEXT] = None
+
+
+class Part(Said):
+    """A part of a message: a text, a refusal, or a thought of an assistant's."""
+
+    type: Annotated[
+        Literal["text", "refusal", "thinking", "redacted_thinking", "reasoning"], _TEXT_PART
+    ]
+    text: str | None = None
+    refusal: str | None = None
+    thinking: Annotated[str | list[dict[str, Any]], _THOUGHT] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Part:
+        if self.type in ("text", "refusal") and getattr(self, self.type) is None:
+            raise ValueError(f"a part of type {self.type} needs {self.type}")
+        return self
+
+    @property
+    def said(self) -> str:
+        return {"text": self.text, "refusal": self.refusal}.get(self.type) or ""
+
+    @property
+    def thought(self) -> str:
+        if self.type in ("text", "refusal"):
+            return ""
+        if isinstance(self.thinking, list):  # Mistral's, of text parts
+            return _joined(self.thinking, "text")
+        return self.thinking or self.text or ""
+
+
+def _joined(entries: Iterable[Any] | None, name: str) -> str:
+    """The texts that entries of a list have by a name, beside whatever else clients keep there."""
+    found = (entry.get(name) for entry in entries or () if isinstance(entry, dict))
+    return "".join(text for text in found if isinstance(text, str))
 
 
 def _parts(content: Any) -> Any:
     """A string is one part of text: an error then names the part, not a branch of a union."""
     if isinstance(content, str):
-        return [TextPart(type="text", text=content)]
+        return [Part(type="text", text=content)]
     if isinstance(content, list):
         return content
     raise ValueError("must be a string or a list of text parts")
 
 
 Content = Annotated[
-    list[TextPart],
+    list[Part],
     Field(max_length=MOST_PARTS, fail_fast=True),
-    BeforeValidator(_parts, json_schema_input_type=str | list[TextPart]),
+    BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
 ]
 
 
-class Message(Strict):
-    """One turn. `reasoning` on an earlier assistant turn is handed to the chat template."""
+class Message(Said):
+    """One turn. The thought of an earlier assistant turn is handed to the chat template."""
 
     role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], _ROLE]
     content: Content | None = None
     name: Name | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    type: Literal["text", "message"] | None = None
-    cache_control: Any = None
-    # What clients write back when a response message is sent as history.
+    thinking: str | None = None
+    reasoning_details: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
+    thinking_blocks: Annotated[list[Any], Field(max_length=MOST_PARTS)] | None = None
     refusal: str | None = None
-    reasoning_details: Annotated[list[dict[str, Any]], Field(max_length=MOST_PARTS)] | None = None
-    annotations: Empty | None = None
     audio: Annotated[None, NO_AUDIO] = None
     function_call: Annotated[None, NO_FUNCTIONS] = None
     tool_calls: Annotated[list[Call], Field(max_length=MOST_CALLS, fail_fast=True)] | None = None
@@ -74,14 +117,19 @@ class Message(Strict):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.content or ()) or self.refusal or ""
+        return "".join(part.said for part in self.content or ()) or self.refusal or ""
 
     @property
     def thought(self) -> str:
-        """What an assistant thought, by any of its names."""
-        details = (entry.get("text") for entry in self.reasoning_details or ())
-        said = "".join(text for text in details if isinstance(text, str))
-        return self.reasoning or self.reasoning_content or said
+        """By the first of the names that clients have for it."""
+        return (
+            self.reasoning
+            or self.reasoning_content
+            or self.thinking
+            or "".join(part.thought for part in self.content or ())
+            or _joined(self.thinking_blocks, "thinking")
+            or _joined(self.reasoning_details, "text")
+        )
 
     @property
     def turn(self) -> history.Turn:

@@ -131,6 +131,10 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class DeltaReport(BaseModel):
+    ponder: PonderReport
+
+
 class FunctionDelta(BaseModel):
     name: str | None = None
     arguments: str = ""
@@ -146,13 +150,18 @@ class CallDelta(BaseModel):
 
 
 class Delta(BaseModel):
-    """`reasoning_content` repeats `reasoning`, as in a whole message."""
+    """`reasoning_content` repeats `reasoning`, as in a whole message.
+
+    `provider_specific_fields` repeats the choice's report in its last chunk: the litellm proxy
+    passes on only chunks whose delta says something.
+    """
 
     role: Literal["assistant"] | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
+    provider_specific_fields: DeltaReport | None = None
 
 
 class ChunkChoice(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ponder.checkpoint.chat import Prompt
 from ponder.checkpoint.checkpoint import Checkpoint
+from ponder.checkpoint.traits import BUDGET_NAME
 from ponder.engine.protocol import EngineFacts
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
@@ -186,19 +187,23 @@ class ServedModel:
     def switched(self, ask: Ask, given: Mapping[str, Any]) -> tuple[Ask, Mapping[str, Any]]:
         """What a request says with the template's own arguments, read as its wish for a thought.
 
-        Those that are left are neither a switch nor a budget. Raises 400 where an argument and the
-        budget, or two of them, disagree.
+        Those that are left are neither a switch nor a budget. `thinking` and `thinking_budget` are
+        such for every template that does not read them otherwise: clients name them so. Raises 400
+        where an argument and the budget, or two of them, disagree.
         """
         traits, left = self.checkpoint.traits, dict(given)
+        own = self.tokenizer.template_variables
+        switches = {**({} if "thinking" in own else {"thinking": (True, False)}), **traits.switches}
+        tells = traits.tells or (None if BUDGET_NAME in own else BUDGET_NAME)
         for name in given:
             field, value = f"template_arguments.{name}", given[name]
-            if name in traits.switches:
-                on, off = traits.switches[name]
+            if name in switches:
+                on, off = switches[name]
                 if value not in (on, off):
                     said = f"{json.dumps(on)} or {json.dumps(off)}"
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
                 wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
-            elif name == traits.tells:
+            elif name == tells:
                 if type(value) is not int or not UNLIMITED <= value <= MOST_TOKENS:
                     said = "a number of tokens, or -1 for no limit"
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)

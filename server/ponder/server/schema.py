@@ -12,8 +12,8 @@ from pydantic.json_schema import models_json_schema
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
 from ponder.protocol.errors import ApiError, ErrorResponse
-from ponder.protocol.fields import BUDGETS
 from ponder.protocol.savings import FeedbackRequest
+from ponder.protocol.spellings import BUDGETS
 from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 TAGS = [
@@ -59,6 +59,8 @@ _OTHER_BUDGETS = (
     ("Reasoning", "max_tokens"),
     ("ResponseReasoning", "max_tokens"),
     ("NvExt", "max_thinking_tokens"),
+    ("ThinkingConfig", "thinking_budget"),
+    ("CustomParams", "thinking_budget"),
 )
 
 
@@ -166,6 +168,11 @@ def _tighten(known: dict[str, Any]) -> None:
     said = {"required": ["content"], "properties": {"content": {"not": {"type": "null"}}}}
     assistant = {"properties": {"role": {"const": "assistant"}}}
     known["Message"]["anyOf"] = [assistant, said]
+    spoken = ("text", "refusal")
+    known["Part"]["anyOf"] = [
+        *({"properties": {"type": {"const": name}}, "required": [name]} for name in spoken),
+        {"properties": {"type": {"not": {"enum": spoken}}}},
+    ]
     for definition in _strict(known.values()):
         properties = definition["properties"]
         for name in properties.keys() & set(BUDGETS):
@@ -189,7 +196,7 @@ def _needs(field: str, kind: dict[str, Any], switch: str) -> dict[str, Any]:
 
 
 def _strict(definitions: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    return (one for one in definitions if one.get("additionalProperties") is False)
+    return (one for one in definitions if isinstance(one.get("additionalProperties"), bool))
 
 
 def _nullable(given: dict[str, Any]) -> bool:

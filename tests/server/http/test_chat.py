@@ -270,38 +270,6 @@ def test_usage_is_said_all_along_where_it_is_asked_for(serve: Serve) -> None:
     assert {total - spent for spent, total in counts} == {chunks[-1].usage.prompt_tokens}
 
 
-OF_CLIENTS: list[dict[str, Any]] = [
-    {"verbosity": "low"},
-    {"prediction": {"type": "content", "content": "The answer"}},
-    {"prompt_cache_retention": "24h"},
-    {"service_tier": "flex"},
-    {"skip_special_tokens": True},
-    {"top_logprobs": 0},
-    {"thinking": {"type": "adaptive"}},
-    {"stream_options": {"include_obfuscation": True}, "stream": True},
-    {"messages": [{"type": "text", "role": "user", "content": "hi"}]},
-    {
-        "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {}}]}
-        ]
-    },
-    {
-        "messages": [
-            {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": None, "refusal": "no", "reasoning_details": [{}]},
-            {"role": "user", "content": "hi"},
-        ]
-    },
-]
-
-
-@pytest.mark.parametrize("fields", OF_CLIENTS, ids="-".join)
-def test_what_clients_send_beside_a_question_is_taken(serve: Serve, fields: dict[str, Any]) -> None:
-    body = {"messages": [{"role": "user", "content": "hi"}]} | fields
-    answer = httpx.post(f"{serve().url}/v1/chat/completions", json=body)
-    assert answer.status_code == 200, answer.text
-
-
 def test_silence_is_filled_with_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "KEEP_ALIVE_SECONDS", 0.02)
     running = serve("a</think>b", delay=0.1)

@@ -164,7 +164,6 @@ def test_what_cannot_be_honoured_is_refused(
     "fields",
     [
         {"top_logprobs": 3},
-        {"max_tokens": 5, "max_completion_tokens": 6},
         {"stop": [""]},
         {"min_tokens": 9, "max_completion_tokens": 8},
         {"chat_template_kwargs": {"enable_thinking": "no"}},

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.errors import ApiError
-from ponder.protocol.fields import BUDGETS
+from ponder.protocol.spellings import BUDGETS
 from ponder.thought.budget import EFFORT_TOKENS
 
 SWITCH = "chat_template_kwargs.enable_thinking"
@@ -22,6 +22,10 @@ NUMBERS = {
     "thinking.budget_tokens": lambda value: {"thinking": {"budget_tokens": value}},
     "reasoning.max_tokens": lambda value: {"reasoning": {"max_tokens": value}},
     "nvext.max_thinking_tokens": lambda value: {"nvext": {"max_thinking_tokens": value}},
+    "custom_params.thinking_budget": lambda value: {"custom_params": {"thinking_budget": value}},
+    "google.thinking_config.thinking_budget": lambda value: {
+        "google": {"thinking_config": {"thinking_budget": value}}
+    },
 }
 
 anything = st.recursive(
@@ -37,7 +41,8 @@ def request(**fields: Any) -> ChatCompletionRequest:
 
 @given(name=st.sampled_from(sorted(NUMBERS)), value=anything)
 def test_a_value_is_a_budget_or_a_named_error(name: str, value: object) -> None:
-    is_budget = isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= 2**64
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_budget = number and value == value // 1 and -1 <= value <= 2**64
     try:
         ask = request(**NUMBERS[name](value)).ask()
     except ApiError as error:

@@ -113,8 +113,8 @@ def test_a_chat_stream_is_these_bytes() -> None:
         f'{head}{{"role": "assistant", "content": ""}}, {null}',
         f'{head}{{"reasoning": "a \\"\\n", "reasoning_content": "a \\"\\n"}}, {null}',
         f'{head}{{"content": "\\u00df"}}, {null}',
-        f'{head}{{}}, "logprobs": null, "finish_reason": "stop", '
-        f'"ponder": {REPORT.model_dump_json()}}}]}}',
+        f'{head}{{"provider_specific_fields": {{"ponder": {REPORT.model_dump_json()}}}}}, '
+        f'"logprobs": null, "finish_reason": "stop", "ponder": {REPORT.model_dump_json()}}}]}}',
         "data: [DONE]",
         "",
     ]

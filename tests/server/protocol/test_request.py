@@ -179,7 +179,7 @@ def test_what_is_wrong_is_said_in_our_words(
         ({"temperature": 3}, "temperature must be at most 2, not 3"),
         ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
         ({"n": 0}, "n must be at least 1, not 0"),
-        ({"n": 2.0}, "n must be a whole number, not 2.0"),
+        ({"n": 2.5}, "n must be a whole number, not 2.5"),
         ({"stream": 1}, "stream must be true or false, not 1"),
         ({"stop": ["a"] * 17}, "stop takes at most 16 entries: send fewer"),
         ({"user": "a" * 513}, "user takes at most 512 characters: shorten it"),
@@ -187,7 +187,7 @@ def test_what_is_wrong_is_said_in_our_words(
         ({"logit_bias": {"a": 1}}, "logit_bias.a must be a whole number, not 'a'"),
         (
             {"thinking": {"type": "on"}},
-            "thinking.type must be 'enabled', 'disabled' or 'adaptive', not 'on'",
+            "thinking.type must be 'enabled', 'disabled', 'adaptive' or 'auto', not 'on'",
         ),
         ({"no_such": 1}, "no_such is not supported here: leave it out"),
     ],

@@ -26,16 +26,14 @@ from ponder.protocol.dialects.openai import (
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
-    NO_AUDIO,
-    NO_MARKERS,
-    NO_SEARCH,
-    BudgetFields,
     Empty,
     Name,
+    Off,
     PositiveTokens,
     SamplingFields,
     Strict,
     at_most,
+    or_say,
 )
 from ponder.protocol.functions import (
     NO_FUNCTIONS,
@@ -48,11 +46,16 @@ from ponder.protocol.functions import (
 )
 from ponder.protocol.logprobs import LogprobWriter
 from ponder.protocol.messages import Conversation
+from ponder.protocol.noise import Noise, One
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
+from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Ask
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
+
+_NO_ECHO = or_say("this server never repeats a message; leave it out")
+_NO_RANKS = or_say("this server ranks no choices: ask for n; leave it out")
 
 
 class _Question(Strict):
@@ -62,7 +65,7 @@ class _Question(Strict):
     messages: Conversation
 
 
-class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
+class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     max_completion_tokens: PositiveTokens | None = None
@@ -75,37 +78,18 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    # Accepted because they change nothing about the answer.
     user: Name | None = None
-    metadata: Annotated[dict[Name, Name], at_most(MOST_METADATA)] | None = None
-    store: StrictBool | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
-    safety_identifier: Name | None = None
-    prompt_cache_key: Name | None = None
-    prompt_cache_retention: Name | None = None
-    prediction: Any = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    skip_special_tokens: Annotated[Literal[True] | None, NO_MARKERS] = None
-    web_search_options: Annotated[None, NO_SEARCH] = None
-    modalities: Annotated[
-        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
-    ] = None
     guided_json: Annotated[None, RENAMED] = None
     guided_regex: Annotated[None, RENAMED] = None
     guided_choice: Annotated[None, RENAMED] = None
     guided_grammar: Annotated[None, RENAMED] = None
     functions: Annotated[Empty | None, NO_FUNCTIONS] = None
     function_call: Annotated[Literal["none", "auto"] | None, NO_FUNCTIONS] = None
+    echo: Annotated[Off, _NO_ECHO] = None
+    best_of: Annotated[One, _NO_RANKS] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:
-        if self.max_tokens is not None and self.max_completion_tokens not in (
-            None,
-            self.max_tokens,
-        ):
-            raise ValueError(
-                "max_tokens and max_completion_tokens disagree: send max_completion_tokens alone"
-            )
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
@@ -118,7 +102,9 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
 
     @property
     def completion_limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
+        """The smaller of its two names' values: each is a bound."""
+        given = (self.max_completion_tokens, self.max_tokens)
+        return min((limit for limit in given if limit is not None), default=None)
 
     def ask(self) -> Ask:
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
@@ -144,7 +130,7 @@ class ChatCompletionRequest(SamplingFields, BudgetFields, _Question):
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
-            usage=self.usage,
+            usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
         )
 
@@ -198,7 +184,6 @@ class StreamedChat(Stream):
     """Events that are each a `ChatCompletionChunk`."""
 
     kind = "chat.completion.chunk"
-    nothing = '"delta": {}'
     opening = '"delta": {"role": "assistant", "content": ""}'
 
     def __init__(self, reply: Reply) -> None:
@@ -219,6 +204,10 @@ class StreamedChat(Stream):
         if isinstance(event, CallPart):
             return self.chunk(index, f'"delta": {{"tool_calls": [{_call(event)}]}}')
         return b""
+
+    def ending(self, report: str) -> str:
+        """The report once more: litellm swallows a last chunk whose delta says nothing."""
+        return f'"delta": {{"provider_specific_fields": {{"ponder": {report}}}}}'
 
 
 def _call(part: CallPart) -> str:

@@ -25,8 +25,6 @@ from ponder.protocol.dialects.openai import (
 )
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
-    NO_MARKERS,
-    BudgetFields,
     Name,
     PonderOptions,
     SamplingFields,
@@ -36,7 +34,9 @@ from ponder.protocol.fields import (
 )
 from ponder.protocol.functions import ResponseFormat, StructuredOutputs
 from ponder.protocol.logprobs import NOTHING, Columns, TextLogprobWriter, written
+from ponder.protocol.noise import Noise
 from ponder.protocol.response import FinishReason, PonderReport, TokenCounts, Usage
+from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.thought import Event
@@ -96,7 +96,7 @@ class _Question(Strict):
     prompt: Prompts
 
 
-class CompletionRequest(SamplingFields, BudgetFields, _Question):
+class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     ponder: CompletionOptions = Field(default_factory=CompletionOptions)
@@ -107,10 +107,7 @@ class CompletionRequest(SamplingFields, BudgetFields, _Question):
     structured_outputs: StructuredOutputs | None = None
     suffix: Annotated[None, _NO_SUFFIX] = None
     best_of: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
-
-    # Accepted because they change nothing about the answer.
     user: Name | None = None
-    skip_special_tokens: Annotated[Literal[True] | None, NO_MARKERS] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
@@ -146,7 +143,7 @@ class CompletionRequest(SamplingFields, BudgetFields, _Question):
             echo=self.echo,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
-            usage=self.usage,
+            usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
         )
 
@@ -260,7 +257,6 @@ class StreamedText(Stream):
     """Events that are each a `TextChunk`. An echo comes first."""
 
     kind = "text_completion"
-    nothing = '"text": ""'
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
@@ -293,6 +289,9 @@ class StreamedText(Stream):
         if columns:
             logprobs = b"".join(written([[column.encode()] for column in columns])).decode()
         return self.chunk(index, f'"text": {to_json(text)}', logprobs)
+
+    def ending(self, report: str) -> str:
+        return '"text": ""'
 
 
 def _lists(reply: Reply) -> list[TextLogprobWriter]:

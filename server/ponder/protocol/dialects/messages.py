@@ -27,18 +27,17 @@ from ponder.protocol.dialects.messages_shapes import (
 from ponder.protocol.dialects.messages_turns import Messages, Texts, turns
 from ponder.protocol.errors import ApiError
 from ponder.protocol.fields import (
-    BudgetFields,
     Empty,
     Name,
     PositiveTokens,
     Stop,
     Strict,
-    Thinking,
     or_say,
 )
 from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.grammars import json_schema
 from ponder.protocol.sampling import SamplingAsk
+from ponder.protocol.spellings import BudgetFields, Thinking
 from ponder.protocol.tools import tool_use
 from ponder.thought.budget import EFFORT_TOKENS, Ask
 from ponder.thought.segment import AnswerRules

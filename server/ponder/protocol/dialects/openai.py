@@ -90,14 +90,13 @@ class Whole(ABC):
 
 
 class Stream(ABC):
-    """Server-sent events; `kind` is the `object` of each, `nothing` a choice that says nothing.
+    """Server-sent events; `kind` is the `object` of each.
 
     The envelope of an event does not change within a reply, so it is encoded once. `opening` is
     what a choice says before its first event.
     """
 
     kind: ClassVar[str]
-    nothing: ClassVar[str]
     opening: str | None = None
 
     def __init__(self, reply: Reply) -> None:
@@ -113,6 +112,10 @@ class Stream(ABC):
     def event(self, index: int, event: Event) -> bytes:
         """The event's own; empty for a thought that is not shown."""
 
+    @abstractmethod
+    def ending(self, report: str) -> str:
+        """What a choice says with its last chunk; `report` is JSON."""
+
     def closing(self) -> bytes:
         """The last chunk of every choice, usage if it was asked for, and `[DONE]`."""
         reply = self.reply
@@ -120,7 +123,7 @@ class Stream(ABC):
         for index, outcome in enumerate(reply.outcomes):
             report = reply.report(index).model_dump_json()
             end = f'"finish_reason": "{finished(reply, outcome)}", "ponder": {report}'
-            events.append(self.chunk(index, self.nothing, end=end))
+            events.append(self.chunk(index, self.ending(report), end=end))
         if self._with_usage:
             events.append(
                 f'{self._head}[], "usage": {_usage(reply).model_dump_json()}}}\n\n'.encode()

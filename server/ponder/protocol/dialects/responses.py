@@ -27,16 +27,15 @@ from ponder.protocol.dialects.responses_tools import CALLED, Choice, Tools, read
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
-    BudgetFields,
     Name,
     PositiveTokens,
-    Reasoning,
     SamplingFields,
     Strict,
     at_most,
     or_say,
 )
 from ponder.protocol.grammars import json_object, json_schema
+from ponder.protocol.spellings import BudgetFields, Reasoning
 
 SESSION = "session-id"
 """The header in which Codex names its conversation."""

@@ -1,0 +1,136 @@
+"""Fields that clients send and that change nothing about the answer.
+
+A class is one system's. `Ignored` is taken with any value; other types take what asks for nothing,
+and refuse the rest with its remedy. docs/noise.md, made of this file, lists them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool
+
+from ponder.protocol.fields import (
+    MOST_METADATA,
+    NO_AUDIO,
+    Empty,
+    Name,
+    NoEntries,
+    Off,
+    Strict,
+    at_most,
+    or_say,
+)
+
+Ignored = Any
+On = Literal[True] | None
+Zero = Annotated[float, Field(ge=0, le=0)] | None
+One = Annotated[float, Field(ge=1, le=1)] | None
+
+_NO_SEARCH = or_say("this server does not search the web; leave it out")
+_NO_PLUG_INS = or_say("this server has no plug-ins of that kind; leave it out")
+_NO_MARKERS = or_say("this server never shows special tokens; leave it out")
+_NO_BEAMS = or_say("this server does not search beams; leave it out")
+_NO_IDS = or_say(
+    "this server answers with texts, and /tokenize gives the tokens of one; leave it out"
+)
+_NO_STOP = or_say("this server never shows the stop string; leave it out")
+_NO_PREFILL = or_say("this server begins every answer itself; leave it out")
+_NO_IMAGES = or_say("this server reads text only; leave it out")
+_NO_DOCUMENTS = or_say("this server looks nothing up: put the documents into the messages")
+_NO_TEMPLATE = or_say("this server renders the model's own chat template; leave it out")
+_NO_BANS = or_say("this server bans tokens by logit_bias: -100; leave it out")
+_NO_PENALTY = or_say("this server's repetition_penalty is another formula: send that, or 1")
+_NO_SAMPLER = or_say("this server samples by temperature, top_p, top_k and min_p; leave it out")
+
+
+class OpenAINoise(Strict):
+    """OpenAI"""
+
+    metadata: Annotated[dict[Name, Name], at_most(MOST_METADATA)] | None = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
+    ] = None
+    prediction: Ignored = None
+    prompt_cache_key: Name | None = None
+    prompt_cache_retention: Name | None = None
+    safety_identifier: Name | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    store: StrictBool | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    web_search_options: Annotated[None, _NO_SEARCH] = None
+
+
+class OpenRouterNoise(Strict):
+    """OpenRouter: where a request is served"""
+
+    include: Ignored = None
+    models: Ignored = None
+    plugins: Annotated[Empty | None, _NO_PLUG_INS] = None
+    provider: Ignored = None
+    route: Ignored = None
+    transforms: Ignored = None
+    usage: Ignored = None
+
+
+class VllmNoise(Strict):
+    """vLLM and SGLang"""
+
+    add_generation_prompt: Annotated[On, _NO_PREFILL] = None
+    bad_words: Annotated[Empty | None, _NO_BANS] = None
+    cache_salt: Ignored = None
+    chat_template: Annotated[None, _NO_TEMPLATE] = None
+    continue_final_message: Annotated[Off, _NO_PREFILL] = None
+    documents: Annotated[Empty | None, _NO_DOCUMENTS] = None
+    include_stop_str_in_output: Annotated[Off, _NO_STOP] = None
+    length_penalty: Annotated[One, _NO_BEAMS] = None
+    mm_processor_kwargs: Annotated[NoEntries | None, _NO_IMAGES] = None
+    priority: Ignored = None
+    request_id: Ignored = None
+    return_token_ids: Annotated[Off, _NO_IDS] = None
+    return_tokens_as_token_ids: Annotated[Off, _NO_IDS] = None
+    skip_special_tokens: Annotated[On, _NO_MARKERS] = None
+    spaces_between_special_tokens: Ignored = None
+    stream_reasoning: Ignored = None
+    use_beam_search: Annotated[Off, _NO_BEAMS] = None
+
+
+class LlamaNoise(Strict):
+    """llama.cpp, Ollama and LM Studio"""
+
+    cache_prompt: Ignored = None
+    dry_multiplier: Annotated[Zero, _NO_SAMPLER] = None
+    dynatemp_range: Annotated[Zero, _NO_SAMPLER] = None
+    id_slot: Ignored = None
+    keep_alive: Ignored = None
+    mirostat: Annotated[Zero, _NO_SAMPLER] = None
+    num_ctx: Ignored = None
+    options: LlamaOptions | None = None
+    repeat_last_n: Ignored = None
+    repeat_penalty: Annotated[One, _NO_PENALTY] = None
+    tfs_z: Annotated[One, _NO_SAMPLER] = None
+    timings_per_token: Ignored = None
+    ttl: Ignored = None
+    typical_p: Annotated[One, _NO_SAMPLER] = None
+    xtc_probability: Annotated[Zero, _NO_SAMPLER] = None
+
+
+class LlamaOptions(Strict):
+    """Ollama's `options`"""
+
+    low_vram: Ignored = None
+    main_gpu: Ignored = None
+    num_batch: Ignored = None
+    num_ctx: Ignored = None
+    num_gpu: Ignored = None
+    num_thread: Ignored = None
+    numa: Ignored = None
+    use_mlock: Ignored = None
+    use_mmap: Ignored = None
+
+
+class Noise(OpenAINoise, OpenRouterNoise, VllmNoise, LlamaNoise):
+    """All of it."""
+
+
+SYSTEMS = (OpenAINoise, OpenRouterNoise, VllmNoise, LlamaNoise, LlamaOptions)

@@ -1,0 +1,39 @@
+"""instructor."""
+
+import instructor
+from openai import OpenAI
+from pydantic import BaseModel
+from said import BUDGET, KEY, MESSAGES, MODEL, URL, run
+
+
+class Answer(BaseModel):
+    answer: int
+
+
+class Anything(BaseModel):
+    """Of any JSON object: that mode holds the answer to no schema."""
+
+    answer: object = None
+
+
+def asked(mode, model=Answer):
+    client = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY), mode=mode)
+    reply = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, response_model=model, temperature=0, extra_body=BUDGET
+    )
+    return {"parsed": type(reply).__name__}
+
+
+def tools():
+    return asked(instructor.Mode.TOOLS)
+
+
+def json():
+    return asked(instructor.Mode.JSON, Anything)
+
+
+def json_schema():
+    return asked(instructor.Mode.JSON_SCHEMA)
+
+
+run(globals())
