@@ -157,11 +157,11 @@ def test_a_call_that_failed_is_told_as_one(content: str, text: str) -> None:
     ("block", "thought"),
     [
         ({"thinking": "Hm.", "signature": "EqQBCkYIARgCIkD="}, "Hm."),
-        ({"thinking": "Hm.", "signature": "ponder."}, "Hm."),
-        ({"thinking": "", "signature": f"ponder.{base64.b64encode(b'Hm.').decode()}"}, "Hm."),
+        ({"thinking": "Hm.", "signature": "ponder:"}, "Hm."),
+        ({"thinking": "", "signature": f"ponder:{base64.b64encode(b'Hm.').decode()}"}, "Hm."),
         ({"thinking": "", "signature": "EqQBCkYIARgCIkD="}, None),
-        ({"thinking": "", "signature": "ponder.no base64"}, None),
-        ({"thinking": "", "signature": "ponder./w=="}, None),  # no UTF-8
+        ({"thinking": "", "signature": "ponder:no base64"}, None),
+        ({"thinking": "", "signature": "ponder:/w=="}, None),  # no UTF-8
     ],
 )
 def test_a_thought_that_is_sent_back_is_the_turns(block: dict[str, str], thought: str) -> None:
@@ -427,7 +427,7 @@ def test_a_message_is_this() -> None:
         "role": "assistant",
         "model": "tiny",
         "content": [
-            {"type": "thinking", "thinking": 'a "\n', "signature": "ponder."},
+            {"type": "thinking", "thinking": 'a "\n', "signature": "ponder:"},
             {"type": "text", "text": "ß"},
             {"type": "tool_use", "id": "call_1", "name": "add", "input": {"n": 4}},
             {"type": "text", "text": "b"},
@@ -453,7 +453,7 @@ def test_a_stream_is_these_bytes() -> None:
         '{"type":"content_block_delta","index":0,'
         '"delta":{"type":"thinking_delta","thinking":"a \\"\\n"}}',
         '{"type":"content_block_delta","index":0,'
-        '"delta":{"type":"signature_delta","signature":"ponder."}}',
+        '"delta":{"type":"signature_delta","signature":"ponder:"}}',
         '{"type":"content_block_stop","index":0}',
         '{"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}',
         '{"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"\\u00df"}}',

@@ -21,10 +21,10 @@ from ponder.protocol.dialects.messages_shapes import (
     StopReason,
     refusal,
 )
-from ponder.protocol.dialects.messages_turns import seal
 from ponder.protocol.dialects.openai import Parts, inside, to_json
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import PonderReport
+from ponder.protocol.seal import Seal
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Event
@@ -76,7 +76,7 @@ class _Blocks:
         self.open: str | int | None = None  # what the last block holds: a call by its number
         self._omits = isinstance(request, MessagesAsk) and request.omits_thought
         self._shows = request.shows_thought
-        self._sealed = bytearray()  # the thought of the open block, where it is not shown
+        self._seal = Seal()  # of the thought in the open block, where it is not shown
 
     def said(self, event: Event) -> tuple[str | int, str] | None:
         """What the event's block holds, and what the event adds to it; None for nothing."""
@@ -87,14 +87,13 @@ class _Blocks:
         if not self._shows:
             return None
         if self._omits:
-            self._sealed += event.text.encode()
+            self._seal.add(event.text)
         return "thinking", "" if self._omits else event.text
 
     def signature(self) -> str:
         """The open block's, which is over."""
-        signature = seal(self._sealed)
-        self._sealed.clear()
-        return signature
+        seal, self._seal = self._seal, Seal()
+        return seal.text()
 
 
 class WholeMessage(_Blocks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -21,30 +20,12 @@ from pydantic import (
 from ponder.protocol.fields import Name, Strict, or_say
 from ponder.protocol.history import Turn, assistant, call, result
 from ponder.protocol.messages import MOST_MESSAGES, MOST_PARTS
+from ponder.protocol.seal import unseal
 
 _BILLING = "x-anthropic-billing-header:"
 """Begins a system block that differs in every request: a prompt with it is in no prefix cache."""
-_SEAL = "ponder."
 _ROLE = or_say("this server knows user, assistant and system messages; send one of them")
 _TEXT_ONLY = "this server reads text only, no images or documents; send blocks of type text"
-
-
-def seal(thought: bytes | bytearray) -> str:
-    """The signature of a thinking block, which gives back a thought that the block does not show.
-
-    Whoever sends it back need not be who got it: it is no secret, and nothing is verified by it.
-    """
-    return _SEAL + base64.b64encode(thought).decode()
-
-
-def _unseal(signature: str) -> str:
-    """The thought in a signature; other servers' hold none that could be read."""
-    if not signature.startswith(_SEAL):
-        return ""
-    try:
-        return base64.b64decode(signature[len(_SEAL) :], validate=True).decode()
-    except ValueError:
-        return ""
 
 
 class Block(Strict):
@@ -91,7 +72,7 @@ class ThinkingBlockParam(Block):
 
     @property
     def thought(self) -> str:
-        return self.thinking or _unseal(self.signature)
+        return self.thinking or unseal(self.signature)
 
 
 class RedactedThinkingBlockParam(Block):
