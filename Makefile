@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench bench-train train train-tiny results
+.PHONY: help serve demo pictures test check bench bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,11 @@ demo: ## measure what a budget saves: load for DURATION seconds, a report, the e
 	@$(PYTHON) deploy/bootstrap.py engine
 	@$(PYTHON) deploy/programs.py prometheus
 	@exec $(BIN)/python deploy/demo.py --duration $(DURATION) $(if $(KEEP),--keep)
+
+pictures: ## the README's pictures: the page in Chromium, on the bundled checkpoint
+	@$(PYTHON) deploy/bootstrap.py engine
+	@$(PYTHON) deploy/programs.py chromium
+	@exec $(BIN)/python deploy/pictures.py $(ARGS)
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev

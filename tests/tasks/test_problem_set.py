@@ -100,6 +100,7 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
         ('{"prompt": "", "answer": "1"}', "prompt"),
         ('{"prompt": "a?", "answer": "1", "verifer": "math"}', "verifer"),
         ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, math"),
+        ('{"prompt": "a?", "answer": "1", "verifier": "call"}', "number, exact, math"),
         ('{"prompt": "a?", "answer": "blue"}', "exact or math"),
         ('{"prompt": "a?", "answer": "1/2"}', "exact or math"),
         (r'{"prompt": "a?", "answer": "\\frac{3}{4}"}', "exact or math"),

@@ -36,6 +36,7 @@ def recipe() -> SftRecipe:
                 "longest": 320,
                 "terse_until": 0.4,
                 "everyday": 0.0,
+                "tools": 0.0,
             },
             "optimisation": {
                 "steps": 3,

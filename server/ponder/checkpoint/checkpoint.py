@@ -129,14 +129,14 @@ class Checkpoint:
         )
         return chat.prompt(hinted=hinted)
 
-    def opened(self, messages: Messages) -> list[int]:
+    def opened(self, messages: Messages, arguments: Mapping[str, Any] | None = None) -> list[int]:
         """A chat's tokens up to where its thought begins, for those who go on inside it.
 
-        The thought is opened where the template does not. Raises `TokenizerError`, also for a
-        template that closes every thought.
+        `arguments` are the template's. The thought is opened where the template does not. Raises
+        `TokenizerError`, also for a template that closes every thought.
         """
         assert self.form is not None
-        text, end = tail(self.tokenizer, messages, self.traits.on)
+        text, end = tail(self.tokenizer, messages, {**(arguments or {}), **self.traits.on})
         opened = opening(self.form, end)
         if opened == "closed":
             raise TokenizerError("this chat template closes the thought: use one that can open it")

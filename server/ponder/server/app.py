@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -25,7 +26,7 @@ from ponder.server.answering import LONG_BYTES, endpoint, receive_body, refuse
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.keys import authorise
 from ponder.server.logs import RequestLog
-from ponder.server.schema import body_of, describes
+from ponder.server.schema import TAGS, body_of, describes
 from ponder.server.service import Service
 from ponder.thought.errors import ThoughtError
 
@@ -38,6 +39,8 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(
         title="Ponder",
         version=version("ponder"),
+        description="Models that think within a budget, in the words of OpenAI's API.",
+        openapi_tags=TAGS,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -88,17 +91,24 @@ async def _authorised(request: Request) -> None:
     authorise(_service(request).settings.api_key, header)
 
 
-_v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)], tags=["chat"])
+_v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)])
 
 
-@_v1.get("/models", response_model=ModelList)
+@_v1.get("/models", response_model=ModelList, response_description="A list of one", tags=["models"])
 async def models(request: Request) -> ModelList:
     """The served model and what it can be asked for."""
     return ModelList(data=[_card(_service(request))])
 
 
-@_v1.get("/models/{name:path}", response_model=ModelCard)
-async def model(request: Request, name: str) -> ModelCard:
+@_v1.get(
+    "/models/{name:path}",
+    response_model=ModelCard,
+    response_description="The model",
+    tags=["models"],
+)
+async def model(
+    request: Request, name: Annotated[str, Path(description="as `/v1/models` lists it")]
+) -> ModelCard:
     """One model by its name, which may hold slashes."""
     service = _service(request)
     service.check_served(name)
@@ -114,7 +124,12 @@ def _card(service: Service) -> ModelCard:
     )
 
 
-@_v1.get("/ponder/savings", response_model=SavingsReport, tags=["savings"])
+@_v1.get(
+    "/ponder/savings",
+    response_model=SavingsReport,
+    response_description="Both arms and their difference, or how much more it needs",
+    tags=["savings"],
+)
 async def savings(request: Request) -> SavingsReport:
     """What the saving policy saved, measured on the conversations that go without it."""
     return await _service(request).savings()
@@ -123,10 +138,13 @@ async def savings(request: Request) -> SavingsReport:
 @_v1.post(
     "/ponder/{response_id}/feedback",
     response_model=Feedback,
+    response_description="The score is kept",
     openapi_extra=body_of(FeedbackRequest),
     tags=["savings"],
 )
-async def feedback(request: Request, response_id: str) -> Feedback:
+async def feedback(
+    request: Request, response_id: Annotated[str, Path(description="the `id` of the response")]
+) -> Feedback:
     """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
     service = _service(request)
     body = await receive_body(request, min(service.settings.max_body_bytes, LONG_BYTES))
@@ -143,12 +161,13 @@ async def _not_served(request: Request) -> None:
     )
 
 
-_ELSEWHERE = (
+ELSEWHERE = (
     *("/v1/embeddings", "/v1/rerank"),
     *("/v1/score", "/v1/moderations", "/v1/audio/speech", "/v1/audio/transcriptions"),
     *("/v1/audio/translations", "/v1/images/generations"),
     *("/generate", "/pooling", "/classify", "/invocations"),
 )
+"""What other servers answer at, and this one refuses by name unless a dialect is there."""
 
 
 def _dialects() -> APIRouter:
@@ -163,6 +182,7 @@ def _dialects() -> APIRouter:
             name=dialect.name,
             description=dialect.summary,
             response_model=dialect.response,
+            response_description="The whole reply, or its stream",
             openapi_extra=body_of(dialect.request),
         )
     for path, counter in COUNTERS.items():
@@ -174,9 +194,10 @@ def _dialects() -> APIRouter:
             name=counter.name,
             description=counter.summary,
             response_model=counter.response,
+            response_description="The number",
             openapi_extra=body_of(counter.request),
         )
-    for path in (path for path in _ELSEWHERE if path not in DIALECTS):
+    for path in (path for path in ELSEWHERE if path not in DIALECTS):
         router.add_api_route(path, _not_served, methods=["GET", "POST"], include_in_schema=False)
     return router
 

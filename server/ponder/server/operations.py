@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
+from ponder.protocol.about import Load, Version
 from ponder.server.service import Service
 
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,21 +57,22 @@ async def ping(request: Request) -> PlainTextResponse:
     return await health(request)
 
 
-@router.get("/version")
-async def show_version() -> dict[str, str]:
+@router.get("/version", response_description="The version")
+async def show_version() -> Version:
     """Ponder's version, where vLLM's server says its own."""
-    return {"version": version("ponder")}
+    return Version(version=version("ponder"))
 
 
-@router.get("/load")
-async def load(request: Request) -> dict[str, int]:
+@router.get("/load", response_description="The number")
+async def load(request: Request) -> Load:
     """Requests that are read or answered, as vLLM's server counts them for its routers."""
-    return {"server_load": _service(request).gate.places}
+    return Load(server_load=_service(request).gate.places)
 
 
 @router.get(
     "/metrics",
     response_class=Response,
+    response_description="In Prometheus' text format",
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(request: Request) -> Response:

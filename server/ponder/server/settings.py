@@ -21,10 +21,18 @@ from ponder import environment
 
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
-BUNDLED_KNOWS = (
-    'A reasoner for small number problems. Ask it "2+2", "What is 17 + 25 - 9?", '
-    '"Solve 3 * x + 14 = 35 for x.", "Which is the largest of 3, 14, 9?" or '
-    '"What is the integer square root of 150?".'
+BUNDLED_EXAMPLES = (
+    "2+2",
+    "What is 17 + 25 - 9?",
+    "Solve 3 * x + 14 = 35 for x.",
+    "Which is the largest of 3, 14, 9?",
+    "What is the integer square root of 150?",
+)
+BUNDLED_ABOUT = "A reasoner for small number problems."
+BUNDLED_KNOWS = "{} Ask it {} or {}.".format(
+    BUNDLED_ABOUT,
+    ", ".join(f'"{question}"' for question in BUNDLED_EXAMPLES[:-1]),
+    f'"{BUNDLED_EXAMPLES[-1]}"',
 )
 
 
@@ -126,6 +134,9 @@ class Settings(BaseSettings):
     )
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
+    )
+    page: bool = Field(
+        True, description="show browsers a page at / to try the model on, and programs its facts"
     )
     tool_parser: str | None = Field(
         None,

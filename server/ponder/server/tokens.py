@@ -33,7 +33,12 @@ Asked = TypeVar("Asked")
 router = APIRouter(tags=["tokens"])
 
 
-@router.post("/tokenize", response_model=Tokenized, openapi_extra=body_of(TokenizeRequest))
+@router.post(
+    "/tokenize",
+    response_model=Tokenized,
+    response_description="The tokens and their number",
+    openapi_extra=body_of(TokenizeRequest),
+)
 async def tokenize(request: Request, place: Held) -> Response:
     """The tokens of a text, or of the prompt that a chat of these messages is answered on.
 
@@ -43,7 +48,12 @@ async def tokenize(request: Request, place: Held) -> Response:
     return await _answer(request, place, partial(read_body, TokenizeRequest), _tokenized)
 
 
-@router.post("/detokenize", response_model=Detokenized, openapi_extra=body_of(DetokenizeRequest))
+@router.post(
+    "/detokenize",
+    response_model=Detokenized,
+    response_description="The text",
+    openapi_extra=body_of(DetokenizeRequest),
+)
 async def detokenize(request: Request, place: Held) -> Response:
     """The text of tokens."""
     return await _answer(request, place, partial(read_body, DetokenizeRequest), _detokenized)

@@ -8,6 +8,9 @@ import pytest
 
 from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject
 from ponder.evaluation.responders.http import HttpResponder
+from ponder.tasks.calculator import CALCULATE, CalculatorTask
+from ponder.tasks.problems import held_out
+from ponder.tasks.verifiers import verify
 
 PONDER = {"id": "tiny", "ponder": {"trained_budgets": [40, 80]}}
 FOREIGN = {"id": "other-8b"}
@@ -111,6 +114,22 @@ def test_a_foreign_server_is_asked_in_the_common_tongue() -> None:
     (body,) = server.bodies
     assert set(body) == {"model", "messages", "temperature", "seed", "max_tokens"}
     assert body["max_tokens"] == 500
+
+
+def test_calls_are_part_of_an_answer() -> None:
+    """A problem's tools are sent, and its judge reads the call that comes back."""
+    (problem,) = held_out([CalculatorTask()], 1, "test", seed=0)
+    arguments = json.dumps({"expression": problem.evidence})
+    called = {"type": "function", "function": {"name": "calculate", "arguments": arguments}}
+    choice = {
+        "message": {"content": None, "reasoning": "A call.", "tool_calls": [called]},
+        "finish_reason": "tool_calls",
+    }
+    server = Server(FOREIGN, answer=lambda _: httpx.Response(200, json={"choices": [choice]}))
+    _, ((reply,),) = server.ask([Ask(problem.question, 11, tools=problem.tools)])
+    assert server.bodies[0]["tools"] == [CALCULATE]
+    assert verify(problem, reply.text)
+    assert reply.end_cause == "natural"
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"completion_tokens_details": None}])

@@ -139,6 +139,14 @@ def test_those_who_go_on_inside_the_thought_find_it_open(load: Load) -> None:
         assert checkpoint.tokenizer.spell(checkpoint.opened(messages)).endswith("<think>\n")
 
 
+def test_those_who_go_on_inside_the_thought_may_list_tools(load: Load) -> None:
+    checkpoint = load("{{ tools[0].name if tools }}" + QUIET)
+    messages = [{"role": "user", "content": "Hi"}]
+    listed = checkpoint.opened(messages, {"tools": [{"name": "add"}]})
+    assert checkpoint.tokenizer.spell(listed).startswith("add")
+    assert not checkpoint.tokenizer.spell(checkpoint.opened(messages)).startswith("add")
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_an_earlier_thought_is_called_as_the_template_calls_it(load: Load, name: str) -> None:
     checkpoint = load(

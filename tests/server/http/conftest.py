@@ -8,11 +8,13 @@ import dataclasses
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import openai
 import pytest
 import uvicorn
+from browser import Page, browsing
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from ponder.engine.protocol import Vocabulary
@@ -150,6 +152,23 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     yield start
     for stop in stops:
         stop()
+
+
+@pytest.fixture(scope="session")
+def tab(
+    program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Page]]:
+    """Opens a tab of one browser; without Chromium the test is skipped."""
+    with browsing(program("chromium"), tmp_path_factory.mktemp("browser")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def page(tab: Callable[[], Page]) -> Iterator[Page]:
+    """A tab that closes with the test."""
+    page = tab()
+    yield page
+    page.close()
 
 
 def reason(thought: str, *answers: str, vocabulary: Vocabulary) -> Script:

@@ -36,7 +36,7 @@ def client(running: Running) -> Iterator[httpx.Client]:
     ("method", "path", "more", "status"),
     [
         ("GET", "/healthz", {}, 200),
-        ("GET", "/pages/ask.js", {}, 200),
+        ("GET", "/pages/page.js", {}, 200),
         ("POST", CHAT, {"json": ASK}, 200),
         ("POST", CHAT, {"json": {**ASK, "stream": True}}, 200),
         ("POST", CHAT, {"content": "{"}, 400),
@@ -95,7 +95,7 @@ def test_log_lines_of_refusals_have_the_answers_id(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/readyz", "/metrics", "/version", "/v1/models", "/pages/ask.js"]
+    "path", ["/", "/healthz", "/readyz", "/metrics", "/version", "/v1/models", "/pages/page.js"]
 )
 def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
     asked, told = client.get(path), client.head(path)
@@ -114,7 +114,7 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
         ("GET", CHAT, "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
         ("PUT", "/v1/ponder/x/feedback", "POST"),
-        ("POST", "/pages/ask.js", "GET, HEAD"),
+        ("POST", "/pages/page.js", "GET, HEAD"),
     ],
 )
 def test_a_method_that_is_none_is_told_those_that_are(

@@ -8,11 +8,13 @@ import httpx
 import jsonschema
 import pytest
 import schemathesis
+from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, settings
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
+from ponder.server.app import ELSEWHERE, create_app
 
 from .conftest import Serve
 
@@ -30,6 +32,26 @@ def schema(serve: Serve) -> dict[str, Any]:
 def test_it_is_valid(schema: dict[str, Any]) -> None:
     assert schema["openapi"].startswith("3.1")
     validate(schema)
+
+
+def test_every_route_is_described(serve: Serve) -> None:
+    app = create_app(serve().service)
+    schema = app.openapi()
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    hidden = {route.path for route in routes if not route.include_in_schema}
+    assert hidden == {"/docs", *(path for path in ELSEWHERE if path not in DIALECTS)}
+    shown = {route.path_format for route in routes if route.include_in_schema}
+    assert schema["paths"].keys() == shown
+    groups = {tag["name"] for tag in schema["tags"] if tag["description"]}
+    for path, operations in schema["paths"].items():
+        for operation in operations.values():
+            assert operation["description"] and operation["summary"], path
+            assert len(operation["tags"]) == 1 and groups >= set(operation["tags"]), path
+            assert all(given["description"] for given in operation.get("parameters", [])), path
+            for status, response in operation["responses"].items():
+                assert response["description"] != "Successful Response", path
+                shapes = [said["schema"] for said in response["content"].values()]
+                assert shapes and all(shapes), (path, status)
 
 
 def test_every_operation_says_its_errors_in_their_shape(schema: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ async def evaluate(
     hints = dict.fromkeys(condition.hint for condition in conditions)
     cuts = {hint: _cuts(conditions, hint) for hint in hints}
     asked = [
-        (problem, Ask(problem.question, sample_seed(seed, problem, number), cuts[hint], hint))
+        (problem, _ask(problem, sample_seed(seed, problem, number), cuts[hint], hint))
         for hint in hints
         for problem in problems
         for number in range(samples)
@@ -143,6 +143,10 @@ def sample_seed(seed: int, problem: Problem, number: int) -> int:
     """A seed of 31 bits for one sample of one problem, the same under every condition."""
     digest = hashlib.sha256(f"{seed}/{problem.id}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _ask(problem: Problem, seed: int, budgets: tuple[int, ...], hint: Hint) -> Ask:
+    return Ask(problem.question, seed, budgets, hint, problem.tools)
 
 
 def _cuts(conditions: Sequence[Condition], hint: Hint) -> tuple[int, ...]:

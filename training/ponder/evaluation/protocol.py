@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ponder.errors import SetupError
 from ponder.thought.budget import UNLIMITED
@@ -33,18 +33,21 @@ class Ask:
 
     `budgets` are thinking tokens at which the thought is cut, ascending, without repeats; -1, which
     leaves it whole, comes last. `hint` is what the thought opens with: the number of tokens it is
-    told to keep to, "minimal", nothing, or "served", what a server says under each budget.
+    told to keep to, "minimal", nothing, or "served", what a server says under each budget. The
+    answer may call the `tools`.
     """
 
     question: str
     seed: int
     budgets: tuple[int, ...] = (UNLIMITED,)
     hint: Hint = None
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer (the text after the thought), what the thought took and why it ended.
+    """An answer (the text after the thought, its calls written out as Qwen3 does), what the thought
+    took and why it ended.
 
     `thinking_tokens` leaves the hint out; None where the server does not report it.
     """

@@ -27,6 +27,8 @@ _NUMBER = re.compile(
 _FINALLY = "####"  # what GSM8K writes before the number, after the solution
 
 _LINE = 'write {"prompt": …, "answer": …} a line, with verifier, difficulty, id where wanted'
+# The others need more than a row says: tools, the data set's own evidence.
+_JUDGES = [name for name in VERIFIERS if name not in ("call", "reasoning-gym")]
 
 
 class Row(BaseModel):
@@ -36,15 +38,14 @@ class Row(BaseModel):
 
     prompt: str = Field(min_length=1)
     answer: _Text
-    verifier: str = Field(default="number", description=f"one of {', '.join(VERIFIERS)}")
+    verifier: str = Field(default="number", description=f"one of {', '.join(_JUDGES)}")
     difficulty: int = 0
     id: str | None = None
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Row:
-        known = [name for name in VERIFIERS if name != "reasoning-gym"]
-        if self.verifier not in known:
-            raise ValueError(f"no verifier {self.verifier!r}: name one of {', '.join(known)}")
+        if self.verifier not in _JUDGES:
+            raise ValueError(f"no verifier {self.verifier!r}: name one of {', '.join(_JUDGES)}")
         number = self.answer.rpartition(_FINALLY)[-1].strip()
         if self.verifier == "number" and not _NUMBER.fullmatch(number):
             raise ValueError(

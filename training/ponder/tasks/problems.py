@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
@@ -25,7 +25,8 @@ class Problem:
 
     `id` is `family:content`. The content is what the problem *is* (its numbers and operators),
     not how it is phrased: two phrasings of one problem share it. `verifier` names the judge of its
-    answers (`verifiers.VERIFIERS`), `evidence` is what that judge needs beside `answer`.
+    answers (`verifiers.VERIFIERS`), `evidence` is what that judge needs beside `answer`. `tools`
+    are those that the answer may call, as chat templates list them.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Problem:
     answer: str
     verifier: str = "number"
     evidence: Any = field(default=None, compare=False, repr=False)
+    tools: Sequence[Mapping[str, Any]] = field(default=(), compare=False, repr=False)
 
 
 class Task(Protocol):

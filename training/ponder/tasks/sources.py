@@ -10,14 +10,18 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .calculator import CalculatorTask
 from .problem_set import HubOptions, load_hub, read_jsonl
 from .problems import Task
 from .tiny import TINY_TASKS
 
 _TINY: dict[str, Task] = {task.name: task for task in TINY_TASKS}
+_CALCULATOR = CalculatorTask()
+_OWN: dict[str, Task] = {**_TINY, _CALCULATOR.name: _CALCULATOR}
 
 SOURCES = (
-    f"tiny (all of {', '.join(_TINY)}, or one of them), reasoning-gym:NAME?levels=0-3, jsonl:PATH, "
+    f"tiny (all of {', '.join(_TINY)}, or one of them), calculator (answered by a call), "
+    "reasoning-gym:NAME?levels=0-3, jsonl:PATH, "
     "hf:NAME?split=train&prompt=COLUMN&answer=COLUMN&verifier=math"
 )
 
@@ -50,8 +54,8 @@ def find_tasks(spec: Sequence[str]) -> tuple[Task, ...]:
 
 
 def _find(name: str) -> Task:
-    if name in _TINY:
-        return _TINY[name]
+    if name in _OWN:
+        return _OWN[name]
     source, _, rest = name.partition(":")
     dataset, _, query = rest.partition("?")
     match source:

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import gym
 from .arithmetic import symbolic
+from .calculator import same_value
 from .problems import Problem
 from .verify import same_number, same_text
 
@@ -56,6 +57,10 @@ def verify(problem: Problem, text: str) -> bool:
 
 def _number(problem: Problem, text: str) -> bool:
     return same_number(problem.answer, text)
+
+
+def _call(problem: Problem, text: str) -> bool:
+    return same_value(problem.answer, text)
 
 
 def _exact(problem: Problem, text: str) -> bool:
@@ -109,6 +114,7 @@ def _mathematical(answer: str) -> Problem:
 VERIFIERS: Mapping[str, Verifier] = {
     "number": Verifier(_number, trusted=True),
     "exact": Verifier(_exact, trusted=True),
+    "call": Verifier(_call, trusted=True),
     "math": Verifier(
         _mathematics,
         trusted=False,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ponder.tasks.calculator import written_call
 from ponder.thought.budget import UNLIMITED
 
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
@@ -108,6 +109,8 @@ class HttpResponder:
             "temperature": 1.0,
             "seed": ask.seed,
         }
+        if ask.tools:
+            body["tools"] = list(ask.tools)
         if self._max_tokens is not None:
             body["max_tokens"] = self._max_tokens
         if self._is_ponder:
@@ -150,7 +153,9 @@ class HttpResponder:
 def _reply(completion: Any) -> Reply:
     choice = completion["choices"][0]
     message = choice["message"]
-    text = message.get("content") or ""
+    called = [call["function"] for call in message.get("tool_calls") or []]
+    calls = [written_call(call["name"], call["arguments"]) for call in called]
+    text = "\n".join(filter(None, [message.get("content"), *calls]))
     if "ponder" in choice:
         report = choice["ponder"]
         return Reply(text, report["thinking_tokens"], report["end_cause"])

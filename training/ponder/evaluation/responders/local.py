@@ -125,6 +125,7 @@ class LocalResponder:
                 [{"role": "user", "content": ask.question}],
                 Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
                 Limits(max_model_len=engine.facts.max_model_len),
+                arguments={"tools": list(ask.tools)} if ask.tools else {},
                 hinted=ask.hint == "served",
                 begun=opening(ask.hint, form.hint if form else None),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from ponder.tasks.problems import Split, split_of
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
 
 from ..run.recipe import TraceMix
-from . import openings, smalltalk
+from . import calls, openings, smalltalk
 from .thoughts import (
     CLOSE_TEXT,
     HINT,
@@ -41,7 +42,9 @@ _EARLIER_TURN_SHARE = 0.1
 # Of what people type first; the rest is talk.
 _NUMBERS_SHARE = 0.7
 _PLAIN_SHARE = 0.2
-_EVERYDAY = (openings.FAMILY, smalltalk.FAMILY)
+_SHORT = (openings.FAMILY, smalltalk.FAMILY, calls.FAMILY)
+# One chat with tools is in a tokenizer's corpus for this many questions of each other sort.
+_CALLS_OF_A_CORPUS = 3
 # Batches are cut from pools of this many examples, sorted by length so that little is padded.
 _POOL = 1024
 
@@ -78,8 +81,12 @@ class ExampleWriter:
         """One example; `terse` asks for whole and mostly short thoughts, which hold the most
         arithmetic per token: the early part of training.
         """
-        worked = self._draw(rng)
-        prompt_ids = self._prompt_ids(worked, rng)
+        if rng.random() < self._mix.tools:
+            chat = calls.conversation(rng, self._split, partial(self._draw, rng))
+        else:
+            chat = self._plain(rng)
+        worked = chat.worked
+        prompt_ids = self._prompt_ids(chat, rng)
         thought = self._thought(worked, rng, terse)
         hint_ids = self._encode(thought.hint)
         kept = len(thought.ids)
@@ -110,24 +117,29 @@ class ExampleWriter:
             if split_of(worked.problem) == self._split:
                 return worked
 
-    def _prompt_ids(self, worked: Worked, rng: Random) -> list[int]:
-        messages = [{"role": "user", "content": worked.problem.question}]
+    def _plain(self, rng: Random) -> calls.Conversation:
+        worked = self._draw(rng)
+        turns = [{"role": "user", "content": worked.problem.question}]
         if rng.random() < _EARLIER_TURN_SHARE:
             earlier = self._draw(rng).problem
-            messages = [
+            turns = [
                 {"role": "user", "content": earlier.question},
                 {"role": "assistant", "content": reply_text(earlier, earlier.answer)},
-                *messages,
+                *turns,
             ]
+        return calls.Conversation(turns, [], worked)
+
+    def _prompt_ids(self, chat: calls.Conversation, rng: Random) -> list[int]:
+        turns = list(chat.turns)
         if rng.random() < _SYSTEM_SHARE:
-            messages = [{"role": "system", "content": rng.choice(_SYSTEM)}, *messages]
+            turns = [{"role": "system", "content": rng.choice(_SYSTEM)}, *turns]
         text = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
+            turns, tools=chat.tools or None, add_generation_prompt=True, tokenize=False
         )
         return self._encode(text)
 
     def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
-        if worked.problem.family in _EVERYDAY:
+        if worked.problem.family in _SHORT:
             return self._short_thought(worked, rng)
         draw = rng.random()
         if draw < self._mix.minimal:
@@ -205,11 +217,11 @@ def batches(
 
 
 def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
-    """Texts that hold every word of the tiny tasks, of traces and of what people type first, to
-    train a tokenizer on.
+    """Texts that hold every word of the tiny tasks, of traces, of what people type first and of
+    calls, to train a tokenizer on.
     """
     yield from ["system\nuser\nassistant\n", MINIMAL_HINT, *_SYSTEM] * (n // 4)
-    for _ in range(n):
+    for i in range(n):
         worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
         thought = "".join(p.text for p in write_thought(worked, "verbose", 2, rng))
         yield f"{worked.problem.question}\n{HINT}{thought}\n\n{answer_text('')}"
@@ -217,3 +229,5 @@ def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
         steps = ". ".join(step.text for step in worked.steps)
         reply = reply_text(worked.problem, worked.problem.answer)
         yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"
+        if i % _CALLS_OF_A_CORPUS == 0:  # tools are long
+            yield "\n".join(calls.conversation(rng, "train", partial(_first_typed, rng)).texts())

@@ -211,7 +211,7 @@ def _mixed(rng: Random) -> Worked | None:
             lines = [f"{a} + {b} = {a + b}", f"{a + b} * {c} = {(a + b) * c}"]
             inner = f"({a} + {b})"
             text = rng.choice((f"{inner} * {c}", f"{inner}*{c}", f"({a}+{b})*{c}"))
-            question = _casual(rng, rng.choice(_ASKED).format(text))
+            question = casual(rng, rng.choice(_ASKED).format(text))
             return _worked(f"{inner} * {c}", question, lines, str((a + b) * c))
     expression = _spelt(chain, {"+": " + ", "-": " - ", "*": " * "})
     return _worked(expression, _asked(rng, chain), lines, str(result))
@@ -253,7 +253,7 @@ def _extreme(rng: Random) -> Worked | None:
             "Is {listed} {said}?",
         )
     )
-    question = _casual(rng, asked.format(said=said, listed=listed))
+    question = casual(rng, asked.format(said=said, listed=listed))
     restated = f"the {kind} of {', '.join(map(str, values))}"
     problem = Problem(f"{FAMILY}:{restated}", FAMILY, 0, question, answer)
     return Worked(problem, restated, tuple(steps), (f"the {kind} is {answer}",))
@@ -271,7 +271,7 @@ def _list(rng: Random, values: Sequence[int]) -> str:
 def _listed_sum(rng: Random, terms: Sequence[int]) -> str:
     listed = f"{', '.join(map(str, terms[:-1]))} and {terms[-1]}"
     asked = rng.choice(("What is the sum of {}?", "Add {}.", "sum of {}", "Add up {}", "Sum {}"))
-    return _casual(rng, asked.format(listed))
+    return casual(rng, asked.format(listed))
 
 
 def _told(rng: Random, first: int, later: Sequence[int]) -> str:
@@ -292,7 +292,7 @@ def _told(rng: Random, first: int, later: Sequence[int]) -> str:
     told = f"{name} {has} {first} {thing} and {' and '.join(deeds)}"
     asked = f"ow many {rng.choice((f'{thing} {do}', do))} have{rng.choice((' now', ' left', ''))}?"
     joined = f"If {told}, h{asked}" if rng.random() < 0.2 else f"{told}. H{asked}"
-    return _casual(rng, joined)
+    return casual(rng, joined)
 
 
 _MORE = ("get{} {} more", "buy{} {}", "find{} {}", "receive{} {}", "add{} {}")
@@ -310,7 +310,7 @@ _NAMED = {
 
 
 def _named(rng: Random, sign: str, a: int, b: int) -> str:
-    return _casual(rng, rng.choice(_NAMED[sign]).format(a, b))
+    return casual(rng, rng.choice(_NAMED[sign]).format(a, b))
 
 
 def _asked(rng: Random, chain: Chain) -> str:
@@ -325,7 +325,7 @@ def _asked(rng: Random, chain: Chain) -> str:
     asked = rng.choice(_ASKED)
     if worded and asked.startswith("{}="):
         asked = "What is {}?"
-    return _casual(rng, asked.format(text))
+    return casual(rng, asked.format(text))
 
 
 def _spelt(chain: Chain, signs: dict[str, str], worded: bool = False) -> str:
@@ -333,7 +333,7 @@ def _spelt(chain: Chain, signs: dict[str, str], worded: bool = False) -> str:
     return said[0][1] + "".join(signs[sign] + number for sign, number in said[1:])
 
 
-def _casual(rng: Random, question: str) -> str:
+def casual(rng: Random, question: str) -> str:
     """As people type: without capitals or full stops, with a word before or after."""
     draw = rng.random()
     if draw < 0.2:

@@ -195,7 +195,7 @@ def lr_schedule(warmup: int, steps: int) -> Callable[[int], float]:
 
 
 def _validation_batches(tokenizer: Any, recipe: SftRecipe) -> list[list[Example]]:
-    held_out = recipe.traces.model_copy(update={"everyday": 0.0})  # the rest has no split
+    held_out = recipe.traces.model_copy(update={"everyday": 0.0, "tools": 0.0})  # the families
     writer = ExampleWriter(tokenizer, held_out, "validation")
     stream = batches(writer, Random(recipe.seed), recipe.optimisation.tokens_per_step, 0)
     return list(islice(stream, _VALIDATION_BATCHES))

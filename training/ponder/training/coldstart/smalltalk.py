@@ -60,7 +60,7 @@ def _about(rng: Random) -> str:
     ways, subjects = rng.choices(
         (("where", "places"), ("who", "people"), ("about", "topics")), (0.2, 0.15, 0.65)
     )[0]
-    subject = _invented(rng) if rng.random() < 0.3 else rng.choice(outside[subjects])
+    subject = invented(rng) if rng.random() < 0.3 else rng.choice(outside[subjects])
     text = rng.choice(outside[ways]).format(subject)
     draw = rng.random()
     if draw < 0.1:
@@ -70,7 +70,7 @@ def _about(rng: Random) -> str:
     return _typed(rng, text, rng.choice(("", "?", "?", ".")))
 
 
-def _invented(rng: Random) -> str:
+def invented(rng: Random) -> str:
     """One to three words of syllables that mean nothing."""
     syllables = words()["outside"]["syllables"]
     made = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 3))]
@@ -79,7 +79,7 @@ def _invented(rng: Random) -> str:
 
 def _plain(rng: Random) -> str:
     if rng.random() < 0.2:
-        return _typed(rng, " ".join(_invented(rng) for _ in range(rng.randint(1, 4))), "?")
+        return _typed(rng, " ".join(invented(rng) for _ in range(rng.randint(1, 4))), "?")
     asked = rng.choice(words()["outside"]["plain"])
     return _typed(rng, asked, rng.choice(("", "", "?", "!", ".")))
 
@@ -95,7 +95,7 @@ def _long(rng: Random) -> str:
     outside = words()["outside"]
     told = [
         rng.choice(outside["told"]).format(
-            *(rng.choice((*outside["topics"], _invented(rng))) for _ in range(2))
+            *(rng.choice((*outside["topics"], invented(rng))) for _ in range(2))
         )
         for _ in range(rng.randint(1, 6))
     ]

@@ -17,7 +17,16 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 THINK_START = "<think>"
 THINK_END = "</think>"
-SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, THINK_START, THINK_END)
+# Of thoughts and calls: text to decoders that skip special tokens, as in Qwen3.
+VISIBLE_MARKERS = (
+    THINK_START,
+    THINK_END,
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+)
+SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, *VISIBLE_MARKERS)
 
 _PIECES = r" ?[0-9]| ?[A-Za-z]+|\n+| ?[^\sA-Za-z0-9]+|\s"
 _TEMPLATE = Path(__file__).with_name("chat_template.jinja")
@@ -57,8 +66,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> An
 
 
 def _with_visible_markers(spec: str) -> str:
-    """The think markers are text, as in Qwen3: decoders that skip special tokens must keep them."""
+    """Decoders that skip special tokens keep them."""
     tokenizer = json.loads(spec)
     for token in tokenizer["added_tokens"]:
-        token["special"] = token["content"] not in (THINK_START, THINK_END)
+        token["special"] = token["content"] not in VISIBLE_MARKERS
     return json.dumps(tokenizer)

@@ -86,7 +86,8 @@ class Reader:
         self.end_tokens = len(self.tokenizer.encode(form.end.text))
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
-        ids = self._checkpoint.opened([{"role": "user", "content": problem.question}])
+        tools = {"tools": list(problem.tools)} if problem.tools else {}
+        ids = self._checkpoint.opened([{"role": "user", "content": problem.question}], tools)
         return Prompt(problem, tuple(ids), key)
 
     def text(self, sampled: Sequence[int]) -> str:

@@ -62,6 +62,7 @@ class TraceMix(_Section):
     longest: int = Field(ge=32, le=4096, description="tokens; longer thoughts lose re-checks")
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
     everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
+    tools: Share = Field(description="examples whose chat lists tools, a calculator among them")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> TraceMix:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import programs
 from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_SECONDS = 60.0
+KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
+"""Keys by name, and Windows' numbers for them, which Chrome goes by."""
 
 
 class Page:
@@ -31,6 +34,10 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._do(f"{domain}.enable")
+        self._do("Page.bringToFront")  # else keys do not reach it
+
+    def close(self) -> None:
+        self._do("Page.close")
 
     def open(self, url: str) -> None:
         self._do("Page.navigate", url=url)
@@ -42,11 +49,54 @@ class Page:
         assert "exceptionDetails" not in got, got["exceptionDetails"]
         return got["result"].get("value")
 
-    def wait(self, condition: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def wait(self, condition: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < deadline, f"{condition} did not come: {self.complaints}"
             time.sleep(0.02)
+
+    def before(self, script: str) -> None:
+        """Run JavaScript in every document that is opened from now on, before its own."""
+        self._do("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    def press(self, key: str) -> None:
+        """Press a key that has a name, where the focus is."""
+        said = {"key": key, "windowsVirtualKeyCode": KEYS[key]}
+        more = {"text": "\r"} if key == "Enter" else {}
+        self._do("Input.dispatchKeyEvent", type="keyDown", **said, **more)
+        self._do("Input.dispatchKeyEvent", type="keyUp", **said)
+
+    def named(self, *roles: str) -> list[tuple[str, str]]:
+        """What a screen reader finds of these roles: (role, name)."""
+        nodes = self._do("Accessibility.getFullAXTree")["nodes"]
+        shown = (node for node in nodes if not node["ignored"])
+        pairs = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+        return [(role, name) for role, name in pairs if role in roles]
+
+    def look(self, width: int, height: int, *, scheme: str = "light", scale: float = 1) -> None:
+        """Make the window so large, in CSS pixels, and prefer a colour scheme."""
+        self._do("Emulation.setScrollbarsHidden", hidden=True)
+        self._do(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=False,
+        )
+        self.prefer("prefers-color-scheme", scheme)
+
+    def prefer(self, feature: str, value: str) -> None:
+        """Have one of CSS' media features say so, and the others as they are."""
+        self._do("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
+
+    def picture(self) -> bytes:
+        """All of the page as PNG, however high the window is."""
+        size = self._do("Page.getLayoutMetrics")["cssContentSize"]
+        took = self._do(
+            "Page.captureScreenshot", clip={**size, "scale": 1}, captureBeyondViewport=True
+        )
+        return base64.b64decode(took["data"])
 
     def _do(self, method: str, **parameters: object) -> dict[str, Any]:
         self._number += 1
@@ -63,6 +113,8 @@ class Page:
             self._note(said)
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("sessionId") != self._session:
+            return  # of another tab
         what, about = event.get("method"), event.get("params", {})
         if what == "Network.requestWillBeSent":
             self.asked.append(about["request"]["url"])
@@ -73,8 +125,11 @@ class Page:
 
 
 @contextmanager
-def browsing(program: Path, folder: Path) -> Iterator[Page]:
-    """A browser with a profile of its own in `folder`; it ends with the block."""
+def browsing(program: Path, folder: Path) -> Iterator[Callable[[], Page]]:
+    """A browser with a profile of its own in `folder`; it ends with the block.
+
+    Yields what opens a tab.
+    """
     environment = {**os.environ, "LD_LIBRARY_PATH": programs.libraries(), "HOME": str(folder)}
     options = [
         "--headless",
@@ -97,7 +152,7 @@ def browsing(program: Path, folder: Path) -> Iterator[Page]:
             time.sleep(0.02)
         number, path = port.read_text().split()
         with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as devtools:
-            yield Page(devtools)
+            yield lambda: Page(devtools)
     finally:
         process.terminate()
         process.wait(20)

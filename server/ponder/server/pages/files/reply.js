@@ -1,0 +1,88 @@
+// One reply on the page: asks, and shows the thought, the answer and its calls as they stream.
+
+import { Failure, chat } from "./stream.js";
+import { UNLIMITED, named } from "./budget.js";
+import { Meter } from "./meter.js";
+
+export class Reply {
+  // `root` is an element of the template; `causes` says in words how thoughts end.
+  constructor(root, causes) {
+    this.root = root;
+    this.causes = causes;
+    this.name = root.querySelector(".name");
+    this.thought = root.querySelector(".thought");
+    this.answer = root.querySelector(".answer");
+    this.calls = root.querySelector(".calls");
+    this.error = root.querySelector(".error");
+    this.again = root.querySelector(".again");
+  }
+
+  // Ask, and show what comes; `budget` is undefined for a model that does not think. Gives the report, or null where none came. Throws nothing that the
+  // server can say; what it refused is shown, and handed to `refused`.
+  async show(body, budget, key, signal, refused) {
+    for (const part of [this.thought, this.answer]) part.replaceChildren(""); // one text that grows
+    this.calls.replaceChildren();
+    this.error.hidden = true;
+    this.again.disabled = true;
+    this.name.textContent = budget === undefined ? "Answer" : named(budget);
+    this.answer.setAttribute("aria-busy", "true"); // read aloud as a whole, at its end
+    const meter = new Meter(this.root, budget ?? UNLIMITED, this.causes);
+    let report = null;
+    try {
+      for await (const said of chat(body, key, signal)) {
+        if ("thought" in said) this.think(said.thought, meter);
+        else if ("answer" in said) this.write(said.answer, meter);
+        else if ("call" in said) this.call(said.call, meter);
+        else if ("tokens" in said) meter.spent(said.tokens);
+        else {
+          report = said.report;
+          meter.ended(report, said.finish);
+          this.closed(said.finish);
+        }
+      }
+    } catch (error) {
+      if (error.name === "AbortError") meter.stopped();
+      else if (error instanceof Failure) {
+        meter.failed();
+        this.error.textContent = error.message;
+        this.error.hidden = false;
+        refused(error);
+      } else throw error;
+    } finally {
+      this.answer.setAttribute("aria-busy", "false");
+      this.again.disabled = false;
+    }
+    return report;
+  }
+
+  think(text, meter) {
+    meter.heard("thought");
+    const { scrollTop, scrollHeight, clientHeight } = this.thought;
+    const follows = scrollTop + clientHeight > scrollHeight - 4; // else somebody reads further up
+    this.thought.firstChild.appendData(text);
+    if (follows) this.thought.scrollTop = this.thought.scrollHeight;
+  }
+
+  write(text, meter) {
+    meter.heard("answer");
+    this.answer.firstChild.appendData(text);
+  }
+
+  call(piece, meter) {
+    meter.heard("answer");
+    let shown = this.calls.children[piece.index];
+    if (!shown) {
+      shown = document.createElement("li");
+      shown.append(document.createElement("b"), document.createElement("code"));
+      this.calls.append(shown);
+    }
+    const [name, given] = shown.children;
+    name.append(piece.name);
+    given.append(piece.arguments);
+  }
+
+  // A call that was cut says so.
+  closed(finish) {
+    if (finish === "length") this.calls.lastElementChild?.classList.add("cut");
+  }
+}

@@ -1,0 +1,99 @@
+// Asks the server in OpenAI's words, and reads what it says event by event.
+
+const CHAT = "v1/chat/completions"; // beside the page, wherever a proxy puts both
+
+// What went wrong, in words. `status` is HTTP's, or 0 where no answer came.
+export class Failure extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// The data of each server-sent event, from bytes that may be split anywhere. Comments, which fill
+// silence, say nothing. https://html.spec.whatwg.org/multipage/server-sent-events.html
+export async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let data = [];
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines.map((line) => line.replace(/\r$/, ""))) {
+        if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
+        else if (line === "" && data.length) {
+          yield data.join("\n");
+          data = [];
+        }
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // whoever stops reading hangs up; a broken line has no more
+  }
+}
+
+// What a `choice` of a stream says: {thought}, {answer}, {call}, and at its end {report, finish}.
+// A call is {index, id, name, arguments}: a piece, of which the first has the name.
+function* said({ delta, finish_reason, ponder }) {
+  const thought = delta.reasoning ?? delta.reasoning_content;
+  if (thought) yield { thought };
+  if (delta.content) yield { answer: delta.content };
+  for (const { index, id, function: called } of delta.tool_calls ?? [])
+    yield { call: { index, id, name: called?.name ?? "", arguments: called?.arguments ?? "" } };
+  if (ponder) yield { report: ponder, finish: finish_reason };
+}
+
+// One chat as it streams: what choices say, each before {tokens}, all that was spent until then.
+// Throws Failure, or an AbortError once `signal` stopped it.
+export async function* chat(body, key, signal) {
+  const options = { include_usage: true, continuous_usage_stats: true };
+  const response = await post({ ...body, stream: true, stream_options: options }, key, signal);
+  try {
+    for await (const data of events(response.body)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new Failure(chunk.error.message);
+      for (const choice of chunk.choices) yield* said(choice);
+      if (chunk.choices.length && chunk.usage) yield { tokens: chunk.usage.completion_tokens };
+    }
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+  }
+  throw new Failure("The connection ended before the answer did: ask again.");
+}
+
+// One chat as a whole.
+export async function whole(body, key, signal) {
+  return (await post(body, key, signal)).json();
+}
+
+// What a path beside the page answers.
+export async function get(path, key) {
+  return (await request(path, { headers: { accept: "application/json", ...bearer(key) } })).json();
+}
+
+function post(body, key, signal) {
+  const headers = { "content-type": "application/json", ...bearer(key) };
+  return request(CHAT, { method: "POST", headers, body: JSON.stringify(body), signal });
+}
+
+function bearer(key) {
+  return key ? { authorization: `Bearer ${key}` } : {};
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The server cannot be reached: see that it runs, and ask again.");
+  }
+  if (response.ok) return response;
+  const refusal = await response.json().catch(() => ({})); // a proxy's own page is no JSON
+  const words = refusal.error?.message ?? `The server answered ${response.status}, without a word.`;
+  throw new Failure(words, response.status);
+}
