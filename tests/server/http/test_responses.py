@@ -252,6 +252,17 @@ def test_a_conversation_is_held_out_by_its_cache_key_or_session(serve: Serve) ->
         assert session.ponder["arm"] == running.service.holdout.assign(f"session-id:s{number}").arm
 
 
+def test_the_input_of_a_response_is_counted_as_it_will_be(serve: Serve) -> None:
+    running = serve(template=TEMPLATE)
+    asked: dict[str, Any] = {"input": "Hi", "instructions": "Be brief.", "tools": [WEATHER]}
+    with running.client() as client:
+        counted = client.responses.input_tokens.count(model="tiny", **asked)
+    given = asked.pop("input")
+    assert counted.object == "response.input_tokens"
+    assert counted.input_tokens == respond(running, given, **asked).usage.input_tokens
+    assert len(running.engine.requests) == 1
+
+
 def test_a_response_can_be_rated(serve: Serve) -> None:
     running = serve()
     response = respond(running)

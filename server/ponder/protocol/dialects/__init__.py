@@ -12,7 +12,7 @@ from ponder.protocol.dialect import Counter, Dialect
 from ponder.protocol.dialects.chat import ChatCompletions
 from ponder.protocol.dialects.completions import Completions
 from ponder.protocol.dialects.messages import AnthropicMessages, CountTokens
-from ponder.protocol.dialects.responses import Responses
+from ponder.protocol.dialects.responses import CountResponseTokens, Responses
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": ChatCompletions(),
@@ -22,6 +22,7 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 COUNTERS: Mapping[str, Counter] = {
     "/v1/messages/count_tokens": CountTokens(),
+    "/v1/responses/input_tokens": CountResponseTokens(),
 }
 """What counts prompts, each below the path of its dialect."""
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import BaseModel, Field, StrictBool, model_validator
 
 from ponder.engine.protocol import Grammar
 from ponder.protocol.body import read_body
@@ -180,10 +180,10 @@ class ResponsesRequest(SamplingFields, BudgetFields, _Question):
 
     def _repeated(self) -> Mapping[str, Any]:
         """What the response says of its request."""
-        said = self.model_dump(mode="json", by_alias=True, exclude_unset=True, include=_ECHOED)
+        said = self.model_dump(mode="json", by_alias=True, exclude_unset=True, include=_REPEATED)
         effort = self.reasoning.effort if self.reasoning else None
         return {
-            **dict.fromkeys(sorted(_ECHOED)),
+            **dict.fromkeys(sorted(_REPEATED)),
             **said,
             "background": False,
             "metadata": said.get("metadata", {}),
@@ -198,7 +198,7 @@ class ResponsesRequest(SamplingFields, BudgetFields, _Question):
         }
 
 
-_ECHOED = {
+_REPEATED = {
     *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "prompt_cache_key"),
     *("safety_identifier", "temperature", "text", "tools", "top_logprobs", "top_p", "user"),
 }
@@ -235,3 +235,24 @@ class Responses:
 
     def error(self, error: ApiError, request_id: str) -> Refusal:
         return refusal(error)
+
+
+class ResponseTokens(BaseModel):
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
+class CountResponseTokens:
+    """`POST /v1/responses/input_tokens`: what a response would take in."""
+
+    name = "response_input_tokens"
+    summary = "Count the tokens of a response's input."
+    request = ResponsesRequest
+    response = ResponseTokens
+    fields = Responses.fields
+
+    def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:
+        return read_body(ResponsesRequest, body).neutral(headers)
+
+    def counted(self, tokens: int) -> ResponseTokens:
+        return ResponseTokens(input_tokens=tokens)

@@ -221,8 +221,7 @@ class StreamedResponse(_Writer):
 
     def broken(self, error: ApiError) -> bytes:
         opening = b"" if self._number else self._opening()
-        if self.output.open is not None:
-            self.output.open.end(cut=True)
+        self.output.end(None)
         return opening + self._told("failed", self.response("failed", error))
 
     def _opening(self) -> bytes:

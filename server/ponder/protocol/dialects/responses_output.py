@@ -212,14 +212,10 @@ class Output:
         request = reply.request
         assert isinstance(request, ResponsesAsk)
         self.items: list[Item] = []
+        self.open: Item | None = None
         self._request = request
         self._logprobs = LogprobWriter(reply.token_texts, request.logprobs)
         self._blank: list[AnswerDelta] = []
-
-    @property
-    def open(self) -> Item | None:
-        item = self.items[-1] if self.items else None
-        return item if item is not None and item.status == "in_progress" else None
 
     def take(self, event: Event) -> tuple[Item, str] | None:
         """Add an event to its item, a new one where it is not the open one's.
@@ -255,15 +251,20 @@ class Output:
         if self.open is not None:
             self.open.end()
         self.items.append(item)
+        self.open = item
         self._blank.clear()
         return item
 
-    def end(self, outcome: Outcome) -> None:
-        """Nothing more comes: the open item is whole unless a limit cut it."""
-        item = self.open
-        if isinstance(item, Call):
+    def end(self, outcome: Outcome | None) -> None:
+        """Nothing more comes: the open item is whole unless a limit, or a failure, cut it."""
+        item, self.open = self.open, None
+        if item is None:
+            return
+        if outcome is None:
+            item.end(cut=True)
+        elif isinstance(item, Call):
             item.end(cut=item.index >= outcome.calls)
-        elif item is not None:
+        else:
             item.end(cut=outcome.finish_reason == "length")
 
     def json(self) -> Parts:
