@@ -18,8 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ponder.engine import grammars, machine
-from ponder.engine.calls import VLLMCalling
+from ponder.engine import machine, vllm_grammars
 from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
@@ -36,6 +35,7 @@ from ponder.engine.protocol import (
 )
 from ponder.engine.pulse import Pulse
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.engine.vllm_calls import VLLMCalling
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class VLLMEngine:
         self.facts = EngineFacts(
             max_model_len=config.max_model_len,
             max_logprobs=None if most < 0 else most,
-            check=grammars.check,
+            check=vllm_grammars.check,
         )
 
     @classmethod
@@ -227,7 +227,12 @@ def load(load: Load) -> VLLMEngine:
     """
     if load.name == str(load.directory) and not _own_loader(load.options):
         check_weights(load.directory)  # a hub's come when the model loads
-    options = ["--served-model-name", load.served_as, *grammars.OPTIONS, *prepare(load.directory)]
+    options = [
+        "--served-model-name",
+        load.served_as,
+        *vllm_grammars.OPTIONS,
+        *prepare(load.directory),
+    ]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     logger.info("starting vLLM: %s", " ".join([*threads, *options]))
     calling = _calling(load)
@@ -335,7 +340,7 @@ def _sampling_params(sampling: Sampling) -> Any:
         logit_bias=dict(sampling.logit_bias) or None,
         structured_outputs=None
         if (rule := sampling.grammar) is None
-        else grammars.parameters(rule),
+        else vllm_grammars.parameters(rule),
         stream_interval=sampling.chunk_tokens,
         output_kind=RequestOutputKind.DELTA,
         detokenize=False,

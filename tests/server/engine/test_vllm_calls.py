@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ponder.checkpoint.calls import SYNTAXES
-from ponder.engine.calls import VLLMCalling
-from ponder.engine.grammars import check
 from ponder.engine.protocol import CallPart, EngineSetupError, RequestRefusedError, Tool
 from ponder.engine.tokenizer import HFTokenizer
+from ponder.engine.vllm_calls import VLLMCalling
+from ponder.engine.vllm_grammars import check
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.calls import CallRules, CallWriter
