@@ -35,6 +35,7 @@ from ponder.protocol.fields import (
     or_say,
 )
 from ponder.protocol.grammars import json_object, json_schema
+from ponder.protocol.noise import Noise
 from ponder.protocol.spellings import BudgetFields, Reasoning
 
 SESSION = "session-id"
@@ -61,8 +62,6 @@ _TEMPLATES_DECIDE = or_say(
 class ResponseReasoning(Reasoning):
     """OpenAI's. There are no summaries: thoughts are shown as they are."""
 
-    summary: Literal["auto", "concise", "detailed", "none"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
     context: Annotated[Literal["auto"] | None, _TEMPLATES_DECIDE] = None
     mode: Literal["standard"] | None = None
 
@@ -99,7 +98,7 @@ class _Question(Strict):
     input: Items
 
 
-class ResponsesRequest(SamplingFields, BudgetFields, _Question):
+class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     instructions: str | None = None
@@ -125,14 +124,8 @@ class ResponsesRequest(SamplingFields, BudgetFields, _Question):
     truncation: Annotated[Literal["disabled"] | None, _KEEPS_ALL] = None
 
     # Accepted because they change nothing about the answer.
-    store: StrictBool | None = None
-    metadata: Annotated[dict[Name, Name], at_most(MOST_METADATA)] | None = None
     client_metadata: Annotated[dict[Name, Any], at_most(MOST_METADATA)] | None = None
     user: Name | None = None
-    safety_identifier: Name | None = None
-    service_tier: Name | None = None
-    prompt_cache_key: Name | None = None
-    prompt_cache_retention: Name | None = None
     prompt_cache_options: Any = None
     max_tool_calls: PositiveTokens | None = None
 

@@ -17,11 +17,12 @@ TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
 THINK_START = "<think>"
 THINK_END = "</think>"
+TOOL_CALL = "<tool_call>"
 # Of thoughts and calls: text to decoders that skip special tokens, as in Qwen3.
 VISIBLE_MARKERS = (
     THINK_START,
     THINK_END,
-    "<tool_call>",
+    TOOL_CALL,
     "</tool_call>",
     "<tool_response>",
     "</tool_response>",

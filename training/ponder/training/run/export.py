@@ -11,7 +11,7 @@ from typing import Any
 from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
 
 from ..coldstart.thoughts import CLOSE_TEXT, HINT
-from ..coldstart.tokenizer import THINK_END, THINK_START
+from ..coldstart.tokenizer import THINK_END, THINK_START, TOOL_CALL
 from .recipe import SftRecipe, recipe_sha256
 
 
@@ -50,6 +50,7 @@ def cold_start_contract(recipe: SftRecipe) -> Contract:
         think_start=THINK_START,
         think_end=THINK_END,
         close_text=CLOSE_TEXT,
+        tool_call=TOOL_CALL,
         opened_by="template",
         tokenizer_sha256="",
         method="sft",
