@@ -36,11 +36,11 @@ TOOL = {
 
 def run(module):
     """Run the functions that the command names, each after the other, and print what they saw."""
-    for name in sys.argv[1:]:
-        try:
-            saw = module[name]()
-            if inspect.isawaitable(saw):
-                saw = asyncio.run(saw)
-        except Exception:  # noqa: BLE001 - what went wrong is what it saw
-            saw = {"error": traceback.format_exc()[-2000:]}
-        print(MARK, json.dumps({name: saw}, default=str), flush=True)
+    with asyncio.Runner() as loop:
+        for name in sys.argv[1:]:
+            try:
+                saw = module[name]()
+                saw = loop.run(saw) if inspect.isawaitable(saw) else saw
+            except Exception:  # noqa: BLE001 - what went wrong is what it saw
+                saw = {"error": traceback.format_exc()[-2000:]}
+            print(MARK, json.dumps({name: saw}, default=str), flush=True)
