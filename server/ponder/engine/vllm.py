@@ -56,6 +56,7 @@ _SOCKETS = "VLLM_RPC_BASE_PATH"
 _DEAD = "the vLLM engine died"
 _ONE_MODEL = "name the model before the `--`; another revision of it is a directory of its own"
 _ONE_SAMPLING = "requests say how they are sampled, and generation_config.json what they leave open"
+_ONE_READER = "Ponder reads thoughts itself, and vLLM would wait for an end that is in the prompt"
 _NOT_AFTER_DASHES = {
     "model": _ONE_MODEL,
     "tokenizer": _ONE_MODEL,
@@ -63,6 +64,7 @@ _NOT_AFTER_DASHES = {
     "tokenizer_revision": _ONE_MODEL,
     "generation_config": _ONE_SAMPLING,
     "override_generation_config": _ONE_SAMPLING,
+    "reasoning_parser": _ONE_READER,
 }
 
 

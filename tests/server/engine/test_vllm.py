@@ -84,6 +84,7 @@ def test_a_full_queue_is_no_failure() -> None:
         ("--tokenizer_revision", "v2"),
         ("--generation-config", "vllm"),
         ("--override-generation-config", '{"temperature": 0}'),
+        ("--reasoning-parser", "qwen3"),
     ],
 )
 def test_what_ponder_reads_too_is_not_for_vllm_alone(options: tuple[str, ...]) -> None:

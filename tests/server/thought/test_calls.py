@@ -13,7 +13,7 @@ from ponder.engine.hermes import HermesParser
 from ponder.engine.protocol import CallPart, Grammar, Sampling
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.calls import CallRules
+from ponder.thought.calls import BLOCK, CallRules
 from ponder.thought.segment import AnswerRules
 from server.thought.helpers import EOS, SINGLE, Life, compiled, live, plan
 
@@ -113,6 +113,25 @@ def test_log_probabilities_are_told_of_all_tokens_of_an_answer() -> None:
     )
     told = [e.token_id for d in life.deltas if isinstance(d, AnswerDelta) for e in d.logprobs]
     assert told == SINGLE.encode(f"I look.{ADD}")
+
+
+def test_a_long_call_is_parsed_in_blocks() -> None:
+    """Some parsers read a call anew with every piece: token by token they take seconds for one."""
+    fed: list[int] = []
+
+    class Parser(HermesParser):
+        def feed(
+            self, text: str, token_ids: Sequence[int], *, last: bool = False
+        ) -> tuple[str, Sequence[CallPart]]:
+            fed.append(len(token_ids))
+            return super().feed(text, token_ids, last=last)
+
+    said = ADD.replace("40", str(10**1599))
+    rules = AnswerRules(calls=CallRules(Parser))
+    life = live(f"</think>{said}", plan=plan(40, allowance=1800), rules=rules)
+    assert life.outcome.calls == 1
+    assert len(fed) < 60 + 1600 / BLOCK
+    assert sum(fed) == len(SINGLE.encode(said))
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 30), st.booleans())
