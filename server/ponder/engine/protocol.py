@@ -75,7 +75,8 @@ class Sampling:
     the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
     `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
     size, not a limit on length. `prompt_logprobs` alternatives are told for each of the prompt's
-    tokens. What is sampled follows the `grammar`, where there is one, and
+    tokens. Only requests of the same `cache_salt` share what is cached of their prompts. What is
+    sampled follows the `grammar`, where there is one, and
     ends with it.
     """
 
@@ -96,6 +97,7 @@ class Sampling:
     chunk_tokens: int = 1
     grammar: Grammar | None = None
     prompt_logprobs: int | None = None
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

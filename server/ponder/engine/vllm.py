@@ -170,7 +170,8 @@ class VLLMEngine:
         try:
             # The parameters check themselves when they are made, vLLM the rest when it starts.
             params = _sampling_params(request.sampling)
-            stream = self._llm.generate(tokens_input(list(request.prompt)), params, request.id)
+            prompt = tokens_input(list(request.prompt), cache_salt=request.sampling.cache_salt)
+            stream = self._llm.generate(prompt, params, request.id)
             async with aclosing(stream):
                 async for output in stream:
                     self._pulse.beat()

@@ -168,6 +168,7 @@ class SamplingFields(Strict):
     )
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     logit_bias: (
         Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], at_most(MOST_TOKEN_IDS)]
         | None

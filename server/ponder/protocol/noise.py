@@ -78,7 +78,6 @@ class VllmNoise(Strict):
 
     add_generation_prompt: Annotated[On, _NO_PREFILL] = None
     bad_words: Annotated[Empty | None, _NO_BANS] = None
-    cache_salt: Ignored = None
     chat_template: Annotated[None, _NO_TEMPLATE] = None
     continue_final_message: Annotated[Off, _NO_PREFILL] = None
     documents: Annotated[Empty | None, _NO_DOCUMENTS] = None

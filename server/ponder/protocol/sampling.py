@@ -24,6 +24,7 @@ class SamplingAsk:
     seed: int | None = None
     ignore_eos: bool = False
     logit_bias: Mapping[int, float] | None = None
+    cache_salt: str | None = None
 
     def over(
         self, recommended: Mapping[str, float], *, logprobs: int | None, chunk_tokens: int
@@ -48,4 +49,5 @@ class SamplingAsk:
             logprobs=logprobs,
             logit_bias=self.logit_bias or {},
             chunk_tokens=chunk_tokens,
+            cache_salt=self.cache_salt,
         )

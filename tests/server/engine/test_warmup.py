@@ -14,7 +14,7 @@ from ponder.engine.warmup import PATHS, WarmupError, warm_up
 
 VOCABULARY = ByteVocabulary()
 # They shape no distribution: length, and what is reported how.
-SHAPELESS = {"max_tokens", "ignore_eos", "chunk_tokens"}
+SHAPELESS = {"max_tokens", "ignore_eos", "chunk_tokens", "cache_salt"}
 
 
 def test_every_way_to_sample_is_taken_alone_and_in_a_batch() -> None:

@@ -408,3 +408,11 @@ def test_a_block_of_thought_that_the_answer_opens_is_reasoning(serve: Serve) -> 
     encode = running.service.model.tokenizer.encode
     thought = len(encode("I add.")) + len(encode("wait, no"))
     assert counted == choice.ponder["thinking_tokens"] == thought
+
+
+def test_a_salt_keeps_prompts_apart_in_the_cache(serve: Serve) -> None:
+    running = serve(THOUGHT)
+    running.ask(cache_salt="mine", thinking_token_budget=4)
+    running.ask()
+    salts = [sampling.cache_salt for _, sampling in running.engine.requests]
+    assert salts == ["mine", "mine", None]

@@ -46,7 +46,7 @@ FIELDS: list[dict[str, Any]] = [
     # vLLM's and SGLang's
     {"add_generation_prompt": True, "continue_final_message": False, "skip_special_tokens": True},
     {"length_penalty": 1.0, "use_beam_search": False, "best_of": 1, "echo": False, "priority": 0},
-    {"request_id": "a", "cache_salt": "b", "documents": [], "mm_processor_kwargs": {}},
+    {"request_id": "a", "documents": [], "mm_processor_kwargs": {}},
     {"spaces_between_special_tokens": True, "return_token_ids": False, "vllm_xargs": {}},
     {"bad_words": [], "include_stop_str_in_output": False, "separate_reasoning": True},
     {"stream_reasoning": True, "reasoning_format": "parsed"},
