@@ -35,7 +35,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 )
 def test_howtos_name_settings_that_exist(page: Path) -> None:
     text = page.read_text()
-    flags = {name.replace("-", "_") for name in re.findall(r"(?<![\w-])--([a-z][\w-]+)", text)}
+    found = re.findall(r"(?<![\w-])--(?:no-)?([a-z][\w-]+)", text)
+    flags = {name.replace("-", "_") for name in found}
     assert flags - {name.replace("-", "_") for name in ELSEWHERE} <= set(Settings.model_fields)
     variables = set(re.findall(r"PONDER_([A-Z_]*[A-Z])", text))
     assert {name.lower() for name in variables} <= set(Settings.model_fields)
