@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo pictures test test-clients check bench bench-train train train-tiny results
+.PHONY: help serve demo pictures test test-clients quick check bench bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,10 @@ test-clients: ## every client in an environment of its own, against a real serve
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@PONDER_CLIENTS_REPORT=docs/clients.json $(BIN)/python -m pytest -m engine tests/clients/unmodified; \
 		status=$$?; $(BIN)/python deploy/generate.py; exit $$status
+
+quick: ## the rules of thoughts, of the wire and of the savings alone: a minute
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m quick tests/server
 
 check: ## ruff, mypy, import rules and the architecture tests
 	@$(PYTHON) deploy/bootstrap.py engine dev

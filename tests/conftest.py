@@ -32,8 +32,16 @@ ENGINE_SECONDS = 1800
 """What a test on a real engine may take, its start included, on a machine that does much else."""
 
 
+QUICK = tuple(
+    Path(__file__).parent / "server" / room for room in ("thought", "protocol", "experiment")
+)
+"""Rooms whose tests start no process and load no model."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if any(item.path.is_relative_to(room) for room in QUICK):
+            item.add_marker(pytest.mark.quick)
         if item.get_closest_marker("engine"):
             item.add_marker(pytest.mark.timeout(ENGINE_SECONDS))
 
