@@ -76,7 +76,11 @@ class HttpEngine:
     def _body(self, request: EngineRequest) -> dict[str, Any]:
         """Ponder's rules have vLLM's names; what only a process knows is left out."""
         rules = asdict(request.sampling)
-        del rules["chunk_tokens"], rules["grammar"]  # `facts` promise none
+        del (
+            rules["chunk_tokens"],
+            rules["grammar"],
+            rules["prompt_logprobs"],
+        )  # `facts` promise none
         if not rules["logit_bias"]:
             del rules["logit_bias"]
         return {

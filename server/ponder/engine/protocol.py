@@ -159,12 +159,14 @@ class EngineFacts:
     """What an engine can do. `max_model_len` bounds prompt + sampled tokens; `max_logprobs` the
     alternatives beside a sampled token, None for no bound.
 
-    `check` raises `RequestRefusedError` for a grammar that the engine cannot keep; None keeps none.
+    `scores_prompts` says that it tells the log probabilities of a prompt. `check` raises
+    `RequestRefusedError` for a grammar that the engine cannot keep; None keeps none.
     `calling` is None where no syntax of calls was named when it was loaded.
     """
 
     max_model_len: int
     max_logprobs: int | None = None
+    scores_prompts: bool = False
     check: Callable[[Grammar], None] | None = None
     calling: Calling | None = None
 

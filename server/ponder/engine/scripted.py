@@ -97,7 +97,7 @@ class ScriptedEngine:
         self._speaks.set()
         # It says what the script says, whatever the grammar.
         self.facts = EngineFacts(
-            max_model_len=max_model_len, check=lambda _: None, calling=Hermes()
+            max_model_len=max_model_len, scores_prompts=True, check=lambda _: None, calling=Hermes()
         )
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []

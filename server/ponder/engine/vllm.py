@@ -133,6 +133,7 @@ class VLLMEngine:
         self.facts = EngineFacts(
             max_model_len=config.max_model_len,
             max_logprobs=None if most < 0 else most,
+            scores_prompts=True,
             check=vllm_grammars.check,
         )
 

@@ -57,7 +57,9 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
         except EngineError as error:
             raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error
 
-    paths = [path for path in PATHS if path != "grammars" or engine.facts.check is not None]
+    lacking = {"grammars"} if engine.facts.check is None else set()
+    lacking |= set() if engine.facts.scores_prompts else {"prompt_logprobs"}
+    paths = [path for path in PATHS if path not in lacking]
     for path in paths:
         await take(path)
     await asyncio.gather(*map(take, (*paths, *paths)))

@@ -69,7 +69,12 @@ class Completion:
             logprobs=request.logprobs,
             chunk_tokens=1 if request.stream else whole,
         )
-        if request.echo:
+        if request.echo and request.logprobs is not None:
+            if not engine.facts.scores_prompts:
+                raise invalid_request(
+                    "this server's engine scores no prompts: leave `echo` or `alternatives` out",
+                    "echo",
+                )
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add

@@ -413,6 +413,14 @@ def test_an_echo_scores_the_prompt(serve: Serve, stream: bool) -> None:
     assert (sampling.prompt_logprobs, sampling.logprobs) == (1, 1)
 
 
+def test_an_engine_that_scores_no_prompts_says_so(serve: Serve) -> None:
+    running = serve(" upon")
+    object.__setattr__(running.engine.facts, "scores_prompts", False)
+    error = refused(running, echo=True, logprobs=1)
+    assert error["param"] == "echo" and "scores no prompts" in error["message"]
+    assert complete(running, echo=True, max_tokens=2).choices[0].text.startswith("Once")
+
+
 def test_no_prompt_is_scored_that_is_not_echoed(serve: Serve) -> None:
     running = serve("x")
     complete(running, echo=True, max_tokens=2)

@@ -36,7 +36,7 @@ LONG = {
     "strings": {**HELLO, "budget": [""] * 600_000},
     "a name": {**HELLO, HUGE: 1},
     "names": {**HELLO, **{f"xyzzy{n}": n for n in range(50_000)}},
-    "a name within": {"messages": [{"role": "user", "content": "hi", HUGE: 1}]},
+    "a name within": {**HELLO, "ponder": {HUGE: 1}},
     "budget": {**HELLO, "budget": HUGE},
     "effort": {**HELLO, "reasoning_effort": HUGE},
     "model": {**HELLO, "model": HUGE},
