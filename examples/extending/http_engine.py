@@ -76,11 +76,8 @@ class HttpEngine:
     def _body(self, request: EngineRequest) -> dict[str, Any]:
         """Ponder's rules have vLLM's names; what only a process knows is left out."""
         rules = asdict(request.sampling)
-        del (
-            rules["chunk_tokens"],
-            rules["grammar"],
-            rules["prompt_logprobs"],
-        )  # `facts` promise none
+        for name in ("chunk_tokens", "grammar", "prompt_logprobs"):  # `facts` promise no more
+            del rules[name]
         if not rules["logit_bias"]:
             del rules["logit_bias"]
         return {
