@@ -48,7 +48,9 @@ def check(grammar: Grammar) -> None:
     except (VLLMValidationError, ValueError, TypeError, RecursionError) as error:
         cause = error.__cause__ or error  # vLLM's own has no words of what is wrong
         said = _PLACE.sub("", str(cause)).strip()
-        raise RequestRefusedError(f"this cannot be enforced: {said}") from error
+        raise RequestRefusedError(
+            f"this cannot be enforced, change it or leave it out: {said}"
+        ) from error
 
 
 def _schemas(tag: Any) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ is accepted (`ponder.protocol.noise`). A field that is null is not given.
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -68,10 +69,18 @@ class Strict(BaseModel):
         """And so are unknown fields but the first: pydantic would list them all."""
         if not isinstance(given, dict):
             return given
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        unknown = (name for name in given if name not in known)
-        named = {*known, next((name for name in unknown if given[name] is not None), "")}
-        return {name: v for name, v in given.items() if v is not None and name in named}
+        known, kept, told = _names(cls), {}, False
+        for name, value in given.items():
+            if value is not None and (name in known or not told):
+                kept[name] = value
+                told = told or name not in known
+        return kept
+
+
+@cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    """The fields of a body, as clients spell them."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 class Lenient(Strict):

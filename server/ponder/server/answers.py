@@ -59,7 +59,7 @@ def _calls(
         field = "tool_choice" if required else "format"
         raise invalid_request(str(error), field) from error
     if held is None:
-        return rules, None
+        return rules, grammar
     if required or grammar is None:
         return rules, tag(_form(held))
     return rules, _either(grammar, held)

@@ -49,7 +49,7 @@ class CallWriter(AnswerWriter):
         self._several = rules.several
         self._unparsed = AnswerDelta("")
         self._ids: list[int] = []  # its tokens, and those of what is held back
-        self._parsed = ""
+        self._parsed: list[str] = []
         self._said = 0  # characters of it that were told as text
         self._blank = ""  # at the end of the text so far
         self._arguments: list[str] = []
@@ -69,9 +69,9 @@ class CallWriter(AnswerWriter):
             return ()
         # A parser mends what it is told has ended: half a call would be run.
         text, parts = self._parser.feed(before.text, self._ids, last=last and not cut)
-        self._parsed += before.text
+        self._parsed.append(before.text)
         if last and not (parts or self._arguments):
-            text = self._parsed[self._said :]  # what looked like a call and was none
+            text = "".join(self._parsed)[self._said :]  # what looked like a call and was none
         self._said += len(text)
         for token_id in self._names.keys() & self._ids if text else ():
             text = text.replace(self._names[token_id], "")

@@ -149,7 +149,13 @@ class WholeChat(Whole):
         self._entries = [bytearray() for _ in self.texts]
         self._calls: list[list[bytearray]] = [[] for _ in self.texts]
 
-    def tell_call(self, index: int, part: CallPart) -> None:
+    def event(self, index: int, event: Event) -> None:
+        if isinstance(event, CallPart):
+            self._tell_call(index, event)
+        else:
+            super().event(index, event)
+
+    def _tell_call(self, index: int, part: CallPart) -> None:
         calls = self._calls[index]
         if part.index == len(calls):
             head = f'{{"id":{to_json(part.id)},"type":"function","function":'

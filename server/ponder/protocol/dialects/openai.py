@@ -10,7 +10,6 @@ import json
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from ponder.engine.protocol import CallPart
 from ponder.protocol.dialect import Refusal, Reply
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import (
@@ -56,10 +55,6 @@ class Whole(ABC):
     def choice(self, index: int, finish: str, report: str) -> Parts:
         """A choice that has ended; `finish` and `report` are JSON."""
 
-    def tell_call(self, index: int, part: CallPart) -> None:
-        """A part of a call, in dialects whose requests have tools."""
-        raise NotImplementedError
-
     @abstractmethod
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None: ...
 
@@ -67,11 +62,8 @@ class Whole(ABC):
         if isinstance(event, AnswerDelta):
             self.tell_logprobs(index, event)
             self.texts[index] += inside(event.text)
-        elif isinstance(event, ThoughtDelta):
-            if self._shows_thought:
-                self.thoughts[index] += inside(event.text)
-        else:
-            self.tell_call(index, event)
+        elif isinstance(event, ThoughtDelta) and self._shows_thought:
+            self.thoughts[index] += inside(event.text)
 
     def parts(self) -> Parts:
         reply = self.reply

@@ -13,10 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ponder.protocol.fields import Name, or_say
 from ponder.protocol.history import Turn, assistant, call, result
+from ponder.protocol.messages import MOST_PARTS
 from ponder.protocol.seal import unseal
 
 MOST_ITEMS = 8192
-MOST_PARTS = 1024  # of one item
 
 _TEXT_PART = or_say(
     "this server reads text only, no images, audio or files; send parts of type input_text"

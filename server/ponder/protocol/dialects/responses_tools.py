@@ -14,9 +14,9 @@ from ponder.protocol.chat import ToolUse
 from ponder.protocol.dialects.responses_items import Lenient, flat
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.fields import Name, or_say
+from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.tools import tool_use
 
-MOST_TOOLS = 1024
 CALLED = ("function", "custom", "namespace")
 """The types of tools that a model can call; what is of another type is run by OpenAI alone."""
 
