@@ -157,7 +157,8 @@ class Store:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             database = _connect(self._path, patience_s)
-            database.execute("PRAGMA journal_mode = WAL")
+            with _alone(self._path.parent):  # SQLite waits for nobody who makes this change
+                database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             with _transaction(database):
                 self._upgrade(database)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -415,13 +416,28 @@ def test_a_file_that_is_deleted_is_written_anew_with_all_that_was_in_it(
     assert [file.name for file in path.parent.iterdir()] == ["state"]
 
 
+def test_processes_that_start_together_share_one_file(tmp_path: Path) -> None:
+    rounds, writers = 20, 8
+    together = threading.Barrier(writers, timeout=60)
+
+    def start(number: int) -> str:
+        together.wait()
+        with closing(Store(tmp_path / f"{number // writers}", SETTINGS)) as store:
+            return store.experiment
+
+    with ThreadPoolExecutor(writers) as pool:
+        found = list(pool.map(start, range(rounds * writers)))
+    for number in range(rounds):
+        assert len(set(found[number * writers : (number + 1) * writers])) == 1
+
+
 def test_processes_that_share_a_deleted_file_go_on_in_one(tmp_path: Path) -> None:
     path, writers = tmp_path / "state", 4
     opened, deleted = (threading.Barrier(writers + 1, timeout=60) for _ in range(2))
 
     def live() -> None:
         with closing(Store(path, SETTINGS)) as store:
-            store.write([single()])
+            _until_written(store)
             opened.wait()
             deleted.wait()
             for _ in range(10):
