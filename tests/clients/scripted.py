@@ -114,21 +114,33 @@ def event_stream(events: list[Any]) -> bytes:
 
 @dataclass
 class Reply:
-    """A stream of events, or with a `status` a JSON body. `endless`: until the client goes."""
+    """A stream of events, or with a `status` a JSON body. `endless`: until the client goes.
+
+    `then` comes once the client has the thought finished.
+    """
 
     events: list[Any] = field(default_factory=list)
     status: int | None = None
     body: Any = None
     endless: bool = False
+    then: list[Any] = field(default_factory=list)
 
 
 class ScriptedServer:
-    """Answers chat requests with `replies` in turn; `asked` has their bodies."""
+    """Answers chat requests with `replies` in turn; `asked` has their bodies, `names` their names.
+
+    A thought that is to be finished releases one of its `endless` replies, whose `then` follows;
+    `refusal` is the error that is said instead.
+    """
 
     def __init__(self) -> None:
         self.replies: deque[Reply] = deque()
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.names: list[str | None] = []
+        self.finished: list[str] = []
+        self.refusal: tuple[int, Any] | None = None
+        self._finish = threading.Event()
         self.models: dict[str, Any] = models("tiny")
         self.client_gone = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -153,7 +165,11 @@ class ScriptedServer:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path.endswith("/finish"):
+                    self._finished(self.path.split("/")[-2])
+                    return
                 script.asked.append(json.loads(body))
+                script.names.append(self.headers["x-client-request-id"])
                 script.keys.append(self.headers["authorization"])
                 reply = script.replies.popleft()
                 if reply.status is not None:
@@ -164,11 +180,21 @@ class ScriptedServer:
                 self.end_headers()
                 self.wfile.write(event_stream(reply.events))
                 try:
-                    while reply.endless:
+                    while reply.endless and not (reply.then and script._finish.is_set()):
                         self.wfile.write(b": keep-alive\n\n")
                         time.sleep(0.01)
+                    script._finish.clear()
+                    self.wfile.write(event_stream(reply.then))
                 except OSError:
                     script.client_gone.set()
+
+            def _finished(self, name: str) -> None:
+                script.finished.append(name)
+                if script.refusal is not None:
+                    self._json(*script.refusal)
+                    return
+                self._json(202, {"object": "ponder.finish", "id": name, "choices": [0]})
+                script._finish.set()
 
             def _json(self, status: int, value: Any) -> None:
                 body = json.dumps(value).encode()

@@ -189,6 +189,73 @@ def test_feedback_goes_to_its_response(kind: type[Ponder] | type[AsyncPonder]) -
     assert json.loads(requests[0].content) == {"score": 0.5}
 
 
+FINISH = {"object": "ponder.finish", "id": "chat-1", "choices": [1]}
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+@pytest.mark.parametrize("choice", [None, 1])
+def test_a_thought_is_finished_by_id_or_name(
+    kind: type[Ponder] | type[AsyncPonder], choice: int | None
+) -> None:
+    transport, requests = scripted(httpx.Response(202, json=FINISH))
+    assert call(kind, transport, "finish", "my/chat", choice).choices == [1]
+    assert str(requests[0].url) == "http://host/v1/ponder/my%2Fchat/finish"
+    assert json.loads(requests[0].content) == {"choice": choice}
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_what_does_not_think_is_not_asked_again(kind: type[Ponder] | type[AsyncPonder]) -> None:
+    said = error("there is no thought to finish", "not_thinking")
+    transport, requests = scripted(
+        httpx.Response(409, json=said, headers={"x-should-retry": "false"})
+    )
+    with pytest.raises(PonderAPIError, match="no thought") as caught:
+        call(kind, transport, "finish", "chat-1")
+    assert (caught.value.status, caught.value.code, len(requests)) == (409, "not_thinking", 1)
+
+
+def test_a_stream_finishes_its_own_thought() -> None:
+    stream = httpx.Response(200, content=event_stream(answer()), headers={"x-request-id": "chat-1"})
+    transport, requests = scripted(stream, httpx.Response(202, json=FINISH))
+    with (
+        Ponder("http://host", "key", transport=transport) as client,
+        client.chat("Hi", model="tiny", name="mine", stream=True) as chunks,
+    ):
+        assert chunks.id == "chat-1"
+        for number, _ in enumerate(chunks):
+            if number == 1:
+                assert chunks.finish(1).choices == [1]
+    assert requests[0].headers["x-client-request-id"] == "mine"
+    assert "name" not in json.loads(requests[0].content)
+    assert str(requests[1].url) == "http://host/v1/ponder/chat-1/finish"
+
+
+def test_an_async_stream_finishes_its_own_thought() -> None:
+    async def scenario(transport: httpx.MockTransport) -> list[int]:
+        async with (
+            AsyncPonder("http://host", "key", transport=transport) as client,
+            await client.chat("Hi", model="tiny", name="mine", stream=True) as chunks,
+        ):
+            async for _ in chunks:
+                return (await chunks.finish()).choices
+        return []
+
+    stream = httpx.Response(200, content=event_stream(answer()), headers={"x-request-id": "chat-1"})
+    transport, requests = scripted(stream, httpx.Response(202, json=FINISH))
+    assert asyncio.run(scenario(transport)) == [1]
+    assert requests[0].headers["x-client-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("name", ["", "ünï", "a\nb", " a"])
+def test_a_name_that_no_header_carries_is_a_mistake(name: str) -> None:
+    transport, _ = scripted()
+    with (
+        Ponder("http://host", "key", transport=transport) as client,
+        pytest.raises(ValueError, match="names no request"),
+    ):
+        client.chat("Hi", model="tiny", name=name)
+
+
 @pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
 def test_savings_are_typed(kind: type[Ponder] | type[AsyncPonder]) -> None:
     transport, requests = scripted(httpx.Response(200, json=savings()))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .scripted import Reply, ScriptedServer, answer, chunk, error, models, report
+from waiting import wait_until
+
+from .scripted import DONE, Reply, ScriptedServer, answer, chunk, error, models, report
 from .terminal import Terminal
 
 Start = Callable[..., Terminal]
@@ -168,6 +170,8 @@ def test_ctrl_c_stops_the_answer(
     terminal.type("one")
     terminal.wait_for("Let me")
     press(terminal)
+    terminal.wait_for("finishing the thought · Ctrl-C again stops")
+    press(terminal)
     assert "stopped" in terminal.wait_for_prompt()
     assert server.client_gone.wait(5)
     terminal.type("two")
@@ -183,6 +187,60 @@ def test_ctrl_c_stops_the_answer(
         "three",
     ]
     assert "Traceback" not in terminal.raw
+
+
+@pytest.mark.parametrize("said", [(), ("Let me",)])
+def test_ctrl_c_during_a_thought_finishes_it(
+    server: ScriptedServer, terminal: Terminal, said: tuple[str, ...]
+) -> None:
+    """Also before its first token came."""
+    thought = [chunk(reasoning=piece) for piece in said]
+    rest = [chunk(content="It is 7."), chunk("stop", ponder=report(end_cause="finish_now")), DONE]
+    server.replies.append(Reply(thought, endless=True, then=rest))
+    server.replies.append(Reply(answer()))
+    terminal.wait_for_prompt()
+    terminal.type("one")
+    terminal.wait_for("Let me" if said else "waiting for the first token")
+    wait_until(lambda: len(server.asked) == 1)
+    terminal.press_ctrl_c()
+    shown = terminal.wait_for_prompt()
+    assert "It is 7." in shown
+    assert "thought 32/32 tokens · closed when asked to" in shown
+    assert server.finished == server.names[:1]
+    terminal.type("two")
+    terminal.wait_for_prompt()
+    assert [message["content"] for message in server.asked[1]["messages"]] == [
+        "one",
+        "It is 7.",
+        "two",
+    ]
+    assert len(set(server.names)) == 2
+    terminal.interrupt()  # as ever, outside an answer
+    assert "Ctrl-C again leaves" in terminal.wait_for_prompt()
+    assert "Traceback" not in terminal.raw
+
+
+def test_a_server_that_cannot_finish_says_why(server: ScriptedServer, terminal: Terminal) -> None:
+    server.replies.append(Reply([chunk(reasoning="Let me")], endless=True))
+    server.refusal = (404, error("there is no /v1/ponder/x/finish", "not_found"))
+    terminal.wait_for_prompt()
+    terminal.type("one")
+    terminal.wait_for("Let me")
+    terminal.press_ctrl_c()
+    terminal.wait_for("not finished: there is no /v1/ponder/x/finish · Ctrl-C again stops")
+    terminal.press_ctrl_c()
+    assert "stopped" in terminal.wait_for_prompt()
+
+
+def test_without_a_thought_ctrl_c_stops(server: ScriptedServer, start: Start) -> None:
+    terminal = start("--budget", "0")
+    server.replies.append(Reply(endless=True))
+    terminal.wait_for_prompt()
+    terminal.type("one")
+    wait_until(lambda: len(server.asked) == 1)
+    terminal.press_ctrl_c()
+    assert "stopped" in terminal.wait_for_prompt()
+    assert server.finished == []
 
 
 def test_commands_explain_themselves(server: ScriptedServer, terminal: Terminal) -> None:

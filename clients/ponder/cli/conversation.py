@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from ponder.cli.display import Display
+from ponder.cli.interrupt import finishing
 from ponder.cli.meter import Meter, known_budget, summary
 from ponder.client import ChatOptions, Ponder, PonderAPIError
 from ponder.protocol.response import ChunkChoice, ModelCard
@@ -43,8 +46,9 @@ class Conversation:
     def ask(self, text: str) -> None:
         """Show the answer as it streams, then what it took.
 
-        Whatever ends it early (Ctrl-C, `PonderAPIError`) closes the connection, which stops the
-        engine, and passes on; the part of an answer that came stays in the conversation.
+        The first Ctrl-C during a thought finishes it, where the display can say so. Whatever ends
+        the answer early (Ctrl-C, `PonderAPIError`) closes the connection, which stops the engine,
+        and passes on; the part of an answer that came stays in the conversation.
         """
         self._last = (len(self._messages), text)
         self._messages.append({"role": "user", "content": _encodable(text)})
@@ -75,11 +79,18 @@ class Conversation:
     def _stream(self, answer: list[str]) -> None:
         messages = [*self._opening, *self._messages]
         self._meter.start(known_budget(self.budget, self.model.ponder))
+        name = f"chat-{secrets.token_hex(16)}"
         last: ChunkChoice | None = None
         with (
             self._display() as display,
+            finishing(lambda: not answer and self._finish(name, display)),
             self.client.chat(
-                messages, model=self.model.id, budget=self.budget, stream=True, **self._options
+                messages,
+                model=self.model.id,
+                budget=self.budget,
+                name=name,
+                stream=True,
+                **self._options,
             ) as stream,
         ):
             for choice in (choice for chunk in stream for choice in chunk.choices):
@@ -93,6 +104,20 @@ class Conversation:
             if last is not None and last.ponder is not None:
                 self._meter.finish(last.ponder)
                 display.note(summary(last.ponder, last.finish_reason))
+
+    def _finish(self, name: str, display: Display) -> bool:
+        """Ask for the thought's end beside the stream; False where there is none to wait for."""
+        if not self.model.ponder.thinks or self.budget == 0 or not display.finishing():
+            return False
+
+        def ask() -> None:
+            try:
+                self.client.finish(name)
+            except PonderAPIError as error:
+                display.unfinished(error.message)
+
+        threading.Thread(target=ask, daemon=True).start()
+        return True
 
 
 def find_model(client: Ponder, name: str | None) -> ModelCard:

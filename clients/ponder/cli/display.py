@@ -29,6 +29,16 @@ class Display(Protocol):
 
     def answer(self, text: str) -> None: ...
 
+    def finishing(self) -> bool:
+        """The thought is to be finished: say so, or False where nobody watches.
+
+        This and `unfinished` only set what is shown next: a signal or a thread calls them.
+        """
+        ...
+
+    def unfinished(self, why: str) -> None:
+        """It cannot be finished."""
+
     def note(self, text: str) -> None:
         """A line of ours below the answer."""
 
@@ -69,6 +79,12 @@ class PlainDisplay:
     def answer(self, text: str) -> None:
         self._write(text, sys.stdout)
 
+    def finishing(self) -> bool:
+        return False
+
+    def unfinished(self, why: str) -> None:
+        """Nobody was told that it would be."""
+
     def note(self, text: str) -> None:
         self._end_line()
         print(text, file=sys.stderr)
@@ -102,6 +118,7 @@ class LiveDisplay:
         self._trim = _Trim()
         self._style = ""
         self._line = ""
+        self._finishing = ""
         self._live = Live(
             console=console, get_renderable=self._render, refresh_per_second=12, transient=True
         )
@@ -119,6 +136,13 @@ class LiveDisplay:
 
     def answer(self, text: str) -> None:
         self._write(text, "bold")
+
+    def finishing(self) -> bool:
+        self._finishing = "finishing the thought"
+        return True
+
+    def unfinished(self, why: str) -> None:
+        self._finishing = f"not finished: {why}"
 
     def note(self, text: str) -> None:
         self._end_line()
@@ -147,7 +171,10 @@ class LiveDisplay:
             self._live.refresh()
 
     def _render(self) -> RenderableType:
-        meter = _meter_line(self._meter, self._style)
+        if self._finishing and self._style != "bold":
+            meter = Text(f"{self._finishing} · Ctrl-C again stops", "cyan")
+        else:
+            meter = _meter_line(self._meter, self._style)
         return Group(Text(self._line, self._style), meter) if self._line else meter
 
 

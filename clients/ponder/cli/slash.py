@@ -21,7 +21,7 @@ _TYPING = {
     "\\": "at the end of a line: the question goes on in the next",
     '"""': "opens a question of several lines, and closes it",
     "Ctrl-J": "begins a new line; pasted lines are one question",
-    "Ctrl-C": "stops an answer or clears what is typed; twice, it leaves",
+    "Ctrl-C": "finishes a thought, stops an answer, clears what is typed; twice, it leaves",
 }
 HELP = "\n".join(
     f"{word:<14} {text}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
@@ -13,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 from ponder import environment
 from ponder.client.address import server_root, transport_errors
 from ponder.client.errors import PonderAPIError, error_of_response
-from ponder.client.request import ChatOptions, Messages, chat_body
+from ponder.client.request import ChatOptions, Messages, chat_body, naming
 from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.protocol.finish import Finish
 from ponder.protocol.response import ChatCompletion, ModelList
 from ponder.protocol.savings import Feedback, SavingsReport
 
@@ -48,8 +50,8 @@ def _find(base_url: str | None) -> str:
         raise ValueError(f"{environment.named(environment.URL)}: {error}") from None
 
 
-def _feedback_path(response_id: str) -> str:
-    return f"/v1/ponder/{quote(response_id, safe='')}/feedback"
+def _path(response_id: str, what: str) -> str:
+    return f"/v1/ponder/{quote(response_id, safe='')}/{what}"
 
 
 def _read(kind: type[Body], response: httpx.Response) -> Body:
@@ -103,6 +105,7 @@ class Ponder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: Literal[False] = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion: ...
@@ -114,6 +117,7 @@ class Ponder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> ChatStream: ...
@@ -124,24 +128,36 @@ class Ponder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: bool = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion | ChatStream:
         """Ask; a plain string is one user message.
 
         `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, None the
-        server's default. `model` defaults to the first the server lists.
+        server's default. `model` defaults to the first the server lists. `finish` finds the reply
+        by the `name` that is given here, also before it has an id.
         """
-        name = model or self._first_model()
-        body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
-        response = self._send("POST", CHAT, body, stream=stream)
+        asked = model or self._first_model()
+        body = chat_body(messages, model=asked, budget=budget, stream=stream, options=options)
+        response = self._send("POST", CHAT, body, stream=stream, headers=naming(name))
         if stream and response.is_success:
-            return ChatStream(response, self.base_url)
+            return ChatStream(response, self.base_url, self.finish)
         return _read(ChatCompletion, response)
+
+    def finish(self, response_id: str, choice: int | None = None) -> Finish:
+        """Have the thoughts of a running reply closed and answered now, or one choice's.
+
+        `response_id` is the reply's id or the `name` that its chat was given. Asked again, it says
+        the same. Raises `PonderAPIError`: `not_thinking` where the answer is being written,
+        `response_not_found` where no such reply runs.
+        """
+        path = _path(response_id, "finish")
+        return _read(Finish, self._send("POST", path, {"choice": choice}))
 
     def feedback(self, response_id: str, score: float) -> Feedback:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
-        path = _feedback_path(response_id)
+        path = _path(response_id, "feedback")
         return _read(Feedback, self._send("POST", path, {"score": score}))
 
     def savings(self) -> SavingsReport:
@@ -149,12 +165,18 @@ class Ponder:
         return _read(SavingsReport, self._send("GET", SAVINGS))
 
     def _send(
-        self, method: str, path: str, body: object = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """The response, or the last one where all were refusals. A refusal has been read."""
         for attempt in range(self._max_retries + 1):
             with transport_errors(self.base_url):
-                request = self._http.build_request(method, path, json=body)
+                request = self._http.build_request(method, path, json=body, headers=headers)
                 response = self._http.send(request, stream=stream)
                 if not response.is_success:
                     response.read()
@@ -209,6 +231,7 @@ class AsyncPonder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: Literal[False] = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion: ...
@@ -220,6 +243,7 @@ class AsyncPonder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> AsyncChatStream: ...
@@ -230,20 +254,31 @@ class AsyncPonder:
         *,
         budget: int | None = None,
         model: str | None = None,
+        name: str | None = None,
         stream: bool = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion | AsyncChatStream:
         """As `Ponder.chat`."""
-        name = model or await self._first_model()
-        body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
-        response = await self._send("POST", CHAT, body, stream=stream)
+        asked = model or await self._first_model()
+        body = chat_body(messages, model=asked, budget=budget, stream=stream, options=options)
+        response = await self._send("POST", CHAT, body, stream=stream, headers=naming(name))
         if stream and response.is_success:
-            return AsyncChatStream(response, self.base_url)
+            return AsyncChatStream(response, self.base_url, self.finish)
         return _read(ChatCompletion, response)
+
+    async def finish(self, response_id: str, choice: int | None = None) -> Finish:
+        """Have the thoughts of a running reply closed and answered now, or one choice's.
+
+        `response_id` is the reply's id or the `name` that its chat was given. Asked again, it says
+        the same. Raises `PonderAPIError`: `not_thinking` where the answer is being written,
+        `response_not_found` where no such reply runs.
+        """
+        path = _path(response_id, "finish")
+        return _read(Finish, await self._send("POST", path, {"choice": choice}))
 
     async def feedback(self, response_id: str, score: float) -> Feedback:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
-        path = _feedback_path(response_id)
+        path = _path(response_id, "feedback")
         return _read(Feedback, await self._send("POST", path, {"score": score}))
 
     async def savings(self) -> SavingsReport:
@@ -251,12 +286,18 @@ class AsyncPonder:
         return _read(SavingsReport, await self._send("GET", SAVINGS))
 
     async def _send(
-        self, method: str, path: str, body: object = None, *, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """The response, or the last one where all were refusals. A refusal has been read."""
         for attempt in range(self._max_retries + 1):
             with transport_errors(self.base_url):
-                request = self._http.build_request(method, path, json=body)
+                request = self._http.build_request(method, path, json=body, headers=headers)
                 response = await self._http.send(request, stream=stream)
                 if not response.is_success:
                     await response.aread()

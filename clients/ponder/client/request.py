@@ -41,3 +41,15 @@ def chat_body(
     if budget is not None:
         body["thinking_token_budget"] = budget
     return body
+
+
+def naming(name: str | None) -> dict[str, str]:
+    """The header by which a server knows a request before its reply has an id.
+
+    Raises `ValueError` for a name that no header carries.
+    """
+    if name is None:
+        return {}
+    if not name.isascii() or not name.isprintable() or name != name.strip() or not name:
+        raise ValueError(f"{name!r} names no request: a header carries printable ASCII alone")
+    return {"x-client-request-id": name}

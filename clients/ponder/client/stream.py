@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Self
 
 import httpx
 
 from ponder.client.address import transport_errors
 from ponder.client.errors import PonderAPIError, error_of_body
+from ponder.protocol.finish import Finish
 from ponder.protocol.response import ChatCompletionChunk
 
 
@@ -57,15 +58,31 @@ class EventReader:
         raise error_of_body(self._status, payload["error"])
 
 
+def _id(response: httpx.Response) -> str:
+    """The reply's; empty where a proxy keeps the header to itself."""
+    return str(response.headers.get("x-request-id", ""))
+
+
 class ChatStream:
     """The chunks of one answer. Leaving the loop or the `with` early stops the engine.
 
     Iterating raises `PonderAPIError` when the server reports a failure or the stream is cut.
     """
 
-    def __init__(self, response: httpx.Response, base_url: str) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        base_url: str,
+        finish: Callable[[str, int | None], Finish],
+    ) -> None:
+        self.id = _id(response)
         self._response = response
         self._base_url = base_url
+        self._finish = finish
+
+    def finish(self, choice: int | None = None) -> Finish:
+        """As `Ponder.finish`, of this reply; from the loop over it or from another thread."""
+        return self._finish(self.id, choice)
 
     def __iter__(self) -> Iterator[ChatCompletionChunk]:
         reader = EventReader(self._response.status_code)
@@ -90,9 +107,20 @@ class ChatStream:
 class AsyncChatStream:
     """As `ChatStream`, for `async for` and `async with`."""
 
-    def __init__(self, response: httpx.Response, base_url: str) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        base_url: str,
+        finish: Callable[[str, int | None], Awaitable[Finish]],
+    ) -> None:
+        self.id = _id(response)
         self._response = response
         self._base_url = base_url
+        self._finish = finish
+
+    async def finish(self, choice: int | None = None) -> Finish:
+        """As `AsyncPonder.finish`, of this reply."""
+        return await self._finish(self.id, choice)
 
     async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
         reader = EventReader(self._response.status_code)

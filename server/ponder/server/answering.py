@@ -67,7 +67,7 @@ async def _planned(request: Request, dialect: Dialect) -> Completion:
     service: Service = request.app.state.service
 
     def plan(asked: ChatRequest) -> Completion:
-        return service.complete(dialect, asked, request.headers)
+        return service.complete(dialect, asked, request.headers, caller=request.state.caller)
 
     return await read_and(
         request,

@@ -18,7 +18,8 @@ from ponder.engine.protocol import EngineError
 from ponder.experiment.store import StateError
 from ponder.protocol.body import read_body
 from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
-from ponder.protocol.errors import ApiError
+from ponder.protocol.errors import ApiError, invalid_request
+from ponder.protocol.finish import Finish, FinishQuery, FinishRequest
 from ponder.protocol.response import ModelCard, ModelList
 from ponder.protocol.savings import Feedback, FeedbackRequest, SavingsReport
 from ponder.server import front, operations, tokens
@@ -26,7 +27,7 @@ from ponder.server.answering import LONG_BYTES, endpoint, receive_body, refuse
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.keys import authorise
 from ponder.server.logs import RequestLog
-from ponder.server.schema import TAGS, body_of, describes
+from ponder.server.schema import CHOICE, TAGS, body_of, describes
 from ponder.server.service import Service
 from ponder.thought.errors import ThoughtError
 
@@ -88,7 +89,7 @@ async def _authorised(request: Request) -> None:
     # A coroutine, because FastAPI sends plain functions through its thread pool.
     key = request.headers.get("x-api-key")  # as Anthropic's clients send it
     header = request.headers.get("authorization") or (f"Bearer {key}" if key else None)
-    authorise(_service(request).settings.api_key, header)
+    request.state.caller = authorise(_service(request).settings.api_key, header)
 
 
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)])
@@ -149,6 +150,35 @@ async def feedback(
     service = _service(request)
     body = await receive_body(request, min(service.settings.max_body_bytes, LONG_BYTES))
     return await service.rate(response_id, read_body(FeedbackRequest, body).score)
+
+
+@_v1.post(
+    "/ponder/{response_id}/finish",
+    status_code=202,
+    response_model=Finish,
+    response_description="The thoughts are closed, or will be when they open",
+    openapi_extra={**body_of(FinishRequest, required=False), "parameters": [CHOICE]},
+    tags=["chat"],
+)
+async def finish(
+    request: Request,
+    response_id: Annotated[
+        str, Path(description="the `id` of the reply, or the `x-client-request-id` of its request")
+    ],
+) -> Finish:
+    """Finish thinking now: a running reply's thoughts are closed and answered.
+
+    Of several choices, `choice` names one. Asked again, it says the same.
+    """
+    service = _service(request)
+    body = await receive_body(request, min(service.settings.max_body_bytes, LONG_BYTES))
+    choice = read_body(FinishRequest, body).choice if body.strip() else None
+    if (given := request.query_params.get("choice")) is not None:
+        if choice is not None:
+            raise invalid_request("choice is in the body and in the URL: send one", "choice")
+        choice = FinishQuery.model_validate({"choice": given}).choice
+    closed = await service.replies.finish(response_id, request.state.caller, choice)
+    return Finish(id=response_id, choices=list(closed))
 
 
 async def _not_served(request: Request) -> None:

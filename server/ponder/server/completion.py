@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
@@ -15,15 +15,16 @@ from ponder.engine.protocol import Engine, TokenLogprob
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
-from ponder.protocol.errors import error_code, invalid_request
+from ponder.protocol.errors import NO_RETRY, ApiError, error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
-from ponder.thought.drive import drive
+from ponder.thought.drive import Driver
 from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.exits.finish_now import FinishNow
 from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Event, Thought
 
@@ -39,6 +40,7 @@ MOST_LOGPROBS = 4_000_000
 class Completion:
     """A validated request, planned and ready to run on an engine.
 
+    `caller` is who sent it (`ponder.server.keys`), and `client_id` the name that it goes by there.
     Building it raises every error that the request itself is at fault for.
     """
 
@@ -50,6 +52,8 @@ class Completion:
         limits: Limits,
         assignment: Assignment,
         *,
+        caller: str | None = None,
+        client_id: str | None = None,
         trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.created = int(time.time())
@@ -57,6 +61,8 @@ class Completion:
         self.request = request
         self.model = model
         self.assignment = assignment
+        self.caller = caller
+        self.client_id = client_id
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
         self.prompts = model.prompts(request, limits, self._rules)
@@ -79,6 +85,7 @@ class Completion:
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
+        self._choices: list[_Choice] = []  # while they run
         self.outcomes: list[Outcome] = []
 
     async def run(self, emit: Callable[[int, Event], None]) -> None:
@@ -87,36 +94,42 @@ class Completion:
         One that the engine fails fails the request and aborts the others. One without an answer
         says so in its outcome; where none has an answer, the first one's error is raised.
         """
-        thoughts = [self._thought(index) for index in range(self.request.choices)]
-        self._thoughts = thoughts
-        if len(thoughts) == 1:
-            self.outcomes = [await self._drive(0, emit)]
-            return
-        tasks = []
+        choices = [
+            self._choice(index, partial(emit, index)) for index in range(self.request.choices)
+        ]
+        self._choices = choices
+        self._thoughts = [choice.thought for choice in choices]
         try:
-            async with asyncio.TaskGroup() as group:
-                for index in range(len(thoughts)):
-                    tasks.append(group.create_task(self._live(index, emit)))
-                    await asyncio.sleep(0)  # all at once, they would hold the loop
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        unanswered = [failure for task in tasks if (failure := task.result()) is not None]
-        if len(unanswered) == len(thoughts):
-            raise unanswered[0]
-        self.outcomes = [thought.outcome for thought in thoughts]
+            await _live_all(choices)
+        finally:
+            self._choices = []
+        self.outcomes = [thought.outcome for thought in self._thoughts]
 
-    async def _drive(self, index: int, emit: Callable[[int, Event], None]) -> Outcome:
-        name = f"{self.id}-{index}"
-        return await drive(self._thoughts[index], self._engine, name, partial(emit, index))
+    def finish(self, choice: int | None = None) -> Sequence[int]:
+        """Close a choice's thought now, or those of all that think; returns which.
 
-    async def _live(
-        self, index: int, emit: Callable[[int, Event], None]
-    ) -> NoAnswerProduced | None:
-        try:
-            await self._drive(index, emit)
-        except NoAnswerProduced as failure:
-            return failure
-        return None
+        A choice whose thought was closed so before counts again. Raises `ApiError`: 400 for a
+        choice that there is not, 409 where nobody thinks.
+        """
+        most = self.request.choices - 1
+        if choice is not None and choice > most:
+            has = f"choices 0 to {most}" if most else "choice 0 alone"
+            raise invalid_request(
+                f"choice {choice} is none of this reply's: it has {has}", "choice"
+            )
+        closed = [
+            index
+            for index, running in enumerate(self._choices)
+            if choice in (None, index) and running.finish()
+        ]
+        if not closed:
+            raise ApiError(
+                409,
+                "not_thinking",
+                "there is no thought to finish: the answer is being written; wait for it",
+                headers=NO_RETRY,
+            )
+        return closed
 
     @property
     def id(self) -> str:
@@ -221,12 +234,59 @@ class Completion:
                 "logprobs",
             )
 
-    def _thought(self, index: int) -> Thought:
+    def _choice(self, index: int, emit: Callable[[Event], None]) -> _Choice:
         """Seeds count a prompt's choices: another prompt beside it changes nothing."""
         sampling = self._sampling
         if sampling.seed is not None:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
-        exits = self.model.exits(request.ponder)
-        return checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)
+        button = FinishNow()
+        exits = [button, *self.model.exits(request.ponder)]
+        thought = checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)
+        return _Choice(thought, Driver(thought, self._engine, f"{self.id}-{index}", emit), button)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A choice that runs: its thought, who lives it, and the button that finishes it."""
+
+    thought: Thought
+    driver: Driver
+    button: FinishNow
+
+    def finish(self) -> bool:
+        """Close the thought now, or when it opens; False where the answer is being written.
+
+        Asked again, it is as the first time.
+        """
+        if self.thought.thinking and not self.button.asked:
+            self.button.asked = True
+            self.driver.wake()
+        return self.button.asked
+
+    async def live(self) -> NoAnswerProduced | None:
+        """Returns why there is no answer, where there is none."""
+        try:
+            await self.driver.run()
+        except NoAnswerProduced as failure:
+            return failure
+        return None
+
+
+async def _live_all(choices: Sequence[_Choice]) -> None:
+    """Raises what the engine fails on; where no choice has an answer, why the first has none."""
+    if len(choices) == 1:
+        await choices[0].driver.run()
+        return
+    tasks = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for choice in choices:
+                tasks.append(group.create_task(choice.live()))
+                await asyncio.sleep(0)  # all at once, they would hold the loop
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    unanswered = [failure for task in tasks if (failure := task.result()) is not None]
+    if len(unanswered) == len(choices):
+        raise unanswered[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
 
@@ -12,15 +13,18 @@ from ponder.protocol.errors import ApiError
 _CHALLENGE = {"www-authenticate": "Bearer"}
 
 
-def authorise(keys: Sequence[SecretStr], header: str | None) -> None:
-    """Raise 401 unless the header carries one of the keys, compared in constant time."""
+def authorise(keys: Sequence[SecretStr], header: str | None) -> str | None:
+    """Whose key the header carries: its digest, or None where the server wants none.
+
+    Keys are compared in constant time. Raises 401 for one that is not among them.
+    """
     if not keys:
-        return
+        return None
     scheme, _, rest = (header or "").partition(" ")
     given = rest.strip()
     matches = [hmac.compare_digest(given.encode(), key.get_secret_value().encode()) for key in keys]
     if scheme.lower() == "bearer" and any(matches):
-        return
+        return hashlib.sha256(given.encode()).hexdigest()
     if scheme.lower() == "bearer" and given:
         message = "this API key is none of this server's: check it, or ask its operator for one"
     else:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from ponder.protocol.dialect import Dialect
 from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
 from ponder.protocol.errors import ApiError, ErrorResponse
+from ponder.protocol.finish import FinishRequest
 from ponder.protocol.savings import FeedbackRequest
 from ponder.protocol.spellings import BUDGETS
 from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
@@ -27,7 +28,7 @@ TAGS = [
 """The groups of routes, in the order in which `/docs` shows them."""
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (FeedbackRequest, TokenizeRequest, DetokenizeRequest)
+_BODIES = (FeedbackRequest, FinishRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
     403: "The Host is none of this server's, or the operator does not allow an option",
@@ -40,6 +41,7 @@ _ANY = {
 _MORE = {
     401: "The API key is missing or wrong",
     404: "There is no such model or response",
+    409: "The reply does not think, or not any more",
     413: "The body is too large",
     415: "A browser sent something else than JSON",
     502: "The engine failed the request",
@@ -50,6 +52,7 @@ _ADDED = {
     "/v1/models/{name}": (401, 404),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
+    "/v1/ponder/{response_id}/finish": (401, 404, 409, 413, 415),
     **dict.fromkeys(("/tokenize", "/detokenize", *COUNTERS), (401, 404, 413, 415, 504)),
 }
 _OF_DIALECTS = (401, 404, 413, 415, 502, 504)
@@ -64,10 +67,19 @@ _OTHER_BUDGETS = (
 )
 
 
-def body_of(model: type) -> dict[str, Any]:
+CHOICE = {
+    "name": "choice",
+    "in": "query",
+    "description": "the choice whose thought is to be finished; all that think without it",
+    "schema": {"type": "integer", "minimum": 0},
+}
+"""A parameter of the route that finishes thoughts, which its body may have instead."""
+
+
+def body_of(model: type, *, required: bool = True) -> dict[str, Any]:
     """`openapi_extra` for a route that reads its body itself."""
     content = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def describes(app: FastAPI) -> Callable[[], dict[str, Any]]:

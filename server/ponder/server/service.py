@@ -28,6 +28,7 @@ from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
+from ponder.server.replies import CLIENT_ID, OwnReplies, Replies
 from ponder.server.savings import SavingsCollector, holdout, report
 from ponder.server.settings import Settings
 from ponder.server.watch import EngineWatch
@@ -69,6 +70,7 @@ class Service:
         self.ledger = ledger
         self.holdout = holdout(settings)
         self.gate = Gate(settings.max_running, settings.request_timeout)
+        self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
         self.metrics = Metrics(
             model.name,
@@ -142,12 +144,14 @@ class Service:
         request: ChatRequest,
         headers: Mapping[str, str],
         max_model_len: int | None = None,
+        *,
+        caller: str | None = None,
     ) -> Completion:
-        """Plan a request. Raises everything the request itself is at fault for.
+        """Plan a request of a `caller`. Raises everything the request itself is at fault for.
 
-        The headers may name its trace. A held-out conversation keeps the ceilings and what the
-        client asks for, and goes without what the operator does to save. What is not to run may
-        have another context than the model's.
+        The headers may name it and its trace. A held-out conversation keeps the ceilings and what
+        the client asks for, and goes without what the operator does to save. What is not to run
+        may have another context than the model's.
         """
         if request.model is not None:
             self.check_served(request.model)
@@ -163,7 +167,16 @@ class Service:
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
         try:
-            return Completion(request, model, self.engine, limits, assignment, trace=trace)
+            return Completion(
+                request,
+                model,
+                self.engine,
+                limits,
+                assignment,
+                caller=caller,
+                client_id=headers.get(CLIENT_ID) or None,
+                trace=trace,
+            )
         except PonderError as error:
             refused = to_api_error(error)
             if refused is None:
@@ -235,8 +248,9 @@ class Service:
             emit(index, event)
 
         try:
-            async with place.time():
-                await completion.run(emit_and_tell if hearing else emit)
+            with self.replies.writing(completion):
+                async with place.time():
+                    await completion.run(emit_and_tell if hearing else emit)
         except BaseException as error:
             for watch in watches:
                 watch.ended(error)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 
 from ponder.engine.protocol import Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
+from ponder.thought.segment import Segment
 from ponder.thought.thought import Event, Thought
 
 _clock = time.perf_counter
@@ -39,7 +40,8 @@ class Driver:
         self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
-        self._woken: Sequence[Event] = ()  # what a wake made certain, for the driver to tell
+        self._hears: Segment | None = None  # whose stream it waits for
+        self._woken: list[Event] = []  # what wakes made certain, for the driver to tell
 
     async def run(self) -> Outcome:
         """Live the life; cancelling it aborts the engine's request.
@@ -61,13 +63,16 @@ class Driver:
         """Have the exits asked now, whatever the engine does.
 
         The alarm calls it when an exit's time has come, and whoever wants a thought closed.
+        Before the life begins and after it has ended, nobody is asked.
         """
         segment = self._thought.segment
-        self._woken = self._thought.tick(_clock())
-        if self._thought.segment is not segment:
-            self._waiting.reschedule(0)
-        else:
+        if segment is None:
+            return
+        self._woken.extend(self._thought.tick(_clock()))
+        if self._thought.segment is segment:
             self._set_alarm(self._thought.wake_at)
+        elif self._hears is segment:  # else its request has not begun, and never will
+            self._waiting.reschedule(0)
 
     async def _live(self) -> None:
         """Run one request until it ends, or until the thought wants another one."""
@@ -75,7 +80,7 @@ class Driver:
         assert segment is not None
         name = f"{self._request_id}-{segment.number}"
         stream = self._engine.generate(EngineRequest(segment.prompt, segment.sampling, name))
-        self._waiting = asyncio.timeout(None)
+        self._waiting, self._hears = asyncio.timeout(None), segment
         try:
             async with self._waiting, aclosing(stream):
                 self._set_alarm(thought.wake_at)
@@ -83,6 +88,7 @@ class Driver:
                     if thought.segment is segment:  # else it was woken while the chunk came
                         self._tell(thought.feed(chunk, _clock()))
                     if thought.segment is not segment:
+                        self._hears = None
                         break
                     if (at := thought.wake_at) != self._alarm_at:
                         self._set_alarm(at)
@@ -91,7 +97,7 @@ class Driver:
         except TimeoutError:
             if not self._waiting.expired():
                 raise
-        woken, self._woken = self._woken, ()
+        woken, self._woken = self._woken, []
         self._tell(woken)
 
     def _tell(self, events: Sequence[Event]) -> None:

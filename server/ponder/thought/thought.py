@@ -55,8 +55,9 @@ class Thought:
     `segment` is the engine request that should run: `start` sets the first one, and `feed` takes
     what it sampled. Once `segment` is another one, the request before it is to be aborted; once it
     is None, the life is over, and `outcome.failure` says why there is no answer if there is none.
-    `tick` asks the exits that wait for a time, which is due at `wake_at`, or for a signal from
-    outside. All three return text that has become certain. `now` is in seconds of any one clock.
+    While `thinking`, exits can close the thought, which is open or may open yet. `tick` asks those
+    that wait for a time, which is due at `wake_at`, or for a signal from outside. All three return
+    text that has become certain. `now` is in seconds of any one clock.
 
         >>> from ponder.engine.scripted import ByteVocabulary
         >>> from ponder.thought.format import ThoughtFormat
@@ -107,7 +108,7 @@ class Thought:
             room = plan.allowance - plan.reserve - len(self._close.ids)
             watch = Watch([Budget.of(plan, room), *exits])
             self._reader = ThoughtReader(form, vocabulary, watch, room=room)
-        self._thinking = False
+        self.thinking = plan.budget > 0
         self._shared = False  # the request is the thought's, and the answer's as well
         self._heard = 0  # tokens of the request that are counted
         self._segments: list[Segment] = []
@@ -143,10 +144,9 @@ class Thought:
             outcome.prompt_logprobs = chunk.prompt_logprobs
         if chunk.cached_tokens and segment.number == 0:
             outcome.cached_tokens = chunk.cached_tokens
-        if self._thinking:
+        if self.thinking:
             return self._think(segment, read, now)
-        reopened = self._hear(segment, read)
-        if reopened is not None:
+        if (reopened := self._hear(segment, read)) is not None:
             return self._reopen(segment, reopened, now)
         return self._answer(segment, now)
 
@@ -166,7 +166,8 @@ class Thought:
 
     @property
     def _open_reader(self) -> ThoughtReader | None:
-        return self._reader if self._thinking and self._reader and self._reader.opened else None
+        reader = self._reader if self.thinking and self.segment else None
+        return reader if reader and reader.opened else None
 
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
@@ -211,8 +212,7 @@ class Thought:
             self._ended(reader, segment.sampled[:read])
         else:
             read = 0  # nothing was thought: all of it is the answer's
-        reopened = self._hear(segment, read)
-        if reopened is not None:
+        if (reopened := self._hear(segment, read)) is not None:
             return self._reopen(segment, reopened, now)
         if self._shared or segment.finish is not None:
             return self._answer(segment, now)
@@ -221,7 +221,7 @@ class Thought:
 
     def _end(self, now: float) -> None:
         """From now on tokens are the answer's."""
-        self._thinking = False
+        self.thinking = False
         self.outcome.thought_ended_at = now
 
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
@@ -284,7 +284,7 @@ class Thought:
         rest, writer.opened = writer.opened, None
         shown = self._shown(writer.events(), now)
         segment.forget(read)
-        self._thinking, self._heard = True, read
+        self.thinking, self._heard = True, read
         outcome.finish_reason = "length"  # until the answer ends by itself after all
         reader.at.now = now
         beside = outcome.completion_tokens - outcome.thinking_tokens
@@ -387,7 +387,7 @@ class Thought:
         if not self._merged:
             sampling = apart_sampling(sampling, self._plan, self._form, self.outcome)
         self._ask(sampling)
-        self._thinking, self._shared = True, self._merged
+        self.thinking, self._shared = True, self._merged
 
     def _ask(self, sampling: Sampling) -> Segment:
         """A new engine request that goes on from the prompt as it is now."""

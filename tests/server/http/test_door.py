@@ -114,6 +114,8 @@ def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
         ("GET", CHAT, "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
         ("PUT", "/v1/ponder/x/feedback", "POST"),
+        ("HEAD", "/v1/ponder/x/finish", "POST"),
+        ("GET", "/v1/ponder/x/finish", "POST"),
         ("POST", "/pages/page.js", "GET, HEAD"),
     ],
 )

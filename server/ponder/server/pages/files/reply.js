@@ -1,6 +1,6 @@
 // One reply on the page: asks, and shows the thought, the answer and its calls as they stream.
 
-import { Failure, chat } from "./stream.js";
+import { Failure, chat, finish, fresh } from "./stream.js";
 import { UNLIMITED, named } from "./budget.js";
 import { Meter } from "./meter.js";
 
@@ -15,6 +15,9 @@ export class Reply {
     this.calls = root.querySelector(".calls");
     this.error = root.querySelector(".error");
     this.again = root.querySelector(".again");
+    this.finish = root.querySelector(".finish");
+    this.finish.addEventListener("click", () => this.press());
+    this.press = () => {}; // what the button does
   }
 
   // Ask, and show what comes; `budget` is undefined for a model that does not think. Gives the report, or null where none came. Throws nothing that the
@@ -27,9 +30,11 @@ export class Reply {
     this.name.textContent = budget === undefined ? "Answer" : named(budget);
     this.answer.setAttribute("aria-busy", "true"); // read aloud as a whole, at its end
     const meter = new Meter(this.root, budget ?? UNLIMITED, this.causes);
+    const name = fresh();
+    if (budget) this.offer(() => this.end(name, key, meter)); // 0 and undefined have no thought
     let report = null;
     try {
-      for await (const said of chat(body, key, signal)) {
+      for await (const said of chat(body, key, signal, name)) {
         if ("thought" in said) this.think(said.thought, meter);
         else if ("answer" in said) this.write(said.answer, meter);
         else if ("call" in said) this.call(said.call, meter);
@@ -49,10 +54,37 @@ export class Reply {
         refused(error);
       } else throw error;
     } finally {
+      this.withdraw();
       this.answer.setAttribute("aria-busy", "false");
       this.again.disabled = false;
     }
     return report;
+  }
+
+  // Let the user finish the thought, until the answer begins.
+  offer(press) {
+    this.press = press;
+    this.finish.setAttribute("aria-label", `Finish now: ${this.name.textContent}`);
+    this.finish.ariaDisabled = "false";
+    this.finish.hidden = false;
+  }
+
+  withdraw() {
+    if (document.activeElement === this.finish) this.thought.focus(); // a hidden button loses it
+    this.finish.hidden = true;
+  }
+
+  async end(name, key, meter) {
+    if (this.finish.ariaDisabled === "true") return; // disabled, it would lose the focus
+    this.finish.ariaDisabled = "true";
+    meter.say("Finishing");
+    try {
+      await finish(name, key);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      this.finish.ariaDisabled = "false";
+      if (!this.finish.hidden) meter.say(error.message); // else it ended meanwhile
+    }
   }
 
   think(text, meter) {
@@ -64,11 +96,13 @@ export class Reply {
   }
 
   write(text, meter) {
+    this.withdraw();
     meter.heard("answer");
     this.answer.firstChild.appendData(text);
   }
 
   call(piece, meter) {
+    this.withdraw();
     meter.heard("answer");
     let shown = this.calls.children[piece.index];
     if (!shown) {

@@ -1,6 +1,7 @@
 // Asks the server in OpenAI's words, and reads what it says event by event.
 
 const CHAT = "v1/chat/completions"; // beside the page, wherever a proxy puts both
+const NAME = "x-client-request-id"; // finds a reply before it has an id
 
 // What went wrong, in words. `status` is HTTP's, or 0 where no answer came.
 export class Failure extends Error {
@@ -47,10 +48,11 @@ function* said({ delta, finish_reason, ponder }) {
 }
 
 // One chat as it streams: what choices say, each before {tokens}, all that was spent until then.
-// Throws Failure, or an AbortError once `signal` stopped it.
-export async function* chat(body, key, signal) {
+// `finish` finds it by its `name`. Throws Failure, or an AbortError once `signal` stopped it.
+export async function* chat(body, key, signal, name) {
   const options = { include_usage: true, continuous_usage_stats: true };
-  const response = await post({ ...body, stream: true, stream_options: options }, key, signal);
+  const asked = { ...body, stream: true, stream_options: options };
+  const response = await post(CHAT, asked, key, signal, { [NAME]: name });
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") return;
@@ -67,7 +69,18 @@ export async function* chat(body, key, signal) {
 
 // One chat as a whole.
 export async function whole(body, key, signal) {
-  return (await post(body, key, signal)).json();
+  return (await post(CHAT, body, key, signal)).json();
+}
+
+// Has the thought of a chat finished, which was given this name. Throws Failure.
+export async function finish(name, key) {
+  await post(`v1/ponder/${name}/finish`, {}, key);
+}
+
+// A name that no other chat has. (There is no crypto.randomUUID on a page without TLS.)
+export function fresh() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return `page-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 // What a path beside the page answers.
@@ -75,9 +88,9 @@ export async function get(path, key) {
   return (await request(path, { headers: { accept: "application/json", ...bearer(key) } })).json();
 }
 
-function post(body, key, signal) {
-  const headers = { "content-type": "application/json", ...bearer(key) };
-  return request(CHAT, { method: "POST", headers, body: JSON.stringify(body), signal });
+function post(path, body, key, signal, more = {}) {
+  const headers = { "content-type": "application/json", ...bearer(key), ...more };
+  return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
 }
 
 function bearer(key) {

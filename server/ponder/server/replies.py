@@ -1,0 +1,69 @@
+"""The replies that are being written, and how somebody outside reaches one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from ponder.protocol.errors import ApiError, quoted
+from ponder.server.completion import Completion
+
+CLIENT_ID = "x-client-request-id"
+"""The header in which OpenAI's clients name their requests."""
+
+
+class Replies(Protocol):
+    """Where running replies are found: servers behind one address share what each of them writes.
+
+    A reply is found by its id and by its client's own name for it, under its caller's key alone:
+    nobody else learns that it is there. Of several with one name, the last one is found.
+    """
+
+    def writing(self, completion: Completion) -> AbstractContextManager[None]:
+        """The reply is found while this is open."""
+        ...
+
+    async def finish(self, name: str, caller: str | None, choice: int | None) -> Sequence[int]:
+        """Have a reply's thoughts closed: a choice's, or all that are open. Returns whose.
+
+        Raises `ApiError`: 404 where no such reply runs, and what `Completion.finish` raises.
+        """
+        ...
+
+
+class OwnReplies:
+    """The replies of this process.
+
+    >>> import asyncio
+    >>> asyncio.run(OwnReplies().finish("chatcmpl-1", None, None))
+    Traceback (most recent call last):
+    ponder.protocol.errors.ApiError: no reply 'chatcmpl-1' is being written for this key: send ...
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str | None, str], Completion] = {}
+
+    @contextmanager
+    def writing(self, completion: Completion) -> Iterator[None]:
+        names = (completion.id, completion.client_id)
+        found = [(completion.caller, name) for name in names if name is not None]
+        self._running.update(dict.fromkeys(found, completion))
+        try:
+            yield
+        finally:
+            for name in found:
+                if self._running.get(name) is completion:
+                    del self._running[name]
+
+    async def finish(self, name: str, caller: str | None, choice: int | None) -> Sequence[int]:
+        completion = self._running.get((caller, name))
+        if completion is None:
+            raise ApiError(
+                404,
+                "response_not_found",
+                f"no reply {quoted(name)} is being written for this key: send the `id` of a reply "
+                f"that has not ended, or the {CLIENT_ID} that its request had",
+                field="id",
+            )
+        return completion.finish(choice)
