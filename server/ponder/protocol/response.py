@@ -22,7 +22,8 @@ class PonderReport(BaseModel):
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
     answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
     of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
-    conversation was drawn into, also where the request opted out of being held out. `error` is the
+    conversation was drawn into, also where the request opted out of being held out. `deadline_met`
+    says whether the answer came in time, where it had a deadline. `error` is the
     code of what left this choice without an answer while others have one.
     """
 
@@ -37,6 +38,7 @@ class PonderReport(BaseModel):
     probe_tokens: int = 0
     end_cause: EndCauseName
     answer_forced: bool
+    deadline_met: bool | None = None
     confidence: float | None = None
     arm: ArmName = "policy"
     error: str | None = None

@@ -15,7 +15,7 @@ from ponder.engine.protocol import Engine, TokenLogprob
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
-from ponder.protocol.errors import error_code, invalid_request
+from ponder.protocol.errors import NO_RETRY, ApiError, error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
@@ -24,7 +24,9 @@ from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.exits.deadline import Due
 from ponder.thought.outcome import Outcome
+from ponder.thought.pace import Pace
 from ponder.thought.thought import Event, Thought
 
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
@@ -32,6 +34,7 @@ from ponder.thought.thought import Event, Thought
 # choices of a request often have theirs at the same time.
 _WHOLE_CHUNK_TOKENS = 32
 _LOGPROBS_CHUNK_TOKENS = 4
+_DUE_CHUNK_TOKENS = 8  # what the engine has not reported when the clock closes a thought is lost
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
 
@@ -51,6 +54,8 @@ class Completion:
         assignment: Assignment,
         *,
         trace: Mapping[str, str] = MappingProxyType({}),
+        pace: Pace | None = None,
+        due_at: float | None = None,
     ) -> None:
         self.created = int(time.time())
         self.started_at = time.perf_counter()
@@ -59,11 +64,19 @@ class Completion:
         self.assignment = assignment
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
-        self.prompts = model.prompts(request, limits, self._rules)
+        self._pace = Pace() if pace is None else pace
+        self._due = None
+        if due_at is not None:
+            least = request.ask.min_answer_tokens
+            self._due = Due(due_at, self.started_at, self._pace, least)
+        self.prompts = model.prompts(request, limits, self._rules, self._due)
         self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
         self._bound_logprobs()
+        self._check_reachable()
         self._engine = engine
         whole = _WHOLE_CHUNK_TOKENS if request.logprobs is None else _LOGPROBS_CHUNK_TOKENS
+        if self._due is not None:
+            whole = min(whole, _DUE_CHUNK_TOKENS)
         self._sampling = request.sampling.over(
             model.tokenizer.sampling_defaults,
             logprobs=request.logprobs,
@@ -107,7 +120,8 @@ class Completion:
 
     async def _drive(self, index: int, emit: Callable[[int, Event], None]) -> Outcome:
         name = f"{self.id}-{index}"
-        return await drive(self._thoughts[index], self._engine, name, partial(emit, index))
+        hear = partial(emit, index)
+        return await drive(self._thoughts[index], self._engine, name, hear, self._pace)
 
     async def _live(
         self, index: int, emit: Callable[[int, Event], None]
@@ -175,9 +189,16 @@ class Completion:
             retry_tokens=outcome.retry_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
+            deadline_met=self.in_time(outcome),
             arm=self.assignment.arm,
             error=error_code(outcome.failure) if outcome.failure else None,
         )
+
+    def in_time(self, outcome: Outcome) -> bool | None:
+        """Whether an answer came before it was due; None where there was no deadline."""
+        if self._due is None:
+            return None
+        return outcome.ended_at is not None and outcome.ended_at <= self._due.at
 
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""
@@ -221,6 +242,24 @@ class Completion:
                 "logprobs",
             )
 
+    def _check_reachable(self) -> None:
+        """Raise 408 where no answer can come in time, not even one without a thought."""
+        if self._due is None:
+            return
+        exits = [self._due.exit(prompt.plan) for prompt in self.prompts]
+        longest = max(exits, key=lambda exit: exit.tokens)
+        needed, left = longest.needed(self._due.now), self._due.at - self._due.now
+        if needed > left:
+            raise ApiError(
+                408,
+                "deadline_unreachable",
+                f"an answer of {longest.tokens} tokens takes about {1000 * needed:.0f} ms at the "
+                f"moment, and {max(0.0, 1000 * left):.0f} ms are left of `deadline_ms`: raise it, "
+                f"or say with `min_answer_tokens` that the answer is shorter",
+                field="deadline_ms",
+                headers=NO_RETRY,
+            )
+
     def _thought(self, index: int) -> Thought:
         """Seeds count a prompt's choices: another prompt beside it changes nothing."""
         sampling = self._sampling
@@ -228,5 +267,7 @@ class Completion:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
-        exits = self.model.exits(request.ponder)
-        return checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)
+        prompt, exits = self.prompt(index), self.model.exits(request.ponder)
+        if self._due is not None:
+            exits.append(self._due.exit(prompt.plan))
+        return checkpoint.thought(prompt, sampling, self._rules, exits=exits)

@@ -22,6 +22,7 @@ from ponder.protocol.tools import described
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
@@ -59,11 +60,16 @@ class ServedModel:
         return self.checkpoint.tokenizer
 
     def prompts(
-        self, request: ChatRequest, limits: Limits, rules: AnswerRules | None = None
+        self,
+        request: ChatRequest,
+        limits: Limits,
+        rules: AnswerRules | None = None,
+        due: Due | None = None,
     ) -> list[Prompt]:
         """Render or encode every prompt and decide the plans of their thoughts.
 
-        `rules` are those of the answers. Raises `ApiError` and the errors of `resolve`.
+        `rules` are those of the answers, which are `due`. Raises `ApiError` and the errors of
+        `resolve`.
         """
         held = rules is not None and rules.grammar is not None
         self._check_thinking_options(request.ponder)
@@ -73,7 +79,7 @@ class ServedModel:
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
-                prompt = self._chat_prompt(asked, request, limits, held)
+                prompt = self._chat_prompt(asked, request, limits, held, due)
             else:
                 prompt = self._raw_prompt(asked, request, limits, held)
             if least > prompt.plan.allowance:
@@ -86,7 +92,7 @@ class ServedModel:
         return prompts
 
     def _chat_prompt(
-        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool
+        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
     ) -> Prompt:
         """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
@@ -101,6 +107,7 @@ class ServedModel:
                 bare=held,
                 arguments=arguments,
                 hinted=self.hints if wanted is None else wanted,
+                due=due,
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error

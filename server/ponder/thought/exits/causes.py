@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["natural", "budget", "length", "loop", "disabled"]
+Cause = Literal["natural", "budget", "length", "loop", "deadline", "disabled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ CAUSES: Mapping[str, CauseInfo] = {
     ),
     "loop": CauseInfo(
         "closed because it repeated itself", "was closed because it repeated itself", "server"
+    ),
+    "deadline": CauseInfo(
+        "closed to answer in time", "was closed so that its answer comes in time", "server"
     ),
     "disabled": CauseInfo(
         "not asked for", "was not asked for, or a limit left no room for it", None
