@@ -195,7 +195,8 @@ class Capabilities(BaseModel):
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
     that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
-    closed unless a request says otherwise. `tools` may be called, and `formats` asked of an answer.
+    closed unless a request says otherwise. `default_deadline_ms` is when an answer is due unless a
+    request says otherwise. `tools` may be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -207,6 +208,7 @@ class Capabilities(BaseModel):
     trained_budgets: list[int]
     budget_hint: str | None = None
     loop_exit: bool = False
+    default_deadline_ms: int | None = None
     tools: bool = False
     formats: bool = False
     close_text: str | None

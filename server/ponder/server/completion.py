@@ -267,7 +267,6 @@ class Completion:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
-        prompt, exits = self.prompt(index), self.model.exits(request.ponder)
-        if self._due is not None:
-            exits.append(self._due.exit(prompt.plan))
+        prompt = self.prompt(index)
+        exits = self.model.exits(request.ponder, prompt.plan, self._due)
         return checkpoint.thought(prompt, sampling, self._rules, exits=exits)

@@ -20,7 +20,7 @@ from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
@@ -161,12 +161,15 @@ class ServedModel:
             )
         return prompt
 
-    def exits(self, options: PonderOptions) -> list[Exit]:
-        """What closes a request's thought beside its budget."""
+    def exits(self, options: PonderOptions, plan: Plan, due: Due | None = None) -> list[Exit]:
+        """What closes a request's thought of this plan beside its budget."""
         wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
-        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+        exits: list[Exit] = [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+        return exits if due is None else [*exits, due.exit(plan)]
 
-    def capabilities(self, limits: Limits, facts: EngineFacts) -> Capabilities:
+    def capabilities(
+        self, limits: Limits, facts: EngineFacts, default_deadline_ms: int | None = None
+    ) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract = checkpoint.form, checkpoint.contract
         return Capabilities(
@@ -177,6 +180,7 @@ class ServedModel:
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
             loop_exit=form is not None and self.loop_exit,
+            default_deadline_ms=default_deadline_ms,
             tools=facts.calling is not None and self.tokenizer.takes_tools,
             formats=facts.check is not None,
             close_text=form.close_text if form else None,

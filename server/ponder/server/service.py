@@ -109,7 +109,8 @@ class Service:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.model.capabilities(self.limits, self.engine.facts)
+        deadline_ms = self.settings.default_deadline_ms
+        return self.model.capabilities(self.limits, self.engine.facts, deadline_ms)
 
     def check_served(self, model: str) -> None:
         """Raise 404 for a model of another name."""

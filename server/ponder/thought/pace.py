@@ -79,7 +79,9 @@ class Pace:
 
 
 def _p90(samples: Samples, now: float) -> float | None:
-    return _at_share(seconds for at, seconds in samples if now - at <= FRESH_SECONDS)
+    while samples and now - samples[0][0] > FRESH_SECONDS:
+        samples.popleft()
+    return _at_share(seconds for _, seconds in samples)
 
 
 def _at_share(values: Iterable[Number]) -> Number | None:

@@ -258,6 +258,13 @@ def test_a_request_has_the_last_word(serve: Serve) -> None:
     assert report(running, budget=4, ponder={"deadline_ms": 500_000})["deadline_met"] is True
 
 
+@pytest.mark.parametrize("operator", [None, 500])
+def test_the_model_card_says_what_the_server_does(serve: Serve, operator: int | None) -> None:
+    running = serve(default_deadline_ms=operator)
+    (card,) = httpx.get(f"{running.url}/v1/models").json()["data"]
+    assert card["ponder"]["default_deadline_ms"] == operator
+
+
 def test_two_that_disagree_are_refused(serve: Serve) -> None:
     reply = post(serve(), "/v1/messages", {HEADER: "500"}, ponder={"deadline_ms": 400})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "ponder.deadline_ms")
