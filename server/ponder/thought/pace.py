@@ -12,7 +12,7 @@ GAPS = 512
 ANSWERS = 64
 SHARE = 0.9
 FRESH_SECONDS = 30.0
-"""How long a time counts: what an engine did under load says nothing of it once it is idle."""
+"""How long a time counts: what an engine did under load says little of it afterwards."""
 
 Number = TypeVar("Number", int, float)
 Samples = deque[tuple[float, float]]
@@ -22,10 +22,11 @@ Samples = deque[tuple[float, float]]
 class Pace:
     """The last times of an engine: from a request to its first token, and from token to token.
 
-    Nine in ten of the last 64 and 512 were as short as `seconds` reckons with; times older than 30
-    seconds do not count, and what was never measured counts as no time at all. Whoever waits in
-    the engine's queue waits for a first token. `now` is in seconds of the clock that the thoughts
-    are lived by. Forks of a thought share the pace of their engine.
+    `seconds` reckons with what nine in ten of the last 64 and 512 took. Of those that are older
+    than 30 seconds the newest alone counts, and none once the engine has given no token for as
+    long; what is not known counts as no time at all. Whoever waits in the engine's queue waits for
+    a first token. `now` is in seconds of the clock that the thoughts are lived by. Forks of a
+    thought share the pace of their engine.
 
         >>> pace = Pace()
         >>> pace.seconds(24, now=10.0)
@@ -44,15 +45,18 @@ class Pace:
         self._firsts: Samples = deque(maxlen=FIRSTS)
         self._gaps: Samples = deque(maxlen=GAPS)
         self._answers: deque[int] = deque(maxlen=ANSWERS)
+        self._heard_at = 0.0
 
     def first(self, seconds: float, now: float) -> None:
         """A request has its first tokens after `seconds`."""
         self._firsts.append((now, seconds))
+        self._heard_at = now
 
     def later(self, seconds: float, tokens: int, now: float) -> None:
         """It has `tokens` more, `seconds` after those before: an engine may gather them."""
         if tokens:
             self._gaps.append((now, seconds / tokens))
+            self._heard_at = now
 
     def answered(self, tokens: int) -> None:
         """An answer has come to its end."""
@@ -60,28 +64,27 @@ class Pace:
 
     def seconds(self, tokens: int, now: float) -> float:
         """How long a request for so many tokens takes."""
-        return (_p90(self._firsts, now) or 0.0) + tokens * (_p90(self._gaps, now) or 0.0)
+        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
+        return (first or 0.0) + tokens * (gap or 0.0)
 
     def tokens(self, seconds: float, now: float) -> int | None:
         """How many tokens a request for as many as fit gives in `seconds`; None: nobody knows."""
-        gap = _p90(self._gaps, now)
-        if not gap:
-            return None
-        return max(0, math.floor((seconds - (_p90(self._firsts, now) or 0.0)) / gap))
+        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
+        return max(0, math.floor((seconds - (first or 0.0)) / gap)) if gap else None
 
     @property
     def answer(self) -> int | None:
         """Tokens that nine answers in ten did with, of the last 64; None where there was none."""
         return _at_share(self._answers)
 
+    def _p90(self, samples: Samples, now: float) -> float | None:
+        silent = now - self._heard_at > FRESH_SECONDS
+        while samples and now - samples[0][0] > FRESH_SECONDS and (silent or len(samples) > 1):
+            samples.popleft()
+        return _at_share(seconds for _, seconds in samples)
+
     def __deepcopy__(self, _memo: object) -> Self:
         return self
-
-
-def _p90(samples: Samples, now: float) -> float | None:
-    while samples and now - samples[0][0] > FRESH_SECONDS:
-        samples.popleft()
-    return _at_share(seconds for _, seconds in samples)
 
 
 def _at_share(values: Iterable[Number]) -> Number | None:

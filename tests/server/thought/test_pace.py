@@ -75,10 +75,22 @@ def test_old_times_are_forgotten_and_lengths_are_not() -> None:
     pace.first(9.0, 0.0)
     pace.answered(12)
     assert pace.seconds(1, FRESH_SECONDS) == 9.0
-    pace.later(0.5, 1, 10.0)
-    assert pace.seconds(1, FRESH_SECONDS + 1) == 0.5
-    assert pace.seconds(1, FRESH_SECONDS + 11) == 0.0
+    assert pace.seconds(1, FRESH_SECONDS + 1) == 0.0  # a silent engine
+    assert pace.tokens(9.0, FRESH_SECONDS + 1) is None
     assert pace.answer == 12
+
+
+def test_the_newest_of_a_kind_counts_while_tokens_come() -> None:
+    """One long thought alone has no other first token than its own."""
+    pace = Pace()
+    pace.first(9.0, 0.0)
+    pace.first(2.0, 1.0)
+    for at in range(2, 100):
+        pace.later(0.5, 1, float(at))
+    assert pace.seconds(1, 30.0) == 9.5
+    assert pace.seconds(1, 32.0) == 2.5
+    assert pace.seconds(1, 99.0 + FRESH_SECONDS) == 2.5
+    assert pace.seconds(1, 99.5 + FRESH_SECONDS) == 0.0
 
 
 @given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 2000))
