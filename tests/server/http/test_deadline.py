@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -23,7 +24,7 @@ from .test_tools import TEMPLATE
 ENDLESS = "thinking and thinking " * 4000  # no end of a sentence, and no loop that is looked for
 ANSWER = "The answer is 42."
 AGES = 60_000  # milliseconds: no machine is so slow
-SOON = 29.9  # seconds of an answer, of which twice as many are nearly all of these
+NEVER = 10**9  # tokens
 QUESTION = [{"role": "user", "content": "What is 40 + 2?"}]
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": QUESTION},
@@ -52,11 +53,30 @@ class Claimed(Pace):
         return max(0, int(seconds / self._gap)) if self._gap else None
 
 
+class ClosesAfter(Pace):
+    """What is due in `AGES` has to be closed once the engine has given so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.left = tokens
+        self._due: float | None = None
+
+    def first(self, seconds: float, now: float) -> None:
+        self.left -= 1
+
+    def later(self, seconds: float, tokens: int, now: float) -> None:
+        self.left -= tokens
+
+    def seconds(self, tokens: int, now: float) -> float:
+        self._due = self._due or now + AGES / 1000
+        return AGES / 2000 if self.left <= 0 else (self._due - now) / 2 - 0.02
+
+
 def slow(serve: Serve, pace: Pace | None = None, **settings: Any) -> Running:
     """A server whose model thinks for ever, a token each few milliseconds."""
     settings = {"delay": 0.004, "loop_exit": False, **settings}
     running = serve(ENDLESS, ANSWER, **settings)
-    running.service.pace = pace or Claimed(SOON)
+    running.service.pace = pace or ClosesAfter(20)
     return running
 
 
@@ -100,10 +120,11 @@ def test_every_dialect_closes_in_time(serve: Serve, path: str, stream: bool) -> 
         ({}, {"ponder": {"deadline_ms": AGES}}),
         ({HEADER: str(AGES)}, {"ponder": {"deadline_ms": AGES}}),
     ):
+        running.service.pace = ClosesAfter(20)
         found = reports(post(running, path, headers, stream=stream, **options))[-1]
         assert (found["end_cause"], found["deadline_met"]) == ("deadline", True)
         assert found["answer_forced"] and found["answer_tokens"] > 0
-        assert 0 < found["thinking_tokens"] < 3000
+        assert 20 <= found["thinking_tokens"] < 3000
     assert running.engine.unfinished() == 0
 
 
@@ -132,20 +153,18 @@ def test_each_choice_is_in_time_and_all_tokens_are_counted(serve: Serve, stream:
 
 def test_a_queue_counts(serve: Serve) -> None:
     """The first request gets no token; the thought is closed before it, and answered after all."""
-    running = slow(serve)
+    pace = ClosesAfter(NEVER)
+    running = slow(serve, pace)
     running.engine.hang()
-    with httpx.stream(
-        "POST",
-        f"{running.url}/v1/chat/completions",
-        json={"messages": QUESTION, "stream": True, "ponder": {"deadline_ms": AGES}},
-        timeout=PATIENCE,
-    ) as stream:
+    with ThreadPoolExecutor(1) as client:
+        asking = client.submit(running.ask, ponder={"deadline_ms": AGES})
+        wait_until(lambda: len(running.engine.requests) == 1)
+        pace.left = 0
         wait_until(lambda: len(running.engine.requests) == 2)
         running.loop.call_soon_threadsafe(running.engine.go_on)
-        lines = [line for line in stream.iter_lines() if "end_cause" in line]
-    found = json.loads(lines[-1].removeprefix("data: "))["choices"][0]["ponder"]
-    assert (found["end_cause"], found["thinking_tokens"]) == ("deadline", 0)
-    assert found["deadline_met"] is True
+        choice = asking.result().choices[0]
+    assert (choice.message.content, choice.ponder["end_cause"]) == (ANSWER, "deadline")
+    assert (choice.ponder["thinking_tokens"], choice.ponder["deadline_met"]) == (0, True)
 
 
 def test_an_answer_that_comes_late_is_whole_and_said_to_be_late(serve: Serve) -> None:
@@ -188,7 +207,8 @@ def test_no_deadline_is_later_than_the_time_of_a_request(serve: Serve) -> None:
 )
 def test_what_comes_first_is_the_cause(serve: Serve, fields: dict[str, Any], cause: str) -> None:
     ponder = {"deadline_ms": AGES, **fields.pop("ponder", {})}
-    found = report(slow(serve), ponder=ponder, **fields)
+    pace = ClosesAfter(20 if cause == "deadline" else NEVER)
+    found = report(slow(serve, pace), ponder=ponder, **fields)
     assert (found["end_cause"], found["deadline_met"]) == (cause, True)
     assert found["thinking_tokens"] <= found["budget_effective"]
 
@@ -247,6 +267,7 @@ def test_deadlines_hold_in_both_arms(serve: Serve, arm: str) -> None:
     running = slow(serve, holdout=0.5, holdout_key=KEY, default_deadline_ms=AGES)
     user = user_in(running, arm)
     for options in ({}, {"ponder": {"deadline_ms": AGES + 10}}):
+        running.service.pace = ClosesAfter(20)
         found = report(running, user=user, **options)
         assert (found["arm"], found["end_cause"]) == (arm, "deadline")
 
