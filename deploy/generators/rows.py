@@ -22,6 +22,7 @@ from .panels import (
 
 TOKENS, QUALITY = f'measure="tokens",{JOB}', f'measure="quality",{JOB}'
 CLIENTS_FAULT, SERVERS_FAULT = f'status=~"4..",{SERVERS}', f'status=~"5..",{SERVERS}'
+UNREACHABLE = f'code="deadline_unreachable",{SERVERS}'
 ANSWERED = per_second("ponder_e2e_request_latency_seconds_count")
 REFUSED = f"({per_second('ponder_errors_total', labels=CLIENTS_FAULT)} or vector(0))"
 FAILED = f"({per_second('ponder_errors_total', labels=SERVERS_FAULT)} or vector(0))"
@@ -174,6 +175,18 @@ THOUGHTS = [
         "; ".join(f"{cause}: {info.brief}" for cause, info in CAUSES.items()) + ".",
         {"{{end_cause}}": per_second("ponder_requests_total", "end_cause")},
         "suffix: thoughts/s",
+        stacked=True,
+    ),
+    graph(
+        "Deadlines",
+        "Answers with a deadline: those that came in time, those that came late, and those refused "
+        "because none could come in time.",
+        {
+            "in time": per_second("ponder_deadline_total", labels=f'met="true",{SERVERS}'),
+            "late": per_second("ponder_deadline_total", labels=f'met="false",{SERVERS}'),
+            "refused": f"{per_second('ponder_errors_total', labels=UNREACHABLE)} or vector(0)",
+        },
+        "suffix: answers/s",
         stacked=True,
     ),
     graph(

@@ -7,8 +7,8 @@ from typing import cast
 from ponder.thought.exits.causes import Cause, CauseInfo
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
-# In `ponder.thought.exits.causes`, "deadline" joins the names of `Cause`, and ROW the table.
-DEADLINE = cast(Cause, "deadline")
+# In `ponder.thought.exits.causes`, "time" joins the names of `Cause`, and ROW the table.
+TIME = cast(Cause, "time")
 ROW = CauseInfo("closed when its time was up", "was closed when its time was up", "server")
 
 
@@ -22,4 +22,4 @@ class After:
     def look(self, at: Progress) -> GoOn | Close:
         if self._end is None:
             self._end = at.now + self._seconds
-        return Close(DEADLINE) if at.now >= self._end else GoOn(time=self._end)
+        return Close(TIME) if at.now >= self._end else GoOn(time=self._end)

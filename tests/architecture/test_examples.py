@@ -12,7 +12,9 @@ SEAMS = (
     "ponder.engine.protocol",
     "ponder.protocol.dialect",
     "ponder.server.observers.protocol",
+    "ponder.thought.exits.deadline",
     "ponder.thought.exits.exit",
+    "ponder.thought.pace",
     "ponder.thought.thought",
     "ponder.training.method.stages",
 )

@@ -28,6 +28,8 @@ SERVERS = ("ponder", "vllm")
 OBSERVED = ("observed", "bare", "silent")
 """Ponder with a holdout and traces, one that neither counts nor keeps anything, and one whose
 engine keeps no statistics either.
+
+Beside them there is `means`, which reckons with mean times and no factor where a deadline is set.
 """
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 _BARE = """
@@ -39,6 +41,18 @@ assert hasattr(Metrics, "_ended")
 Metrics._ended = Ledger.record = lambda *_: None
 sys.exit(main())
 """
+_MEANS = """
+import sys
+from statistics import fmean
+from ponder.cli.main import main
+from ponder.thought import pace
+from ponder.thought.exits import deadline
+assert hasattr(pace, "_at_share") and hasattr(deadline, "SAFETY")
+pace._at_share = lambda values: fmean(found) if (found := list(values)) else None
+deadline.SAFETY = 1.0
+sys.exit(main())
+"""
+_PROGRAMS = {"bare": _BARE, "silent": _BARE, "means": _MEANS}
 
 
 def command(server: str, model: Path, port: int, parser: str) -> list[str]:
@@ -48,8 +62,8 @@ def command(server: str, model: Path, port: int, parser: str) -> list[str]:
         watched = ["--holdout", "0.05", "--traces"] if server == "observed" else []
         start = [sys.executable, "-m", "ponder.cli.main", "serve", str(model)]
         return [*start, *options, *watched]
-    if server in ("bare", "silent"):
-        start = [sys.executable, "-c", _BARE, "serve", str(model)]
+    if server in _PROGRAMS:
+        start = [sys.executable, "-c", _PROGRAMS[server], "serve", str(model)]
         return [*start, *options, *(["--", "--disable-log-stats"] if server == "silent" else [])]
     engine = cpu_settings(model)[1] if on_cpu() else []
     return [

@@ -267,10 +267,22 @@ def test_savings_are_typed(kind: type[Ponder] | type[AsyncPonder]) -> None:
         call(kind, transport, "savings")
 
 
+def test_a_deadline_is_one_of_ponders_own(ask: Ask) -> None:
+    for options, sent in (
+        ({"deadline_ms": 250}, {"deadline_ms": 250}),
+        ({"deadline_ms": 250, "ponder": {"hint": False}}, {"hint": False, "deadline_ms": 250}),
+    ):
+        transport, requests = scripted(httpx.Response(200, json=completion()))
+        reply = ask(transport, "http://host", "Hi", model="tiny", **options)
+        assert reply.choices[0].ponder.deadline_met is None
+        body = json.loads(requests[0].content)
+        assert (body["ponder"], "deadline_ms" in body) == (sent, False)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_a_newer_server_adds_is_no_error(ask: Ask, stream: bool) -> None:
     """Fields and words that this client does not know."""
-    new = report(end_cause="deadline", budget_source="pool", arm="third", interim_answers=[1])
+    new = report(end_cause="unheard_of", budget_source="pool", arm="third", interim_answers=[1])
     if stream:
         events = [chunk(content="7", citations=[]), {**chunk("tool_calls", ponder=new), "x": 1}]
         transport, _ = scripted(httpx.Response(200, content=event_stream([*events, "[DONE]"])))
@@ -280,7 +292,7 @@ def test_what_a_newer_server_adds_is_no_error(ask: Ask, stream: bool) -> None:
         body["choices"][0] |= {"ponder": new, "finish_reason": "tool_calls", "extra": 1}
         transport, _ = scripted(httpx.Response(200, json=body))
         choice = ask(transport, "http://host", "Hi", model="tiny").choices[0]
-    assert (choice.finish_reason, choice.ponder.end_cause) == ("tool_calls", "deadline")
+    assert (choice.finish_reason, choice.ponder.end_cause) == ("tool_calls", "unheard_of")
 
 
 def test_cards_of_a_newer_server_are_read() -> None:

@@ -124,3 +124,11 @@ def test_the_summary_says_what_the_thought_took(changes: dict[str, Any], line: s
 def test_the_summary_says_when_the_answer_was_cut() -> None:
     line = summary(PonderReport(**report()), "length")
     assert line.endswith("answer 7 tokens, cut at its limit")
+
+
+@pytest.mark.parametrize(("met", "said"), [(None, ""), (True, ""), (False, ", after its deadline")])
+def test_a_late_answer_is_said_to_be_late(met: bool | None, said: str) -> None:
+    line = summary(
+        PonderReport(**report(answer_tokens=7, end_cause="deadline", deadline_met=met)), "stop"
+    )
+    assert line.endswith(f"closed to answer in time · answer 7 tokens{said}")

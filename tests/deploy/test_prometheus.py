@@ -21,6 +21,7 @@ ALERTS = [
     "EmptyAnswers",
     "BudgetViolations",
     "TruncationRateHigh",
+    "DeadlineMissed",
     "QualityGap",
     "NotReady",
     "EngineStalled",

@@ -48,6 +48,12 @@ class Options(ServerOptions):
         None,
         description="tell a model trained on budgets of the one it has (default: the server's)",
     )
+    deadline_ms: int | None = Field(
+        None,
+        ge=1,
+        description="milliseconds until the answer is due; the thought is closed in time "
+        "(default: the server's)",
+    )
     temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
     seed: int | None = Field(None, description="of the sampling: the same draws again")
@@ -71,6 +77,8 @@ class Options(ServerOptions):
             options["seed"] = self.seed
         if self.max_tokens is not None:
             options["max_completion_tokens"] = self.max_tokens
+        if self.deadline_ms is not None:
+            options["deadline_ms"] = self.deadline_ms
         if self.hint is not None:
             options["ponder"] = {"hint": self.hint}
         return options

@@ -65,6 +65,8 @@ def summary(report: PonderReport, finish_reason: str | None) -> str:
     answer = f"answer {_tokens(report.answer_tokens)}"
     if finish_reason == "length":
         answer += ", cut at its limit"
+    if report.deadline_met is False:
+        answer += ", after its deadline"
     return " · ".join([*_thought(report), answer])
 
 

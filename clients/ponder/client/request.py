@@ -9,8 +9,12 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 
 class ChatOptions(TypedDict, total=False):
-    """Fields of `ponder.protocol.dialects.chat`'s request beyond model, messages and budget."""
+    """Fields of `ponder.protocol.dialects.chat`'s request beyond model, messages and budget.
 
+    `deadline_ms` is one of `ponder`'s: milliseconds until the answer is due.
+    """
+
+    deadline_ms: int
     reasoning_effort: str
     include_reasoning: bool
     ponder: Mapping[str, Any]
@@ -35,6 +39,8 @@ def chat_body(
 ) -> dict[str, Any]:
     """What is left out here stays the server's default; the server checks what is not."""
     body: dict[str, Any] = {**options, "model": model, "stream": stream}
+    if (deadline := body.pop("deadline_ms", None)) is not None:
+        body["ponder"] = {**body.get("ponder", {}), "deadline_ms": deadline}
     body["messages"] = (
         [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     )

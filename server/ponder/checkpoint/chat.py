@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ponder.checkpoint.traits import Arguments, Messages, Opening, opening, tail
 from ponder.engine.tokenizer import TokenizerError
 from ponder.thought.budget import UNLIMITED, Ask, Limits, Plan
+from ponder.thought.exits.deadline import Due
 from ponder.thought.format import Close, CompiledFormat, Hint
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Chat:
     """A chat with a model that thinks, and what is asked of its thought.
 
     `arguments` are the template's. `close` replaces the model's own close text; a `bare` one stands
-    without the answer prefix. `begun` is what the thought starts with. How the template leaves the
-    thought is read per request: words in a message may switch it, too.
+    without the answer prefix. `begun` is what the thought starts with, and `due` says when its
+    answer is to be there. How the template leaves the thought is read per request: words in a
+    message may switch it, too.
     """
 
     checkpoint: Checkpoint
@@ -50,6 +52,7 @@ class Chat:
     close: Close | None = None
     bare: bool = False
     begun: str = ""
+    due: Due | None = None
 
     def prompt(self, *, hinted: bool = False) -> Prompt:
         """Raises `TokenizerError` and the errors of `resolve`."""
@@ -129,19 +132,22 @@ class Chat:
     def _told(self, prompt: Prompt, wish: Arguments) -> Prompt:
         """The prompt that tells the model its budget, where one was asked for or is the default.
 
-        A model that was trained on hints is told by one; a template that tells by itself is given
-        the number. Where the context has no room for both the telling and what it says, there is
-        none.
+        Where the answer is due, it is what the time leaves of the budget. A model that was trained
+        on hints is told by one; a template that tells by itself is given the number. Where the
+        context has no room for both the telling and what it says, there is none.
         """
         assert prompt.form is not None and prompt.close is not None
         asked = self.limits.default if self.ask.budget is None else self.ask.budget
         budget, tells = prompt.plan.budget, self.checkpoint.traits.tells
-        hint = prompt.form.hint(budget)
-        if asked == UNLIMITED:
+        room = self.due.exit(prompt.plan).room(self.due.now) if self.due else None
+        if room is not None:
+            budget = min(budget, room)
+        elif asked == UNLIMITED:
             return prompt
+        hint = prompt.form.hint(budget)
         if hint is not None and len(hint.ids) <= budget:
             told, token_ids = hint.budget, [*prompt.token_ids, *hint.ids]
-        elif tells is not None:
+        elif tells is not None and budget:
             token_ids, _ = self._rendered({**wish, tells: budget})
             told = min(budget, self._plan(token_ids, prompt.form, prompt.close).budget)
             if told < budget:  # what is told takes room itself

@@ -18,6 +18,7 @@ from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles, TokenizerEr
 from ponder.thought.budget import Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
 from ponder.thought.families import TAGS, of_contract, recognise, unread
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
@@ -104,13 +105,15 @@ class Checkpoint:
         bare: bool = False,
         hinted: bool = False,
         begun: str = "",
+        due: Due | None = None,
     ) -> Prompt:
         """Render the chat, decide the thought's plan and put what it needs behind the chat.
 
         `arguments` are the template's. `close` replaces the model's own; a `bare` one stands
         without the answer prefix, for an answer that follows a grammar. `hinted` tells the model
-        its budget, where there is one that was trained. `begun` is what the thought starts with.
-        Raises `TokenizerError` and the errors of `resolve`.
+        its budget, where there is one that was trained, within what the time leaves of it until
+        the answer is `due`. `begun` is what the thought starts with. Raises `TokenizerError` and
+        the errors of `resolve`.
         """
         given = arguments or {}
         if self.compiled is None:
@@ -126,6 +129,7 @@ class Checkpoint:
             close=close,
             bare=bare,
             begun=begun,
+            due=due,
         )
         return chat.prompt(hinted=hinted)
 

@@ -32,6 +32,7 @@ MOST_METADATA = 16
 MOST_NAME = 512  # characters of what only names something
 MOST_STOP = 1024  # characters of a stop string
 MOST_TOKENS = 2**64
+MOST_MILLISECONDS = 86_400_000  # a day
 
 
 def whole(number: Any) -> Any:
@@ -42,6 +43,7 @@ def whole(number: Any) -> Any:
 Whole = BeforeValidator(whole)
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True), Whole]
 PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True), Whole]
+Milliseconds = Annotated[int, Field(ge=1, le=MOST_MILLISECONDS, strict=True), Whole]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(max_length=MOST_NAME)]
 Off = Literal[False] | None
@@ -132,7 +134,8 @@ class PonderOptions(Strict):
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
     trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
-    that repeats itself, past `min_thinking_tokens`. `scope` names the
+    that repeats itself, past `min_thinking_tokens`. `deadline_ms` closes it in time for its answer,
+    which is due so many milliseconds after the request came. `scope` names the
     conversation, and `holdout` "never" keeps the saving policy even where the conversation is held
     out.
     """
@@ -144,6 +147,7 @@ class PonderOptions(Strict):
     close_text: str | None = None
     hint: StrictBool | None = None
     loop_exit: StrictBool | None = None
+    deadline_ms: Milliseconds | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 

@@ -22,7 +22,8 @@ class PonderReport(BaseModel):
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
     answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
     of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
-    conversation was drawn into, also where the request opted out of being held out. `error` is the
+    conversation was drawn into, also where the request opted out of being held out. `deadline_met`
+    says whether the answer came in time, where it had a deadline. `error` is the
     code of what left this choice without an answer while others have one.
     """
 
@@ -37,6 +38,7 @@ class PonderReport(BaseModel):
     probe_tokens: int = 0
     end_cause: EndCauseName
     answer_forced: bool
+    deadline_met: bool | None = None
     confidence: float | None = None
     arm: ArmName = "policy"
     error: str | None = None
@@ -193,7 +195,8 @@ class Capabilities(BaseModel):
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
     that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
-    closed unless a request says otherwise. `tools` may be called, and `formats` asked of an answer.
+    closed unless a request says otherwise. `default_deadline_ms` is when an answer is due unless a
+    request says otherwise. `tools` may be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -205,6 +208,7 @@ class Capabilities(BaseModel):
     trained_budgets: list[int]
     budget_hint: str | None = None
     loop_exit: bool = False
+    default_deadline_ms: int | None = None
     tools: bool = False
     formats: bool = False
     close_text: str | None

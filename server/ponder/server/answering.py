@@ -49,7 +49,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         service: Service = request.app.state.service
         try:
             async with place.time():
-                completion = await _planned(request, dialect)
+                completion = await _planned(request, dialect, place)
                 place.grow(completion.request.n, len(completion.prompts))
         except ClientGone:
             service.metrics.left()
@@ -62,12 +62,18 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     return answer
 
 
-async def _planned(request: Request, dialect: Dialect) -> Completion:
+async def _planned(request: Request, dialect: Dialect, place: Place) -> Completion:
     """The completion that a request asks for. Raises `ClientGone`."""
     service: Service = request.app.state.service
 
     def plan(asked: ChatRequest) -> Completion:
-        return service.complete(dialect, asked, request.headers, caller=request.state.caller)
+        return service.complete(
+            dialect,
+            asked,
+            request.headers,
+            caller=request.state.caller,
+            arrived_at=place.arrived_at,
+        )
 
     return await read_and(
         request,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
@@ -20,12 +19,14 @@ from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
+from ponder.server.choice import Choice, live_all
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import Driver
-from ponder.thought.errors import NoAnswerProduced
+from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.finish_now import FinishNow
 from ponder.thought.outcome import Outcome
+from ponder.thought.pace import Pace
 from ponder.thought.thought import Event, Thought
 
 # Whoever waits for the whole answer does not need every token as it comes: gathering them
@@ -33,6 +34,7 @@ from ponder.thought.thought import Event, Thought
 # choices of a request often have theirs at the same time.
 _WHOLE_CHUNK_TOKENS = 32
 _LOGPROBS_CHUNK_TOKENS = 4
+_DUE_CHUNK_TOKENS = 8  # what the engine has not reported when the clock closes a thought is lost
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
 
@@ -55,6 +57,8 @@ class Completion:
         caller: str | None = None,
         client_id: str | None = None,
         trace: Mapping[str, str] = MappingProxyType({}),
+        pace: Pace | None = None,
+        due_at: float | None = None,
     ) -> None:
         self.created = int(time.time())
         self.started_at = time.perf_counter()
@@ -65,11 +69,19 @@ class Completion:
         self.client_id = client_id
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
-        self.prompts = model.prompts(request, limits, self._rules)
+        self._pace = Pace() if pace is None else pace
+        self._due = None
+        if due_at is not None:
+            least = request.ask.min_answer_tokens
+            self._due = Due(due_at, self.started_at, self._pace, least)
+        self.prompts = model.prompts(request, limits, self._rules, self._due)
         self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
         self._bound_logprobs()
+        self._check_reachable()
         self._engine = engine
         whole = _WHOLE_CHUNK_TOKENS if request.logprobs is None else _LOGPROBS_CHUNK_TOKENS
+        if self._due is not None:
+            whole = min(whole, _DUE_CHUNK_TOKENS)
         self._sampling = request.sampling.over(
             model.tokenizer.sampling_defaults,
             logprobs=request.logprobs,
@@ -85,7 +97,7 @@ class Completion:
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
-        self._choices: list[_Choice] = []  # while they run
+        self._choices: list[Choice] = []  # while they run
         self.outcomes: list[Outcome] = []
 
     async def run(self, emit: Callable[[int, Event], None]) -> None:
@@ -100,7 +112,7 @@ class Completion:
         self._choices = choices
         self._thoughts = [choice.thought for choice in choices]
         try:
-            await _live_all(choices)
+            await live_all(choices)
         finally:
             self._choices = []
         self.outcomes = [thought.outcome for thought in self._thoughts]
@@ -188,9 +200,16 @@ class Completion:
             retry_tokens=outcome.retry_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
+            deadline_met=self.in_time(outcome),
             arm=self.assignment.arm,
             error=error_code(outcome.failure) if outcome.failure else None,
         )
+
+    def in_time(self, outcome: Outcome) -> bool | None:
+        """Whether an answer came before it was due; None where there was no deadline."""
+        if self._due is None:
+            return None
+        return outcome.ended_at is not None and outcome.ended_at <= self._due.at
 
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""
@@ -234,59 +253,33 @@ class Completion:
                 "logprobs",
             )
 
-    def _choice(self, index: int, emit: Callable[[Event], None]) -> _Choice:
+    def _check_reachable(self) -> None:
+        """Raise 408 where no answer can come in time, not even one without a thought."""
+        if self._due is None:
+            return
+        exits = [self._due.exit(prompt.plan) for prompt in self.prompts]
+        longest = max(exits, key=lambda exit: exit.tokens)
+        needed, left = longest.needed(self._due.now), self._due.at - self._due.now
+        if needed > left:
+            raise ApiError(
+                408,
+                "deadline_unreachable",
+                f"an answer of {longest.tokens} tokens takes about {1000 * needed:.0f} ms at the "
+                f"moment, and {max(0.0, 1000 * left):.0f} ms are left of `deadline_ms`: raise it, "
+                f"or say with `min_answer_tokens` that the answer is shorter",
+                field="deadline_ms",
+                headers=NO_RETRY,
+            )
+
+    def _choice(self, index: int, emit: Callable[[Event], None]) -> Choice:
         """Seeds count a prompt's choices: another prompt beside it changes nothing."""
         sampling = self._sampling
         if sampling.seed is not None:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
-        button = FinishNow()
-        exits = [button, *self.model.exits(request.ponder)]
-        thought = checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)
-        return _Choice(thought, Driver(thought, self._engine, f"{self.id}-{index}", emit), button)
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A choice that runs: its thought, who lives it, and the button that finishes it."""
-
-    thought: Thought
-    driver: Driver
-    button: FinishNow
-
-    def finish(self) -> bool:
-        """Close the thought now, or when it opens; False where the answer is being written.
-
-        Asked again, it is as the first time.
-        """
-        if self.thought.thinking and not self.button.asked:
-            self.button.asked = True
-            self.driver.wake()
-        return self.button.asked
-
-    async def live(self) -> NoAnswerProduced | None:
-        """Returns why there is no answer, where there is none."""
-        try:
-            await self.driver.run()
-        except NoAnswerProduced as failure:
-            return failure
-        return None
-
-
-async def _live_all(choices: Sequence[_Choice]) -> None:
-    """Raises what the engine fails on; where no choice has an answer, why the first has none."""
-    if len(choices) == 1:
-        await choices[0].driver.run()
-        return
-    tasks = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for choice in choices:
-                tasks.append(group.create_task(choice.live()))
-                await asyncio.sleep(0)  # all at once, they would hold the loop
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-    unanswered = [failure for task in tasks if (failure := task.result()) is not None]
-    if len(unanswered) == len(choices):
-        raise unanswered[0]
+        prompt, button = self.prompt(index), FinishNow()
+        exits = [button, *self.model.exits(request.ponder, prompt.plan, self._due)]
+        thought = checkpoint.thought(prompt, sampling, self._rules, exits=exits)
+        name = f"{self.id}-{index}"
+        return Choice(thought, Driver(thought, self._engine, name, emit, self._pace), button)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter
 
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 
@@ -91,9 +92,13 @@ class Gate:
 
 
 class Place:
-    """What one request holds, from its body's first byte until its last choice has ended."""
+    """What one request holds, from its body's first byte until its last choice has ended.
+
+    It was taken at `arrived_at`, in seconds of `time.perf_counter`.
+    """
 
     def __init__(self, gate: Gate) -> None:
+        self.arrived_at = perf_counter()
         self.choices = 0
         self._gate = gate
         self._ends_at = asyncio.get_running_loop().time() + gate.seconds

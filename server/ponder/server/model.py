@@ -20,8 +20,9 @@ from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
+from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
@@ -59,11 +60,16 @@ class ServedModel:
         return self.checkpoint.tokenizer
 
     def prompts(
-        self, request: ChatRequest, limits: Limits, rules: AnswerRules | None = None
+        self,
+        request: ChatRequest,
+        limits: Limits,
+        rules: AnswerRules | None = None,
+        due: Due | None = None,
     ) -> list[Prompt]:
         """Render or encode every prompt and decide the plans of their thoughts.
 
-        `rules` are those of the answers. Raises `ApiError` and the errors of `resolve`.
+        `rules` are those of the answers, which are `due`. Raises `ApiError` and the errors of
+        `resolve`.
         """
         held = rules is not None and rules.grammar is not None
         self._check_thinking_options(request.ponder)
@@ -73,7 +79,7 @@ class ServedModel:
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
-                prompt = self._chat_prompt(asked, request, limits, held)
+                prompt = self._chat_prompt(asked, request, limits, held, due)
             else:
                 prompt = self._raw_prompt(asked, request, limits, held)
             if least > prompt.plan.allowance:
@@ -86,7 +92,7 @@ class ServedModel:
         return prompts
 
     def _chat_prompt(
-        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool
+        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
     ) -> Prompt:
         """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
@@ -101,6 +107,7 @@ class ServedModel:
                 bare=held,
                 arguments=arguments,
                 hinted=self.hints if wanted is None else wanted,
+                due=due,
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
@@ -154,12 +161,15 @@ class ServedModel:
             )
         return prompt
 
-    def exits(self, options: PonderOptions) -> list[Exit]:
-        """What closes a request's thought beside its budget."""
+    def exits(self, options: PonderOptions, plan: Plan, due: Due | None = None) -> list[Exit]:
+        """What closes a request's thought of this plan beside its budget."""
         wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
-        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+        exits: list[Exit] = [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+        return exits if due is None else [*exits, due.exit(plan)]
 
-    def capabilities(self, limits: Limits, facts: EngineFacts) -> Capabilities:
+    def capabilities(
+        self, limits: Limits, facts: EngineFacts, default_deadline_ms: int | None = None
+    ) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract = checkpoint.form, checkpoint.contract
         return Capabilities(
@@ -170,6 +180,7 @@ class ServedModel:
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
             loop_exit=form is not None and self.loop_exit,
+            default_deadline_ms=default_deadline_ms,
             tools=facts.calling is not None and self.tokenizer.takes_tools,
             formats=facts.check is not None,
             close_text=form.close_text if form else None,

@@ -48,6 +48,7 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
         "trained": contract and [contract.base_model, contract.recipe_sha256, contract.seed],
         "default_budget": settings.default_budget,
         "budget_ceiling": settings.budget_ceiling,
+        "default_deadline_ms": settings.default_deadline_ms,
         "hint": settings.hint,
         "loop_exit": settings.loop_exit,
         "holdout": settings.holdout,

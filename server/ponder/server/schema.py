@@ -32,7 +32,7 @@ _BODIES = (FeedbackRequest, FinishRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
     403: "The Host is none of this server's, or the operator does not allow an option",
-    408: "The request took too long to arrive",
+    408: "The request took too long to arrive, or no answer can be there by its deadline",
     414: "The URL is too long",
     431: "The headers are too large",
     500: "An internal error, or `no_answer_produced`: even asked again the model said nothing",

@@ -17,6 +17,8 @@ from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
+from ponder.protocol.deadline import HEADER as DEADLINE_HEADER
+from ponder.protocol.deadline import read_deadline
 from ponder.protocol.dialect import Reader, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.response import Capabilities
@@ -33,6 +35,7 @@ from ponder.server.savings import SavingsCollector, holdout, report
 from ponder.server.settings import Settings
 from ponder.server.watch import EngineWatch
 from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.pace import Pace
 from ponder.thought.thought import Event
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ class Service:
             default=settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
+        self.pace = Pace()
         self.ledger = ledger
         self.holdout = holdout(settings)
         self.gate = Gate(settings.max_running, settings.request_timeout)
@@ -107,7 +111,8 @@ class Service:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.model.capabilities(self.limits, self.engine.facts)
+        deadline_ms = self.settings.default_deadline_ms
+        return self.model.capabilities(self.limits, self.engine.facts, deadline_ms)
 
     def check_served(self, model: str) -> None:
         """Raise 404 for a model of another name."""
@@ -146,12 +151,15 @@ class Service:
         max_model_len: int | None = None,
         *,
         caller: str | None = None,
+        arrived_at: float | None = None,
     ) -> Completion:
         """Plan a request of a `caller`. Raises everything the request itself is at fault for.
 
-        The headers may name it and its trace. A held-out conversation keeps the ceilings and what
-        the client asks for, and goes without what the operator does to save. What is not to run
-        may have another context than the model's.
+        The headers may name it, its trace and its deadline, which counts from `arrived_at`, and
+        ends no later than the time that a request may take. A held-out conversation keeps the
+        ceilings, the deadlines and what the client asks for, and goes without what the operator
+        does to save. What is not to run may have another context than the model's, and has no
+        deadline.
         """
         if request.model is not None:
             self.check_served(request.model)
@@ -176,13 +184,27 @@ class Service:
                 caller=caller,
                 client_id=headers.get(CLIENT_ID) or None,
                 trace=trace,
+                pace=self.pace,
+                due_at=self._due_at(request, headers, arrived_at),
             )
         except PonderError as error:
             refused = to_api_error(error)
             if refused is None:
                 raise
             names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
+            if request.ponder.deadline_ms is None and DEADLINE_HEADER in headers:
+                names["deadline_ms"] = DEADLINE_HEADER
             raise refused.spelled(names) from error
+
+    def _due_at(
+        self, request: ChatRequest, headers: Mapping[str, str], arrived_at: float | None
+    ) -> float | None:
+        """When the answer is due; None where no one waits for it, or sets no deadline."""
+        asked = read_deadline(headers, request.ponder.deadline_ms)
+        deadline_ms = self.settings.default_deadline_ms if asked is None else asked
+        if deadline_ms is None or arrived_at is None:
+            return None
+        return arrived_at + min(deadline_ms / 1000, self.settings.request_timeout)
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
         """The tokens of a request's prompt, also of one that is too long for the model."""

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         description="close a thought that repeats itself, where a request does not say: at least 3 "
         "copies of up to 128 tokens, from 256 tokens of thought on",
     )
+    default_deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="milliseconds until an answer is due when a request does not say, held out or "
+        "not; its thought is closed in time (default: no deadline)",
+    )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="share of conversations served without the saving policy (the default budget, "

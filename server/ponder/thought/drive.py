@@ -10,6 +10,7 @@ from contextlib import aclosing
 
 from ponder.engine.protocol import Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
+from ponder.thought.pace import Pace
 from ponder.thought.segment import Segment
 from ponder.thought.thought import Event, Thought
 
@@ -17,26 +18,36 @@ _clock = time.perf_counter
 
 
 async def drive(
-    thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
+    thought: Thought,
+    engine: Engine,
+    request_id: str,
+    emit: Callable[[Event], None],
+    pace: Pace | None = None,
 ) -> Outcome:
     """Live a life that nobody outside wakes; see `Driver`."""
-    return await Driver(thought, engine, request_id, emit).run()
+    return await Driver(thought, engine, request_id, emit, pace).run()
 
 
 class Driver:
     """Lives one thought on an engine.
 
     `emit` gets text as it becomes certain, and nobody waits for whoever reads it, so that a slow
-    reader cannot make the engine run past the budget.
+    reader cannot make the engine run past the budget. `pace` learns how fast the engine is.
     """
 
     def __init__(
-        self, thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
+        self,
+        thought: Thought,
+        engine: Engine,
+        request_id: str,
+        emit: Callable[[Event], None],
+        pace: Pace | None = None,
     ) -> None:
         self._thought = thought
         self._engine = engine
         self._request_id = request_id
         self._emit = emit
+        self._pace = Pace() if pace is None else pace
         self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -57,6 +68,7 @@ class Driver:
             self._set_alarm(math.inf)
         if thought.outcome.failure is not None:
             raise thought.outcome.failure
+        self._pace.answered(thought.outcome.answer_tokens)
         return thought.outcome
 
     def wake(self) -> None:
@@ -81,12 +93,19 @@ class Driver:
         name = f"{self._request_id}-{segment.number}"
         stream = self._engine.generate(EngineRequest(segment.prompt, segment.sampling, name))
         self._waiting, self._hears = asyncio.timeout(None), segment
+        asked_at, heard_at = _clock(), None
         try:
             async with self._waiting, aclosing(stream):
                 self._set_alarm(thought.wake_at)
                 async for chunk in stream:
+                    now = _clock()
+                    if heard_at is None:
+                        self._pace.first(now - asked_at, now)
+                    else:
+                        self._pace.later(now - heard_at, len(chunk.token_ids), now)
+                    heard_at = now
                     if thought.segment is segment:  # else it was woken while the chunk came
-                        self._tell(thought.feed(chunk, _clock()))
+                        self._tell(thought.feed(chunk, now))
                     if thought.segment is not segment:
                         self._hears = None
                         break

@@ -91,10 +91,12 @@ def test_a_ponder_server_is_asked_under_every_budget_with_one_seed() -> None:
         ({"loop_exit": True}, {"loop_exit": False}),
         ({"budget_hint": "{budget}", "loop_exit": True}, {"hint": False, "loop_exit": False}),
         ({"loop_exit": False}, {}),
+        ({"default_deadline_ms": 500}, {"deadline_ms": 86_400_000}),
+        ({"default_deadline_ms": None}, {}),
     ],
 )
-def test_a_server_that_hints_or_closes_loops_by_itself_is_told_not_to(
-    does: dict[str, Any], off: dict[str, bool]
+def test_a_server_that_hints_or_closes_by_itself_is_told_not_to(
+    does: dict[str, Any], off: dict[str, object]
 ) -> None:
     card = {"id": "tiny", "ponder": {"trained_budgets": [40], **does}}
     server = Server(card, answer=ponder_answer)

@@ -134,7 +134,7 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"guided_json": {}}, "guided_json"),
-        ({"ponder": {"deadline_ms": 5}}, "ponder.deadline_ms"),
+        ({"ponder": {"deadline_ms": 0}}, "ponder.deadline_ms"),
         ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
         ({"ponder": {"holdout": "always"}}, "ponder.holdout"),
         ({"ponder": {"scope": ""}}, "ponder.scope"),

@@ -89,13 +89,13 @@ class Slow:
         monkeypatch.setattr(Service, "complete", self.around(Service.complete))
 
     def around(self, complete: Any) -> Any:
-        def slow(service: Service, *arguments: Any) -> Any:
+        def slow(service: Service, *arguments: Any, **options: Any) -> Any:
             with self._lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
             try:
                 assert self.go_on.wait(20)
-                return complete(service, *arguments)
+                return complete(service, *arguments, **options)
             finally:
                 with self._lock:
                     self.now -= 1

@@ -97,6 +97,24 @@ def test_what_is_cut_and_what_a_ceiling_takes_is_said(serve: Serve, page: Page) 
     assert int(cost(page, "forced")) > 0
 
 
+def test_a_deadline_is_asked_for_and_what_became_of_it_is_said(serve: Serve, page: Page) -> None:
+    running = serve("thinking and thinking. " * 100, "42 " * 20, delay=0.1)  # of 4 s or more
+    visit(page, running)
+    fill(page, "#deadline", "2000")
+    ask(page, "400")
+    assert '"ponder":{"deadline_ms":2000}' in text(page, "#curl")
+    said = text(page, ".state")
+    assert said.startswith("Thought closed to answer in time.")
+    assert "The answer came after its deadline." in said
+    fill(page, "#deadline", "")
+    assert "deadline_ms" not in text(page, "#curl")
+    fill(page, "#deadline", "0")
+    click(page, "#send")
+    assert not page.run('document.querySelector("#ask").checkValidity()')
+    assert page.run('document.querySelector("#stop").hidden')
+    assert page.complaints == []
+
+
 def test_refusals_are_shown_in_words(serve: Serve, page: Page) -> None:
     running = serve()
     visit(page, running)

@@ -99,6 +99,9 @@ class Metrics(Observer):
         self._truncations = counter(
             "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
         )
+        self._deadline = counter(
+            "deadline_total", "Answers that were due at a time, and whether they met it", ["met"]
+        )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
         self._violations = counter(
             "budget_violations_total", "Thoughts longer than their budget: must stay 0"
@@ -153,6 +156,8 @@ class Metrics(Observer):
             self._counters.register(collector)
         for arm in arms:
             self._exist(arm)
+        for met in ("true", "false"):
+            self._deadline.labels(met)
 
     def began(self, completion: Completion) -> Watch:
         return Watch(partial(self._ended, completion))
@@ -191,6 +196,8 @@ class Metrics(Observer):
             self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
             for index, outcome in enumerate(completion.outcomes):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+                if (met := completion.in_time(outcome)) is not None:
+                    self._deadline.labels(str(met).lower()).inc()
             return
         self._unfinished.labels(arm).inc(completion.spent_tokens)
         self._no_answer(error, arm)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["natural", "budget", "length", "loop", "finish_now", "disabled"]
+Cause = Literal["natural", "budget", "length", "loop", "deadline", "finish_now", "disabled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ CAUSES: Mapping[str, CauseInfo] = {
     ),
     "loop": CauseInfo(
         "closed because it repeated itself", "was closed because it repeated itself", "server"
+    ),
+    "deadline": CauseInfo(
+        "closed to answer in time", "was closed so that its answer comes in time", "server"
     ),
     "finish_now": CauseInfo(
         "closed when asked to", "was closed because somebody asked for the answer", "server"

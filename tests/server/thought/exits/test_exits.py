@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-from after import DEADLINE, After
+from after import TIME, After
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +66,7 @@ def test_a_clock_closes_a_thought() -> None:
     assert not living.tick(12.0)
     assert living.segment is not first
     assert thinking(living) == b"abc"
-    assert (living.outcome.end_cause, living.outcome.thought_ended_at) == (DEADLINE, 12.0)
+    assert (living.outcome.end_cause, living.outcome.thought_ended_at) == (TIME, 12.0)
     assert living.outcome.thinking_tokens == living.outcome.audited_tokens == 3
     assert living.wake_at == math.inf
     living.feed(Chunk([*b"42", EOS], "stop"), 13.0)
@@ -79,7 +79,7 @@ def test_a_thought_is_closed_before_its_first_token() -> None:
     living.start(0.0)
     living.tick(2.0)
     assert thinking(living) == b""
-    assert (living.outcome.thinking_tokens, living.outcome.end_cause) == (0, DEADLINE)
+    assert (living.outcome.thinking_tokens, living.outcome.end_cause) == (0, TIME)
     at_once = thought(After(0.0))
     at_once.start(0.0)
     assert at_once.segment is not None
@@ -233,7 +233,7 @@ def test_the_alarm_closes_a_thought_whose_engine_is_silent(says: int) -> None:
         return outcome, engine, events
 
     outcome, engine, events = asyncio.run(scenario())
-    assert (outcome.end_cause, outcome.thinking_tokens) == (DEADLINE, says)
+    assert (outcome.end_cause, outcome.thinking_tokens) == (TIME, says)
     assert engine.requests[1][0] == [*PROMPT, *b"abc"[:says], *CLOSE]
     assert "".join(event.text for event in events) == "abc"[:says] + "42"
 
@@ -264,7 +264,7 @@ class WhenTold:
         self.told = False
 
     def look(self, at: Progress) -> GoOn | Close:
-        return Close(DEADLINE) if self.told else GoOn()
+        return Close(TIME) if self.told else GoOn()
 
 
 def test_a_signal_from_outside_closes_a_thought() -> None:
@@ -280,7 +280,7 @@ def test_a_signal_from_outside_closes_a_thought() -> None:
         return await running
 
     outcome = asyncio.run(scenario())
-    assert (outcome.end_cause, outcome.thinking_tokens) == (DEADLINE, 3)
+    assert (outcome.end_cause, outcome.thinking_tokens) == (TIME, 3)
 
 
 @pytest.mark.parametrize("first", ["chunk", "wake"])
@@ -310,7 +310,7 @@ def test_a_chunk_on_its_way_is_not_the_answers(first: str) -> None:
 
     waiting, gate = asyncio.Event(), asyncio.Event()
     outcome, shown = asyncio.run(scenario())
-    assert (outcome.thinking_tokens, outcome.end_cause) == (0, DEADLINE)
+    assert (outcome.thinking_tokens, outcome.end_cause) == (0, TIME)
     assert shown == "42"
 
 

@@ -15,6 +15,7 @@ from ponder.thought.budget import UNLIMITED
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
 _TIMEOUT_S = 600.0
+_DAY_MS = 86_400_000  # the longest deadline that a server takes
 _BUSY = (429, 503)
 _UNANSWERED = ("no_answer_produced", "answer_did_not_fit")
 _PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
@@ -57,7 +58,7 @@ class HttpResponder:
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
-        self._policy: dict[str, bool] = {}  # what the server does to save, switched off
+        self._policy: dict[str, object] = {}  # what the server does by itself, switched off
 
     async def subject(self) -> Subject:
         listed = await self._send("GET", "/models")
@@ -71,6 +72,8 @@ class HttpResponder:
         if ponder:
             does = {"hint": ponder.get("budget_hint"), "loop_exit": ponder.get("loop_exit")}
             self._policy = {name: False for name, done in does.items() if done}
+            if ponder.get("default_deadline_ms"):
+                self._policy["deadline_ms"] = _DAY_MS
         return Subject(
             f"{self._model} at {self._url}",
             tuple(ponder["trained_budgets"]) if ponder else (),

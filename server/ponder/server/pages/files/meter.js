@@ -93,6 +93,7 @@ function* more(report, finish) {
   const { budget_requested: asked, budget_effective: had } = report;
   if (asked > had) yield `Asked for ${named(asked)}, it was allowed ${named(had)}.`;
   if (report.hint_budget !== null) yield `The model was told of ${named(report.hint_budget)}.`;
+  if (report.deadline_met === false) yield "The answer came after its deadline.";
   if (report.arm === "holdout") yield "Held out: answered without the saving policy.";
   if (report.error) yield `There is no answer: ${report.error}.`;
   if (finish === "length") yield "The answer was cut for want of room.";

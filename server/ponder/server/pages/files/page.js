@@ -67,6 +67,7 @@ class Page {
     });
     at("stop").addEventListener("click", () => this.asking?.abort());
     at("question").addEventListener("input", () => this.changed());
+    at("deadline").addEventListener("input", () => this.changed());
     at("question").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
@@ -120,7 +121,9 @@ class Page {
   body(budget) {
     const messages = [{ role: "user", content: at("question").value }];
     const thinks = budget === undefined ? {} : { thinking_token_budget: budget.tokens };
-    return { model: this.facts.model, messages, ...thinks, ...this.form.fields };
+    const due = at("deadline").valueAsNumber;
+    const timed = Number.isNaN(due) ? {} : { ponder: { deadline_ms: due } };
+    return { model: this.facts.model, messages, ...thinks, ...timed, ...this.form.fields };
   }
 
   // Show the request as a command.

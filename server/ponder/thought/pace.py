@@ -1,0 +1,93 @@
+"""How fast an engine has given tokens of late, and how long answers have been."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Self, TypeVar
+
+FIRSTS = 64
+GAPS = 512
+ANSWERS = 64
+SHARE = 0.9
+FRESH_SECONDS = 30.0
+"""How long a time counts: what an engine did under load says little of it afterwards."""
+
+Number = TypeVar("Number", int, float)
+Samples = deque[tuple[float, float]]
+"""(when, seconds)"""
+
+
+class Pace:
+    """The last times of an engine: from a request to its first token, and from token to token.
+
+    `seconds` reckons with what nine in ten of the last 64 and 512 took. Of those that are older
+    than 30 seconds the newest alone counts, and none once the engine has given no token for as
+    long; what is not known counts as no time at all. Whoever waits in the engine's queue waits for
+    a first token. `now` is in seconds of the clock that the thoughts are lived by. Forks of a
+    thought share the pace of their engine.
+
+        >>> pace = Pace()
+        >>> pace.seconds(24, now=10.0)
+        0.0
+        >>> pace.first(0.25, now=10.0)
+        >>> pace.later(1.25, 10, now=10.5)
+        >>> pace.seconds(24, now=11.0)
+        3.25
+        >>> pace.tokens(1.0, now=11.0)
+        6
+        >>> pace.seconds(24, now=99.0)
+        0.0
+    """
+
+    def __init__(self) -> None:
+        self._firsts: Samples = deque(maxlen=FIRSTS)
+        self._gaps: Samples = deque(maxlen=GAPS)
+        self._answers: deque[int] = deque(maxlen=ANSWERS)
+        self._heard_at = 0.0
+
+    def first(self, seconds: float, now: float) -> None:
+        """A request has its first tokens after `seconds`."""
+        self._firsts.append((now, seconds))
+        self._heard_at = now
+
+    def later(self, seconds: float, tokens: int, now: float) -> None:
+        """It has `tokens` more, `seconds` after those before: an engine may gather them."""
+        if tokens:
+            self._gaps.append((now, seconds / tokens))
+            self._heard_at = now
+
+    def answered(self, tokens: int) -> None:
+        """An answer has come to its end."""
+        self._answers.append(tokens)
+
+    def seconds(self, tokens: int, now: float) -> float:
+        """How long a request for so many tokens takes."""
+        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
+        return (first or 0.0) + tokens * (gap or 0.0)
+
+    def tokens(self, seconds: float, now: float) -> int | None:
+        """How many tokens a request for as many as fit gives in `seconds`; None: nobody knows."""
+        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
+        return max(0, math.floor((seconds - (first or 0.0)) / gap)) if gap else None
+
+    @property
+    def answer(self) -> int | None:
+        """Tokens that nine answers in ten did with, of the last 64; None where there was none."""
+        return _at_share(self._answers)
+
+    def _p90(self, samples: Samples, now: float) -> float | None:
+        silent = now - self._heard_at > FRESH_SECONDS
+        while samples and now - samples[0][0] > FRESH_SECONDS and (silent or len(samples) > 1):
+            samples.popleft()
+        return _at_share(seconds for _, seconds in samples)
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+
+def _at_share(values: Iterable[Number]) -> Number | None:
+    """The least of the values that is not below nine in ten of them."""
+    ordered = sorted(values)
+    return ordered[math.ceil(SHARE * len(ordered)) - 1] if ordered else None

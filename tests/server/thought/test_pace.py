@@ -1,0 +1,146 @@
+"""How fast an engine was of late: what is measured, what counts, and what a driver tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import deepcopy
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.engine.protocol import Sampling
+from ponder.engine.scripted import ScriptedEngine, say
+from ponder.thought import drive as driving
+from ponder.thought.pace import ANSWERS, FIRSTS, FRESH_SECONDS, GAPS, Pace
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Thought
+from server.thought.helpers import PROMPT, SINGLE, compiled, plan
+
+times = st.lists(st.integers(1, 1000).map(lambda n: n / 64), min_size=1, max_size=40)
+
+
+def test_nothing_is_known_before_the_first_token() -> None:
+    pace = Pace()
+    assert pace.seconds(100, 0.0) == 0.0
+    assert pace.tokens(1.0, 0.0) is None
+    assert pace.answer is None
+
+
+@given(times, times)
+def test_nine_in_ten_were_as_fast(firsts: list[float], gaps: list[float]) -> None:
+    pace = Pace()
+    for seconds in firsts:
+        pace.first(seconds, 0.0)
+    for seconds in gaps:
+        pace.later(seconds, 1, 0.0)
+    first, gap = pace.seconds(0, 0.0), pace.seconds(1, 0.0) - pace.seconds(0, 0.0)
+    for reckoned, measured in ((first, firsts), (gap, gaps)):
+        assert reckoned in measured
+        slower = sum(seconds > reckoned for seconds in measured)
+        assert slower <= len(measured) / 10 < sum(seconds >= reckoned for seconds in measured)
+
+
+@given(st.integers(1, 64), st.integers(1, 100))
+def test_a_gap_is_shared_by_its_tokens(tokens: int, count: int) -> None:
+    whole, streamed = Pace(), Pace()
+    for _ in range(count):
+        whole.later(tokens / 64, tokens, 0.0)
+        for _ in range(tokens):
+            streamed.later(1 / 64, 1, 0.0)
+    assert whole.seconds(100, 0.0) == streamed.seconds(100, 0.0) == 100 / 64
+
+
+def test_a_chunk_without_tokens_is_no_gap() -> None:
+    pace = Pace()
+    pace.later(5.0, 0, 0.0)
+    assert pace.seconds(100, 0.0) == 0.0
+
+
+def test_the_last_ones_count() -> None:
+    pace = Pace()
+    for kind, size in ((pace.first, FIRSTS), (lambda s, now: pace.later(s, 1, now), GAPS)):
+        for seconds in (8.0, 1.0):
+            for _ in range(size):
+                kind(seconds, 0.0)
+    for length in (800, 100):
+        for _ in range(ANSWERS):
+            pace.answered(length)
+    assert (pace.seconds(0, 0.0), pace.seconds(1, 0.0), pace.answer) == (1.0, 2.0, 100)
+
+
+def test_old_times_are_forgotten_and_lengths_are_not() -> None:
+    pace = Pace()
+    pace.first(9.0, 0.0)
+    pace.answered(12)
+    assert pace.seconds(1, FRESH_SECONDS) == 9.0
+    assert pace.seconds(1, FRESH_SECONDS + 1) == 0.0  # a silent engine
+    assert pace.tokens(9.0, FRESH_SECONDS + 1) is None
+    assert pace.answer == 12
+
+
+def test_the_newest_of_a_kind_counts_while_tokens_come() -> None:
+    """One long thought alone has no other first token than its own."""
+    pace = Pace()
+    pace.first(9.0, 0.0)
+    pace.first(2.0, 1.0)
+    for at in range(2, 100):
+        pace.later(0.5, 1, float(at))
+    assert pace.seconds(1, 30.0) == 9.5
+    assert pace.seconds(1, 32.0) == 2.5
+    assert pace.seconds(1, 99.0 + FRESH_SECONDS) == 2.5
+    assert pace.seconds(1, 99.5 + FRESH_SECONDS) == 0.0
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 2000))
+def test_as_many_tokens_fit_as_take_no_longer(first: int, gap: int, left: int) -> None:
+    pace, seconds = Pace(), left / 64
+    pace.first(first / 64, 0.0)
+    pace.later(gap / 64, 1, 0.0)
+    fit = pace.tokens(seconds, 0.0)
+    assert fit is not None
+    assert fit == 0 or pace.seconds(fit, 0.0) <= seconds
+    assert pace.seconds(fit + 1, 0.0) > seconds
+
+
+def test_forks_share_it() -> None:
+    pace = Pace()
+    assert deepcopy([pace]) == [pace]
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Each look at the clock is a second later: a driver looks before a request, then per chunk."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(driving, "_clock", lambda: float(next(clock)))
+
+    class Told(Pace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.firsts: list[tuple[float, float]] = []
+            self.laters: list[tuple[float, int, float]] = []
+
+        def first(self, seconds: float, now: float) -> None:
+            self.firsts.append((seconds, now))
+
+        def later(self, seconds: float, tokens: int, now: float) -> None:
+            self.laters.append((seconds, tokens, now))
+
+    told = Told()
+    thought = Thought(
+        SINGLE,
+        compiled(),
+        prompt=PROMPT,
+        plan=plan(14),
+        sampling=Sampling(max_tokens=1),
+        rules=AnswerRules(),
+    )
+    engine = ScriptedEngine(say("x" * 99, "42", vocabulary=SINGLE), SINGLE, chunk_sizes=(chunk,))
+    outcome = asyncio.run(driving.drive(thought, engine, "r", lambda _: None, told))
+    assert [seconds for seconds, _ in told.firsts] == [1.0, 1.0]  # the thought's and the answer's
+    assert len(told.laters) + 2 == sum(-(-len(said) // chunk) for said in engine.outputs)
+    assert {seconds for seconds, _, _ in told.laters} <= {1.0}
+    assert all(tokens <= chunk for _, tokens, _ in told.laters)
+    assert all(before < after for (*_, before), (*_, after) in pairwise(told.laters))
+    assert told.answer == outcome.answer_tokens == 3
