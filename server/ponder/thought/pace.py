@@ -78,10 +78,11 @@ class Pace:
         return _at_share(self._answers)
 
     def _p90(self, samples: Samples, now: float) -> float | None:
-        silent = now - self._heard_at > FRESH_SECONDS
-        while samples and now - samples[0][0] > FRESH_SECONDS and (silent or len(samples) > 1):
-            samples.popleft()
-        return _at_share(seconds for _, seconds in samples)
+        taken = list(samples)  # at once: a server plans in another thread than it measures in
+        fresh = [seconds for at, seconds in taken if now - at <= FRESH_SECONDS]
+        if not fresh and now - self._heard_at <= FRESH_SECONDS:
+            fresh = [seconds for _, seconds in taken[-1:]]
+        return _at_share(fresh)
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from copy import deepcopy
 from itertools import pairwise
 
@@ -102,6 +104,29 @@ def test_as_many_tokens_fit_as_take_no_longer(first: int, gap: int, left: int) -
     assert fit is not None
     assert fit == 0 or pace.seconds(fit, 0.0) <= seconds
     assert pace.seconds(fit + 1, 0.0) > seconds
+
+
+def test_it_is_asked_in_one_thread_while_another_measures() -> None:
+    pace, over = Pace(), threading.Event()
+
+    def measure() -> None:
+        while not over.is_set():
+            pace.first(1.0, 0.0)
+            pace.later(1.0, 1, 0.0)
+            pace.answered(7)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        for _ in range(5000):
+            assert pace.seconds(3, 0.0) in (0.0, 1.0, 3.0, 4.0)
+            assert pace.answer in (None, 7)
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before)
 
 
 def test_forks_share_it() -> None:
