@@ -28,6 +28,8 @@ FAILED = f"({per_second('ponder_errors_total', labels=SERVERS_FAULT)} or vector(
 CUT = per_second("ponder_truncations_total")
 NO_THOUGHT = "|".join(cause for cause, info in CAUSES.items() if info.ended_by is None)
 THOUGHTS_ENDED = per_second("ponder_requests_total", labels=f'end_cause!~"{NO_THOUGHT}",{SERVERS}')
+LEFT = per_second("ponder_pool_left_ratio_sum", "pool")
+LENT = per_second("ponder_pool_left_ratio_count", "pool")
 TOKENS_UNIT = "suffix: tokens"
 
 AT_A_GLANCE = [
@@ -201,6 +203,24 @@ THOUGHTS = [
         "s",
     ),
 ]
+POOLS = [
+    graph(
+        "Thoughts by what their pool lent",
+        "Requests for thoughts, by what the pool of their tenant or conversation lent them: their "
+        "whole budgets, less, or nothing.",
+        {
+            "{{pool}}: {{lent}}": per_second("ponder_pool_requests_total", "pool, lent"),
+        },
+        "reqps",
+        stacked=True,
+    ),
+    graph(
+        "Left in pools",
+        "Share of a pool that is left after a request was lent its thoughts, on average.",
+        {"{{pool}}": f"{LEFT} / ({LENT} > 0)"},
+        "percentunit",
+    ),
+]
 SAVINGS = [
     graph(
         "Tokens per request, by arm",
@@ -312,6 +332,7 @@ ROWS = {
     "At a glance": AT_A_GLANCE,
     "Requests": REQUESTS,
     "Thoughts": THOUGHTS,
+    "Pools": POOLS,
     "Savings": SAVINGS,
     "Engine": ENGINE,
     "Each server": EACH_SERVER,

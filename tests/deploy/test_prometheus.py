@@ -21,6 +21,7 @@ ALERTS = [
     "EmptyAnswers",
     "BudgetViolations",
     "TruncationRateHigh",
+    "PoolsExhausted",
     "QualityGap",
     "NotReady",
     "EngineStalled",

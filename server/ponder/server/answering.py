@@ -51,6 +51,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
             async with place.time():
                 completion = await _planned(request, dialect)
                 place.grow(completion.request.n, len(completion.prompts))
+                await service.lend(dialect, completion, place, request.state.tenant)
         except ClientGone:
             service.metrics.left()
             return Response(status_code=499)

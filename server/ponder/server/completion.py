@@ -59,8 +59,7 @@ class Completion:
         self.assignment = assignment
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
-        self.prompts = model.prompts(request, limits, self._rules)
-        self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+        self._plan(limits)
         self._bound_logprobs()
         self._engine = engine
         whole = _WHOLE_CHUNK_TOKENS if request.logprobs is None else _LOGPROBS_CHUNK_TOKENS
@@ -80,6 +79,24 @@ class Completion:
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
+
+    def _plan(self, limits: Limits) -> None:
+        """Decide the prompts, and the plans of their thoughts."""
+        self._limits = limits
+        self.prompts = self.model.prompts(self.request, limits, self._rules)
+        self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+
+    @property
+    def budgets(self) -> list[int]:
+        """Of every choice, in tokens."""
+        return [prompt.plan.budget for prompt in self.prompts for _ in range(self.request.n)]
+
+    def shrink(self, pool: int) -> None:
+        """Plan anew: its pools lend each thought no more than `pool` tokens.
+
+        Before it runs. Raises what building it raises.
+        """
+        self._plan(replace(self._limits, pool=pool))
 
     async def run(self, emit: Callable[[int, Event], None]) -> None:
         """Run every choice to its end; `outcomes` holds what happened.
@@ -160,6 +177,11 @@ class Completion:
     def spent_tokens(self) -> int:
         """Completion tokens until now, also of choices that failed or were left."""
         return sum(thought.spent_tokens for thought in self._thoughts)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens of thought until now, also of choices that failed or were left."""
+        return sum(thought.outcome.thinking_tokens for thought in self._thoughts)
 
     def report(self, index: int) -> PonderReport:
         prompt, outcome = self.prompt(index), self.outcomes[index]

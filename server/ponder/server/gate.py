@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
@@ -66,6 +66,7 @@ class Gate:
         self._places.remove(place)
         self.running -= place.choices
         self.reading -= not place.choices
+        place.on_leave()
         self._left.set()
 
     async def emptied(self) -> None:
@@ -91,10 +92,14 @@ class Gate:
 
 
 class Place:
-    """What one request holds, from its body's first byte until its last choice has ended."""
+    """What one request holds, from its body's first byte until its last choice has ended.
+
+    `on_leave` is called then, once, however the request ended.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self.choices = 0
+        self.on_leave: Callable[[], None] = lambda: None
         self._gate = gate
         self._ends_at = asyncio.get_running_loop().time() + gate.seconds
         self._clock: asyncio.Timeout | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
 
@@ -10,17 +11,22 @@ from pydantic import SecretStr
 from ponder.protocol.errors import ApiError
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
+EVERYBODY = ""
+"""The one tenant of a server without keys."""
 
 
-def authorise(keys: Sequence[SecretStr], header: str | None) -> None:
-    """Raise 401 unless the header carries one of the keys, compared in constant time."""
+def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
+    """The tenant: whoever has the key that the header carries, under a name that hides the key.
+
+    Raises 401 unless it is one of the keys, compared in constant time.
+    """
     if not keys:
-        return
+        return EVERYBODY
     scheme, _, rest = (header or "").partition(" ")
     given = rest.strip()
     matches = [hmac.compare_digest(given.encode(), key.get_secret_value().encode()) for key in keys]
     if scheme.lower() == "bearer" and any(matches):
-        return
+        return hashlib.sha256(given.encode()).hexdigest()
     if scheme.lower() == "bearer" and given:
         message = "this API key is none of this server's: check it, or ask its operator for one"
     else:

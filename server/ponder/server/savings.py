@@ -52,6 +52,7 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
         "loop_exit": settings.loop_exit,
         "holdout": settings.holdout,
         "draw": holdout(settings).assign("").conversation if settings.holdout else None,
+        **({"pool": settings.pool, "on_exhausted": settings.on_exhausted} if settings.pool else {}),
     }
     return Ledger(settings.state, json.dumps(experiment))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from ponder.protocol.response import Capabilities
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
+from ponder.server.lending import Lending, configured_pools
 from ponder.server.model import ServedModel
 from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
@@ -70,6 +71,9 @@ class Service:
         self.holdout = holdout(settings)
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.watch = EngineWatch(engine, settings.stall_timeout)
+        pools = configured_pools(settings)
+        self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
+        seeing = [*observers, *([self._lending] if self._lending else [])]
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],
@@ -77,9 +81,9 @@ class Service:
             reading=lambda: self.gate.reading,
             silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
-            collectors=[collector for one in observers for collector in one.collectors],
+            collectors=[collector for one in seeing for collector in one.collectors],
         )
-        self._observers = (self.metrics, Charges(ledger), Notes(), *observers)
+        self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
         # One at a time bounds what long prompts take of the memory and of the loop's time: reading
         # them holds the interpreter, and the loop would wait for each of several.
         self.turn = asyncio.Lock()  # of whoever goes on reading a long body
@@ -162,14 +166,29 @@ class Service:
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-        try:
+        with _in_words_of(reader, request):
             return Completion(request, model, self.engine, limits, assignment, trace=trace)
-        except PonderError as error:
-            refused = to_api_error(error)
-            if refused is None:
-                raise
-            names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
-            raise refused.spelled(names) from error
+
+    async def lend(self, reader: Reader, completion: Completion, place: Place, tenant: str) -> None:
+        """Have the tenant's pools lend a request its thoughts, which shrinks them where they must.
+
+        What it uses is settled when it leaves its place. Raises 429 (see `Lending`).
+        """
+        lending, request = self._lending, completion.request
+        if lending is None:
+            return
+        budgets = completion.budgets
+        with _in_words_of(reader, request):
+            loan = await lending.lend(tenant, request.conversation, budgets)
+        place.on_leave = lambda: lending.settle(loan, completion.thinking_tokens)
+        completion.headers.update(loan.headers)
+        if loan.each < max(budgets):
+
+            def shrink() -> None:
+                with _in_words_of(reader, request):
+                    completion.shrink(loan.each)
+
+            await self.beside(shrink)
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
         """The tokens of a request's prompt, also of one that is too long for the model."""
@@ -277,6 +296,19 @@ class Service:
         await self.gate.emptied()
         for observer in self._observers:
             await observer.settled()
+
+
+@contextmanager
+def _in_words_of(reader: Reader, request: ChatRequest) -> Iterator[None]:
+    """Errors inside name the fields of a request as its client did."""
+    try:
+        yield
+    except PonderError as error:
+        refused = to_api_error(error)
+        if refused is None:
+            raise
+        names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
+        raise refused.spelled(names) from error
 
 
 def _done_or_refused(work: Callable[[], T]) -> T | ApiError:

@@ -15,7 +15,14 @@ from ponder.thought.errors import (
 
 UNLIMITED = -1
 Source = Literal[
-    "request", "effort", "default", "ceiling", "max_completion_tokens", "context", "template"
+    "request",
+    "effort",
+    "default",
+    "ceiling",
+    "pool",
+    "max_completion_tokens",
+    "context",
+    "template",
 ]
 
 EFFORT_TOKENS = {
@@ -32,11 +39,15 @@ EFFORT_TOKENS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator and the model allow. Tokens; `default` may be -1 for no limit."""
+    """What the operator and the model allow. Tokens; `default` may be -1 for no limit.
+
+    `pool` is what the request's pools lend each of its thoughts, None where there are none.
+    """
 
     max_model_len: int
     default: int = UNLIMITED
     ceiling: int | None = None
+    pool: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,5 +235,7 @@ def _effective(
         candidates.append((limits.default, "default"))
     if limits.ceiling is not None:
         candidates.append((limits.ceiling, "ceiling"))
+    if limits.pool is not None:
+        candidates.append((limits.pool, "pool"))
     candidates.append((max(0, left), left_source))
     return min(candidates, key=lambda candidate: candidate[0])
