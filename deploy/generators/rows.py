@@ -203,7 +203,7 @@ THOUGHTS = [
         "s",
     ),
 ]
-POOLS = [
+SHARED = [
     graph(
         "Thoughts by what their pool lent",
         "Requests for thoughts, by what the pool of their tenant or conversation lent them: their "
@@ -219,6 +219,16 @@ POOLS = [
         "Share of a pool that is left after a request was lent its thoughts, on average.",
         {"{{pool}}": f"{LEFT} / ({LENT} > 0)"},
         "percentunit",
+    ),
+    graph(
+        "Load and its level",
+        "The highest load of a server, 1 is full, and the highest step of shedding: 0 sheds "
+        "nothing, 1 to 3 leave ¾, ½ and ¼ of budgets.",
+        {
+            "load": f"max(ponder_load_ratio{{{SERVERS}}})",
+            "level": f"max(ponder_load_level{{{SERVERS}}})",
+        },
+        "short",
     ),
 ]
 SAVINGS = [
@@ -332,7 +342,7 @@ ROWS = {
     "At a glance": AT_A_GLANCE,
     "Requests": REQUESTS,
     "Thoughts": THOUGHTS,
-    "Pools": POOLS,
+    "Pools and load": SHARED,
     "Savings": SAVINGS,
     "Engine": ENGINE,
     "Each server": EACH_SERVER,

@@ -25,6 +25,7 @@ ALERTS = [
     "QualityGap",
     "NotReady",
     "EngineStalled",
+    "LoadSheddingHigh",
     "HighQueueTime",
 ]
 

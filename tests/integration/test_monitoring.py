@@ -68,6 +68,7 @@ def monitored(
     folder = tmp_path_factory.mktemp("monitoring")
     options = ["--default-budget", "24", "--holdout", "0.5", "--holdout-key", "a key for the tests"]
     options += ["--pool", "tenant=1000000000/1h"]  # enough for all that is asked
+    options += ["--shed-load", "unasked"]
     server = start_server(folder / "log", *options)
     try:
         server.wait_ready()

@@ -39,7 +39,8 @@ MOST_LOGPROBS = 4_000_000
 class Completion:
     """A validated request, planned and ready to run on an engine.
 
-    Building it raises every error that the request itself is at fault for.
+    Building it raises every error that the request itself is at fault for. `assignments` are all
+    that it is charged to: that of its conversation, and that of one that comes `under_load`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Completion:
         limits: Limits,
         assignment: Assignment,
         *,
+        under_load: Assignment | None = None,
         trace: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.created = int(time.time())
@@ -57,6 +59,7 @@ class Completion:
         self.request = request
         self.model = model
         self.assignment = assignment
+        self.assignments = [assignment, *([under_load] if under_load else [])]
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
         self._plan(limits)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Histogram
 
-from ponder.protocol.errors import ApiError
+from ponder.protocol.errors import NO_RETRY, ApiError
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.server.pools.memory import MemoryPools
@@ -19,6 +19,7 @@ from ponder.server.settings import Settings
 
 HEADERS = tuple(f"x-ratelimit-{what}-thinking-tokens" for what in ("limit", "remaining", "reset"))
 _PASSES_S = 60.0  # from the end of a request's time to that of its lease: it has ended by then
+_WAITS_S = 60  # the longest that clients wait for a repeat of their own
 _SHARES = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
@@ -144,7 +145,11 @@ class Lending(Observer):
             f"this {kind} has used its thinking tokens ({size.tokens} in {size.seconds} s): try "
             f"again in {seconds} s, or set `budget` to 0 to be answered without a thought",
             field="budget",
-            headers={**loan.headers, "retry-after": str(seconds)},
+            headers={
+                **loan.headers,
+                "retry-after": str(seconds),
+                **(NO_RETRY if seconds > _WAITS_S else {}),
+            },
         )
 
 

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from ponder.engine.protocol import Engine, EngineDeadError
+from ponder.engine.protocol import Demand, Engine, EngineDeadError
 from ponder.errors import PonderError
-from ponder.experiment.holdout import ARMS
+from ponder.experiment.holdout import ARMS, Assignment
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
@@ -29,8 +29,9 @@ from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
-from ponder.server.savings import SavingsCollector, holdout, report
+from ponder.server.savings import SavingsCollector, holdout, load_holdout, report
 from ponder.server.settings import Settings
+from ponder.server.shedding import Shedding, load_of
 from ponder.server.watch import EngineWatch
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.thought import Event
@@ -71,6 +72,10 @@ class Service:
         self.holdout = holdout(settings)
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.watch = EngineWatch(engine, settings.stall_timeout)
+        self._load_holdout = load_holdout(self.holdout)
+        self.shedding = None
+        if settings.shed_load != "off":
+            self.shedding = Shedding(self._load, asked=settings.shed_load == "all")
         pools = configured_pools(settings)
         self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
         seeing = [*observers, *([self._lending] if self._lending else [])]
@@ -81,7 +86,10 @@ class Service:
             reading=lambda: self.gate.reading,
             silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
-            collectors=[collector for one in seeing for collector in one.collectors],
+            collectors=[
+                *(collector for one in seeing for collector in one.collectors),
+                *(self.shedding.collectors if self.shedding else ()),
+            ],
         )
         self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
         # One at a time bounds what long prompts take of the memory and of the loop's time: reading
@@ -165,9 +173,36 @@ class Service:
             limits = replace(limits, max_model_len=max_model_len)
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
+        limits, under_load = self._shed(limits, request, name)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
         with _in_words_of(reader, request):
-            return Completion(request, model, self.engine, limits, assignment, trace=trace)
+            return Completion(
+                request,
+                model,
+                self.engine,
+                limits,
+                assignment,
+                under_load=under_load,
+                trace=trace,
+            )
+
+    def _shed(
+        self, limits: Limits, request: ChatRequest, conversation: str
+    ) -> tuple[Limits, Assignment | None]:
+        """The limits under the load that there is, and the arm of what comes while it is shed."""
+        if self.shedding is None or not (level := self.shedding.look()).step:
+            return limits, None
+        drawn = self._load_holdout.assign(conversation)
+        if drawn.arm == "shed" or request.ponder.holdout == "never":
+            limits = self.shedding.shed(limits, level)
+        if request.conversation is None:
+            drawn = replace(drawn, conversation=None)
+        return limits, drawn if self._load_holdout.share else None
+
+    def _load(self) -> float:
+        """How full the server and its engine are; see `load_of`."""
+        gate, tell = self.gate, self.engine.facts.demand
+        return load_of((gate.running + gate.reading) / gate.most, tell() if tell else Demand())
 
     async def lend(self, reader: Reader, completion: Completion, place: Place, tenant: str) -> None:
         """Have the tenant's pools lend a request its thoughts, which shrinks them where they must.
@@ -227,7 +262,8 @@ class Service:
 
     async def savings(self) -> SavingsReport:
         """Raises `StateError`."""
-        return await report(self.ledger, self.settings.holdout)
+        sheds = self.shedding is not None
+        return await report(self.ledger, self.settings.holdout, sheds=sheds)
 
     async def rate(self, response: str, score: float) -> Feedback:
         """Take a client's word for how good a response was. Raises `StateError`."""

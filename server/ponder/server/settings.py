@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         description="what a request for a thought gets from an empty pool: an answer without one, "
         "or 429 with Retry-After",
     )
+    shed_load: Literal["off", "unasked", "all"] = Field(
+        "off",
+        description="shrink budgets in steps to a quarter while the server has more to do than its "
+        "engine can: those that requests leave open, or all, and those last",
+    )
     hint: bool = Field(
         True,
         description="tell a model trained on budgets of the one it has, where a request "

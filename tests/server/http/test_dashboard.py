@@ -40,6 +40,7 @@ def exported(serve: Serve) -> dict[str, set[str]]:
         holdout=0.5,
         holdout_key="a key for the tests",
         pool=["tenant=1000000/1h"],
+        shed_load="unasked",
     )
     for user in range(8):
         running.ask(user=str(user))

@@ -147,9 +147,10 @@ def test_where_the_operator_says_so_an_empty_pool_is_an_error(serve: Serve, path
     assert error["code"] == "thinking_quota_exhausted"
     assert error["type"] == "rate_limit_error"
     spelled = "thinking.budget_tokens" if path == "/v1/messages" else "thinking_token_budget"
-    assert f"set `{spelled}` to 0" in error["message"] or spelled in error["message"]
+    assert f"set {spelled} to 0" in error["message"]
     # 28 of 100 tokens in 30 days
     assert 700_000 < int(reply.headers["retry-after"]) <= 725_760
+    assert reply.headers["x-should-retry"] == "false"  # nobody waits so long
     assert limits(reply) == (100, 36)
     assert report(post(running, path, **without(path)))["thinking_tokens"] == 0
     counted = series(running, "ponder_errors_total")
@@ -160,6 +161,15 @@ def without(path: str) -> dict[str, Any]:
     if path == "/v1/messages":
         return {"thinking": {"type": "disabled"}}
     return {"thinking_token_budget": 0}
+
+
+def test_a_short_wait_is_worth_a_repeat(serve: Serve) -> None:
+    running = serve(ENDLESS, ANSWER, pool=["tenant=100/60s"], on_exhausted="error")
+    post(running)
+    reply = post(running)
+    assert reply.status_code == 429
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in reply.headers
 
 
 def test_the_official_client_knows_the_error(serve: Serve) -> None:
