@@ -29,6 +29,8 @@ FAILED = f"({per_second('ponder_errors_total', labels=SERVERS_FAULT)} or vector(
 CUT = per_second("ponder_truncations_total")
 NO_THOUGHT = "|".join(cause for cause, info in CAUSES.items() if info.ended_by is None)
 THOUGHTS_ENDED = per_second("ponder_requests_total", labels=f'end_cause!~"{NO_THOUGHT}",{SERVERS}')
+LEFT = per_second("ponder_pool_left_ratio_sum", "pool")
+LENT = per_second("ponder_pool_left_ratio_count", "pool")
 TOKENS_UNIT = "suffix: tokens"
 
 AT_A_GLANCE = [
@@ -214,6 +216,34 @@ THOUGHTS = [
         "s",
     ),
 ]
+SHARED = [
+    graph(
+        "Thoughts by what their pool lent",
+        "Requests for thoughts, by what the pool of their tenant or conversation lent them: their "
+        "whole budgets, less, or nothing.",
+        {
+            "{{pool}}: {{lent}}": per_second("ponder_pool_requests_total", "pool, lent"),
+        },
+        "reqps",
+        stacked=True,
+    ),
+    graph(
+        "Left in pools",
+        "Share of a pool that is left after a request was lent its thoughts, on average.",
+        {"{{pool}}": f"{LEFT} / ({LENT} > 0)"},
+        "percentunit",
+    ),
+    graph(
+        "Load and its level",
+        "The highest load of a server, 1 is full, and the highest step of shedding: 0 sheds "
+        "nothing, 1 to 3 leave ¾, ½ and ¼ of budgets.",
+        {
+            "load": f"max(ponder_load_ratio{{{SERVERS}}})",
+            "level": f"max(ponder_load_level{{{SERVERS}}})",
+        },
+        "short",
+    ),
+]
 SAVINGS = [
     graph(
         "Tokens per request, by arm",
@@ -325,6 +355,7 @@ ROWS = {
     "At a glance": AT_A_GLANCE,
     "Requests": REQUESTS,
     "Thoughts": THOUGHTS,
+    "Pools and load": SHARED,
     "Savings": SAVINGS,
     "Engine": ENGINE,
     "Each server": EACH_SERVER,

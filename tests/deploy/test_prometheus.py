@@ -22,9 +22,11 @@ ALERTS = [
     "BudgetViolations",
     "TruncationRateHigh",
     "DeadlineMissed",
+    "PoolsExhausted",
     "QualityGap",
     "NotReady",
     "EngineStalled",
+    "LoadSheddingHigh",
     "HighQueueTime",
 ]
 

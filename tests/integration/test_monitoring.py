@@ -63,10 +63,12 @@ class Monitored:
 def monitored(
     program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Monitored]:
-    """A server with a holdout under the demo's load, until its savings are measured."""
+    """A server with a holdout and a pool under the demo's load, until its savings are measured."""
     program("prometheus")
     folder = tmp_path_factory.mktemp("monitoring")
     options = ["--default-budget", "24", "--holdout", "0.5", "--holdout-key", "a key for the tests"]
+    options += ["--pool", "tenant=1000000000/1h"]  # enough for all that is asked
+    options += ["--shed-load", "unasked"]
     server = start_server(folder / "log", *options)
     try:
         server.wait_ready()

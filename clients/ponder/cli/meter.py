@@ -13,6 +13,8 @@ _CUT_AT = {
     "effort": "the effort's budget",
     "default": "the server's default budget",
     "ceiling": "the server's ceiling",
+    "load": "what the load leaves",
+    "pool": "what its pool lent",
     "max_completion_tokens": "max_completion_tokens",
     "context": "the end of the context",
 }

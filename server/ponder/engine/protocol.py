@@ -155,13 +155,25 @@ class Calling(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What an engine has to do: requests in its batch and before it, and the share of its KV cache
+    in use, 0 to 1.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    cache: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What an engine can do. `max_model_len` bounds prompt + sampled tokens; `max_logprobs` the
     alternatives beside a sampled token, None for no bound.
 
     `scores_prompts` says that it tells the log probabilities of a prompt. `check` raises
     `RequestRefusedError` for a grammar that the engine cannot keep; None keeps none.
-    `calling` is None where no syntax of calls was named when it was loaded.
+    `calling` is None where no syntax of calls was named when it was loaded. `demand` tells what
+    there is to do now; None for an engine that does not know.
     """
 
     max_model_len: int
@@ -169,6 +181,7 @@ class EngineFacts:
     scores_prompts: bool = False
     check: Callable[[Grammar], None] | None = None
     calling: Calling | None = None
+    demand: Callable[[], Demand] | None = None
 
 
 @dataclass(frozen=True, slots=True)

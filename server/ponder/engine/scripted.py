@@ -15,6 +15,7 @@ from ponder.engine.hermes import Hermes
 from ponder.engine.protocol import (
     FORBIDDEN,
     Chunk,
+    Demand,
     EngineDeadError,
     EngineError,
     EngineFacts,
@@ -72,7 +73,7 @@ class ScriptedEngine:
 
     As strict as a real engine, it refuses a request that asks for no token, does not fit in
     `max_model_len` or repeats the id of a running one. `requests` and `outputs` are parallel:
-    what was asked, and every token sampled for it.
+    what was asked, and every token sampled for it. `demand` is what it says of itself.
     """
 
     def __init__(
@@ -97,8 +98,13 @@ class ScriptedEngine:
         self._speaks.set()
         # It says what the script says, whatever the grammar.
         self.facts = EngineFacts(
-            max_model_len=max_model_len, scores_prompts=True, check=lambda _: None, calling=Hermes()
+            max_model_len=max_model_len,
+            scores_prompts=True,
+            check=lambda _: None,
+            calling=Hermes(),
+            demand=lambda: self.demand,
         )
+        self.demand = Demand()
         self.requests: list[tuple[list[int], Sampling]] = []
         self.outputs: list[list[int]] = []
 

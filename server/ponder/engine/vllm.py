@@ -22,6 +22,7 @@ from ponder.engine import machine, vllm_grammars
 from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
+    Demand,
     EngineDeadError,
     EngineError,
     EngineFacts,
@@ -36,6 +37,7 @@ from ponder.engine.protocol import (
 from ponder.engine.pulse import Pulse
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.engine.vllm_calls import VLLMCalling
+from ponder.engine.vllm_demand import Demands
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
@@ -124,9 +126,15 @@ def on_cpu() -> bool:
 class VLLMEngine:
     """An `AsyncLLM` behind the Engine protocol. Build it inside a running event loop."""
 
-    def __init__(self, llm: AsyncLLM, sockets: TemporaryDirectory[str] | None = None) -> None:
+    def __init__(
+        self,
+        llm: AsyncLLM,
+        sockets: TemporaryDirectory[str] | None = None,
+        demands: Demands | None = None,
+    ) -> None:
         self._llm = llm
         self._sockets = sockets
+        self._demands = demands or Demands()
         self._pulse = Pulse()
         config = llm.model_config
         most = config.max_logprobs  # -1: all of the vocabulary
@@ -135,6 +143,7 @@ class VLLMEngine:
             max_logprobs=None if most < 0 else most,
             scores_prompts=True,
             check=vllm_grammars.check,
+            demand=self._demand if demands else None,
         )
 
     @classmethod
@@ -157,8 +166,12 @@ class VLLMEngine:
             sockets = TemporaryDirectory(prefix="ponder-")
             os.environ[_SOCKETS] = sockets.name
         # Exceptions that vLLM's imports keep hold this frame: no local may be the AsyncLLM itself.
+        demands = None if arguments.disable_log_stats else Demands()
+        loggers = [demands.logger()] if demands else None
         with _engine_processes():
-            engine = cls(AsyncLLM.from_engine_args(arguments), sockets)
+            engine = cls(
+                AsyncLLM.from_engine_args(arguments, stat_loggers=loggers), sockets, demands
+            )
         enable_envs_cache()  # its statistics read the environment at every token
         return engine
 
@@ -206,6 +219,10 @@ class VLLMEngine:
 
     def silence(self) -> float:
         return self._pulse.silence()
+
+    def _demand(self) -> Demand:
+        """An engine that has nothing to do takes no step, in which it would say so."""
+        return self._demands.total() if self.unfinished() else Demand()
 
     async def check_health(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError

@@ -12,8 +12,11 @@ import hmac
 from dataclasses import dataclass
 from typing import Literal
 
-Arm = Literal["policy", "holdout"]
-ARMS: tuple[Arm, ...] = ("policy", "holdout")
+Arm = Literal["policy", "holdout", "shed", "spared"]
+ARMS: tuple[Arm, Arm] = ("policy", "holdout")
+LOAD_ARMS: tuple[Arm, Arm] = ("shed", "spared")
+"""Of the requests that come while budgets are shed. Drawn apart from `ARMS`: each of the two
+differences is a mean over both arms of the other, and neither holds the other's effect."""
 
 _DRAWS = 1 << 64
 
@@ -33,13 +36,15 @@ class Assignment:
 class Holdout:
     """Draws a `share` (0 to 1) of all conversations, by HMAC-SHA-256 (RFC 2104) under `key`.
 
-    A conversation that is held out at one share is held out at every larger one.
+    A conversation that is held out at one share is held out at every larger one. `arms` are those
+    of the others and of the share. Draws under other keys are independent.
     """
 
     share: float
     key: bytes
+    arms: tuple[Arm, Arm] = ARMS
 
     def assign(self, conversation: str) -> Assignment:
         digest = hmac.digest(self.key, conversation.encode(), hashlib.sha256)
         drawn = int.from_bytes(digest[:8], "big") < self.share * _DRAWS
-        return Assignment(digest[8:24].hex(), "holdout" if drawn else "policy")
+        return Assignment(digest[8:24].hex(), self.arms[drawn])

@@ -74,13 +74,27 @@ class QualityReport(BaseModel):
     empty: MeasureReport
 
 
+class SheddingReport(BaseModel):
+    """What load shedding changed, of the requests that came while budgets were shed.
+
+    `policy` are those that it was drawn for, `holdout` those that it spares: a draw of its own, so
+    that neither this nor the savings hold the other's effect. Feedback is not told apart.
+    """
+
+    tokens: MeasureReport
+    seconds: MeasureReport
+    verifier: MeasureReport
+    forced: MeasureReport
+    empty: MeasureReport
+
+
 class SavingsReport(BaseModel):
     """What the saving policy changed, by intention to treat.
 
     `tokens` and `seconds` are per request, of all that was sampled or appended for it: thinking,
     forced, answer, retry and probe. `since` is when the experiment began, in seconds since 1970;
     it begins anew where the model, the budgets or the holdout are set otherwise. `status` and
-    `more_requests_needed` are those of `tokens`.
+    `more_requests_needed` are those of `tokens`. `load` is there where the server sheds load.
     """
 
     object: Literal["ponder.savings"] = "ponder.savings"
@@ -92,6 +106,7 @@ class SavingsReport(BaseModel):
     tokens: MeasureReport
     seconds: MeasureReport
     quality: QualityReport
+    load: SheddingReport | None = None
 
 
 def _arm(moments: Moments, found: Comparison, arm: Arm) -> ArmReport:

@@ -51,6 +51,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
             async with place.time():
                 completion = await _planned(request, dialect, place)
                 place.grow(completion.request.n, len(completion.prompts))
+                await service.lend(dialect, completion, place)
         except ClientGone:
             service.metrics.left()
             return Response(status_code=499)
@@ -71,7 +72,7 @@ async def _planned(request: Request, dialect: Dialect, place: Place) -> Completi
             dialect,
             asked,
             request.headers,
-            caller=request.state.caller,
+            tenant=request.state.tenant,
             arrived_at=place.arrived_at,
         )
 

@@ -26,6 +26,7 @@ from ponder.server import front, operations, tokens
 from ponder.server.answering import LONG_BYTES, endpoint, receive_body, refuse
 from ponder.server.door import Door, allowed_hosts
 from ponder.server.keys import authorise
+from ponder.server.lending import HEADERS
 from ponder.server.logs import RequestLog
 from ponder.server.schema import CHOICE, TAGS, body_of, describes
 from ponder.server.service import Service
@@ -64,7 +65,7 @@ def create_app(service: Service) -> FastAPI:
             allow_origins=service.settings.cors_origin,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-ponder-budget", "x-ponder-end-cause", *_ids()],
+            expose_headers=["x-ponder-budget", "x-ponder-end-cause", *HEADERS, *_ids()],
         )
     app.add_middleware(
         Door,
@@ -89,7 +90,7 @@ async def _authorised(request: Request) -> None:
     # A coroutine, because FastAPI sends plain functions through its thread pool.
     key = request.headers.get("x-api-key")  # as Anthropic's clients send it
     header = request.headers.get("authorization") or (f"Bearer {key}" if key else None)
-    request.state.caller = authorise(_service(request).settings.api_key, header)
+    request.state.tenant = authorise(_service(request).settings.api_key, header)
 
 
 _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)])
@@ -177,7 +178,7 @@ async def finish(
         if choice is not None:
             raise invalid_request("choice is in the body and in the URL: send one", "choice")
         choice = FinishQuery.model_validate({"choice": given}).choice
-    closed = await service.replies.finish(response_id, request.state.caller, choice)
+    closed = await service.replies.finish(response_id, request.state.tenant, choice)
     return Finish(id=response_id, choices=list(closed))
 
 

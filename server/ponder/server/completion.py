@@ -20,6 +20,7 @@ from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
 from ponder.server.choice import Choice, live_all
+from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import Driver
@@ -42,8 +43,9 @@ MOST_LOGPROBS = 4_000_000
 class Completion:
     """A validated request, planned and ready to run on an engine.
 
-    `caller` is who sent it (`ponder.server.keys`), and `client_id` the name that it goes by there.
-    Building it raises every error that the request itself is at fault for.
+    `tenant` is who sent it (`ponder.server.keys`), and `client_id` the name that it goes by there.
+    `assignments` are all that it is charged to: that of its conversation, and that of one that
+    comes `under_load`. Building it raises every error that the request itself is at fault for.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Completion:
         limits: Limits,
         assignment: Assignment,
         *,
-        caller: str | None = None,
+        tenant: str = EVERYBODY,
         client_id: str | None = None,
+        under_load: Assignment | None = None,
         trace: Mapping[str, str] = MappingProxyType({}),
         pace: Pace | None = None,
         due_at: float | None = None,
@@ -65,7 +68,8 @@ class Completion:
         self.request = request
         self.model = model
         self.assignment = assignment
-        self.caller = caller
+        self.assignments = [assignment, *([under_load] if under_load else [])]
+        self.tenant = tenant
         self.client_id = client_id
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
@@ -74,8 +78,7 @@ class Completion:
         if due_at is not None:
             least = request.ask.min_answer_tokens
             self._due = Due(due_at, self.started_at, self._pace, least)
-        self.prompts = model.prompts(request, limits, self._rules, self._due)
-        self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+        self._plan(limits)
         self._bound_logprobs()
         self._check_reachable()
         self._engine = engine
@@ -99,6 +102,24 @@ class Completion:
         self._thoughts: list[Thought] = []
         self._choices: list[Choice] = []  # while they run
         self.outcomes: list[Outcome] = []
+
+    def _plan(self, limits: Limits) -> None:
+        """Decide the prompts, and the plans of their thoughts."""
+        self._limits = limits
+        self.prompts = self.model.prompts(self.request, limits, self._rules, self._due)
+        self.prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+
+    @property
+    def budgets(self) -> list[int]:
+        """Of every choice, in tokens."""
+        return [prompt.plan.budget for prompt in self.prompts for _ in range(self.request.n)]
+
+    def shrink(self, pool: int) -> None:
+        """Plan anew: its pools lend each thought no more than `pool` tokens.
+
+        Before it runs. Raises what building it raises.
+        """
+        self._plan(replace(self._limits, pool=pool))
 
     async def run(self, emit: Callable[[int, Event], None]) -> None:
         """Run every choice to its end; `outcomes` holds what happened.
@@ -185,6 +206,11 @@ class Completion:
     def spent_tokens(self) -> int:
         """Completion tokens until now, also of choices that failed or were left."""
         return sum(thought.spent_tokens for thought in self._thoughts)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Tokens of thought until now, also of choices that failed or were left."""
+        return sum(thought.outcome.thinking_tokens for thought in self._thoughts)
 
     def report(self, index: int) -> PonderReport:
         prompt, outcome = self.prompt(index), self.outcomes[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 
@@ -67,6 +67,7 @@ class Gate:
         self._places.remove(place)
         self.running -= place.choices
         self.reading -= not place.choices
+        place.on_leave()
         self._left.set()
 
     async def emptied(self) -> None:
@@ -94,12 +95,14 @@ class Gate:
 class Place:
     """What one request holds, from its body's first byte until its last choice has ended.
 
-    It was taken at `arrived_at`, in seconds of `time.perf_counter`.
+    It was taken at `arrived_at`, in seconds of `time.perf_counter`. `on_leave` is called when it is
+    left, once, however the request ended.
     """
 
     def __init__(self, gate: Gate) -> None:
         self.arrived_at = perf_counter()
         self.choices = 0
+        self.on_leave: Callable[[], None] = lambda: None
         self._gate = gate
         self._ends_at = asyncio.get_running_loop().time() + gate.seconds
         self._clock: asyncio.Timeout | None = None

@@ -11,15 +11,17 @@ from pydantic import SecretStr
 from ponder.protocol.errors import ApiError
 
 _CHALLENGE = {"www-authenticate": "Bearer"}
+EVERYBODY = ""
+"""The one tenant of a server without keys."""
 
 
-def authorise(keys: Sequence[SecretStr], header: str | None) -> str | None:
-    """Whose key the header carries: its digest, or None where the server wants none.
+def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
+    """The tenant: whoever has the key that the header carries, under a name that hides the key.
 
-    Keys are compared in constant time. Raises 401 for one that is not among them.
+    Raises 401 unless it is one of the keys, compared in constant time.
     """
     if not keys:
-        return None
+        return EVERYBODY
     scheme, _, rest = (header or "").partition(" ")
     given = rest.strip()
     matches = [hmac.compare_digest(given.encode(), key.get_secret_value().encode()) for key in keys]

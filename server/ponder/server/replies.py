@@ -24,7 +24,7 @@ class Replies(Protocol):
         """The reply is found while this is open."""
         ...
 
-    async def finish(self, name: str, caller: str | None, choice: int | None) -> Sequence[int]:
+    async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
         """Have a reply's thoughts closed: a choice's, or all that are open. Returns whose.
 
         Raises `ApiError`: 404 where no such reply runs, and what `Completion.finish` raises.
@@ -47,7 +47,7 @@ class OwnReplies:
     @contextmanager
     def writing(self, completion: Completion) -> Iterator[None]:
         names = (completion.id, completion.client_id)
-        found = [(completion.caller, name) for name in names if name is not None]
+        found = [(completion.tenant, name) for name in names if name is not None]
         self._running.update(dict.fromkeys(found, completion))
         try:
             yield
@@ -56,8 +56,8 @@ class OwnReplies:
                 if self._running.get(name) is completion:
                     del self._running[name]
 
-    async def finish(self, name: str, caller: str | None, choice: int | None) -> Sequence[int]:
-        completion = self._running.get((caller, name))
+    async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
+        completion = self._running.get((tenant, name))
         if completion is None:
             raise ApiError(
                 404,

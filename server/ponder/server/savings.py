@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Iterator
@@ -14,11 +16,11 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from ponder.experiment.holdout import Holdout
+from ponder.experiment.holdout import ARMS, LOAD_ARMS, Arm, Holdout
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.measures import COSTS, SIGNALS
 from ponder.experiment.moments import Moments
-from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
+from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport, SheddingReport
 from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
 
@@ -37,6 +39,12 @@ def holdout(settings: Settings) -> Holdout:
     return Holdout(settings.holdout, secret)
 
 
+def load_holdout(policy: Holdout) -> Holdout:
+    """Draws as large a share of its own, which goes without load shedding."""
+    key = hmac.digest(policy.key, b"load shedding", hashlib.sha256)
+    return Holdout(policy.share, key, LOAD_ARMS)
+
+
 def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
     """The ledger of the experiment that these settings make. Raises `StateError`.
 
@@ -53,16 +61,21 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
         "loop_exit": settings.loop_exit,
         "holdout": settings.holdout,
         "draw": holdout(settings).assign("").conversation if settings.holdout else None,
+        **({} if settings.shed_load == "off" else {"shed_load": settings.shed_load}),
+        **({"pool": settings.pool, "on_exhausted": settings.on_exhausted} if settings.pool else {}),
     }
     return Ledger(settings.state, json.dumps(experiment))
 
 
-async def report(ledger: Ledger, share: float) -> SavingsReport:
-    """Of everything that was written until now. Raises `StateError`."""
+async def report(ledger: Ledger, share: float, *, sheds: bool = False) -> SavingsReport:
+    """Of everything that was written until now; `sheds` reports load shedding too.
+
+    Raises `StateError`.
+    """
     totals = await ledger.refresh()
 
-    def measured(measure: str) -> MeasureReport:
-        policy, holdout = (totals.get((arm, measure), Moments()) for arm in ("policy", "holdout"))
+    def measured(measure: str, arms: tuple[Arm, Arm] = ARMS) -> MeasureReport:
+        policy, holdout = (totals.get((arm, measure), Moments()) for arm in arms)
         return MeasureReport.of(policy, holdout, share)
 
     tokens = measured("tokens")
@@ -75,6 +88,11 @@ async def report(ledger: Ledger, share: float) -> SavingsReport:
         tokens=tokens,
         seconds=measured("seconds"),
         quality=QualityReport(**{signal: measured(signal) for signal in SIGNALS}),
+        load=SheddingReport(
+            **{name: measured(name, LOAD_ARMS) for name in SheddingReport.model_fields}
+        )
+        if sheds
+        else None,
     )
 
 
@@ -120,7 +138,7 @@ class SavingsCollector(Collector):
             for key, what in _SUMS
         }
         for (arm, measure), moments in sorted(self._ledger.totals.items()):
-            if measure not in measures:
+            if measure not in measures or arm not in ARMS:
                 continue
             values = [self._ledger.experiment, arm, *([measure] if len(labels) > 2 else [])]
             sums.add_metric(values, round(moments.count), moments.total)

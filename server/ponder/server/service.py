@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeVar
 
-from ponder.engine.protocol import Engine, EngineDeadError
+from ponder.engine.protocol import Demand, Engine, EngineDeadError
 from ponder.errors import PonderError
-from ponder.experiment.holdout import ARMS
+from ponder.experiment.holdout import ARMS, Assignment
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
@@ -25,14 +26,17 @@ from ponder.protocol.response import Capabilities
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
+from ponder.server.keys import EVERYBODY
+from ponder.server.lending import Lending, configured_pools
 from ponder.server.model import ServedModel
 from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
 from ponder.server.replies import CLIENT_ID, OwnReplies, Replies
-from ponder.server.savings import SavingsCollector, holdout, report
+from ponder.server.savings import SavingsCollector, holdout, load_holdout, report
 from ponder.server.settings import Settings
+from ponder.server.shedding import Shedding, load_of
 from ponder.server.watch import EngineWatch
 from ponder.thought.budget import UNLIMITED, Limits
 from ponder.thought.pace import Pace
@@ -76,6 +80,13 @@ class Service:
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
+        self._load_holdout = load_holdout(self.holdout)
+        self.shedding = None
+        if settings.shed_load != "off":
+            self.shedding = Shedding(self._load, asked=settings.shed_load == "all")
+        pools = configured_pools(settings)
+        self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
+        seeing = [*observers, *([self._lending] if self._lending else [])]
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],
@@ -83,9 +94,12 @@ class Service:
             reading=lambda: self.gate.reading,
             silence=engine.silence,
             savings=SavingsCollector(self.ledger, settings.holdout),
-            collectors=[collector for one in observers for collector in one.collectors],
+            collectors=[
+                *(collector for one in seeing for collector in one.collectors),
+                *(self.shedding.collectors if self.shedding else ()),
+            ],
         )
-        self._observers = (self.metrics, Charges(ledger), Notes(), *observers)
+        self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
         # One at a time bounds what long prompts take of the memory and of the loop's time: reading
         # them holds the interpreter, and the loop would wait for each of several.
         self.turn = asyncio.Lock()  # of whoever goes on reading a long body
@@ -150,10 +164,10 @@ class Service:
         headers: Mapping[str, str],
         max_model_len: int | None = None,
         *,
-        caller: str | None = None,
+        tenant: str = EVERYBODY,
         arrived_at: float | None = None,
     ) -> Completion:
-        """Plan a request of a `caller`. Raises everything the request itself is at fault for.
+        """Plan a request of a `tenant`. Raises everything the request itself is at fault for.
 
         The headers may name it, its trace and its deadline, which counts from `arrived_at`, and
         ends no later than the time that a request may take. A held-out conversation keeps the
@@ -173,28 +187,61 @@ class Service:
             limits = replace(limits, max_model_len=max_model_len)
         if assignment.arm == "holdout" and request.ponder.holdout != "never":
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
+        limits, under_load = self._shed(limits, request, name)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-        try:
+        with _in_words_of(reader, request, headers):
             return Completion(
                 request,
                 model,
                 self.engine,
                 limits,
                 assignment,
-                caller=caller,
+                tenant=tenant,
                 client_id=headers.get(CLIENT_ID) or None,
+                under_load=under_load,
                 trace=trace,
                 pace=self.pace,
                 due_at=self._due_at(request, headers, arrived_at),
             )
-        except PonderError as error:
-            refused = to_api_error(error)
-            if refused is None:
-                raise
-            names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
-            if request.ponder.deadline_ms is None and DEADLINE_HEADER in headers:
-                names["deadline_ms"] = DEADLINE_HEADER
-            raise refused.spelled(names) from error
+
+    def _shed(
+        self, limits: Limits, request: ChatRequest, conversation: str
+    ) -> tuple[Limits, Assignment | None]:
+        """The limits under the load that there is, and the arm of what comes while it is shed."""
+        if self.shedding is None or not (level := self.shedding.look()).step:
+            return limits, None
+        drawn = self._load_holdout.assign(conversation)
+        if drawn.arm == "shed" or request.ponder.holdout == "never":
+            limits = self.shedding.shed(limits, level)
+        if request.conversation is None:
+            drawn = replace(drawn, conversation=None)
+        return limits, drawn if self._load_holdout.share else None
+
+    def _load(self) -> float:
+        """How full the server and its engine are; see `load_of`."""
+        gate, tell = self.gate, self.engine.facts.demand
+        return load_of((gate.running + gate.reading) / gate.most, tell() if tell else Demand())
+
+    async def lend(self, reader: Reader, completion: Completion, place: Place) -> None:
+        """Have the tenant's pools lend a request its thoughts, which shrinks them where they must.
+
+        What it uses is settled when it leaves its place. Raises 429 (see `Lending`).
+        """
+        lending, request = self._lending, completion.request
+        if lending is None:
+            return
+        budgets = completion.budgets
+        with _in_words_of(reader, request):
+            loan = await lending.lend(completion.tenant, request.conversation, budgets)
+        place.on_leave = lambda: lending.settle(loan, completion.thinking_tokens)
+        completion.headers.update(loan.headers)
+        if loan.each < max(budgets):
+
+            def shrink() -> None:
+                with _in_words_of(reader, request):
+                    completion.shrink(loan.each)
+
+            await self.beside(shrink)
 
     def _due_at(
         self, request: ChatRequest, headers: Mapping[str, str], arrived_at: float | None
@@ -243,7 +290,8 @@ class Service:
 
     async def savings(self) -> SavingsReport:
         """Raises `StateError`."""
-        return await report(self.ledger, self.settings.holdout)
+        sheds = self.shedding is not None
+        return await report(self.ledger, self.settings.holdout, sheds=sheds)
 
     async def rate(self, response: str, score: float) -> Feedback:
         """Take a client's word for how good a response was. Raises `StateError`."""
@@ -313,6 +361,23 @@ class Service:
         await self.gate.emptied()
         for observer in self._observers:
             await observer.settled()
+
+
+@contextmanager
+def _in_words_of(
+    reader: Reader, request: ChatRequest, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
+    """Errors inside name the fields of a request as its client did."""
+    try:
+        yield
+    except PonderError as error:
+        refused = to_api_error(error)
+        if refused is None:
+            raise
+        names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
+        if request.ponder.deadline_ms is None and DEADLINE_HEADER in headers:
+            names["deadline_ms"] = DEADLINE_HEADER
+        raise refused.spelled(names) from error
 
 
 def _done_or_refused(work: Callable[[], T]) -> T | ApiError:

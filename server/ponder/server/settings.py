@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from ponder import environment
+from ponder.server.pools.protocol import Kind, PoolSize, read_pools
 
 PREFIX = "PONDER_"
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
@@ -59,6 +60,22 @@ class Settings(BaseSettings):
     )
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
+    )
+    pool: list[str] = Field(
+        [],
+        description="thinking tokens that the requests of a tenant (an API key) or a conversation "
+        "share, as tenant=200000/1h: what a full pool holds, and the time in which an empty one "
+        "fills; what is left shrinks budgets; repeat for both",
+    )
+    on_exhausted: Literal["answer", "error"] = Field(
+        "answer",
+        description="what a request for a thought gets from an empty pool: an answer without one, "
+        "or 429 with Retry-After",
+    )
+    shed_load: Literal["off", "unasked", "all"] = Field(
+        "off",
+        description="shrink budgets in steps to a quarter while the server has more to do than its "
+        "engine can: those that requests leave open, or all, and those last",
     )
     hint: bool = Field(
         True,
@@ -191,6 +208,25 @@ class Settings(BaseSettings):
                 "setting out altogether to serve without keys"
             )
         return [SecretStr(key) for key in stripped]
+
+    @field_validator("pool")
+    @classmethod
+    def _pools_have_sizes(cls, given: list[str]) -> list[str]:
+        read_pools(given)
+        return given
+
+    @property
+    def pools(self) -> dict[Kind, PoolSize]:
+        """The size of each kind of pool that is set."""
+        return read_pools(self.pool)
+
+    @model_validator(mode="after")
+    def _exhausts_a_pool(self) -> Settings:
+        if not self.pool and self.on_exhausted != "answer":
+            raise ValueError(
+                "--on-exhausted is about pools, and there is none: add --pool, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _holdout_has_its_key(self) -> Settings:

@@ -15,7 +15,15 @@ from ponder.thought.errors import (
 
 UNLIMITED = -1
 Source = Literal[
-    "request", "effort", "default", "ceiling", "max_completion_tokens", "context", "template"
+    "request",
+    "effort",
+    "default",
+    "ceiling",
+    "load",
+    "pool",
+    "max_completion_tokens",
+    "context",
+    "template",
 ]
 
 EFFORT_TOKENS = {
@@ -32,11 +40,19 @@ EFFORT_TOKENS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator and the model allow. Tokens; `default` may be -1 for no limit."""
+    """What the operator and the model allow. Tokens; `default` may be -1 for no limit.
+
+    `pool` is what the request's pools lend each of its thoughts, None where there are none. The
+    load leaves a share of every budget: `asked_share` where a request says one, `unasked_share`
+    where it does not.
+    """
 
     max_model_len: int
     default: int = UNLIMITED
     ceiling: int | None = None
+    pool: int | None = None
+    unasked_share: float = 1.0
+    asked_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +231,10 @@ def _reserve(ask: Ask, allowance: int, source: str) -> int:
 def _effective(
     ask: Ask, limits: Limits, left: int, left_source: Literal["max_completion_tokens", "context"]
 ) -> tuple[int, Source]:
-    """Smallest candidate; on a tie the one the user can see first in the request."""
+    """Smallest candidate; on a tie the one the user can see first in the request.
+
+    A load takes its part of that, and a pool may have less.
+    """
     candidates: list[tuple[int, Source]] = []
     if ask.budget is not None:
         if ask.budget != UNLIMITED:
@@ -225,4 +244,9 @@ def _effective(
     if limits.ceiling is not None:
         candidates.append((limits.ceiling, "ceiling"))
     candidates.append((max(0, left), left_source))
+    budget, source = min(candidates, key=lambda candidate: candidate[0])
+    share = limits.unasked_share if ask.budget is None else limits.asked_share
+    candidates = [(budget, source), (math.ceil(budget * share), "load")]
+    if limits.pool is not None:
+        candidates.append((limits.pool, "pool"))
     return min(candidates, key=lambda candidate: candidate[0])

@@ -190,6 +190,7 @@ class Thought:
         while verdict is Verdict.MORE and read < end:
             verdict = reader.feed(segment.sampled[read])
             read += 1
+        self.outcome.thinking_tokens = len(reader.thinking)
         events: Sequence[Event] = reader.events()
         if reader.opened:
             segment.forget(read)
@@ -391,8 +392,7 @@ class Thought:
 
     def _ask(self, sampling: Sampling) -> Segment:
         """A new engine request that goes on from the prompt as it is now."""
-        number = len(self._segments)
-        eos = self._vocabulary.eos_token_ids
+        number, eos = len(self._segments), self._vocabulary.eos_token_ids
         self._shared, self._heard = False, 0
         self.segment = Segment(self._prompt, numbered(sampling, number), number, eos)
         self._segments.append(self.segment)

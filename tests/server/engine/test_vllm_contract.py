@@ -69,11 +69,18 @@ def test_every_imported_name_is_there(vllm: Source) -> None:
         ),
         ("vllm.engine.arg_utils", "AsyncEngineArgs", "add_cli_args"),
         (
+            "vllm.v1.metrics.stats",
+            "SchedulerStats",
+            "num_running_reqs num_waiting_reqs num_skipped_waiting_reqs kv_cache_usage",
+        ),
+        ("vllm.v1.metrics.loggers", "StatLoggerBase", "record log_engine_initialized"),
+        (
             "vllm.engine.arg_utils",
             "EngineArgs",
             "model tokenizer revision tokenizer_revision generation_config from_cli_args "
             "override_generation_config block_size kv_cache_memory_bytes enforce_eager "
-            "enable_chunked_prefill distributed_executor_backend served_model_name",
+            "enable_chunked_prefill distributed_executor_backend served_model_name "
+            "disable_log_stats",
         ),
     ],
 )

@@ -35,7 +35,13 @@ def asked() -> Iterator[str]:
 @pytest.fixture
 def exported(serve: Serve) -> dict[str, set[str]]:
     """The labels of every metric of a server that has answered and refused."""
-    running = serve("thought</think>answer", holdout=0.5, holdout_key="a key for the tests")
+    running = serve(
+        "thought</think>answer",
+        holdout=0.5,
+        holdout_key="a key for the tests",
+        pool=["tenant=1000000/1h"],
+        shed_load="unasked",
+    )
     for user in range(8):
         running.ask(user=str(user))
     assert httpx.post(f"{running.url}/v1/chat/completions", json={}).status_code == 400

@@ -45,6 +45,9 @@ def planned(
         (Ask(budget=128), Limits(max_model_len=10_000, ceiling=32), 32, "ceiling"),
         (Ask(), Limits(max_model_len=10_000, default=64, ceiling=32), 32, "ceiling"),
         (Ask(budget=UNLIMITED), Limits(max_model_len=10_000, ceiling=32), 32, "ceiling"),
+        (Ask(budget=128), Limits(max_model_len=10_000, ceiling=32, pool=31), 31, "pool"),
+        (Ask(), Limits(max_model_len=10_000, default=64, pool=0), 0, "pool"),
+        (Ask(min_thinking_tokens=9), Limits(max_model_len=10_000, pool=8), 8, "pool"),
         # 100 - 10 of the close - 25 of the reserve
         (Ask(budget=128, max_completion_tokens=100), WIDE, 65, "max_completion_tokens"),
         (Ask(max_completion_tokens=100, min_answer_tokens=80), WIDE, 10, "max_completion_tokens"),
@@ -69,6 +72,7 @@ def test_the_smallest_candidate_is_the_budget(
         (Ask(budget=65, source="effort"), Limits(max_model_len=10_000, ceiling=65), "effort"),
         (Ask(budget=65, max_completion_tokens=100), WIDE, "request"),
         (Ask(), Limits(max_model_len=10_000, default=65, ceiling=65), "default"),
+        (Ask(), Limits(max_model_len=10_000, ceiling=65, pool=65), "ceiling"),
         (Ask(max_completion_tokens=100), Limits(max_model_len=10_000, ceiling=65), "ceiling"),
         (Ask(max_completion_tokens=100), Limits(max_model_len=200), "max_completion_tokens"),
     ],
@@ -213,7 +217,11 @@ maybe = st.none() | st.integers(0, 300)
         grace_tokens=maybe,
     ),
     limits=st.builds(
-        Limits, max_model_len=st.integers(1, 300), default=st.integers(-1, 300), ceiling=maybe
+        Limits,
+        max_model_len=st.integers(1, 300),
+        default=st.integers(-1, 300),
+        ceiling=maybe,
+        pool=st.none() | st.integers(0, 300),
     ),
     prompt=st.integers(1, 100),
     close=st.integers(1, 40),
@@ -236,3 +244,5 @@ def test_every_plan_fits_its_limits(
         assert plan.budget <= ask.budget
     if limits.ceiling is not None:
         assert plan.budget <= limits.ceiling
+    if limits.pool is not None:
+        assert plan.budget <= limits.pool

@@ -25,11 +25,13 @@ class Charges(Observer):
         return Watch(partial(self._ended, completion))
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
-        self._ledger.record(_charge(completion, isinstance(error, NoAnswerProduced)))
+        for entry in _charges(completion, isinstance(error, NoAnswerProduced)):
+            self._ledger.record(entry)
 
 
-def _charge(completion: Completion, empty: bool) -> Entry:
-    """What a completion cost; `empty` is without an answer."""
+def _charges(completion: Completion, empty: bool) -> list[Entry]:
+    """What a completion cost each arm that it is in; `empty` is without an answer."""
+    assignment, *others = completion.assignments
     measures = {
         "tokens": (1.0, float(completion.spent_tokens)),
         "seconds": (1.0, time.perf_counter() - completion.started_at),
@@ -37,8 +39,10 @@ def _charge(completion: Completion, empty: bool) -> Entry:
     outcomes = completion.outcomes
     if empty:
         measures["empty"] = (1.0, 1.0)
-    if not outcomes:
-        return Entry(completion.assignment, measures)
-    forced = sum(outcome.answer_forced for outcome in outcomes)
-    measures |= {"empty": (1.0, 0.0), "forced": (float(len(outcomes)), float(forced))}
-    return Entry(completion.assignment, measures, completion.id)
+    response = None
+    if outcomes:
+        forced = sum(outcome.answer_forced for outcome in outcomes)
+        measures |= {"empty": (1.0, 0.0), "forced": (float(len(outcomes)), float(forced))}
+        response = completion.id
+    rated = Entry(assignment, measures, response)
+    return [rated, *(Entry(other, measures) for other in others)]

@@ -41,7 +41,7 @@ class Judging(Observer):
     def began(self, completion: Completion) -> Watch:
         answers: list[list[str]] = [[] for _ in range(completion.request.choices)]
         turns = [completion.turns(index) for index in range(completion.request.choices)]
-        assignment = completion.assignment
+        assignments = completion.assignments
 
         def heard(index: int, event: Event) -> None:
             if isinstance(event, AnswerDelta):
@@ -51,7 +51,7 @@ class Judging(Observer):
             if error is not None:
                 return
             texts = ["".join(answer) for answer in answers]
-            task = asyncio.create_task(self._judge(turns, texts, assignment))
+            task = asyncio.create_task(self._judge(turns, texts, assignments))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -70,7 +70,7 @@ class Judging(Observer):
         self,
         turns: Sequence[Sequence[Mapping[str, str]]],
         answers: Sequence[str],
-        assignment: Assignment,
+        assignments: Sequence[Assignment],
     ) -> None:
         scores: list[float] = []
 
@@ -89,4 +89,5 @@ class Judging(Observer):
         finally:
             if scores:
                 measures = {"verifier": (float(len(scores)), sum(scores))}
-                self._ledger.record(Entry(assignment, measures))
+                for assignment in assignments:
+                    self._ledger.record(Entry(assignment, measures))

@@ -1,0 +1,1 @@
+"""Pools of thinking tokens that many requests share: the protocol, and where levels are kept."""

@@ -1,0 +1,149 @@
+"""The seam between requests that think and whatever keeps count of what they share.
+
+A pool lends before a thought begins and is told afterwards what was used: grant and shrink. What
+is left shrinks the next thoughts long before it refuses one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+Kind = Literal["conversation", "tenant"]
+LEAST = 64
+"""Tokens that a pool lends a thought at least: a shorter one is no help to its answer."""
+PARTS = 10
+"""A thought gets at most one part in so many of what is left."""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"([1-9]\d{0,14})/([1-9]\d{0,4})([smhd])")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """A full pool holds `tokens`; an empty one is full again after `seconds`.
+
+    >>> PoolSize.read("200000/1h")
+    PoolSize(tokens=200000, seconds=3600)
+    """
+
+    tokens: int
+    seconds: int
+
+    @classmethod
+    def read(cls, text: str) -> PoolSize:
+        """As an operator writes it. Raises `ValueError` with the remedy."""
+        found = _SIZE.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"{text!r} is no size of a pool: write the tokens of a full one and the time in "
+                f"which an empty one fills, as 200000/1h (s, m, h or d)"
+            )
+        tokens, count, unit = int(found[1]), int(found[2]), found[3]
+        if tokens < LEAST:
+            raise ValueError(f"a pool of {tokens} tokens lends nothing: make it {LEAST} or more")
+        return cls(tokens, count * _SECONDS[unit])
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second that come back."""
+        return self.tokens / self.seconds
+
+
+def read_pools(texts: Sequence[str]) -> dict[Kind, PoolSize]:
+    """The sizes that an operator gives the kinds of pools. Raises `ValueError` with the remedy.
+
+    >>> read_pools(["tenant=200000/1h"])
+    {'tenant': PoolSize(tokens=200000, seconds=3600)}
+    """
+    given: dict[str, str] = {}
+    for text in texts:
+        kind, _, size = text.partition("=")
+        if kind not in get_args(Kind):
+            raise ValueError(
+                f"{text!r} names no kind of pool: write tenant=200000/1h or conversation=20000/1h"
+            )
+        if kind in given:
+            raise ValueError(f"the pool of a {kind} is set twice: leave one of the two out")
+        given[kind] = size
+    return {kind: PoolSize.read(given[kind]) for kind in get_args(Kind) if kind in given}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a pool lends the thoughts of one request.
+
+    Each of them may have `each` tokens, and all of them hold `tokens`. `left` are what others may
+    still be lent. The pool is full in `full_in` seconds if nobody takes more; where it lends
+    nothing, it has enough for such a request in `enough_in` seconds.
+    """
+
+    pool: str
+    id: str
+    tokens: int
+    each: int
+    left: int
+    full_in: float
+    enough_in: float = 0.0
+
+
+class Pools(Protocol):
+    """Pools of one size, one for each name; a name that is new has a full one.
+
+    A lease that its holder never settles, because the holder died, returns to its pool after a
+    time that no request outlives. Where it is settled even later, its pool owes what was used.
+
+        >>> import asyncio
+        >>> from ponder.server.pools.memory import MemoryPools
+        >>> pools = MemoryPools(PoolSize(1000, 3600), lifetime=600, clock=lambda: 0.0)
+        >>> async def think(want, used):
+        ...     lease = await pools.grant("team", [want])
+        ...     await pools.settle(lease, used)
+        ...     return lease.each, lease.left
+        >>> asyncio.run(think(want=4096, used=60))
+        (100, 900)
+        >>> asyncio.run(think(want=50, used=50))
+        (50, 890)
+    """
+
+    @property
+    def size(self) -> PoolSize: ...
+    async def grant(self, name: str, wants: Sequence[int]) -> Lease:
+        """Lend a request's thoughts at most what each `wants`, in one step (see `fair_part`)."""
+        ...
+
+    async def settle(self, lease: Lease, used: int) -> None:
+        """The thoughts are over and took `used` tokens: the rest returns. Once for a lease."""
+        ...
+
+
+def fair_part(left: int, wants: Sequence[int], size: PoolSize) -> int:
+    """The most that each of a request's thoughts may have of the tokens that are left.
+
+    One thought gets a tenth of them, and each of n gets a tenth of what the other n - 1 leave:
+    left / (n + 9). That is at least `LEAST`, and where not even that is left for all, nothing.
+
+        >>> fair_part(10_000, [4096], PoolSize(10_000, 60))
+        1000
+        >>> fair_part(10_000, [4096, 4096], PoolSize(10_000, 60))
+        909
+        >>> fair_part(63, [4096], PoolSize(10_000, 60)), fair_part(63, [20], PoolSize(10_000, 60))
+        (0, 64)
+    """
+    thoughts = sum(want > 0 for want in wants)
+    if not thoughts or left < least_of(wants, size):
+        return 0
+    return max(left // (thoughts + PARTS - 1), _least(thoughts, size))
+
+
+def least_of(wants: Sequence[int], size: PoolSize) -> int:
+    """Tokens without which a pool lends such a request nothing."""
+    least = _least(sum(want > 0 for want in wants), size)
+    return sum(min(want, least) for want in wants)
+
+
+def _least(thoughts: int, size: PoolSize) -> int:
+    """For each thought: of so many that `LEAST` each is more than a full pool, less."""
+    return min(LEAST, size.tokens // max(1, thoughts))
