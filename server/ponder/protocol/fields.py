@@ -101,6 +101,7 @@ def or_say(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+BUDGET = or_say("must be a number of tokens, -1 for no limit, or auto")
 NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
 
 
@@ -133,8 +134,8 @@ class PonderOptions(Strict):
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
     trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
     that repeats itself, past `min_thinking_tokens`. `scope` names the
-    conversation, and `holdout` "never" keeps the saving policy even where the conversation is held
-    out.
+    conversation, `task` the kind of question, whose calibrated curve efforts and `auto` are read
+    from, and `holdout` "never" keeps the saving policy even where the conversation is held out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -145,6 +146,7 @@ class PonderOptions(Strict):
     hint: StrictBool | None = None
     loop_exit: StrictBool | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    task: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 
     @model_validator(mode="after")

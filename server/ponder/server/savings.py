@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -43,10 +44,12 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
     A checkpoint that was trained anew is another model under the same name.
     """
     contract = model.checkpoint.contract
+    calibration = contract and contract.calibration
     experiment = {
         "model": model.name,
         "trained": contract and [contract.base_model, contract.recipe_sha256, contract.seed],
         "default_budget": settings.default_budget,
+        **({"calibration": asdict(calibration)} if calibration else {}),
         "budget_ceiling": settings.budget_ceiling,
         "hint": settings.hint,
         "loop_exit": settings.loop_exit,

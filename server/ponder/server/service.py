@@ -31,7 +31,7 @@ from ponder.server.observers.protocol import Observer
 from ponder.server.savings import SavingsCollector, holdout, report
 from ponder.server.settings import Settings
 from ponder.server.watch import EngineWatch
-from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.budget import AUTO, UNLIMITED, Limits
 from ponder.thought.thought import Event
 
 T = TypeVar("T")
@@ -59,11 +59,11 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._unsaving = replace(model, hints=False, loop_exit=False)
+        self._unsaving = replace(model, hints=False, loop_exit=False, auto=False)
         self.engine = engine
         self.limits = Limits(
             max_model_len=engine.facts.max_model_len,
-            default=settings.default_budget,
+            default=AUTO if settings.default_budget == "auto" else settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
         self.ledger = ledger
@@ -146,8 +146,8 @@ class Service:
         """Plan a request. Raises everything the request itself is at fault for.
 
         The headers may name its trace. A held-out conversation keeps the ceilings and what the
-        client asks for, and goes without what the operator does to save. What is not to run may
-        have another context than the model's.
+        client asks for, and goes without what the operator does to save; `auto` is no limit there.
+        What is not to run may have another context than the model's.
         """
         if request.model is not None:
             self.check_served(request.model)

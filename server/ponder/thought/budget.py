@@ -14,8 +14,17 @@ from ponder.thought.errors import (
 )
 
 UNLIMITED = -1
+AUTO = -2
+"""A wish for the budget that a calibrated curve says; it is made a number before it is planned."""
 Source = Literal[
-    "request", "effort", "default", "ceiling", "max_completion_tokens", "context", "template"
+    "request",
+    "effort",
+    "auto",
+    "default",
+    "ceiling",
+    "max_completion_tokens",
+    "context",
+    "template",
 ]
 
 EFFORT_TOKENS = {
@@ -43,18 +52,18 @@ class Limits:
 class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
-    `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all. A request that does
-    not `insist` is answered without a thought by a model that cannot do as it wishes. `effort` is
-    the word that `budget` was read from, and `spelled` the client's name for it, which errors speak
-    of. An answer that is `formed` follows a grammar: more is kept for it, as it cannot be
-    shortened.
+    `budget` is None where the request is silent, -1 for no limit, `AUTO` for the curve's. `thinks`
+    is a wish for a thought without a number: the operator's default holds, unless that is none at
+    all. A request that does not `insist` is answered without a thought by a model that cannot do as
+    it wishes. `effort` is the word that `budget` was read from, and `spelled` the client's name for
+    it, which errors speak of. An answer that is `formed` follows a grammar: more is kept for it, as
+    it cannot be shortened.
     """
 
     budget: int | None = None
     thinks: bool = False
     insists: bool = True
-    source: Literal["request", "effort"] = "request"
+    source: Literal["request", "effort", "auto"] = "request"
     effort: str | None = None
     max_completion_tokens: int | None = None
     min_thinking_tokens: int = 0
@@ -119,8 +128,8 @@ def resolve(
 
     Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
     reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
-    that does not think) and `InvalidBudget` (a minimum above the maximum). An effort is no number
-    that a user insists on: it is clamped. The reserve is at least one token.
+    that does not think) and `InvalidBudget` (a minimum above the maximum). An effort and `auto` are
+    no numbers that a user insists on: they are clamped. The reserve is at least one token.
     """
     allowance, allowance_source = _allowance(ask, limits, prompt_tokens, closing_tokens)
     reserve = _reserve(ask, allowance, allowance_source)
@@ -128,7 +137,7 @@ def resolve(
 
     if not thinks:
         if ask.insists and (ask.thinks or ask.budget):
-            off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
+            off = " or set it to none" if ask.source == "effort" else " or set it to 0"
             raise ReasoningUnsupported(
                 f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",
                 "budget",

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import uvicorn
 from browser import Page, browsing
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from curves import calibrate
 from ponder.engine.protocol import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
@@ -90,6 +91,7 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         *texts: str,
         script: Script | None = None,
         template: str | None = None,
+        tasks: Mapping[str, Mapping[int, float]] | None = None,
         thinks: bool = True,
         chunk_sizes: tuple[int, ...] = (1,),
         delay: float = 0.0,
@@ -101,10 +103,13 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
         given = files
-        if template is not None:
+        if template is not None or tasks is not None:
             directory = tmp_path_factory.mktemp("model") / files.label
             shutil.copytree(files.directory, directory)
-            (directory / "chat_template.jinja").write_text(template)
+            if template is not None:
+                (directory / "chat_template.jinja").write_text(template)
+            if tasks is not None:
+                calibrate(directory, tasks)
             given = ModelFiles.find(str(directory))
         model = ServedModel.load(given, config)
         if not thinks:
