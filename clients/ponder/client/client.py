@@ -13,14 +13,16 @@ from pydantic import BaseModel, ValidationError
 from ponder import environment
 from ponder.client.address import server_root, transport_errors
 from ponder.client.errors import PonderAPIError, error_of_response
-from ponder.client.request import ChatOptions, Messages, chat_body
+from ponder.client.request import Budget, ChatOptions, Messages, chat_body
 from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.protocol.curves import CurvesReport
 from ponder.protocol.response import ChatCompletion, ModelList
 from ponder.protocol.savings import Feedback, SavingsReport
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
+CURVES = "/v1/ponder/curves"
 SAVINGS = "/v1/ponder/savings"
 DEFAULT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
@@ -101,7 +103,7 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: Literal[False] = False,
         **options: Unpack[ChatOptions],
@@ -112,7 +114,7 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
@@ -122,15 +124,16 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: bool = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion | ChatStream:
         """Ask; a plain string is one user message.
 
-        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, None the
-        server's default. `model` defaults to the first the server lists.
+        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, "auto" what the
+        model's calibrated curve says, None the server's default. `model` defaults to the first the
+        server lists.
         """
         name = model or self._first_model()
         body = chat_body(messages, model=name, budget=budget, stream=stream, options=options)
@@ -143,6 +146,10 @@ class Ponder:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
         path = _feedback_path(response_id)
         return _read(Feedback, self._send("POST", path, {"score": score}))
+
+    def curves(self) -> CurvesReport:
+        """What each budget gives on each task, and which one efforts and "auto" are."""
+        return _read(CurvesReport, self._send("GET", CURVES))
 
     def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""
@@ -207,7 +214,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: Literal[False] = False,
         **options: Unpack[ChatOptions],
@@ -218,7 +225,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
@@ -228,7 +235,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         stream: bool = False,
         **options: Unpack[ChatOptions],
@@ -245,6 +252,10 @@ class AsyncPonder:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
         path = _feedback_path(response_id)
         return _read(Feedback, await self._send("POST", path, {"score": score}))
+
+    async def curves(self) -> CurvesReport:
+        """What each budget gives on each task, and which one efforts and "auto" are."""
+        return _read(CurvesReport, await self._send("GET", CURVES))
 
     async def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""
