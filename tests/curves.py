@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 from ponder.thought.contract import Contract
@@ -49,11 +48,11 @@ def curves(tasks: Tasks) -> Curves:
     return Curves.of(points(tasks), calibration(tasks))
 
 
-def calibrate(directory: Path, tasks: Tasks) -> None:
-    """Write curves into a checkpoint's contract."""
-    contract = Contract.load(directory)
-    assert contract is not None
-    replace(contract, budget_curve=points(tasks), calibration=calibration(tasks)).save(directory)
+def calibrate(contract: Contract, tasks: Tasks) -> Contract:
+    """A contract with these curves; with none where there are no tasks."""
+    if not tasks:
+        return replace(contract, budget_curve=(), calibration=None)
+    return replace(contract, budget_curve=points(tasks), calibration=calibration(tasks))
 
 
 def _all(tasks: Tasks) -> dict[str | None, Mapping[int, float]]:

@@ -84,7 +84,6 @@ class ServedModel:
         self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
         self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
         least = request.rules.min_tokens
-        request, limits = self._calibrated(request, limits)
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
@@ -100,18 +99,18 @@ class ServedModel:
             prompts.append(prompt)
         return prompts
 
-    def _calibrated(self, request: ChatRequest, limits: Limits) -> tuple[ChatRequest, Limits]:
-        """A request whose `auto` and effort are the budgets that the curve of its task says.
+    def _calibrated(self, ask: Ask, request: ChatRequest, limits: Limits) -> tuple[Ask, Limits]:
+        """What is asked, with `auto` and efforts as the budgets that the task's curve says.
 
         Where there is no curve an effort keeps its own number. Raises 400 for `auto` without a
         curve, and for a `ponder.task` that the curves do not know.
         """
-        curves, ask = self.curves, request.ask
+        curves = self.curves
         if curves is None:
             if ask.budget != AUTO:
-                return request, limits
+                return ask, limits
             if self.checkpoint.form is None:  # which says more, and what to do
-                return replace(request, ask=replace(ask, budget=None, thinks=True)), limits
+                return replace(ask, budget=None, thinks=True), limits
             message = f'`budget` "auto" {UNCALIBRATED}, or send a number of tokens'
             raise ApiError(400, "auto_uncalibrated", message, field="budget")
         named = request.ponder.task
@@ -129,7 +128,7 @@ class ServedModel:
             ask = replace(ask, budget=curve.effort(ask.effort))
         if limits.default == AUTO:
             limits = replace(limits, default=auto)
-        return replace(request, ask=ask), limits
+        return ask, limits
 
     @cached_property
     def curves(self) -> Curves | None:
@@ -142,6 +141,7 @@ class ServedModel:
         """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
+        ask, limits = self._calibrated(ask, request, limits)
         arguments = {**self.template_arguments(arguments), **self.told(request.tools)}
         try:
             return self.checkpoint.prompt(
@@ -181,9 +181,10 @@ class ServedModel:
             )
         if not isinstance(asked.content, str):
             self.check_token_ids("prompt", asked.content)
+        ask, limits = self._calibrated(request.ask, request, limits)
         prompt = self.checkpoint.raw_prompt(
             asked.content,
-            replace(request.ask, formed=held),
+            replace(ask, formed=held),
             limits,
             opened=asked.opened,
             special_tokens=asked.special_tokens,
@@ -258,10 +259,13 @@ class ServedModel:
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
                 wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
             elif name == tells:
-                if type(value) is not int or not UNLIMITED <= value <= MOST_TOKENS:
-                    said = "a number of tokens, or -1 for no limit"
+                if value == "auto":
+                    wish = replace(ask, budget=AUTO, source="auto")
+                elif type(value) is int and UNLIMITED <= value <= MOST_TOKENS:
+                    wish = replace(ask, budget=value)
+                else:
+                    said = 'a number of tokens, -1 for no limit, or "auto"'
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
-                wish = replace(ask, budget=value)
             else:
                 continue
             del left[name]

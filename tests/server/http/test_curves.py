@@ -106,6 +106,13 @@ def test_anthropics_budget_and_effort_read_the_curve(running: Running) -> None:
     assert odd["budget_effective"] == 5
 
 
+def test_the_templates_own_budget_may_be_auto(running: Running) -> None:
+    chat, auto = "/v1/chat/completions", {"chat_template_kwargs": {"thinking_budget": "auto"}}
+    found = report(running, chat, **auto, ponder={"task": "sums"})
+    assert (found["budget_effective"], found["budget_source"]) == (32, "auto")
+    assert asked(running, chat, **auto, budget=9)["error"]["code"] == "conflicting_budgets"
+
+
 def test_a_ceiling_holds_for_what_a_curve_says(serve: Serve) -> None:
     running = serve(ENDLESS, "ok", tasks=TASKS, budget_ceiling=20)
     found = report(running, "/v1/chat/completions", budget="auto", ponder={"task": "sums"})
