@@ -102,10 +102,22 @@ def test_the_curve_is_written_printed_and_drawn(
     out = capsys.readouterr()
     assert "auto is 32, the best: on 10 other problems 100.0% for 40.0 tokens" in out.out
     assert "minimal, low, medium, high, xhigh, max, auto" in " ".join(out.out.split())
+    assert "no budget by prompt: no embed_tokens.weight in" in out.out
     assert str(model / "plots" / "calibration.svg") in out.out.replace("\n", "")
     assert "40 problems x 2 seeds x 4 budgets = 320 answers" in out.err
     assert "sum: 10 problems to choose on, too few to prove a point: 276 can" in out.err
     assert not (model / PROGRESS).exists()
+
+
+def test_what_a_budget_by_prompt_would_give_is_said(
+    model: Path, thinker: Thinker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(Path(BUNDLED_MODEL) / "model.safetensors", model)
+    assert run(options(model, n=600, seeds=1)) == 0
+    said = (
+        "a budget by prompt does not pay: beside auto +0.0 points (-0.9 … +0.9) and +0 % of tokens"
+    )
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_same_calibration_writes_the_same_contract(model: Path, thinker: Thinker) -> None:

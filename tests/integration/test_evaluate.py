@@ -16,7 +16,6 @@ import httpx
 import psutil
 import pytest
 
-from ponder.evaluation import calibrate
 from ponder.evaluation.command import Options, run
 from ponder.evaluation.protocol import Ask
 from ponder.evaluation.responders.http import HttpResponder
@@ -130,8 +129,11 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path) -> None
 def test_a_checkpoint_is_calibrated_as_it_is_served(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(BUNDLED_MODEL, model)
-    options = {"model": model, "tasks": ["sum"], "n": 20, "seeds": 1, "budgets": [16, 64, -1]}
-    assert calibrate.run(calibrate.Options.model_validate(options)) == 0
+    argv = ["--tasks", "sum", "--n", "20", "--seeds", "1", "--budgets", "16,64,-1"]
+    command = [sys.executable, "-m", "ponder.cli.main", "calibrate", str(model), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "on 10 other problems" in done.stdout
+    assert "a budget by prompt is not shown to be as good as auto" in done.stdout
     contract = Contract.load(model)
     assert contract is not None and contract.curves is not None
     none, cut, told, free = contract.curves.tasks["sum"].points

@@ -28,10 +28,12 @@ from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.workers import VerifierPool
 from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract
-from ponder.thought.curve import AutoBudget, Calibration, Curve, free_last
+from ponder.thought.curve import AutoBudget, Calibration, Curve, Curves, free_last
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ponder.evaluation.predictor import ByPrompt
 
 LEAST = 4
 """Problems of a task: two halves whose accuracies have intervals."""
@@ -95,17 +97,20 @@ def run(options: Options) -> int:
     try:
         contract = _contract(options.model)
         with VerifierPool() as pool:
-            calibrated = asyncio.run(_calibrate(options, contract, work, pool))
+            measured = asyncio.run(_measure(options, contract, work, pool))
     except (SetupError, EngineError) as error:
         return _complain(error, 1)
-    if calibrated is None:
+    if measured is None:
         return 0
-    console = Console(highlight=False)
-    curves = calibrated.curves
-    assert curves is not None and calibrated.calibration is not None
+    calibrated = Contract.load(options.model)
+    assert calibrated is not None and calibrated.calibration is not None
+    console, curves = Console(highlight=False), calibrated.curves
+    assert curves is not None
+    predicted = _predicted(options.model, work, measured, curves)
     for found in calibrated.calibration.auto:
         console.print(_table(curves.curve(found.task), found))
-        console.print(_said(found) + "\n")
+        console.print(_said(found))
+        console.print(predicted.get(found.task, "") + "\n")
     console.print(f"wrote {options.model / FILE_NAME}", soft_wrap=True)
     if options.plots is not None:
         for file in _draw(curves.tasks, options.plots):
@@ -113,10 +118,10 @@ def run(options: Options) -> int:
     return 0
 
 
-async def _calibrate(
+async def _measure(
     options: Options, contract: Contract, work: list[Work], pool: VerifierPool
-) -> Contract | None:
-    """The contract with its curves, which is written; None for a dry run."""
+) -> dict[str, Measured] | None:
+    """What is measured, whose curves are written into the contract; None for a dry run."""
     from ponder.evaluation.tables import machine
 
     responder = _responder(options.model)
@@ -151,10 +156,9 @@ async def _calibrate(
                 seed=options.seed,
                 advance=bar.advance,
             )
-        calibrated = _with_curves(contract, measured, options, versions)
-        calibrated.save(options.model)
+        _with_curves(contract, measured, options, versions).save(options.model)
         progress.done()
-        return calibrated
+        return measured
     finally:
         await responder.close()
 
@@ -285,6 +289,43 @@ def _said(chosen: AutoBudget) -> str:
         f"auto is {_named(chosen.budget)}: on {chosen.n} other problems {gives}; the best, "
         f"{_named(chosen.best)}, {chosen.best_accuracy:.1%} for {chosen.best_tokens:.1f}: "
         f"{100 * chosen.difference:+.1f} points ({low} … {high})"
+    )
+
+
+def _predicted(
+    model: Path, work: list[Work], measured: Mapping[str, Measured], curves: Curves
+) -> dict[str | None, str]:
+    """What a budget for each prompt would give beside the task's `auto`, in words."""
+    from ponder.evaluation.predictor import Example, LogisticPredictor, by_prompt, embedding
+
+    embed = embedding(model)
+    if embed is None:
+        return {None: f"no budget by prompt: no embed_tokens.weight in {model}/*.safetensors"}
+    said: dict[str | None, str] = {}
+    for task in work:
+        asked = {problem.id: problem.question for problem in task.problems}
+        each = measured[task.label]
+        choosing, reporting = (
+            [Example(asked[row.problem], row) for row in half]
+            for half in (each.choosing, each.reporting)
+        )
+        auto = curves.tasks[task.label].auto
+        found = by_prompt(choosing, reporting, auto, LogisticPredictor(embed))
+        said[task.label] = _beside(found)
+    return said
+
+
+def _beside(found: ByPrompt | None) -> str:
+    if found is None:
+        return "a budget by prompt is not shown to be as good as auto on the first half"
+    accuracy = " … ".join(
+        f"{100 * end:+.1f}" for end in (found.difference.low, found.difference.high)
+    )
+    tokens = " … ".join(f"{100 * (end - 1):+.0f}" for end in (found.tokens.low, found.tokens.high))
+    return (
+        f"a budget by prompt {'pays' if found.pays else 'does not pay'}: beside auto "
+        f"{100 * found.difference.mean:+.1f} points ({accuracy}) and "
+        f"{100 * (found.tokens.mean - 1):+.0f} % of tokens ({tokens})"
     )
 
 
