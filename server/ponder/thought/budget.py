@@ -131,6 +131,7 @@ def resolve(
     that does not think) and `InvalidBudget` (a minimum above the maximum). An effort and `auto` are
     no numbers that a user insists on: they are clamped. The reserve is at least one token.
     """
+    assert AUTO not in (ask.budget, limits.default)
     allowance, allowance_source = _allowance(ask, limits, prompt_tokens, closing_tokens)
     reserve = _reserve(ask, allowance, allowance_source)
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None

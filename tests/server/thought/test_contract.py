@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ def test_what_is_wrong_within_a_calibration_is_named(
     rewrite(checkpoint, contract, calibration=changed)
     with pytest.raises(ContractError, match=CURVE + message):
         Contract.load(checkpoint)
+
+
+def test_the_curve_in_the_docs_holds(checkpoint: Path, contract: Contract) -> None:
+    page = Path(__file__).parents[3] / "docs" / "howto" / "calibrating.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    rewrite(checkpoint, contract, **json.loads(example))
+    loaded = Contract.load(checkpoint)
+    assert loaded is not None and loaded.curves is not None
+    assert loaded.curves.pooled.auto == 0
 
 
 def test_the_points_of_a_task_stand_together(checkpoint: Path, contract: Contract) -> None:
