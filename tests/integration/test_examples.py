@@ -26,6 +26,7 @@ SAYS = {
     "streaming.py": [ANSWER, " of 64 tokens of thought were used"],
     "asynchronous.py": ["17 + 25 - 9? The answer is 33.", "40 + 12 - 20? The answer is 32."],
     "langchain_chat.py": [ANSWER, "tokens of thought"],
+    "tools.py": ["budget 0: calculate(4821 * 377)", "budget 64: The answer is 1817517."],
     "typed_client.py": [ANSWER, "savings: insufficient data", "invalid_budget: "],
     "curl.sh": ['"trained_budgets"', ANSWER, '"end_cause"', "data: [DONE]"],
     "chat.mjs": [*BUDGETS, ANSWER],

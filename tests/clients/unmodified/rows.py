@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-PENDING = frozenset({"reasoner"})
-"""What the server does not do yet: rows that need it wait. Nothing is left here in the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +22,12 @@ class Row:
     name: str
     does: str
     holds: Mapping[str, Any]
-    needs: frozenset[str] = frozenset()
     quick: bool = False
     server: str = "server"
 
     @property
     def id(self) -> str:
         return f"{self.client}-{self.name}"
-
-    @property
-    def waits_for(self) -> list[str]:
-        return sorted(self.needs & PENDING)
 
     def broken(self, saw: Mapping[str, Any]) -> dict[str, Any]:
         """The keys that do not hold, with what was seen."""
@@ -66,16 +58,14 @@ class _Script:
     script: str
     quick: bool = False
     server: str = "server"
-    needs: frozenset[str] = field(default_factory=frozenset)
 
-    def row(self, name: str, does: str, holds: Mapping[str, Any], *needs: str) -> Row:
+    def row(self, name: str, does: str, holds: Mapping[str, Any]) -> Row:
         return Row(
             client=self.client,
             script=self.script,
             name=name,
             does=does,
             holds=holds,
-            needs=self.needs | set(needs),
             quick=self.quick,
             server=self.server,
         )
@@ -91,7 +81,7 @@ CALLED = {"name": "calculate"}
 SOME = {"content": re.compile(".")}
 
 _openai = _Script("openai", "openai_python.py", quick=True)
-_anthropic = _Script("anthropic", "anthropic_python.py", quick=True, needs=frozenset({"messages"}))
+_anthropic = _Script("anthropic", "anthropic_python.py", quick=True)
 _litellm = _Script("litellm", "litellm_sdk.py")
 _proxy = _Script("litellm", "litellm_sdk.py", server="proxy")
 _langchain = _Script("langchain", "with_langchain.py")
@@ -106,10 +96,8 @@ _guide = _Script("guidellm", "with_guidellm.py")
 _bench = _Script("vllm", "with_vllm_bench.py")
 _node = _Script("openai-node", "openai_node.mjs", quick=True)
 _ai = _Script("ai-sdk", "ai_sdk.mjs")
-_codex = _Script("codex", "with_codex.py", server="agent", needs=frozenset({"responses"}))
-_claude = _Script(
-    "claude-code", "with_claude_code.py", server="agent", needs=frozenset({"messages"})
-)
+_codex = _Script("codex", "with_codex.py", server="agent")
+_claude = _Script("claude-code", "with_claude_code.py", server="agent")
 _qwen = _Script("qwen-code", "with_qwen_code.py", server="agent")
 _opencode = _Script("opencode", "with_opencode.py", server="agent")
 RAN = {"ran": True, "said": re.compile("All done")}
@@ -127,46 +115,43 @@ ROWS = (
     _openai.row("second_turn", "its own message sent back", RIGHT),
     _openai.row("parse", "`chat.completions.parse`", {**PARSED, **WITHIN}),
     _openai.row("parse_stream", "`stream` with a response format", PARSED),
-    _openai.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "reasoner"),
-    _openai.row("parsed_tools", "`pydantic_function_tool`", {"parsed": "Calculate"}, "reasoner"),
-    _openai.row(
-        "responses", "`responses.create`", {**RIGHT, **WITHIN, "status": "completed"}, "responses"
-    ),
+    _openai.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}),
+    _openai.row("parsed_tools", "`pydantic_function_tool`", {"parsed": "Calculate"}),
+    _openai.row("responses", "`responses.create`", {**RIGHT, **WITHIN, "status": "completed"}),
     _openai.row(
         "responses_stream",
         "`responses.stream`",
         {**RIGHT, "first": "response.created", "last": "response.completed"},
-        "responses",
     ),
-    _openai.row("responses_parse", "`responses.parse`", PARSED, "responses"),
+    _openai.row("responses_parse", "`responses.parse`", PARSED),
     _openai.row("completions", "`completions.create`", {"tokens": 4}),
-    _openai.row("echo", "`echo` with `logprobs`", {"first": None, "scored": True}, "echo"),
+    _openai.row("echo", "`echo` with `logprobs`", {"first": None, "scored": True}),
     _openai.row("models", "`models.list`, `models.retrieve`", {"retrieved": "tiny"}),
     _anthropic.row(
         "messages", "`thinking.budget_tokens`", {**RIGHT, "types": ["thinking", "text"]}
     ),
     _anthropic.row("stream", "`messages.stream`", {**RIGHT, "deltas": "The answer is 33."}),
     _anthropic.row("second_turn", "its own blocks sent back", RIGHT),
-    _anthropic.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}, "reasoner"),
+    _anthropic.row("tools", "a call, its result, the answer", {**CALLED, **RIGHT}),
     _anthropic.row("count_tokens", "`messages.count_tokens`", {"tokens": range(5, 100)}),
     _node.row("chat", "a budget as a plain field", {**RIGHT, **THOUGHT, **WITHIN}),
     _node.row("stream", "`stream: true`", {**RIGHT, **THOUGHT, "cause": "natural"}),
     _node.row("streamHelper", "`chat.completions.stream`", RIGHT),
-    _node.row("tools", "`runTools`", RIGHT, "reasoner"),
-    _node.row("responses", "`responses.create`", RIGHT, "responses"),
+    _node.row("tools", "`runTools`", RIGHT),
+    _node.row("responses", "`responses.create`", RIGHT),
     _ai.row("generate", "`generateText`, budget in `providerOptions`", {**RIGHT, **THOUGHT}),
     _ai.row("stream", "`streamText`", {**RIGHT, **THOUGHT}),
     _ai.row("effort", '`reasoningEffort: "none"`', {"reasoning": ""}),
     _ai.row("object", "`Output.object`", {"parsed": "number"}),
-    _ai.row("tools", "a tool and its result", {"called": True}, "reasoner"),
-    _ai.row("responses", "`createOpenAI()(model)`", RIGHT, "responses"),
+    _ai.row("tools", "a tool and its result", {"called": True}),
+    _ai.row("responses", "`createOpenAI()(model)`", RIGHT),
     _litellm.row("openai", "`openai/…`, budget in `extra_body`", {**RIGHT, **THOUGHT, **WITHIN}),
     _litellm.row("hosted_vllm", "`hosted_vllm/…`, budget as a keyword", {**RIGHT, **WITHIN}),
     _litellm.row("stream", "a stream", {**RIGHT, **THOUGHT}),
     _litellm.row("second_turn", "its own message sent back", RIGHT),
     _litellm.row("text_completion", "`text_completion`", {"tokens": 4}),
-    _litellm.row("tools", "a call", CALLED, "reasoner"),
-    _litellm.row("responses", "`responses`", {"types": re.compile("message")}, "responses"),
+    _litellm.row("tools", "a call", CALLED),
+    _litellm.row("responses", "`responses`", {"types": re.compile("message")}),
     _proxy.row("proxy", "behind the proxy, budget in `extra_body`", {**RIGHT, **WITHIN}),
     _proxy.row(
         "proxy_stream",
@@ -180,20 +165,20 @@ ROWS = (
     _langchain.row("stream", "`stream`", RIGHT),
     _langchain.row("completions", "`OpenAI()`", SOME),
     _langchain.row("structured", "`with_structured_output`", PARSED),
-    _langchain.row("tools", "`bind_tools`, a call and its result", {**CALLED, **RIGHT}, "reasoner"),
+    _langchain.row("tools", "`bind_tools`, a call and its result", {**CALLED, **RIGHT}),
     _pydantic.row("chat", "`extra_body`", {**RIGHT, "parts": ["thinking", "text"]}),
     _pydantic.row("stream", "`run_stream`", RIGHT),
     _pydantic.row("second_turn", "`message_history`", RIGHT),
     _pydantic.row("native_output", "`NativeOutput`", PARSED),
-    _pydantic.row("tool_output", "`output_type`", PARSED, "reasoner"),
-    _pydantic.row("responses", "`OpenAIResponsesModel`", RIGHT, "responses"),
-    _instructor.row("tools", "`Mode.TOOLS`", PARSED, "reasoner"),
+    _pydantic.row("tool_output", "`output_type`", PARSED),
+    _pydantic.row("responses", "`OpenAIResponsesModel`", RIGHT),
+    _instructor.row("tools", "`Mode.TOOLS`", PARSED),
     _instructor.row("json", "`Mode.JSON`", {"parsed": "Anything"}),
     _instructor.row("json_schema", "`Mode.JSON_SCHEMA`", PARSED),
     _agents.row("chat", "`OpenAIChatCompletionsModel`", RIGHT),
     _agents.row("stream", "`run_streamed`", RIGHT),
-    _agents.row("responses", "its default model class", RIGHT, "responses"),
-    _agents.row("tools", "`function_tool`", {"kinds": re.compile("tool_call_item")}, "reasoner"),
+    _agents.row("responses", "its default model class", RIGHT),
+    _agents.row("tools", "`function_tool`", {"kinds": re.compile("tool_call_item")}),
     _llama.row("chat", "`additional_kwargs`", RIGHT),
     _llama.row("stream", "`stream_chat`", RIGHT),
     _llama.row("complete", "`complete`, its default", SOME),
@@ -203,7 +188,7 @@ ROWS = (
     _harness.row(
         "chat", "`local-chat-completions`, budget in `--gen_kwargs`", {"right": range(1, 2)}
     ),
-    _harness.row("loglikelihood", "`local-completions`", {"scored": True}, "echo"),
+    _harness.row("loglikelihood", "`local-completions`", {"scored": True}),
     _inspect.row("task", "a task, `--extra-body`", {"right": range(1, 2), "status": "success"}),
     _guide.row("run", "`guidellm run`", {"completed": 4, "failed": 0}),
     _bench.row("chat", "`--backend openai-chat`", {"completed": 4, "failed": 0}),

@@ -16,7 +16,7 @@ from ponder.server.settings import BUNDLED_MODEL
 
 from .conftest import Saw, Told, Variables, bare
 from .environments import ENVIRONMENTS, NotHere
-from .rows import PENDING, ROWS, Row
+from .rows import ROWS, Row
 
 SCRIPTS = Path(__file__).with_name("scripts")
 SECONDS = 900
@@ -43,8 +43,6 @@ def test_what_a_client_does(
     verdict = {"client": name, "version": number, "does": row.does, "verdict": "fails"}
     saw[row.id] = verdict
     try:
-        if row.waits_for:
-            raise NotHere(f"waits for {', '.join(row.waits_for)}")
         command = made(row, tmp_path)
         served: Variables = request.getfixturevalue(row.server)
     except NotHere as missing:
@@ -53,8 +51,9 @@ def test_what_a_client_does(
     script = (row.script, row.server)
     if script not in told:
         alike = [other for other in ROWS if (other.script, other.server) == script]
-        names = [other.name for other in alike if not other.waits_for]
-        told[script] = run([*command, *names], tmp_path, served | programs(row))
+        told[script] = run(
+            [*command, *(other.name for other in alike)], tmp_path, served | programs(row)
+        )
     found = told[script][row.name]
     assert not row.broken(found), found.get("error", f"it saw {found}")
     verdict["verdict"] = "works"
@@ -106,4 +105,3 @@ def test_every_script_has_rows() -> None:
         row.script for row in ROWS
     }
     assert len({row.id for row in ROWS}) == len(ROWS)
-    assert {need for row in ROWS for need in row.needs} >= PENDING, "nothing waits for it"
