@@ -15,7 +15,8 @@ HEAD = """# Fields that change nothing
 A request is refused where a field of it would change the answer and Ponder cannot honour it. What
 changes nothing is taken: the fields below, whose other values are an error that says what to do.
 They are those of `/v1/chat/completions` and `/v1/completions`; null is the same as leaving a field
-out.
+out. Of `metadata` an entry `task` may choose [a budget curve](howto/calibrating.md); the rest of it
+changes nothing.
 
 A field that nobody knows is an error, too. Where it looks like a budget or a limit, the error
 names the right one.

@@ -28,6 +28,8 @@ def typed(schema: dict[str, Any]) -> str:
     """`integer ≥ 0`, `list of secrets`; a setting that can be left out says so by its default."""
     if "anyOf" in schema:
         return " or ".join(typed(part) for part in schema["anyOf"] if part["type"] != "null")
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if schema["type"] == "array":
         return f"list of {typed(schema['items'])}s"
     if "enum" in schema:

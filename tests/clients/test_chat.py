@@ -48,6 +48,24 @@ def test_a_question_is_answered_once(server: ScriptedServer) -> None:
     ]
 
 
+def test_auto_and_the_task_are_asked_for(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer(budget_source="auto")))
+    done = chat(server, "--budget", "auto", "--task", "sum", "--no-hint", "3 + 4?")
+    assert (done.returncode, done.stdout) == (0, "It is 7.\n")
+    assert "cut at the budget that auto chose" in done.stderr
+    assert server.asked[0]["thinking_token_budget"] == "auto"
+    assert server.asked[0]["ponder"] == {"hint": False, "task": "sum"}
+
+
+@pytest.mark.parametrize("budget", ["many", "-2", "1.5"])
+def test_a_budget_that_is_none_is_refused(server: ScriptedServer, budget: str) -> None:
+    done = chat(server, "--budget", budget, "3 + 4?")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ponder chat: --budget must be a number of tokens, -1 for no limit, or auto\n"
+    )
+
+
 def test_a_piped_question_is_answered_once(server: ScriptedServer) -> None:
     server.replies.append(Reply(answer()))
     done = chat(server, stdin="Wie viel ist €3 + €4?\n".encode(), PONDER_API_KEY="secret")

@@ -279,6 +279,20 @@ def test_a_deadline_is_one_of_ponders_own(ask: Ask) -> None:
         assert (body["ponder"], "deadline_ms" in body) == (sent, False)
 
 
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_curves_are_typed(kind: type[Ponder] | type[AsyncPonder]) -> None:
+    point = {"budget": -1, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 1.0}
+    auto = {"budget": 64, "best": -1, "n": 300, "problems_sha256": "c0de"}
+    auto |= dict.fromkeys(("accuracy", "tokens", "best_accuracy", "best_tokens"), 0.9)
+    auto |= dict.fromkeys(("difference", "difference_low", "difference_high"), 0.0)
+    curve = {"task": None, "auto": auto, "efforts": {"max": 64}}
+    curve |= {"points": [{**point, "tokens": 80.5, "n": 300}]}
+    transport, requests = scripted(httpx.Response(200, json={"model": "tiny", "curves": [curve]}))
+    (got,) = call(kind, transport, "curves").curves
+    assert (got.task, got.auto.budget, got.points[0].tokens) == (None, 64, 80.5)
+    assert str(requests[0].url) == "http://host/v1/ponder/curves"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_a_newer_server_adds_is_no_error(ask: Ask, stream: bool) -> None:
     """Fields and words that this client does not know."""

@@ -251,6 +251,7 @@ def test_commands_explain_themselves(server: ScriptedServer, terminal: Terminal)
         ("/budget -2", "a budget is a number of tokens"),
         ("/budget 1 2", "a budget is a number of tokens"),
         ("/budget -1", "budget: no limit"),
+        ("/budget auto", "budget: auto, what the model's curve says"),
         ("/budget 9999999999999", "budget: 9999999999999 tokens"),
         ("/nonsense", "/nonsense is not a command: see /help"),
         ("/retry", "there is no question to ask again"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ponder.cli.meter import Meter, known_budget, summary
+from ponder.client.request import Budget
 from ponder.protocol.response import ModelList, PonderReport
 
 from .scripted import models, report
@@ -62,10 +63,12 @@ def test_an_answer_without_a_thought_teaches_nothing() -> None:
         (32, {"budget_ceiling": 16}, 16),
         (8, {"budget_ceiling": 16}, 8),
         (None, {"thinks": False}, 0),
+        ("auto", {"default_budget": 64, "auto_budget": 40}, None),
+        ("auto", {"budget_ceiling": 16}, 16),
     ],
 )
 def test_the_budget_known_before_the_answer(
-    asked: int | None, capabilities: dict[str, Any], known: int | None
+    asked: Budget | None, capabilities: dict[str, Any], known: int | None
 ) -> None:
     card = ModelList.model_validate(models("tiny", **capabilities)).data[0]
     assert known_budget(asked, card.ponder) == known

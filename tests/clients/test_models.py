@@ -50,8 +50,19 @@ def test_what_a_model_can_be_asked_for(
         "trained budgets": "40, 80",
         "hints": "yes",
         "closes loops": "yes",
+        "auto budget": "none",
         "efforts": "none 0, low 1024",
     }
+
+
+def test_a_calibrated_model_tells_its_auto_budget(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    efforts = {"none": 0, "max": -1}
+    server.models = models("tiny", auto_budget=64, tasks=["sum", "root"], efforts=efforts)
+    told = facts(shown(server, capsys))
+    assert told["auto budget"] == "64 (tasks: sum, root)"
+    assert told["efforts"] == "none 0, max no limit"
 
 
 def test_a_model_that_does_not_think_says_so(

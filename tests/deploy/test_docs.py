@@ -16,9 +16,15 @@ ELSEWHERE = {
     "web",
     "build",
     "build-arg",
+    "budget",
     "budgets",
+    "task",
     "tasks",
     "modes",
+    "plots",
+    "seeds",
+    "dry-run",
+    "write",
     "from-literal",
 }  # flags of other commands
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ponder.evaluation.command import Options, run
 from ponder.evaluation.protocol import Ask
 from ponder.evaluation.responders.http import HttpResponder
 from ponder.server.settings import BUNDLED_MODEL
+from ponder.thought.contract import Contract
 
 from .conftest import ServerProcess
 
@@ -122,3 +124,19 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(tmp_path: Path) -> None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_checkpoint_is_calibrated_as_it_is_served(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED_MODEL, model)
+    argv = ["--tasks", "sum", "--n", "20", "--seeds", "1", "--budgets", "16,64,-1"]
+    command = [sys.executable, "-m", "ponder.cli.main", "calibrate", str(model), *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "on 10 other problems" in done.stdout
+    assert "a budget by prompt is not shown to be as good as auto" in done.stdout
+    contract = Contract.load(model)
+    assert contract is not None and contract.curves is not None
+    none, cut, told, free = contract.curves.tasks["sum"].points
+    assert [point.budget for point in (none, cut, told, free)] == [0, 16, 64, -1]
+    assert none.accuracy < told.accuracy
+    assert none.tokens < cut.tokens < told.tokens < free.tokens

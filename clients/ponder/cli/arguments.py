@@ -220,7 +220,7 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
     said = r"(.+)" if problem["type"] == "literal_error" else r"([^,]+)"
     found = re.match(rf"(?:Input|String|Value|List) should {said}", message)
     if found is None:
-        return f"{label}: {message}"
+        return f"{label} {message}" if message.startswith("must ") else f"{label}: {message}"
     return "".join([f"{label} must {found[1]}", *_not(problem["input"], field)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -19,6 +19,7 @@ from ponder.cli.meter import UNLIMITED, Meter
 from ponder.cli.slash import COMMANDS, budget_in_words, is_command, obey
 from ponder.cli.spelling import spell
 from ponder.client import ChatOptions, PonderAPIError
+from ponder.protocol.fields import BUDGET
 
 _PATIENCE_S = 2.0
 
@@ -39,10 +40,13 @@ class Options(ServerOptions):
         description=f"model to ask (default: {environment.named(environment.MODEL)}, else the "
         "server's first)",
     )
-    budget: Annotated[int, Field(ge=UNLIMITED)] | None = Field(
+    budget: Annotated[Annotated[int, Field(ge=UNLIMITED)] | Literal["auto"], BUDGET] | None = Field(
         None,
-        description="thinking tokens; 0 answers without thinking, -1 is no limit "
-        "(default: the server's)",
+        description="thinking tokens; 0 answers without thinking, -1 is no limit, auto what the "
+        "model's curve says (default: the server's)",
+    )
+    task: str | None = Field(
+        None, description="kind of question, whose curve auto is read from, as /v1/models lists it"
     )
     hint: bool | None = Field(
         None,
@@ -79,8 +83,9 @@ class Options(ServerOptions):
             options["max_completion_tokens"] = self.max_tokens
         if self.deadline_ms is not None:
             options["deadline_ms"] = self.deadline_ms
-        if self.hint is not None:
-            options["ponder"] = {"hint": self.hint}
+        own = {"hint": self.hint, "task": self.task}
+        if given := {name: value for name, value in own.items() if value is not None}:
+            options["ponder"] = given
         return options
 
 

@@ -12,6 +12,7 @@ from ponder.cli.display import Display
 from ponder.cli.interrupt import finishing
 from ponder.cli.meter import Meter, known_budget, summary
 from ponder.client import ChatOptions, Ponder, PonderAPIError
+from ponder.client.request import Budget
 from ponder.protocol.response import ChunkChoice, ModelCard
 
 
@@ -23,7 +24,7 @@ class Conversation:
         client: Ponder,
         model: ModelCard,
         *,
-        budget: int | None,
+        budget: Budget | None,
         system: str | None,
         options: ChatOptions,
         meter: Meter,
@@ -78,7 +79,8 @@ class Conversation:
 
     def _stream(self, answer: list[str]) -> None:
         messages = [*self._opening, *self._messages]
-        self._meter.start(known_budget(self.budget, self.model.ponder))
+        unlimited = "auto" if self.budget == "auto" else "no limit"
+        self._meter.start(known_budget(self.budget, self.model.ponder), unlimited)
         name = f"chat-{secrets.token_hex(16)}"
         last: ChunkChoice | None = None
         with (

@@ -184,7 +184,7 @@ def _meter_line(meter: Meter, style: str) -> Text:
     if not style:
         return Text("waiting for the first token", "dim cyan")
     if not meter.budget:
-        return Text(f"thinking ≈ {meter.used} tokens · no limit", "cyan")
+        return Text(f"thinking ≈ {meter.used} tokens · {meter.unlimited}", "cyan")
     filled = round(_BAR_WIDTH * meter.used / meter.budget)
     return Text.assemble(
         ("━" * filled, "cyan"),

@@ -25,6 +25,10 @@ class Command(NamedTuple):
 
 
 SERVER = "'ponder[cpu]', or 'ponder[gpu]' where there is an NVIDIA GPU"
+EVALUATOR = (
+    "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a clone "
+    "of the repository, make train installs both"
+)
 TRAINER = "'ponder[train]', or make train in a clone of the repository"
 COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
@@ -40,8 +44,12 @@ COMMANDS = {
     "eval": Command(
         "ponder.evaluation.command",
         "accuracy and tokens per budget",
-        "'ponder[train]', and for a checkpoint 'ponder[train,cpu]' or 'ponder[train,gpu]'; in a "
-        "clone of the repository, make train installs both",
+        EVALUATOR,
+    ),
+    "calibrate": Command(
+        "ponder.evaluation.calibrate",
+        "write what budgets give into a checkpoint, for efforts and auto",
+        EVALUATOR,
     ),
     "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),
 }

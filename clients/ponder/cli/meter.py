@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ponder.client.request import Budget
 from ponder.protocol.response import Capabilities, PonderReport
 from ponder.thought.exits.causes import CAUSES, CauseInfo
 
@@ -11,6 +12,7 @@ FIRST_CHARACTERS_PER_TOKEN = 4.0
 _CUT_AT = {
     "request": "the budget",
     "effort": "the effort's budget",
+    "auto": "the budget that auto chose",
     "default": "the server's default budget",
     "ceiling": "the server's ceiling",
     "load": "what the load leaves",
@@ -32,10 +34,11 @@ class Meter:
         self._characters = 0
         self._deltas = 0
         self.budget: int | None = None
+        self.unlimited = ""
 
-    def start(self, budget: int | None) -> None:
-        """`budget` in tokens, None where there is no limit or nobody knows it."""
-        self.budget = budget
+    def start(self, budget: int | None, unlimited: str = "no limit") -> None:
+        """`budget` in tokens; None is said as `unlimited`."""
+        self.budget, self.unlimited = budget, unlimited
         self._characters = self._deltas = 0
 
     def add(self, thought: str) -> None:
@@ -53,11 +56,11 @@ class Meter:
             self._characters_per_token = self._characters / report.thinking_tokens
 
 
-def known_budget(asked: int | None, model: Capabilities) -> int | None:
-    """The budget as far as it can be known before the answer; None for no limit."""
+def known_budget(asked: Budget | None, model: Capabilities) -> int | None:
+    """The budget as far as it can be known before the answer; None for no limit, and for auto."""
     if not model.thinks:
         return 0
-    budget = model.default_budget if asked is None else asked
+    budget = model.default_budget if asked is None else UNLIMITED if asked == "auto" else asked
     limits = [budget, UNLIMITED if model.budget_ceiling is None else model.budget_ceiling]
     return min((limit for limit in limits if limit != UNLIMITED), default=None)
 

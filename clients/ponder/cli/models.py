@@ -54,13 +54,18 @@ def _table(cards: list[ModelCard]) -> Table:
 
 def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     can = card.ponder
-    default = "no limit" if can.default_budget == UNLIMITED else str(can.default_budget)
     yield "model", card.id
     yield "context", str(card.max_model_len)
     yield "thinks", f"yes, as {can.format}" if can.thinks else "no"
-    yield "default budget", default if can.thinks else "-"
+    yield "default budget", _tokens(can.default_budget) if can.thinks else "-"
     yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
     yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
     yield "hints", "yes" if can.budget_hint else "no"
     yield "closes loops", "yes" if can.loop_exit else "no"
-    yield "efforts", ", ".join(f"{name} {tokens}" for name, tokens in can.efforts.items())
+    auto = "none" if can.auto_budget is None else _tokens(can.auto_budget)
+    yield "auto budget", f"{auto} (tasks: {', '.join(can.tasks)})" if can.tasks else auto
+    yield "efforts", ", ".join(f"{name} {_tokens(n)}" for name, n in can.efforts.items())
+
+
+def _tokens(budget: int) -> str:
+    return "no limit" if budget == UNLIMITED else str(budget)

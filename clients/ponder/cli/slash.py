@@ -9,7 +9,7 @@ from ponder.cli.conversation import Conversation, find_model
 from ponder.cli.meter import UNLIMITED, known_budget
 
 COMMANDS = {
-    "/budget": ("N", "thinking tokens for the next answers; 0 is no thought, -1 no limit"),
+    "/budget": ("N", "thinking tokens for the next answers; 0 is no thought, -1 no limit, or auto"),
     "/model": ("NAME", "ask another model of the server; without a name, list them"),
     "/retry": ("", "ask the last question again, in place of its answer"),
     "/save": ("FILE", "write the conversation to a JSON file"),
@@ -48,19 +48,23 @@ def obey(conversation: Conversation, text: str) -> str:
 def budget_in_words(conversation: Conversation) -> str:
     if not conversation.model.ponder.thinks:
         return "this model does not think"
+    if conversation.budget == "auto":
+        return "budget: auto, what the model's curve says"
     known = known_budget(conversation.budget, conversation.model.ponder)
     whose = "the server's default, " if conversation.budget is None else ""
     return f"budget: {whose}{'no limit' if known is None else f'{known} tokens'}"
 
 
 def _budget(conversation: Conversation, value: str) -> str:
-    if value:
+    if value == "auto":
+        conversation.budget = "auto"
+    elif value:
         try:
             budget = int(value)
         except ValueError:
             budget = UNLIMITED - 1
         if budget < UNLIMITED:
-            return "a budget is a number of tokens, 0 for no thought, -1 for no limit"
+            return "a budget is a number of tokens, 0 for no thought, -1 for no limit, or auto"
         conversation.budget = budget
     return budget_in_words(conversation)
 

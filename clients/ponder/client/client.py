@@ -14,15 +14,17 @@ from pydantic import BaseModel, ValidationError
 from ponder import environment
 from ponder.client.address import server_root, transport_errors
 from ponder.client.errors import PonderAPIError, error_of_response
-from ponder.client.request import ChatOptions, Messages, chat_body, naming
+from ponder.client.request import Budget, ChatOptions, Messages, chat_body, naming
 from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.protocol.curves import CurvesReport
 from ponder.protocol.finish import Finish
 from ponder.protocol.response import ChatCompletion, ModelList
 from ponder.protocol.savings import Feedback, SavingsReport
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
+CURVES = "/v1/ponder/curves"
 SAVINGS = "/v1/ponder/savings"
 DEFAULT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
@@ -103,7 +105,7 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: Literal[False] = False,
@@ -115,7 +117,7 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: Literal[True],
@@ -126,7 +128,7 @@ class Ponder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: bool = False,
@@ -134,9 +136,10 @@ class Ponder:
     ) -> ChatCompletion | ChatStream:
         """Ask; a plain string is one user message.
 
-        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, None the
-        server's default. `model` defaults to the first the server lists. `finish` finds the reply
-        by the `name` that is given here, also before it has an id.
+        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, "auto" what the
+        model's calibrated curve says, None the server's default. `model` defaults to the first the
+        server lists. `finish` finds the reply by the `name` that is given here, also before it has
+        an id.
         """
         asked = model or self._first_model()
         body = chat_body(messages, model=asked, budget=budget, stream=stream, options=options)
@@ -159,6 +162,10 @@ class Ponder:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
         path = _path(response_id, "feedback")
         return _read(Feedback, self._send("POST", path, {"score": score}))
+
+    def curves(self) -> CurvesReport:
+        """What each budget gives on each task, and which one efforts and "auto" are."""
+        return _read(CurvesReport, self._send("GET", CURVES))
 
     def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""
@@ -229,7 +236,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: Literal[False] = False,
@@ -241,7 +248,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: Literal[True],
@@ -252,7 +259,7 @@ class AsyncPonder:
         self,
         messages: Messages,
         *,
-        budget: int | None = None,
+        budget: Budget | None = None,
         model: str | None = None,
         name: str | None = None,
         stream: bool = False,
@@ -280,6 +287,10 @@ class AsyncPonder:
         """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
         path = _path(response_id, "feedback")
         return _read(Feedback, await self._send("POST", path, {"score": score}))
+
+    async def curves(self) -> CurvesReport:
+        """What each budget gives on each task, and which one efforts and "auto" are."""
+        return _read(CurvesReport, await self._send("GET", CURVES))
 
     async def savings(self) -> SavingsReport:
         """What the server's saving policy changed, with intervals."""

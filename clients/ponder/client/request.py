@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 Messages = str | Sequence[Mapping[str, Any]]
+Budget = int | Literal["auto"]
+"""Thinking tokens, -1 for no limit, or what the model's calibrated curve says."""
 
 
 class ChatOptions(TypedDict, total=False):
@@ -35,7 +37,7 @@ class ChatOptions(TypedDict, total=False):
 
 
 def chat_body(
-    messages: Messages, *, model: str, budget: int | None, stream: bool, options: ChatOptions
+    messages: Messages, *, model: str, budget: Budget | None, stream: bool, options: ChatOptions
 ) -> dict[str, Any]:
     """What is left out here stays the server's default; the server checks what is not."""
     body: dict[str, Any] = {**options, "model": model, "stream": stream}

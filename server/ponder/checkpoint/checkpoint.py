@@ -17,6 +17,7 @@ from ponder.engine.protocol import Sampling
 from ponder.engine.tokenizer import GoesOn, HFTokenizer, ModelFiles, TokenizerError
 from ponder.thought.budget import Ask, Limits, Plan, no_room, resolve
 from ponder.thought.contract import Contract
+from ponder.thought.curve import Curves
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
@@ -82,6 +83,11 @@ class Checkpoint:
             opens = opens or opening(form, tail(tokenizer, HELLO, traits.on)[1]) == "open"
         compiled = CompiledFormat.of(form, "template" if opens else "model", tokenizer)
         return cls(files, tokenizer, form, compiled, contract, traits)
+
+    @property
+    def curves(self) -> Curves | None:
+        """What each budget gives on each task; None where nobody calibrated the checkpoint."""
+        return self.contract.curves if self.contract is not None else None
 
     @property
     def can_hint(self) -> bool:

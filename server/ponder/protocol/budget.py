@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from ponder.protocol.errors import ApiError, quoted
 from ponder.protocol.fields import MOST_TOKENS, whole
 from ponder.protocol.spellings import BUDGETS, BudgetFields
-from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask
+from ponder.thought.budget import AUTO, EFFORT_TOKENS, UNLIMITED, Ask
 
 _SWITCH = "chat_template_kwargs.enable_thinking"
 
@@ -36,10 +36,15 @@ def read_ask(
             param=switches[0],
         )
     ponder = request.ponder
+    source: Literal["request", "effort", "auto"] = "request"
+    if budget == AUTO:
+        source = "auto"
+    elif number is None and effort is not None:
+        source = "effort"
     return Ask(
         budget=budget,
         thinks=bool(switches),
-        source="effort" if number is None and effort is not None else "request",
+        source=source,
         effort=word,
         max_completion_tokens=max_completion_tokens,
         min_thinking_tokens=ponder.min_thinking_tokens,
@@ -82,20 +87,15 @@ def _switches(request: BudgetFields) -> dict[str, bool]:
 
 def _number(name: str, value: Any) -> int:
     if value == "auto":
-        raise ApiError(
-            400,
-            "invalid_budget",
-            f'{name} "auto" needs a calibrated budget curve, which no checkpoint has yet: send a '
-            f"number of tokens or a reasoning_effort",
-            param=name,
-        )
+        return AUTO
     value = whole(value)
     number = isinstance(value, int) and not isinstance(value, bool)
     if not number or not UNLIMITED <= value <= MOST_TOKENS:
         raise ApiError(
             400,
             "invalid_budget",
-            f"{name} must be a number of tokens ≥ 0, or -1 for no limit, not {quoted(value)}",
+            f'{name} must be a number of tokens ≥ 0, -1 for no limit, or "auto", not '
+            f"{quoted(value)}",
             param=name,
         )
     return int(value)
@@ -103,7 +103,9 @@ def _number(name: str, value: Any) -> int:
 
 def _agreed(numbers: dict[str, int]) -> int | None:
     if len(set(numbers.values())) > 1:
-        given = ", ".join(f"{name} = {value}" for name, value in numbers.items())
+        given = ", ".join(
+            f"{name} = {'auto' if value == AUTO else value}" for name, value in numbers.items()
+        )
         raise ApiError(
             400,
             "conflicting_budgets",
@@ -125,15 +127,16 @@ def _efforts(request: BudgetFields) -> dict[str, str]:
 
 
 def _effort(request: BudgetFields) -> tuple[str | None, int | None]:
-    """The effort's word, and its tokens."""
+    """The effort's word, and its tokens; a model's curve may have others for it."""
     tokens, word = {}, None
+    known = {**EFFORT_TOKENS, "auto": AUTO}
     for name, effort in _efforts(request).items():
-        if effort not in EFFORT_TOKENS:
+        if effort not in known:
             raise ApiError(
                 400,
                 "invalid_budget",
-                f"{name} must be one of {', '.join(EFFORT_TOKENS)}, not {quoted(effort)}",
+                f"{name} must be one of {', '.join(known)}, not {quoted(effort)}",
                 param=name,
             )
-        tokens[name], word = EFFORT_TOKENS[effort], effort
+        tokens[name], word = known[effort], effort
     return word, _agreed(tokens)

@@ -103,6 +103,7 @@ def or_say(message: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+BUDGET = or_say("must be a number of tokens, -1 for no limit, or auto")
 NO_AUDIO = or_say("this server neither hears nor speaks yet; leave it out")
 
 
@@ -135,9 +136,9 @@ class PonderOptions(Strict):
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
     trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
     that repeats itself, past `min_thinking_tokens`. `deadline_ms` closes it in time for its answer,
-    which is due so many milliseconds after the request came. `scope` names the
-    conversation, and `holdout` "never" keeps the saving policy even where the conversation is held
-    out.
+    which is due so many milliseconds after the request came. `scope` names the conversation, `task`
+    the kind of question, whose calibrated curve efforts and `auto` are read from, and `holdout`
+    "never" keeps the saving policy even where the conversation is held out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -149,6 +150,7 @@ class PonderOptions(Strict):
     loop_exit: StrictBool | None = None
     deadline_ms: Milliseconds | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    task: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     holdout: Literal["auto", "never"] = "auto"
 
     @model_validator(mode="after")

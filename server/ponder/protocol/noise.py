@@ -60,6 +60,11 @@ class OpenAINoise(Strict):
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: Annotated[None, _NO_SEARCH] = None
 
+    @property
+    def label(self) -> str | None:
+        """The task that the metadata names."""
+        return (self.metadata or {}).get("task")
+
 
 class OpenRouterNoise(Strict):
     """OpenRouter: where a request is served"""

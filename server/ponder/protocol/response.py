@@ -194,9 +194,12 @@ class Capabilities(BaseModel):
 
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
-    that tells the model of one of `trained_budgets`. `loop_exit`: a thought that repeats itself is
-    closed unless a request says otherwise. `default_deadline_ms` is when an answer is due unless a
-    request says otherwise. `tools` may be called, and `formats` asked of an answer.
+    that tells the model of one of `trained_budgets`. `efforts` and `auto_budget` are those of a
+    request that names no task, by the calibrated curve where there is one; `auto_budget` is None
+    where there is none, and `tasks` are those that have curves of their own. `loop_exit`: a thought
+    that repeats itself is closed unless a request says otherwise. `default_deadline_ms` is when an
+    answer is due unless a request says otherwise. `tools` may be called, and `formats` asked of an
+    answer.
     """
 
     thinks: bool
@@ -214,6 +217,8 @@ class Capabilities(BaseModel):
     close_text: str | None
     allowed_close_texts: list[str]
     efforts: dict[str, int]
+    auto_budget: int | None = None
+    tasks: list[str] = []
 
 
 class ModelCard(BaseModel):

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from ponder.engine.protocol import EngineError
 from ponder.experiment.store import StateError
 from ponder.protocol.body import read_body
+from ponder.protocol.curves import CurvesReport
 from ponder.protocol.dialects import COUNTERS, DIALECTS, dialect_at
 from ponder.protocol.errors import ApiError, invalid_request
 from ponder.protocol.finish import Finish, FinishQuery, FinishRequest
@@ -124,6 +125,18 @@ def _card(service: Service) -> ModelCard:
         max_model_len=service.limits.max_model_len,
         ponder=service.capabilities,
     )
+
+
+@_v1.get(
+    "/ponder/curves",
+    response_model=CurvesReport,
+    response_description="A curve per task; none where nobody calibrated the model",
+    tags=["models"],
+)
+async def curves(request: Request) -> CurvesReport:
+    """What each thinking budget gives on each task, and which one efforts and `auto` are."""
+    model = _service(request).model
+    return CurvesReport.of(model.name, model.checkpoint.contract)
 
 
 @_v1.get(

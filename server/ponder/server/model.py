@@ -13,14 +13,16 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import BUDGET_NAME
 from ponder.engine.protocol import EngineFacts
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.errors import SetupError
 from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
-from ponder.protocol.errors import ApiError, cut, invalid_request
+from ponder.protocol.errors import ApiError, cut, invalid_request, quoted
 from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
 from ponder.server.settings import Settings
-from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
+from ponder.thought.budget import AUTO, EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
+from ponder.thought.curve import Curves
 from ponder.thought.errors import ReasoningUnsupported
 from ponder.thought.exits.deadline import Due
 from ponder.thought.exits.exit import Exit
@@ -28,24 +30,36 @@ from ponder.thought.exits.loop import AFTER, Loop
 from ponder.thought.format import Close
 from ponder.thought.segment import AnswerRules
 
+UNCALIBRATED = (
+    "needs a calibrated budget curve, which this model has not: let `ponder calibrate MODEL` write "
+    "one into its ponder.json"
+)
+
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A checkpoint under a name, with what its operator lets requests do."""
+    """A checkpoint under a name, with what its operator lets requests do.
+
+    Without `auto` the budget that a curve says is no limit.
+    """
 
     name: str
     checkpoint: Checkpoint
     closes: Mapping[str, Close] = field(default_factory=dict)
     hints: bool = True
     loop_exit: bool = True
+    auto: bool = True
 
     @classmethod
     def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
         """Load the checkpoint; compile the close texts.
 
-        Raises `ContractError`, `TokenizerError`, `InvalidCloseText`: all of them at start-up.
+        Raises `ContractError`, `TokenizerError`, `InvalidCloseText`, and `SetupError` for a default
+        budget that no curve says: all of them at start-up.
         """
         checkpoint = Checkpoint.load(files)
+        if settings.default_budget == "auto" and checkpoint.curves is None:
+            raise SetupError(f"--default-budget auto {UNCALIBRATED}, or name a number of tokens")
         allowed = settings.allowed_close_text if checkpoint.form is not None else ()
         return cls(
             name=settings.served_model_name or files.label,
@@ -91,12 +105,49 @@ class ServedModel:
             prompts.append(prompt)
         return prompts
 
+    def _calibrated(self, ask: Ask, request: ChatRequest, limits: Limits) -> tuple[Ask, Limits]:
+        """What is asked, with `auto` and efforts as the budgets that the task's curve says.
+
+        Where there is no curve an effort keeps its own number. Raises 400 for `auto` without a
+        curve, and for a `ponder.task` that the curves do not know.
+        """
+        curves = self.curves
+        if curves is None:
+            if ask.budget != AUTO:
+                return ask, limits
+            if self.checkpoint.form is None:  # which says more, and what to do
+                return replace(ask, budget=None, thinks=True), limits
+            message = f'`budget` "auto" {UNCALIBRATED}, or send a number of tokens'
+            raise ApiError(400, "auto_uncalibrated", message, field="budget")
+        named = request.ponder.task
+        if named is not None and named not in curves.tasks:
+            raise invalid_request(
+                f"ponder.task {quoted(named)} was not calibrated: this model knows "
+                f"{', '.join(curves.tasks)}; leave it out for the curve of them all",
+                "task",
+            )
+        curve = curves.curve(named or request.label)
+        auto = curve.auto if self.auto else UNLIMITED
+        if ask.budget == AUTO:
+            ask = replace(ask, budget=auto)
+        elif ask.source == "effort" and ask.effort is not None:
+            ask = replace(ask, budget=curve.effort(ask.effort))
+        if limits.default == AUTO:
+            limits = replace(limits, default=auto)
+        return ask, limits
+
+    @cached_property
+    def curves(self) -> Curves | None:
+        """What each budget gives on each task, as the contract says; None without calibration."""
+        return self.checkpoint.curves
+
     def _chat_prompt(
         self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
     ) -> Prompt:
         """`held` says that a grammar holds the answer, which the model cannot shorten then."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
+        ask, limits = self._calibrated(ask, request, limits)
         arguments = {**self.template_arguments(arguments), **self.told(request.tools)}
         try:
             return self.checkpoint.prompt(
@@ -137,9 +188,10 @@ class ServedModel:
             )
         if not isinstance(asked.content, str):
             self.check_token_ids("prompt", asked.content)
+        ask, limits = self._calibrated(request.ask, request, limits)
         prompt = self.checkpoint.raw_prompt(
             asked.content,
-            replace(request.ask, formed=held),
+            replace(ask, formed=held),
             limits,
             opened=asked.opened,
             special_tokens=asked.special_tokens,
@@ -171,11 +223,12 @@ class ServedModel:
         self, limits: Limits, facts: EngineFacts, default_deadline_ms: int | None = None
     ) -> Capabilities:
         checkpoint = self.checkpoint
-        form, contract = checkpoint.form, checkpoint.contract
+        form, contract, curves = checkpoint.form, checkpoint.contract, self.curves
+        auto = curves.pooled.auto if curves else None
         return Capabilities(
             thinks=form is not None,
             format=form.name if form else None,
-            default_budget=limits.default,
+            default_budget=auto if auto is not None and limits.default == AUTO else limits.default,
             budget_ceiling=limits.ceiling,
             trained_budgets=list(contract.trained_budgets) if contract else [],
             budget_hint=form.hint if form and checkpoint.can_hint else None,
@@ -185,7 +238,9 @@ class ServedModel:
             formats=facts.check is not None,
             close_text=form.close_text if form else None,
             allowed_close_texts=list(self.closes),
-            efforts=EFFORT_TOKENS,
+            efforts=curves.pooled.efforts if curves else EFFORT_TOKENS,
+            auto_budget=auto,
+            tasks=list(curves.tasks) if curves else [],
             switch=sorted(checkpoint.traits.switches),
             unread=checkpoint.unread,
         )
@@ -215,10 +270,13 @@ class ServedModel:
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
                 wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
             elif name == tells:
-                if type(value) is not int or not UNLIMITED <= value <= MOST_TOKENS:
-                    said = "a number of tokens, or -1 for no limit"
+                if value == "auto":
+                    wish = replace(ask, budget=AUTO, source="auto")
+                elif type(value) is int and UNLIMITED <= value <= MOST_TOKENS:
+                    wish = replace(ask, budget=value)
+                else:
+                    said = 'a number of tokens, -1 for no limit, or "auto"'
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
-                wish = replace(ask, budget=value)
             else:
                 continue
             del left[name]

@@ -7,6 +7,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -51,10 +52,12 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
     A checkpoint that was trained anew is another model under the same name.
     """
     contract = model.checkpoint.contract
+    calibration = contract and contract.calibration
     experiment = {
         "model": model.name,
         "trained": contract and [contract.base_model, contract.recipe_sha256, contract.seed],
         "default_budget": settings.default_budget,
+        **({"calibration": asdict(calibration)} if calibration else {}),
         "budget_ceiling": settings.budget_ceiling,
         "default_deadline_ms": settings.default_deadline_ms,
         "hint": settings.hint,

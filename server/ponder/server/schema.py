@@ -50,13 +50,20 @@ _MORE = {
 _ADDED = {
     "/v1/models": (401,),
     "/v1/models/{name}": (401, 404),
+    "/v1/ponder/curves": (401,),
     "/v1/ponder/savings": (401,),
     "/v1/ponder/{response_id}/feedback": (401, 404, 413, 415),
     "/v1/ponder/{response_id}/finish": (401, 404, 409, 413, 415),
     **dict.fromkeys(("/tokenize", "/detokenize", *COUNTERS), (401, 404, 413, 415, 504)),
 }
 _OF_DIALECTS = (401, 404, 413, 415, 502, 504)
-_BUDGET = {"anyOf": [{"type": "integer", "minimum": -1}, {"type": "null"}]}
+_BUDGET = {
+    "anyOf": [
+        {"type": "integer", "minimum": -1},
+        {"type": "string", "const": "auto"},
+        {"type": "null"},
+    ]
+}
 _OTHER_BUDGETS = (
     ("Thinking", "budget_tokens"),
     ("Reasoning", "max_tokens"),

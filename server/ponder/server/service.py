@@ -38,7 +38,7 @@ from ponder.server.savings import SavingsCollector, holdout, load_holdout, repor
 from ponder.server.settings import Settings
 from ponder.server.shedding import Shedding, load_of
 from ponder.server.watch import EngineWatch
-from ponder.thought.budget import UNLIMITED, Limits
+from ponder.thought.budget import AUTO, UNLIMITED, Limits
 from ponder.thought.pace import Pace
 from ponder.thought.thought import Event
 
@@ -67,11 +67,11 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._unsaving = replace(model, hints=False, loop_exit=False)
+        self._unsaving = replace(model, hints=False, loop_exit=False, auto=False)
         self.engine = engine
         self.limits = Limits(
             max_model_len=engine.facts.max_model_len,
-            default=settings.default_budget,
+            default=AUTO if settings.default_budget == "auto" else settings.default_budget,
             ceiling=settings.budget_ceiling,
         )
         self.pace = Pace()
@@ -172,8 +172,8 @@ class Service:
         The headers may name it, its trace and its deadline, which counts from `arrived_at`, and
         ends no later than the time that a request may take. A held-out conversation keeps the
         ceilings, the deadlines and what the client asks for, and goes without what the operator
-        does to save. What is not to run may have another context than the model's, and has no
-        deadline.
+        does to save; `auto` is no limit there. What is not to run may have another context than
+        the model's, and has no deadline.
         """
         if request.model is not None:
             self.check_served(request.model)

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from ponder import environment
+from ponder.protocol.fields import BUDGET
 from ponder.server.pools.protocol import Kind, PoolSize, read_pools
 
 PREFIX = "PONDER_"
@@ -55,8 +56,10 @@ class Settings(BaseSettings):
     served_model_name: str | None = Field(
         None, description="name clients ask for (default: the model's own)"
     )
-    default_budget: Annotated[int, Field(ge=-1)] = Field(
-        -1, description="thinking tokens when a request does not say; -1 is no limit"
+    default_budget: Annotated[Annotated[int, Field(ge=-1)] | Literal["auto"], BUDGET] = Field(
+        -1,
+        description="thinking tokens when a request does not say; -1 is no limit, auto what the "
+        "model's calibrated curve says for the task",
     )
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="share of conversations served without the saving policy (the default budget, "
-        "the hints and the loop exit), to compare with",
+        "auto, the hints and the loop exit), to compare with",
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"

@@ -14,9 +14,12 @@ from ponder.thought.errors import (
 )
 
 UNLIMITED = -1
+AUTO = -2
+"""A wish for the budget that a calibrated curve says; it is made a number before it is planned."""
 Source = Literal[
     "request",
     "effort",
+    "auto",
     "default",
     "ceiling",
     "load",
@@ -59,18 +62,18 @@ class Limits:
 class Ask:
     """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
 
-    `budget` is None where the request is silent, -1 for no limit. `thinks` is a wish for a thought
-    without a number: the operator's default holds, unless that is none at all. A request that does
-    not `insist` is answered without a thought by a model that cannot do as it wishes. `effort` is
-    the word that `budget` was read from, and `spelled` the client's name for it, which errors speak
-    of. An answer that is `formed` follows a grammar: more is kept for it, as it cannot be
-    shortened.
+    `budget` is None where the request is silent, -1 for no limit, `AUTO` for the curve's. `thinks`
+    is a wish for a thought without a number: the operator's default holds, unless that is none at
+    all. A request that does not `insist` is answered without a thought by a model that cannot do as
+    it wishes. `effort` is the word that `budget` was read from, and `spelled` the client's name for
+    it, which errors speak of. An answer that is `formed` follows a grammar: more is kept for it, as
+    it cannot be shortened.
     """
 
     budget: int | None = None
     thinks: bool = False
     insists: bool = True
-    source: Literal["request", "effort"] = "request"
+    source: Literal["request", "effort", "auto"] = "request"
     effort: str | None = None
     max_completion_tokens: int | None = None
     min_thinking_tokens: int = 0
@@ -135,16 +138,17 @@ def resolve(
 
     Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
     reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
-    that does not think) and `InvalidBudget` (a minimum above the maximum). An effort is no number
-    that a user insists on: it is clamped. The reserve is at least one token.
+    that does not think) and `InvalidBudget` (a minimum above the maximum). An effort and `auto` are
+    no numbers that a user insists on: they are clamped. The reserve is at least one token.
     """
+    assert AUTO not in (ask.budget, limits.default)
     allowance, allowance_source = _allowance(ask, limits, prompt_tokens, closing_tokens)
     reserve = _reserve(ask, allowance, allowance_source)
     number = ask.budget if ask.source == "request" and ask.budget != UNLIMITED else None
 
     if not thinks:
         if ask.insists and (ask.thinks or ask.budget):
-            off = {"effort": " or set it to none", "request": " or set it to 0"}[ask.source]
+            off = " or set it to none" if ask.source == "effort" else " or set it to 0"
             raise ReasoningUnsupported(
                 f"this model does not think: leave `budget` out{'' if ask.budget is None else off}",
                 "budget",
@@ -245,7 +249,8 @@ def _effective(
         candidates.append((limits.ceiling, "ceiling"))
     candidates.append((max(0, left), left_source))
     budget, source = min(candidates, key=lambda candidate: candidate[0])
-    share = limits.unasked_share if ask.budget is None else limits.asked_share
+    asked = ask.budget is not None and ask.source != "auto"
+    share = limits.asked_share if asked else limits.unasked_share
     candidates = [(budget, source), (math.ceil(budget * share), "load")]
     if limits.pool is not None:
         candidates.append((limits.pool, "pool"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ponder.errors import SetupError
+from ponder.thought.curve import Calibration, Curves, Point, read_calibration, read_points
 
 FILE_NAME = "ponder.json"
 SCHEMA_VERSION = 1
@@ -57,7 +58,6 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "wrapper": (_pair, "a list of two strings"),
     "budget_hint": (_hint, "a string that holds {budget}"),
     "trained_budgets": (_budgets, "a list of whole numbers above 0"),
-    "budget_curve": (lambda value: isinstance(value, list), "a list"),
     "opened_by": (lambda value: value in ("template", "model"), '"template" or "model"'),
 }
 """What a field of the file must be."""
@@ -73,9 +73,9 @@ class Contract:
     `ThoughtFormat`'s. A thought that the template leaves to the model is opened for it where
     `opened_by` is "template". `tokenizer_sha256` is None for any tokenizer. `budget_hint` is a
     template with `{budget}`, one of `trained_budgets`, put after the opening marker (soft), beside
-    the cap (hard). `budget_curve` has one entry per task and budget:
-    `{"task", "budget", "accuracy", "accuracy_low", "accuracy_high", "tokens"}`. `family` names the
-    row of `ponder.thought.families` that holds for what the contract leaves out.
+    the cap (hard). `budget_curve` has a point per task and budget and `calibration` says how they
+    were measured: `ponder calibrate` writes both or neither. `family` names the row of
+    `ponder.thought.families` that holds for what the contract leaves out.
     """
 
     think_start: str
@@ -97,7 +97,8 @@ class Contract:
     base_model: str | None = None
     budget_hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
-    budget_curve: tuple[dict[str, Any], ...] = ()
+    budget_curve: tuple[Point, ...] = ()
+    calibration: Calibration | None = None
     family: str | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -152,18 +153,41 @@ class Contract:
         for name, (holds, words) in _KINDS.items():
             if name in raw and not holds(raw[name]):
                 raise ContractError(f"{path}: {name} must be {words}")
-        for name in ("trained_budgets", "budget_curve", "wrapper"):
+        for name in ("trained_budgets", "wrapper"):
             if raw.get(name) is not None:
                 raw[name] = tuple(raw[name])
+        raw |= _curve(raw, path)
         contract = cls(**raw)
         if contract.budget_hint is not None and contract.think_end in contract.budget_hint:
             raise ContractError(f"{path}: budget_hint must not hold the end marker")
         return contract
 
+    @property
+    def curves(self) -> Curves | None:
+        """What each budget gives on each task; None where nobody calibrated the checkpoint."""
+        return Curves.of(self.budget_curve, self.calibration) if self.calibration else None
+
     def save(self, directory: Path) -> None:
         """Write `ponder.json` into `directory`."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (directory / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def _curve(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`budget_curve` and `calibration` of a contract, which hold together."""
+    given = raw.get("calibration")
+    try:
+        points = read_points(raw.get("budget_curve", []))
+        calibration = None if given is None else read_calibration(given)
+        if bool(points) != (calibration is not None):
+            raise ValueError("budget_curve and calibration stand together or not at all")
+        if calibration is not None:
+            Curves.of(points, calibration)
+    except ValueError as error:
+        raise ContractError(
+            f"{path}: the budget curve does not hold: {error}; run `ponder calibrate` again"
+        ) from error
+    return {"budget_curve": points, "calibration": calibration}
 
 
 def tokenizer_sha256(directory: Path) -> str:

@@ -7,8 +7,9 @@ import contextlib
 import dataclasses
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import openai
@@ -17,6 +18,7 @@ import uvicorn
 from browser import Page, browsing
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from curves import calibrate
 from ponder.engine.protocol import Vocabulary
 from ponder.engine.scripted import Script, ScriptedEngine, say
 from ponder.engine.tokenizer import ModelFiles
@@ -31,6 +33,7 @@ from ponder.server.observers.verifier import Verifier
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.thought.contract import Contract
 from waiting import PATIENCE, wait_until
 
 Kind = TypeVar("Kind", bound=Observer)
@@ -90,6 +93,7 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         *texts: str,
         script: Script | None = None,
         template: str | None = None,
+        tasks: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
         thinks: bool = True,
         chunk_sizes: tuple[int, ...] = (1,),
         delay: float = 0.0,
@@ -101,10 +105,15 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     ) -> Running:
         config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
         given = files
-        if template is not None:
+        contract = Contract.load(files.directory)
+        assert contract is not None
+        calibrated = calibrate(contract, tasks)
+        if template is not None or calibrated != contract:
             directory = tmp_path_factory.mktemp("model") / files.label
             shutil.copytree(files.directory, directory)
-            (directory / "chat_template.jinja").write_text(template)
+            if template is not None:
+                (directory / "chat_template.jinja").write_text(template)
+            calibrated.save(directory)
             given = ModelFiles.find(str(directory))
         model = ServedModel.load(given, config)
         if not thinks:

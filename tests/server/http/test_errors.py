@@ -37,8 +37,9 @@ def test_a_budget_that_is_none_is_refused(serve: Serve, budget: object) -> None:
 
 def test_auto_needs_a_curve(serve: Serve) -> None:
     error = refused(serve(), openai.BadRequestError, thinking_token_budget="auto")
-    assert error["code"] == "invalid_budget"
-    assert "curve, which no checkpoint has yet: send a number" in error["message"]
+    assert (error["code"], error["param"]) == ("auto_uncalibrated", "thinking_token_budget")
+    assert "needs a calibrated budget curve" in error["message"]
+    assert "send a number" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.errors import ApiError
 from ponder.protocol.spellings import BUDGETS
-from ponder.thought.budget import EFFORT_TOKENS
+from ponder.thought.budget import AUTO, EFFORT_TOKENS
 
 SWITCH = "chat_template_kwargs.enable_thinking"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -42,14 +42,46 @@ def request(**fields: Any) -> ChatCompletionRequest:
 @given(name=st.sampled_from(sorted(NUMBERS)), value=anything)
 def test_a_value_is_a_budget_or_a_named_error(name: str, value: object) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_budget = number and value == value // 1 and -1 <= value <= 2**64
+    is_budget = value == "auto" or (number and value == value // 1 and -1 <= value <= 2**64)
     try:
         ask = request(**NUMBERS[name](value)).ask()
     except ApiError as error:
         assert not is_budget and value is not None
         assert (error.status, error.code, error.param) == (400, "invalid_budget", name)
     else:
-        assert ask.budget == value
+        assert ask.budget == (AUTO if value == "auto" else value)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_auto_is_a_value_of_every_name_of_a_budget(name: str) -> None:
+    ask = request(**NUMBERS[name]("auto")).ask()
+    assert (ask.budget, ask.source, ask.spelled) == (AUTO, "auto", name)
+    with pytest.raises(ApiError, match=f"{name} = auto") as caught:
+        request(**NUMBERS[name]("auto"), enable_thinking=False).ask()
+    assert caught.value.code == "conflicting_budgets"
+
+
+EFFORTS: dict[str, dict[str, Any]] = {
+    "reasoning_effort": {"reasoning_effort": "auto"},
+    "reasoning.effort": {"reasoning": {"effort": "auto"}},
+    "think": {"think": "auto"},
+    "google.thinking_config.thinking_level": {
+        "google": {"thinking_config": {"thinking_level": "auto"}}
+    },
+}
+
+
+@pytest.mark.parametrize("name", EFFORTS)
+def test_auto_is_an_effort_too(name: str) -> None:
+    ask = request(**EFFORTS[name]).ask()
+    assert (ask.budget, ask.source, ask.spelled) == (AUTO, "auto", name)
+
+
+def test_a_budget_wins_over_an_effort_whichever_is_auto() -> None:
+    number = request(**EFFORTS["reasoning_effort"], budget=7).ask()
+    assert (number.budget, number.source) == (7, "request")
+    auto = request(reasoning_effort="low", budget="auto").ask()
+    assert (auto.budget, auto.source) == (AUTO, "auto")
 
 
 @given(

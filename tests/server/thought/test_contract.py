@@ -1,12 +1,17 @@
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from curves import calibration, points
 from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
 from ponder.thought.families import of_contract
+
+SUMS = {"sums": {0: 0.1, 40: 0.5, -1: 0.9}}
+CURVE = "the budget curve does not hold: "
 
 
 @pytest.fixture
@@ -28,7 +33,8 @@ def contract(checkpoint: Path) -> Contract:
         seed=7,
         answer_prefix="Answer: ",
         trained_budgets=(40, 80),
-        budget_curve=({"task": "sums", "budget": 40, "accuracy": 0.5},),
+        budget_curve=points(SUMS),
+        calibration=calibration(SUMS),
     )
 
 
@@ -42,7 +48,9 @@ def rewrite(checkpoint: Path, contract: Contract, **changes: Any) -> None:
 def test_what_is_saved_is_what_is_loaded(checkpoint: Path, contract: Contract) -> None:
     contract.save(checkpoint)
     assert Contract.load(checkpoint) == contract
-    minimal = replace(contract, answer_prefix="", trained_budgets=(), budget_curve=())
+    minimal = replace(
+        contract, answer_prefix="", trained_budgets=(), budget_curve=(), calibration=None
+    )
     minimal.save(checkpoint)
     assert Contract.load(checkpoint) == minimal
 
@@ -85,6 +93,102 @@ def test_what_is_wrong_is_named(
     rewrite(checkpoint, contract, **changes)
     with pytest.raises(ContractError, match=message):
         Contract.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "message"),
+    [
+        (0, {"colour": 1}, "entry 0: must be an object of task, budget, accuracy, "),
+        (1, {"budget": 40.0}, "entry 1: budget must be a whole number"),
+        (1, {"budget": True}, "entry 1: budget must be a whole number"),
+        (1, {"budget": -2}, "entry 1: budget -2 must be a number of tokens, or -1"),
+        (1, {"accuracy": float("nan")}, "entry 1: accuracy must be a number"),
+        (1, {"accuracy_low": 0.6}, "entry 1: accuracy_low, accuracy and accuracy_high"),
+        (1, {"accuracy_high": 1.1}, "entry 1: accuracy_low, accuracy and accuracy_high"),
+        (1, {"tokens": -1}, "entry 1: tokens must be at least 0"),
+        (1, {"n": 0}, "entry 1: tokens must be at least 0, and n at least 1"),
+        (0, {"task": ""}, "entry 0: task must be a name"),
+        (0, {"budget": 8}, "all tasks .null. must have ascending budgets from 0"),
+        (1, {"budget": 0}, "all tasks .null. must have ascending budgets from 0"),
+        (2, {"budget": 2048}, "all tasks .null. must have two of its budgets in calibration.auto"),
+        (5, {"task": "others"}, "the task 'sums' must have two of its budgets in calibration.auto"),
+    ],
+)
+def test_what_is_wrong_with_a_point_is_named(
+    checkpoint: Path, contract: Contract, place: int, changes: dict[str, Any], message: str
+) -> None:
+    entries = [asdict(point) for point in contract.budget_curve]
+    entries[place] |= changes
+    rewrite(checkpoint, contract, budget_curve=entries)
+    with pytest.raises(ContractError, match=f"{CURVE}{message}.*run `ponder calibrate` again"):
+        Contract.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget_curve": {}}, "budget_curve must be a list"),
+        ({"budget_curve": []}, "budget_curve and calibration stand together or not at all"),
+        ({"calibration": None}, "budget_curve and calibration stand together or not at all"),
+        ({"calibration": []}, "must be an object of epsilon, auto, split"),
+        ({"calibration": {"auto": {}}}, "auto must be a list"),
+        ({"calibration": {"auto": [{}]}}, "entry 0: must be an object of task, budget, best"),
+    ],
+)
+def test_what_is_wrong_with_a_calibration_is_named(
+    checkpoint: Path, contract: Contract, changes: dict[str, Any], message: str
+) -> None:
+    rewrite(checkpoint, contract, **changes)
+    with pytest.raises(ContractError, match=CURVE + message):
+        Contract.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 1.5}, "epsilon must be from 0 to below 1"),
+        ({"versions": {"ponder": 1}}, "versions must be an object of strings"),
+        ({"auto": []}, "all tasks .null. must have two of its budgets in calibration.auto"),
+    ],
+)
+def test_what_is_wrong_within_a_calibration_is_named(
+    checkpoint: Path, contract: Contract, changes: dict[str, Any], message: str
+) -> None:
+    assert contract.calibration is not None
+    changed = {**asdict(contract.calibration), **changes}
+    rewrite(checkpoint, contract, calibration=changed)
+    with pytest.raises(ContractError, match=CURVE + message):
+        Contract.load(checkpoint)
+
+
+def test_the_curve_in_the_docs_holds(checkpoint: Path, contract: Contract) -> None:
+    page = Path(__file__).parents[3] / "docs" / "howto" / "calibrating.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    rewrite(checkpoint, contract, **json.loads(example))
+    loaded = Contract.load(checkpoint)
+    assert loaded is not None and loaded.curves is not None
+    assert loaded.curves.pooled.auto == 0
+
+
+def test_the_points_of_a_task_stand_together(checkpoint: Path, contract: Contract) -> None:
+    entries = [asdict(point) for point in contract.budget_curve]
+    rewrite(checkpoint, contract, budget_curve=[*entries, entries[0]])
+    with pytest.raises(
+        ContractError, match=r"the points of all tasks \(null\) must stand together"
+    ):
+        Contract.load(checkpoint)
+    rewrite(checkpoint, contract, budget_curve=entries[3:])
+    with pytest.raises(ContractError, match=r"all tasks together \(null\) must have points"):
+        Contract.load(checkpoint)
+
+
+def test_every_task_has_one_auto_budget(checkpoint: Path, contract: Contract) -> None:
+    assert contract.calibration is not None
+    auto = [asdict(each) for each in contract.calibration.auto]
+    for wrong in ([*auto, auto[0]], [*auto, {**auto[0], "task": "others"}]):
+        rewrite(checkpoint, contract, calibration={**asdict(contract.calibration), "auto": wrong})
+        with pytest.raises(ContractError, match="must name each of their tasks once"):
+            Contract.load(checkpoint)
 
 
 @pytest.mark.parametrize(

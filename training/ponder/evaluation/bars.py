@@ -39,10 +39,13 @@ class AnswerBar:
     The time runs from the first answer: loading a model is not answering.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, total: int, clock: Callable[[], float] = time.monotonic, *, command: str = "eval"
+    ) -> None:
         self._total = total
         self._clock = clock
-        self._bar = tqdm(total=total, desc="eval", unit="answer")
+        self._command = command
+        self._bar = tqdm(total=total, desc=command, unit="answer")
         self._done = 0
         self._began = 0.0
         self._told = False
@@ -58,7 +61,7 @@ class AnswerBar:
             self._told = True
             left = duration(elapsed * (self._total / self._done - 1))
             self._bar.write(
-                f"ponder eval: about {left} to go, by the first {self._done:,} answers",
+                f"ponder {self._command}: about {left} to go, by the first {self._done:,} answers",
                 file=sys.stderr,
             )
 

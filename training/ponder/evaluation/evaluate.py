@@ -60,13 +60,14 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to one problem under one condition. `thinking_tokens` is None if unreported."""
+    """One answer to one problem under one condition. Numbers of tokens are None if unreported."""
 
     problem: Problem
     condition: Condition
     correct: bool
     thinking_tokens: int | None
     end_cause: str
+    completion_tokens: int | None = None
 
 
 def conditions_of(
@@ -129,7 +130,14 @@ async def evaluate(
     ]
     verdicts = pool.judge([(problem, reply.text) for problem, _, reply in answers])
     return [
-        Sample(problem, condition, verdict.correct, reply.thinking_tokens, reply.end_cause)
+        Sample(
+            problem,
+            condition,
+            verdict.correct,
+            reply.thinking_tokens,
+            reply.end_cause,
+            reply.completion_tokens,
+        )
         for (problem, condition, reply), verdict in zip(answers, verdicts, strict=True)
     ]
 

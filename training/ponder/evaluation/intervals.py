@@ -62,6 +62,37 @@ def mean(values: Sequence[Sequence[float]]) -> Estimate:
     return Estimate(centre, centre - half, centre + half)
 
 
+def paired(differences: Sequence[Sequence[float]]) -> Estimate:
+    """Mean over groups of the mean difference of paired shares, each from -1 to 1.
+
+    `differences[g][i]` is problem i's of group g. The interval is Bonett and Price's (Br. J. Math.
+    Stat. Psychol. 65, 2012): two problems are added to each group, one that gains and one that
+    loses, so that few problems that all agree prove little.
+    """
+    centre, shifted, variance_of_mean = 0.0, 0.0, 0.0
+    for group in differences:
+        n = len(group) + 2
+        middle = sum(group) / n
+        spread = (sum(x * x for x in group) + 2) / n - middle * middle
+        centre += fmean(group) / len(differences)
+        shifted += middle / len(differences)
+        variance_of_mean += spread / n / len(differences) ** 2
+    half = Z_95 * math.sqrt(variance_of_mean)
+    low, high = max(-1.0, shifted - half), min(1.0, shifted + half)
+    return Estimate(centre, min(centre, low), max(centre, high))
+
+
+def combined(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of independent estimates, by the method of variance estimates recovery.
+
+    G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008).
+    """
+    n, centre = len(estimates), fmean(each.mean for each in estimates)
+    below = math.sqrt(sum((each.mean - each.low) ** 2 for each in estimates)) / n
+    above = math.sqrt(sum((each.high - each.mean) ** 2 for each in estimates)) / n
+    return Estimate(centre, centre - below, centre + above)
+
+
 def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """mean(above) / mean(below), paired: each holds one value per problem, in the same order.
 

@@ -145,6 +145,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             stream=self.stream,
             usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
+            label=self.label,
         )
 
 

@@ -119,6 +119,12 @@ class Metadata(Strict):
     model_config = ConfigDict(extra="ignore")
 
     user_id: Annotated[str, Field(max_length=MOST_USER_ID)] | None = None
+    task: Any = None
+
+    @property
+    def label(self) -> str | None:
+        """The task that it names; Anthropic's metadata may hold anything."""
+        return self.task if isinstance(self.task, str) else None
 
 
 class _Question(Strict):
@@ -188,6 +194,7 @@ class CountTokensRequest(BudgetFields, _Question):
             omits_thought=self.thinking is not None and self.thinking.display == "omitted",
             stream=self.stream,
             conversation=read_conversation(headers, self.ponder.scope, self._session(headers)),
+            label=self.metadata.label,
         )
 
     def _ask(self) -> Ask:

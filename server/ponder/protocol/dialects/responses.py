@@ -158,6 +158,7 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
             shows_thought=self.shows_reasoning,
             stream=self.stream,
             conversation=self._conversation(headers),
+            label=self.label,
             callees=callees,
             seals=_SEALED in self.include,
             repeated=self._repeated(),

@@ -113,6 +113,8 @@ def _of_thoughts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "is told", f"{form.hint!r} at {', '.join(map(str, form.trained_budgets))}"
     if form.tool_call is not None:
         yield "tool marker", repr(form.tool_call)
+    if (curves := checkpoint.curves) is not None:
+        yield "calibrated", f"auto is {curves.pooled.auto}, on {', '.join(curves.tasks)}"
 
 
 def write(files: ModelFiles) -> Path:

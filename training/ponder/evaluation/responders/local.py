@@ -138,7 +138,12 @@ class LocalResponder:
             outcome = await drive(thought, engine, f"eval-{next(self._numbers)}", emit)
         except NoAnswerProduced:
             outcome = thought.outcome  # a wrong answer, not a failed evaluation
-        return Reply("".join(answer), outcome.thinking_tokens, outcome.end_cause)
+        return Reply(
+            "".join(answer),
+            outcome.thinking_tokens,
+            outcome.end_cause,
+            outcome.completion_tokens,
+        )
 
 
 @contextmanager

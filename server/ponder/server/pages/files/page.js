@@ -212,7 +212,7 @@ function thinking({ thinks, trained_budgets: trained }) {
 
 // The budget to begin with: the server's, or one that a thought fits in.
 function opening({ default_budget, trained_budgets, efforts, budget_ceiling }) {
-  const fits = default_budget >= 0 ? default_budget : (trained_budgets[1] ?? efforts.low ?? 1024);
+  const fits = default_budget >= 0 ? default_budget : (trained_budgets[1] ?? (efforts.low > 0 ? efforts.low : 1024));
   return Math.min(fits, budget_ceiling ?? Infinity);
 }
 
