@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ponder.engine.protocol import Chunk, Grammar, Sampling, TokenLogprob, Vocabulary
+from ponder.engine.protocol import FORBIDDEN, Chunk, Grammar, Sampling, TokenLogprob, Vocabulary
 from ponder.thought.answer import AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.calls import CallRules, CallWriter
@@ -86,6 +86,50 @@ class Segment:
     def at_eos(self) -> bool:
         """The last sampled token is an EOS that ended the request: no part of any text."""
         return self.finish == "stop" and self.sampled[-1] in self.eos
+
+
+class Requests:
+    """Makes the engine requests of one life, and keeps them in order.
+
+    A thought and its answer share a request unless they are to be `apart`, or their rules differ.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sampling: Sampling,
+        rules: AnswerRules,
+        form: CompiledFormat | None,
+        eos: frozenset[int],
+        *,
+        apart: bool,
+    ) -> None:
+        self.merged = not apart and may_merge(plan, sampling, rules)
+        self.made: list[Segment] = []
+        self._plan = plan
+        self._sampling = sampling
+        self._rules = rules
+        self._form = form
+        self._eos = eos
+        self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
+
+    def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
+        """For an answer of at least `least` tokens, where as many are `left`."""
+        sampling = answer_sampling(self._sampling, self._rules, least, left, self._mask)
+        return self._make(prompt, sampling)
+
+    def for_thought(self, prompt: Sequence[int], outcome: Outcome) -> Segment:
+        """For what is left of the thought, and for its answer where they are merged."""
+        assert self._form is not None
+        sampling = thought_sampling(self._sampling, self._plan, outcome)
+        if not self.merged:
+            sampling = apart_sampling(sampling, self._plan, self._form, outcome)
+        return self._make(prompt, sampling)
+
+    def _make(self, prompt: Sequence[int], sampling: Sampling) -> Segment:
+        number = len(self.made)
+        self.made.append(Segment(prompt, numbered(sampling, number), number, self._eos))
+        return self.made[-1]
 
 
 def may_merge(plan: Plan, sampling: Sampling, rules: AnswerRules) -> bool:

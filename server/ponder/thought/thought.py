@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 
-from ponder.engine.protocol import FORBIDDEN, CallPart, Chunk, Sampling, Vocabulary
+from ponder.engine.protocol import CallPart, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
 from ponder.thought.exits.budget import Budget
@@ -30,15 +30,7 @@ from ponder.thought.exits.watch import Watch
 from ponder.thought.format import Close, CompiledFormat
 from ponder.thought.outcome import Outcome, ThoughtDelta, no_answer
 from ponder.thought.reader import ThoughtReader, Verdict
-from ponder.thought.segment import (
-    AnswerRules,
-    Segment,
-    answer_sampling,
-    apart_sampling,
-    may_merge,
-    numbered,
-    thought_sampling,
-)
+from ponder.thought.segment import AnswerRules, Requests, Segment
 
 Event = ThoughtDelta | AnswerDelta | CallPart
 
@@ -95,11 +87,10 @@ class Thought:
         self._form = form
         self._prompt = prompt  # replaced where it grows: requests keep theirs
         self._plan = plan
-        self._sampling = sampling
         self._rules = rules
         self._close = close or (form.close if form else None)
-        self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
-        self._merged = not apart and may_merge(plan, sampling, rules)
+        eos = vocabulary.eos_token_ids
+        self._requests = Requests(plan, sampling, rules, form, eos, apart=apart)
         self._writer = rules.writer(vocabulary, form)
         self._writer.feed_text(shown_prefix)
         self._reader = None
@@ -110,7 +101,6 @@ class Thought:
         self._thinking = False
         self._shared = False  # the request is the thought's, and the answer's as well
         self._heard = 0  # tokens of the request that are counted
-        self._segments: list[Segment] = []
         self._retried = False
         self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
         self.segment: Segment | None = None
@@ -121,8 +111,13 @@ class Thought:
         """Completion tokens; of a thought that has not come to its end, all that were read."""
         if self.outcome.ended_at is not None:
             return self.outcome.completion_tokens
-        read = sum(len(segment.sampled) for segment in self._segments)
+        read = sum(len(segment.sampled) for segment in self._requests.made)
         return read + self.outcome.forced_tokens + self.outcome.retry_tokens
+
+    @property
+    def thinking(self) -> Sequence[int]:
+        """The tokens of the thought so far."""
+        return self._reader.thinking if self._reader else ()
 
     def start(self, now: float) -> Sequence[Event]:
         """Ask for the first request."""
@@ -134,7 +129,7 @@ class Thought:
 
     def feed(self, chunk: Chunk, now: float) -> Sequence[Event]:
         """Take what `segment` sampled."""
-        segment, outcome = self._segments[-1], self.outcome
+        segment, outcome = self._requests.made[-1], self.outcome
         read = len(segment.sampled)
         segment.take(chunk)
         if outcome.first_token_at is None:
@@ -162,7 +157,7 @@ class Thought:
         if reader is None:
             return ()
         reader.at.now = now
-        return self._cut(reader, self._segments[-1], now) if reader.wake() else ()
+        return self._cut(reader, self._requests.made[-1], now) if reader.wake() else ()
 
     @property
     def _open_reader(self) -> ThoughtReader | None:
@@ -170,7 +165,7 @@ class Thought:
 
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
-        prompts = [segment.prompt for segment in self._segments]
+        prompts = [segment.prompt for segment in self._requests.made]
         form = self._form
         markup = form.answer if form else None
         shared = (self._vocabulary, form, markup, self._close, self._plan, self._prompt, *prompts)
@@ -376,24 +371,16 @@ class Thought:
     # -- requests --------------------------------------------------------------------------
 
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
-        left, rules = self._left(), self._rules
-        least = max(least, rules.min_tokens - self._answered())
-        sampling = answer_sampling(self._sampling, rules, least, left, self._mask)
-        return self._answer(self._ask(sampling), now)
+        left = self._left()
+        least = max(least, self._rules.min_tokens - self._answered())
+        return self._answer(self._ask(self._requests.for_answer(self._prompt, least, left)), now)
 
     def _ask_for_thought(self) -> None:
-        assert self._form is not None
-        sampling = thought_sampling(self._sampling, self._plan, self.outcome)
-        if not self._merged:
-            sampling = apart_sampling(sampling, self._plan, self._form, self.outcome)
-        self._ask(sampling)
-        self._thinking, self._shared = True, self._merged
+        self._ask(self._requests.for_thought(self._prompt, self.outcome))
+        self._thinking, self._shared = True, self._requests.merged
 
-    def _ask(self, sampling: Sampling) -> Segment:
-        """A new engine request that goes on from the prompt as it is now."""
-        number = len(self._segments)
-        eos = self._vocabulary.eos_token_ids
+    def _ask(self, segment: Segment) -> Segment:
+        """Have a new request run, which goes on from the prompt as it is now."""
         self._shared, self._heard = False, 0
-        self.segment = Segment(self._prompt, numbered(sampling, number), number, eos)
-        self._segments.append(self.segment)
-        return self.segment
+        self.segment = segment
+        return segment
