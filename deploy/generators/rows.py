@@ -177,6 +177,16 @@ THOUGHTS = [
         stacked=True,
     ),
     graph(
+        "Repetition",
+        "Thoughts that repeated themselves: closed as exact loops; and near ones, whose sentences "
+        "come again with other numbers, which closes none.",
+        {
+            "loop": per_second("ponder_truncations_total", labels=f'cause="loop",{SERVERS}'),
+            "near": per_second("ponder_near_repetitions_total"),
+        },
+        "suffix: thoughts/s",
+    ),
+    graph(
         "Budget used",
         "Thinking tokens over effective budget; at 1 the thought was cut.",
         quantiles("ponder_budget_used_ratio"),

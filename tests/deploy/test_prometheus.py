@@ -21,6 +21,7 @@ ALERTS = [
     "EmptyAnswers",
     "BudgetViolations",
     "TruncationRateHigh",
+    "LoopRateHigh",
     "QualityGap",
     "NotReady",
     "EngineStalled",

@@ -179,6 +179,11 @@ class Completion:
             error=error_code(outcome.failure) if outcome.failure else None,
         )
 
+    def thought(self, index: int) -> str:
+        """The text of a choice's thought, markers and all."""
+        said = map(self.model.tokenizer.token_bytes, self._thoughts[index].thinking)
+        return b"".join(said).decode(errors="replace")
+
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""
         if not self.request.echo:

@@ -32,6 +32,7 @@ from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import CAUSES
+from ponder.thought.exits.loop import AFTER, nearly_repeats
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,10 @@ class Metrics(Observer):
         )
         self._truncations = counter(
             "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
+        )
+        self._near = counter(
+            "near_repetitions_total",
+            "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each",
         )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
         self._violations = counter(
@@ -180,7 +185,8 @@ class Metrics(Observer):
             if info.ended_by == "server":
                 self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
-        for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
+        tokens += [self._probe, self._unfinished]
+        for counter in (*tokens, self._near, self._empty, self._violations):
             counter.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
@@ -191,6 +197,8 @@ class Metrics(Observer):
             self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
             for index, outcome in enumerate(completion.outcomes):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+                if outcome.thinking_tokens >= AFTER and nearly_repeats(completion.thought(index)):
+                    self._near.labels(arm).inc()
             return
         self._unfinished.labels(arm).inc(completion.spent_tokens)
         self._no_answer(error, arm)
