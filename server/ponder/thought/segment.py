@@ -50,13 +50,16 @@ class AnswerRules:
 class Segment:
     """An engine request: what it asks, what it has sampled so far and how it ended.
 
-    `number` counts the requests of one life from 0.
+    `number` counts the requests of one life from 0. A `shared` one is the thought's and the
+    answer's as well. `heard` are its tokens that are counted.
     """
 
     prompt: Sequence[int]
     sampling: Sampling
     number: int
     eos: frozenset[int]
+    shared: bool = False
+    heard: int = 0
     sampled: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
@@ -82,6 +85,29 @@ class Segment:
         del self.logprobs[: end - self._forgotten]
         self._forgotten = end
 
+    def tell(self, writer: AnswerWriter, start: int, most: int) -> tuple[int, int | None]:
+        """Give the writer at most `most` of the tokens sampled from `start` on.
+
+        How many are the answer's; and where they open another block of thought, how many tokens of
+        the request lead up to it.
+        """
+        cap, index = start + most, start
+        last = len(self.sampled) - (self.finish == "stop")  # the stop token is no text
+        end = min(cap, len(self.sampled))
+        while index < end and not writer.stopped and writer.opened is None:
+            if index < last:
+                writer.feed(self.sampled[index], self.logprob(index))
+            index += 1
+        told = index - start
+        if writer.stopped:
+            return told, None
+        if writer.opened is not None and index < cap:
+            return told, index
+        if writer.opened is not None or cap < len(self.sampled):
+            self.truncate(index, "length")
+        self.forget(len(self.sampled))
+        return told, None
+
     @property
     def at_eos(self) -> bool:
         """The last sampled token is an EOS that ended the request: no part of any text."""
@@ -104,7 +130,7 @@ class Requests:
         *,
         apart: bool,
     ) -> None:
-        self.merged = not apart and may_merge(plan, sampling, rules)
+        self._merged = not apart and may_merge(plan, sampling, rules)
         self.made: list[Segment] = []
         self._plan = plan
         self._sampling = sampling
@@ -122,13 +148,14 @@ class Requests:
         """For what is left of the thought, and for its answer where they are merged."""
         assert self._form is not None
         sampling = thought_sampling(self._sampling, self._plan, outcome)
-        if not self.merged:
+        if not self._merged:
             sampling = apart_sampling(sampling, self._plan, self._form, outcome)
-        return self._make(prompt, sampling)
+        return self._make(prompt, sampling, shared=self._merged)
 
-    def _make(self, prompt: Sequence[int], sampling: Sampling) -> Segment:
+    def _make(self, prompt: Sequence[int], sampling: Sampling, *, shared: bool = False) -> Segment:
         number = len(self.made)
-        self.made.append(Segment(prompt, numbered(sampling, number), number, self._eos))
+        sampling = numbered(sampling, number)
+        self.made.append(Segment(prompt, sampling, number, self._eos, shared))
         return self.made[-1]
 
 
@@ -150,7 +177,7 @@ def thought_sampling(sampling: Sampling, plan: Plan, outcome: Outcome) -> Sampli
     left = max(1, plan.budget - outcome.thinking_tokens)
     return replace(
         sampling,
-        max_tokens=plan.allowance - outcome.completion_tokens,
+        max_tokens=plan.allowance - outcome.bounded_tokens,
         chunk_tokens=gather(left, sampling.chunk_tokens),
     )
 
@@ -164,7 +191,7 @@ def apart_sampling(
     """
     stops = tuple(m.token_id for m in form.ends if m.token_id is not None)
     masked = max(0, plan.min_thinking - outcome.thinking_tokens)
-    opens = form.opened_by == "model" and not outcome.completion_tokens
+    opens = form.opened_by == "model" and not outcome.bounded_tokens
     return replace(sampling, min_tokens=masked + opens if masked else 0, stop_token_ids=stops)
 
 

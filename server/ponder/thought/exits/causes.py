@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["natural", "budget", "length", "loop", "disabled"]
+Cause = Literal["natural", "budget", "length", "loop", "agreement", "entropy", "disabled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,16 @@ CAUSES: Mapping[str, CauseInfo] = {
     ),
     "loop": CauseInfo(
         "closed because it repeated itself", "was closed because it repeated itself", "server"
+    ),
+    "agreement": CauseInfo(
+        "closed when its probes agreed",
+        "was closed because its probes agreed on the answer",
+        "server",
+    ),
+    "entropy": CauseInfo(
+        "closed when its answer was certain",
+        "was closed because the entropy of its answer no longer moved",
+        "server",
     ),
     "disabled": CauseInfo(
         "not asked for", "was not asked for, or a limit left no room for it", None
