@@ -160,11 +160,11 @@ REQUESTS = [
 THOUGHTS = [
     graph(
         "Tokens per second",
-        "What is generated for thoughts and answers, what closing and retries add, and what is "
-        "spent on requests that fail or are left.",
+        "What is generated for thoughts and answers, what closing, retries and probes add, and "
+        "what is spent on requests that fail or are left.",
         {
             part: per_second(f"ponder_{part}_tokens_total")
-            for part in ("thinking", "answer", "forced", "retry", "unfinished")
+            for part in ("thinking", "answer", "forced", "retry", "probe", "unfinished")
         },
         "suffix: tokens/s",
         stacked=True,

@@ -42,6 +42,19 @@ class PonderReport(BaseModel):
     error: str | None = None
 
 
+class InterimReport(BaseModel):
+    """What choice `index` would answer if its thought ended after `thinking_tokens`.
+
+    The last `agreement` interim answers of the choice are equal.
+    """
+
+    type: Literal["interim"] = "interim"
+    index: int
+    answer: str
+    thinking_tokens: int
+    agreement: int
+
+
 class TopLogprob(BaseModel):
     token: str
     logprob: float
@@ -176,7 +189,8 @@ class ChunkChoice(BaseModel):
 
 class ChatCompletionChunk(BaseModel):
     """One server-sent event. With `stream_options.include_usage` the last has no choices, and with
-    `continuous_usage_stats` the others say what was spent until then.
+    `continuous_usage_stats` the others say what was spent until then. An interim answer comes in
+    `ponder`, without choices.
     """
 
     id: str
@@ -185,6 +199,7 @@ class ChatCompletionChunk(BaseModel):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | TokenCounts | None = None
+    ponder: InterimReport | None = None
 
 
 class Capabilities(BaseModel):

@@ -20,6 +20,7 @@ from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
+from ponder.server.early import check_early_exit, interim_answers
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import drive
@@ -57,6 +58,7 @@ class Completion:
         self.request = request
         self.model = model
         self.assignment = assignment
+        check_early_exit(request, engine.facts)
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
         self.prompts = model.prompts(request, limits, self._rules)
@@ -106,8 +108,11 @@ class Completion:
         self.outcomes = [thought.outcome for thought in thoughts]
 
     async def _drive(self, index: int, emit: Callable[[int, Event], None]) -> Outcome:
-        name = f"{self.id}-{index}"
-        return await drive(self._thoughts[index], self._engine, name, partial(emit, index))
+        name, early = f"{self.id}-{index}", self.request.ponder.early_exit
+        tell: Callable[[Event], None] = partial(emit, index)
+        if early is not None:
+            tell = interim_answers(early, tell)
+        return await drive(self._thoughts[index], self._engine, name, tell)
 
     async def _live(
         self, index: int, emit: Callable[[int, Event], None]
@@ -173,6 +178,7 @@ class Completion:
             forced_tokens=outcome.forced_tokens,
             answer_tokens=outcome.answer_tokens,
             retry_tokens=outcome.retry_tokens,
+            probe_tokens=outcome.probe_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
             arm=self.assignment.arm,

@@ -19,6 +19,7 @@ from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
+from ponder.server.early import early_exit
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
@@ -156,8 +157,12 @@ class ServedModel:
 
     def exits(self, options: PonderOptions) -> list[Exit]:
         """What closes a request's thought beside its budget."""
-        wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
-        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
+        exits: list[Exit] = []
+        if self.loop_exit if options.loop_exit is None else options.loop_exit:
+            exits.append(Loop(max(AFTER, options.min_thinking_tokens)))
+        if options.early_exit is not None:
+            exits.append(early_exit(options.early_exit, options, self.tokenizer))
+        return exits
 
     def capabilities(self, limits: Limits, facts: EngineFacts) -> Capabilities:
         checkpoint = self.checkpoint
@@ -279,6 +284,14 @@ class ServedModel:
                 "not: leave it out",
                 "hint",
             )
+        early, prefixed = options.early_exit, bool(compiled and compiled.close.prefix[0])
+        if early and early.method == "entropy" and early.prefix is None and not prefixed:
+            raise invalid_request(
+                "ponder.early_exit: entropy is that of the first token of an answer, and this "
+                "model's contract names no answer_prefix: send early_exit.prefix, such as 'The "
+                "answer is'",
+                "early_exit",
+            )
         if options.min_thinking_tokens and compiled and compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "
@@ -289,5 +302,5 @@ class ServedModel:
 
 def _of_thought(options: PonderOptions) -> str | None:
     """The first option given that only a thought can heed."""
-    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
+    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit", "early_exit")
     return next((name for name in names if getattr(options, name)), None)

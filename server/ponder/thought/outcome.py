@@ -25,10 +25,16 @@ class ThoughtDelta:
 
 @dataclass(frozen=True, slots=True)
 class InterimAnswer:
-    """What a probe answered after the first `thinking_tokens` of a thought that goes on."""
+    """What a probe answered after the first `thinking_tokens` of a thought that goes on.
+
+    An answer that is not `whole` was cut. `agreement` of the last answers are equal, where somebody
+    counts them.
+    """
 
     text: str
     thinking_tokens: int
+    whole: bool = True
+    agreement: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -173,7 +173,7 @@ class Thought:
         if reader is None or found is None:
             return ()
         reader.at.now = now
-        said = InterimAnswer(found.text, found.tokens)
+        said = InterimAnswer(found.text, found.tokens, found.whole)
         if reader.hear(probe.asked_by, found):
             return (said, *self._cut(reader, now))
         self._probe(reader)

@@ -93,6 +93,9 @@ class Metrics(Observer):
         self._forced = counter("forced_tokens_total", "Tokens appended to close thoughts")
         self._retry = counter("retry_tokens_total", "Sampled tokens that a retry discarded")
         self._probe = counter("probe_tokens_total", "Tokens sampled to probe a thought")
+        self._failed_probes = counter(
+            "probe_failures_total", "Probes that the engine failed: their thoughts went on"
+        )
         self._unfinished = counter(
             "unfinished_tokens_total",
             "Completion tokens of requests that failed or whose client left",
@@ -186,7 +189,7 @@ class Metrics(Observer):
                 self._truncations.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
         tokens += [self._probe, self._unfinished]
-        for counter in (*tokens, self._near, self._empty, self._violations):
+        for counter in (*tokens, self._failed_probes, self._near, self._empty, self._violations):
             counter.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
@@ -216,6 +219,8 @@ class Metrics(Observer):
         self._answer.labels(arm).inc(outcome.answer_tokens)
         self._forced.labels(arm).inc(outcome.forced_tokens)
         self._retry.labels(arm).inc(outcome.retry_tokens)
+        self._probe.labels(arm).inc(outcome.probe_tokens)
+        self._failed_probes.labels(arm).inc(outcome.failed_probes)
         self._thought_length.labels(arm).observe(outcome.thinking_tokens)
         self._answer_length.labels(arm).observe(outcome.answer_tokens)
         self._budget.labels(arm).observe(plan.budget)
