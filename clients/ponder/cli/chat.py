@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
@@ -48,6 +48,11 @@ class Options(ServerOptions):
         None,
         description="tell a model trained on budgets of the one it has (default: the server's)",
     )
+    early_exit: Literal["agreement", "entropy"] | None = Field(
+        None,
+        description="close a thought whose answer probes have found, which are billed "
+        "(default: no probes)",
+    )
     temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
     seed: int | None = Field(None, description="of the sampling: the same draws again")
@@ -71,8 +76,13 @@ class Options(ServerOptions):
             options["seed"] = self.seed
         if self.max_tokens is not None:
             options["max_completion_tokens"] = self.max_tokens
+        ponder: dict[str, object] = {}
         if self.hint is not None:
-            options["ponder"] = {"hint": self.hint}
+            ponder["hint"] = self.hint
+        if self.early_exit is not None:
+            ponder["early_exit"] = {"method": self.early_exit}
+        if ponder:
+            options["ponder"] = ponder
         return options
 
 
