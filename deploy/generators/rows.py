@@ -187,6 +187,16 @@ THOUGHTS = [
         "suffix: thoughts/s",
     ),
     graph(
+        "Early exits that were wrong",
+        "Of the early exits that only watched and can be compared, the share whose answer was "
+        "another than the whole thought's.",
+        {
+            "{{cause}}": f"{per_second('ponder_early_exit_disagreement_total', 'cause')} / "
+            f"({per_second('ponder_early_exit_shadow_total', 'cause')} > 0)"
+        },
+        "percentunit",
+    ),
+    graph(
         "Budget used",
         "Thinking tokens over effective budget; at 1 the thought was cut.",
         quantiles("ponder_budget_used_ratio"),

@@ -18,7 +18,7 @@ PARTS = ("thinking", "forced", "answer", "retry", "probe")
 
 
 def ask(client: openai.OpenAI, early: dict[str, Any] | None, **more: Any) -> Any:
-    ponder = {"hint": False, **({} if early is None else {"early_exit": early})}
+    ponder = {"hint": False, "holdout": "never", **({} if early is None else {"early_exit": early})}
     return client.chat.completions.create(
         model="tiny",
         messages=[{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}],

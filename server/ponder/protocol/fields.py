@@ -131,7 +131,7 @@ class EarlyExit(Strict):
 
     Every `interval` tokens the model answers beside the running thought, greedily and after
     `prefix`, or the contract's answer prefix. `agreement`: at most `max_probe_tokens` of an answer,
-    until the last `window` of them are equal as `answer` reads them; `interim` shows them in the
+    until the last `window` of them are equal as `answer` reads them, which `interim` shows in the
     stream. `entropy`: one token, until the moving variance of its entropy, by `alpha`, is below
     `delta` after `window` probes or more (arXiv 2509.26522).
     """
@@ -150,7 +150,7 @@ class EarlyExit(Strict):
     def _of_its_method(self) -> EarlyExit:
         others = {
             "agreement": ("alpha", "delta"),
-            "entropy": ("max_probe_tokens", "answer", "interim"),
+            "entropy": ("max_probe_tokens", "interim"),
         }[self.method]
         given = next((name for name in others if name in self.model_fields_set), None)
         if given is not None:

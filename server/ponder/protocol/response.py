@@ -16,6 +16,17 @@ FinishReason = Literal["stop", "length", "tool_calls"] | str
 ArmName = Literal["policy", "holdout"] | str
 
 
+class ShadowReport(BaseModel):
+    """Why and after how many tokens an early exit that only watched would have closed a thought.
+
+    `agrees`: the answer there is the answer that was given; null where there is none to compare.
+    """
+
+    end_cause: EndCauseName
+    thinking_tokens: int
+    agrees: bool | None
+
+
 class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
@@ -23,7 +34,8 @@ class PonderReport(BaseModel):
     answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
     of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
     conversation was drawn into, also where the request opted out of being held out. `error` is the
-    code of what left this choice without an answer while others have one.
+    code of what left this choice without an answer while others have one. `shadow` is there where
+    an early exit only watched.
     """
 
     budget_requested: int | None
@@ -40,6 +52,7 @@ class PonderReport(BaseModel):
     confidence: float | None = None
     arm: ArmName = "policy"
     error: str | None = None
+    shadow: ShadowReport | None = None
 
 
 class InterimReport(BaseModel):

@@ -17,10 +17,10 @@ from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
 from ponder.protocol.errors import error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
-from ponder.protocol.response import PonderReport
+from ponder.protocol.response import PonderReport, ShadowReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
-from ponder.server.early import check_early_exit, interim_answers
+from ponder.server.early import EarlyWatch, check_early_exit
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import drive
@@ -52,6 +52,7 @@ class Completion:
         assignment: Assignment,
         *,
         trace: Mapping[str, str] = MappingProxyType({}),
+        shadowed: bool = False,
     ) -> None:
         self.created = int(time.time())
         self.started_at = time.perf_counter()
@@ -80,6 +81,8 @@ class Completion:
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
+        self._shadowed = shadowed  # its early exits only watch
+        self._watches: dict[int, EarlyWatch] = {}
         self._thoughts: list[Thought] = []
         self.outcomes: list[Outcome] = []
 
@@ -108,10 +111,10 @@ class Completion:
         self.outcomes = [thought.outcome for thought in thoughts]
 
     async def _drive(self, index: int, emit: Callable[[int, Event], None]) -> Outcome:
-        name, early = f"{self.id}-{index}", self.request.ponder.early_exit
+        name = f"{self.id}-{index}"
         tell: Callable[[Event], None] = partial(emit, index)
-        if early is not None:
-            tell = interim_answers(early, tell)
+        if watch := self._watches.get(index):
+            tell = watch.hearing(tell)
         return await drive(self._thoughts[index], self._engine, name, tell)
 
     async def _live(
@@ -183,7 +186,13 @@ class Completion:
             answer_forced=outcome.answer_forced,
             arm=self.assignment.arm,
             error=error_code(outcome.failure) if outcome.failure else None,
+            shadow=self.shadow(index),
         )
+
+    def shadow(self, index: int) -> ShadowReport | None:
+        """What a choice's early exit would have done, where it only watched."""
+        watch = self._watches.get(index)
+        return watch.report() if watch else None
 
     def thought(self, index: int) -> str:
         """The text of a choice's thought, markers and all."""
@@ -240,4 +249,8 @@ class Completion:
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
         exits = self.model.exits(request.ponder)
+        if request.ponder.early_exit is not None:
+            watch = EarlyWatch(request.ponder, self.model.checkpoint, shadowed=self._shadowed)
+            self._watches[index] = watch
+            exits.append(watch.exit)
         return checkpoint.thought(self.prompt(index), sampling, self._rules, exits=exits)

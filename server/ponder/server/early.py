@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.protocol import EngineFacts, Vocabulary
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.fields import EarlyExit, PonderOptions
+from ponder.protocol.response import ShadowReport
+from ponder.thought.answer import AnswerDelta
 from ponder.thought.exits.agreement import Agreement
 from ponder.thought.exits.answers import NORMALISERS, agreeing
 from ponder.thought.exits.entropy import Entropy
 from ponder.thought.exits.exit import Exit, Found
+from ponder.thought.exits.shadow import Shadow
 from ponder.thought.outcome import InterimAnswer
 from ponder.thought.thought import Event
 
@@ -20,7 +24,9 @@ ALTERNATIVES = 20
 """Log probabilities of which an entropy is made: as many as vLLM tells by default."""
 
 
-def early_exit(early: EarlyExit, options: PonderOptions, vocabulary: Vocabulary) -> Exit:
+def early_exit(
+    early: EarlyExit, options: PonderOptions, vocabulary: Vocabulary
+) -> Agreement | Entropy:
     """The exit of one thought. It makes no probe below the least thought that was asked for."""
     prefix = None if early.prefix is None else tuple(vocabulary.encode(early.prefix))
     if early.method == "entropy":
@@ -69,19 +75,58 @@ def check_early_exit(request: ChatRequest, facts: EngineFacts) -> None:
         )
 
 
-def interim_answers(early: EarlyExit, emit: Callable[[Event], None]) -> Callable[[Event], None]:
-    """What emits a choice's events: its interim answers, if they are asked for, with how many of
-    the last ones agree.
+class EarlyWatch:
+    """The early exit of one choice, and what it is to show: interim answers, and what a `shadowed`
+    one would have done.
     """
-    answers: list[str] = []
 
-    def tell(event: Event) -> None:
-        if isinstance(event, InterimAnswer):
-            if not early.interim:
-                return
-            found = Found(event.thinking_tokens, event.text, event.whole)
-            answers.append(NORMALISERS[early.answer](found))
-            event = replace(event, agreement=agreeing(answers))
-        emit(event)
+    def __init__(
+        self, options: PonderOptions, checkpoint: Checkpoint, *, shadowed: bool = False
+    ) -> None:
+        assert options.early_exit is not None and checkpoint.compiled is not None
+        self._early = early = options.early_exit
+        self._normalise = NORMALISERS[early.answer]
+        self._answers: list[str] = []
+        self._said: list[str] = []
+        own = checkpoint.compiled.close.prefix[1]
+        self._prefix = own if early.prefix is None else early.prefix
+        closing = early_exit(early, options, checkpoint.tokenizer)
+        self._shadow: Shadow | None = None
+        if shadowed:
+            self._shadow = Shadow(closing, early.max_probe_tokens, closing.prefix)
+        self.exit: Exit = self._shadow or closing
 
-    return tell
+    def hearing(self, emit: Callable[[Event], None]) -> Callable[[Event], None]:
+        """What emits the choice's events: interim answers only if they are asked for."""
+        interim, shadowed = self._early.interim, self._shadow is not None
+
+        def tell(event: Event) -> None:
+            if isinstance(event, InterimAnswer):
+                if not interim:
+                    return
+                event = replace(event, agreement=self._agreement(event))
+            elif shadowed and isinstance(event, AnswerDelta):
+                self._said.append(event.text)
+            emit(event)
+
+        return tell
+
+    def report(self) -> ShadowReport | None:
+        """What the shadowed exit would have done; None where it would have done nothing."""
+        shadow = self._shadow
+        if shadow is None or shadow.cause is None:
+            return None
+        agrees = None
+        if shadow.answer is not None:
+            text = f"{self._prefix}{shadow.answer.text}"
+            then, now = map(
+                self._normalise, (replace(shadow.answer, text=text), Found(0, "".join(self._said)))
+            )
+            agrees = then == now if now else None
+        return ShadowReport(end_cause=shadow.cause, thinking_tokens=shadow.tokens, agrees=agrees)
+
+    def _agreement(self, answer: InterimAnswer) -> int:
+        """How many of the last interim answers are equal."""
+        found = Found(answer.thinking_tokens, answer.text, answer.whole)
+        self._answers.append(self._normalise(found))
+        return agreeing(self._answers)

@@ -19,7 +19,6 @@ from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
-from ponder.server.early import early_exit
 from ponder.server.settings import Settings
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED, Ask, Limits
 from ponder.thought.errors import ReasoningUnsupported
@@ -156,13 +155,9 @@ class ServedModel:
         return prompt
 
     def exits(self, options: PonderOptions) -> list[Exit]:
-        """What closes a request's thought beside its budget."""
-        exits: list[Exit] = []
-        if self.loop_exit if options.loop_exit is None else options.loop_exit:
-            exits.append(Loop(max(AFTER, options.min_thinking_tokens)))
-        if options.early_exit is not None:
-            exits.append(early_exit(options.early_exit, options, self.tokenizer))
-        return exits
+        """What closes a request's thought beside its budget and its early exit."""
+        wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
+        return [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
 
     def capabilities(self, limits: Limits, facts: EngineFacts) -> Capabilities:
         checkpoint = self.checkpoint

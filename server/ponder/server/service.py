@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ponder.engine.protocol import Engine, EngineDeadError
 from ponder.errors import PonderError
-from ponder.experiment.holdout import ARMS
+from ponder.experiment.holdout import ARMS, Holdout
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
@@ -68,6 +68,7 @@ class Service:
         )
         self.ledger = ledger
         self.holdout = holdout(settings)
+        self._shadowing = Holdout(settings.early_exit_shadow, self.holdout.key)
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.watch = EngineWatch(engine, settings.stall_timeout)
         self.metrics = Metrics(
@@ -163,13 +164,27 @@ class Service:
             model, limits = self._unsaving, replace(limits, default=UNLIMITED)
         trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
         try:
-            return Completion(request, model, self.engine, limits, assignment, trace=trace)
+            return Completion(
+                request,
+                model,
+                self.engine,
+                limits,
+                assignment,
+                trace=trace,
+                shadowed=self._shadowed(request, name),
+            )
         except PonderError as error:
             refused = to_api_error(error)
             if refused is None:
                 raise
             names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
             raise refused.spelled(names) from error
+
+    def _shadowed(self, request: ChatRequest, name: str) -> bool:
+        """Whether this conversation's early exits only watch; it keeps to the one draw."""
+        if request.ponder.early_exit is None or request.ponder.holdout == "never":
+            return False
+        return self._shadowing.assign(f"early exit:{name}").arm == "holdout"
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
         """The tokens of a request's prompt, also of one that is too long for the model."""

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         description="close a thought that repeats itself, where a request does not say: at least 3 "
         "copies of up to 128 tokens, from 256 tokens of thought on",
     )
+    early_exit_shadow: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="share of the conversations with early exits whose thoughts go on to their end "
+        "all the same, to count how often the exit's answer was another one",
+    )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="share of conversations served without the saving policy (the default budget, "

@@ -65,7 +65,7 @@ def parts(report: dict[str, Any]) -> int:
 def test_answers_that_agree_close_the_thought(
     serve: Serve, model: Model, chunk_sizes: tuple[int, ...]
 ) -> None:
-    running = serve(script=model(*ANSWERS), chunk_sizes=chunk_sizes)
+    running = serve(early_exit_shadow=0, script=model(*ANSWERS), chunk_sizes=chunk_sizes)
     reply = running.ask(budget=BUDGET, ponder={"early_exit": AGREE})
     (choice,) = reply.choices
     assert choice.message.content == "The answer is 42."
@@ -79,7 +79,7 @@ def test_answers_that_agree_close_the_thought(
 
 
 def test_every_choice_has_probes_of_its_own(serve: Serve, model: Model) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     reply = running.ask(budget=BUDGET, n=3, ponder={"early_exit": AGREE})
     assert {choice.ponder["end_cause"] for choice in reply.choices} == {"agreement"}
     assert reply.usage.completion_tokens == sum(parts(choice.ponder) for choice in reply.choices)
@@ -87,7 +87,7 @@ def test_every_choice_has_probes_of_its_own(serve: Serve, model: Model) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stream_is_billed_as_a_whole_reply_is(serve: Serve, model: Model, stream: bool) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     reply = running.ask(
         budget=BUDGET,
         ponder={"early_exit": AGREE},
@@ -100,7 +100,7 @@ def test_a_stream_is_billed_as_a_whole_reply_is(serve: Serve, model: Model, stre
 
 
 def test_other_dialects_do_the_same(serve: Serve, model: Model) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     options = {"thinking_token_budget": BUDGET, "ponder": {"early_exit": AGREE}}
     said = [{"role": "user", "content": "40 + 2?"}]
     chat = {"model": "tiny", "messages": said, **options}
@@ -124,7 +124,7 @@ def test_other_dialects_do_the_same(serve: Serve, model: Model) -> None:
 
 
 def test_interim_answers_are_shown_to_who_asks(serve: Serve, model: Model) -> None:
-    running = serve(script=model(*ANSWERS))
+    running = serve(early_exit_shadow=0, script=model(*ANSWERS))
     early = {**AGREE, "answer": "number", "interim": True}
     chunks = running.ask(budget=BUDGET, ponder={"early_exit": early}, stream=True)
     shown = [chunk.ponder for chunk in chunks if getattr(chunk, "ponder", None)]
@@ -141,7 +141,7 @@ def test_interim_answers_are_shown_to_who_asks(serve: Serve, model: Model) -> No
 
 
 def test_interim_answers_of_raw_prompts(serve: Serve, model: Model) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     body = {
         "model": "tiny",
         "prompt": "40 + 2?<think>\n",
@@ -169,7 +169,7 @@ def test_streams_without_such_an_event_refuse_them(serve: Serve, model: Model, p
 
 
 def test_a_probe_that_the_engine_fails_fails_no_request(serve: Serve, model: Model) -> None:
-    running = serve(script=model("The answer is 42.", broken=1))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42.", broken=1))
     choice = running.ask(budget=BUDGET, ponder={"early_exit": AGREE}).choices[0]
     assert (choice.message.content, choice.ponder["end_cause"]) == (
         "The answer is 42.",
@@ -186,7 +186,7 @@ def test_a_probe_that_the_engine_fails_fails_no_request(serve: Serve, model: Mod
         ({"method": "agreement", "window": 1}, "2"),
         ({"method": "agreement", "interval": 32, "max_probe_tokens": 64}, "raise interval"),
         ({"method": "agreement", "alpha": 0.5}, "alpha means nothing to method agreement"),
-        ({"method": "entropy", "answer": "number"}, "answer means nothing to method entropy"),
+        ({"method": "entropy", "interim": True}, "interim means nothing to method entropy"),
         ({"method": "entropy"}, "names no answer_prefix"),
         ({"method": "agreement", "interim": True}, "stream the reply"),
         ({}, "method"),
@@ -207,11 +207,62 @@ def test_a_model_without_thoughts_has_none_to_close(serve: Serve) -> None:
     assert (reply.status_code, "early_exit" in reply.text) == (400, True)
 
 
+# -- exits that only watch ---------------------------------------------------------------------
+
+SHADOWED = {"early_exit_shadow": 1.0}
+
+
+def shadows(running: Running) -> tuple[float, float]:
+    labels = '{arm="policy",cause="agreement"}'
+    names = ("ponder_early_exit_shadow_total", "ponder_early_exit_disagreement_total")
+    seen, other = (metric(running, f"{name}{labels}") for name in names)
+    return seen, other
+
+
+@pytest.mark.parametrize(("answer", "agrees"), [("The answer is 7.", True), ("It is 8.", False)])
+def test_a_shadowed_exit_lets_the_thought_go_on(
+    serve: Serve, model: Model, answer: str, agrees: bool
+) -> None:
+    running = serve(script=model(answer), **SHADOWED)
+    early = {**AGREE, "answer": "number"}
+    reply = running.ask(budget=BUDGET, ponder={"early_exit": early})
+    (choice,) = reply.choices
+    report = choice.ponder
+    assert (report["end_cause"], choice.message.content) == ("natural", "The answer is 7.")
+    shadow = report["shadow"]
+    assert (shadow["end_cause"], shadow["agrees"]) == ("agreement", agrees)
+    assert 0 < shadow["thinking_tokens"] < report["thinking_tokens"]
+    assert reply.usage.completion_tokens == parts(report)
+    assert shadows(running) == (1, not agrees)
+
+
+def test_who_is_not_drawn_has_an_exit_that_closes(serve: Serve, model: Model) -> None:
+    """The draw is of the conversation, and stays."""
+    running = serve(script=model("The answer is 7."), early_exit_shadow=0.5)
+    causes: dict[str, set[str]] = {}
+    for user in [f"user {number}" for number in range(12)] * 2:
+        report = running.ask(budget=BUDGET, user=user, ponder={"early_exit": AGREE}).choices[0]
+        causes.setdefault(user, set()).add(report.ponder["end_cause"])
+    assert {len(found) for found in causes.values()} == {1}
+    assert {cause for found in causes.values() for cause in found} == {"natural", "agreement"}
+    drawn = next(user for user, found in causes.items() if found == {"natural"})
+    out = {"early_exit": AGREE, "holdout": "never"}
+    report = running.ask(budget=BUDGET, user=drawn, ponder=out).choices[0].ponder
+    assert (report["end_cause"], report["shadow"]) == ("agreement", None)
+
+
+def test_a_thought_that_ends_before_its_exit_has_no_shadow(serve: Serve, model: Model) -> None:
+    running = serve(script=model("1", "2", "3", "4", thought=STEPS[:200]), **SHADOWED)
+    report = running.ask(budget=BUDGET, ponder={"early_exit": AGREE}).choices[0].ponder
+    assert (report["end_cause"], report["shadow"]) == ("natural", None)
+    assert shadows(running) == (0, 0)
+
+
 # -- beside everything else --------------------------------------------------------------------
 
 
 def test_an_entropy_that_no_longer_moves_closes_the_thought(serve: Serve, model: Model) -> None:
-    running = serve(script=model(" 42."))
+    running = serve(early_exit_shadow=0, script=model(" 42."))
     early = {"method": "entropy", "interval": 32, "prefix": "The answer is"}
     reply = running.ask(budget=BUDGET, ponder={"early_exit": early})
     report = reply.choices[0].ponder
@@ -220,7 +271,7 @@ def test_an_entropy_that_no_longer_moves_closes_the_thought(serve: Serve, model:
 
 
 def test_the_least_thought_that_was_asked_for_is_thought(serve: Serve, model: Model) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     report = (
         running.ask(budget=BUDGET, ponder={"early_exit": AGREE, "min_thinking_tokens": 200})
         .choices[0]
@@ -241,7 +292,7 @@ def test_the_least_thought_that_was_asked_for_is_thought(serve: Serve, model: Mo
 def test_the_earliest_cause_is_named(
     serve: Serve, model: Model, more: dict[str, Any], cause: str
 ) -> None:
-    running = serve(script=model("The answer is 42."))
+    running = serve(early_exit_shadow=0, script=model("The answer is 42."))
     reply = running.ask(**more, ponder={"early_exit": AGREE})
     report = reply.choices[0].ponder
     assert report["end_cause"] == cause
@@ -249,7 +300,7 @@ def test_the_earliest_cause_is_named(
 
 
 def test_a_format_holds_the_answer_and_no_probe(serve: Serve, model: Model) -> None:
-    running = serve(script=model("42"))
+    running = serve(early_exit_shadow=0, script=model("42"))
     form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
     reply = running.ask(budget=BUDGET, ponder={"early_exit": AGREE}, response_format=form)
     assert reply.choices[0].ponder["end_cause"] == "agreement"

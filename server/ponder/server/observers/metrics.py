@@ -27,6 +27,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
+from ponder.protocol.response import ShadowReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.budget import Plan
@@ -106,6 +107,16 @@ class Metrics(Observer):
         self._near = counter(
             "near_repetitions_total",
             "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each",
+        )
+        self._shadows = counter(
+            "early_exit_shadow_total",
+            "Early exits that only watched and whose answer could be compared, by their cause",
+            ["cause", "arm"],
+        )
+        self._disagreements = counter(
+            "early_exit_disagreement_total",
+            "Of these, exits whose answer was another than that of the whole thought",
+            ["cause", "arm"],
         )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
         self._violations = counter(
@@ -187,6 +198,9 @@ class Metrics(Observer):
             self._requests.labels(cause, arm)
             if info.ended_by == "server":
                 self._truncations.labels(cause, arm)
+        for cause in ("agreement", "entropy"):
+            self._shadows.labels(cause, arm)
+            self._disagreements.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
         tokens += [self._probe, self._unfinished]
         for counter in (*tokens, self._failed_probes, self._near, self._empty, self._violations):
@@ -200,6 +214,7 @@ class Metrics(Observer):
             self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
             for index, outcome in enumerate(completion.outcomes):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+                self._shadow(completion.shadow(index), arm)
                 if outcome.thinking_tokens >= AFTER and nearly_repeats(completion.thought(index)):
                     self._near.labels(arm).inc()
             return
@@ -207,6 +222,11 @@ class Metrics(Observer):
         self._no_answer(error, arm)
         if isinstance(error, asyncio.CancelledError):
             self.left()
+
+    def _shadow(self, shadow: ShadowReport | None, arm: Arm) -> None:
+        if shadow is not None and shadow.agrees is not None:
+            self._shadows.labels(shadow.end_cause, arm).inc()
+            self._disagreements.labels(shadow.end_cause, arm).inc(not shadow.agrees)
 
     def _no_answer(self, failure: BaseException | None, arm: Arm) -> None:
         """Count an answer that stayed empty though it had room."""
