@@ -75,7 +75,7 @@ class Outcome:
     failure: NoAnswerProduced | None = field(default=None, compare=False)
 
     def note(self, chunk: Chunk, now: float, *, first: bool) -> None:
-        """Keep what a chunk tells beside its tokens; `first` is the life's first request."""
+        """Keep what the first chunk tells beside its tokens, and later ones of the cache."""
         if self.first_token_at is None:
             self.first_token_at = now
         if chunk.prompt_logprobs is not None:

@@ -137,7 +137,8 @@ class Thought:
         segment = self._requests.made[-1]
         read = len(segment.sampled)
         segment.take(chunk)
-        self.outcome.note(chunk, now, first=segment.number == 0)
+        if self.outcome.first_token_at is None or chunk.cached_tokens:
+            self.outcome.note(chunk, now, first=segment.number == 0)
         if self._thinking:
             return self._think(segment, read, now)
         reopened = self._hear(segment, read)

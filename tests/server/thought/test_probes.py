@@ -148,6 +148,20 @@ def test_a_probe_has_the_room_that_an_answer_would_have() -> None:
     assert probe.tokens == 61 and probe.sampling.max_tokens == 64 + 4 - 61
 
 
+def test_a_probe_goes_on_from_all_that_precedes_the_thought() -> None:
+    """Here a marker that the model wrote, an earlier block, and an answer between the two."""
+    said = [*b"why", SINGLE.END_THINK, *b"so ", SINGLE.THINK, *THOUGHT[:90]]
+    living = thought(agreement(64))
+    living.start(0.0)
+    living.feed(Chunk(said), 0.0)
+    (probe,) = living.probes
+    whole = [*PROMPT, *said]
+    kept = len(probe.prompt) - len(CLOSE)
+    assert probe.prompt == [*whole[:kept], *CLOSE]
+    assert kept % BLOCK == 0
+    assert probe.tokens == kept - len(PROMPT) - len(said) + 90 + len(b"why")
+
+
 def test_one_probe_at_a_time() -> None:
     living = thought(agreement())
     living.start(0.0)
