@@ -88,7 +88,8 @@ def test_summaries_are_not_asked_for_the_length_of_their_thought() -> None:
     config = BrpoConfig(group_size=2, budgets=(4, 8), summaries=2)
     added = config.model_validate({**config.model_dump(), "add": [{"aspo": {}}]})
     correct_BmA = torch.tensor([[[1, 0], [1, 1]], [[0, 0], [1, 0]]]).bool()
-    seen = scored([2], summary_correct=correct_BmA, length=[8, 5], thinking=[8, 4])
+    cuts = [[4, 8], [4, 5]]
+    seen = scored([2], summary_correct=correct_BmA, length=[8, 5], thinking=[8, 4], cut=cuts)
     plain, found = after(config, seen), after(added, seen)
     assert (found["advantage"] != plain["advantage"]).any()
     assert torch.equal(found["branch_advantage"], plain["branch_advantage"])

@@ -22,9 +22,14 @@ def summaries(shares_Bm: Tensor) -> Tensor:
     return torch.arange(4) < shares_Bm[:, :, None] * 4
 
 
-def outcomes(correct_BmA: Tensor, lengths: list[int], group: int = 4) -> Batch:
+def outcomes(
+    correct_BmA: Tensor, lengths: list[int], group: int = 4, cut_Bm: list[list[int]] | None = None
+) -> Batch:
+    """Every budget leaves another cut where none are given."""
     sizes = [group] * (len(lengths) // group)
-    return scored(sizes, summary_correct=correct_BmA, length=lengths)
+    cuts = torch.arange(correct_BmA.shape[1]).repeat(len(lengths), 1)
+    cuts = cuts if cut_Bm is None else torch.tensor(cut_Bm)
+    return scored(sizes, summary_correct=correct_BmA, length=lengths, cut=cuts)
 
 
 def tokens(found: Batch, starts: tuple[int, ...], longest: int) -> Tensor:
@@ -150,7 +155,8 @@ def test_summaries_are_compared_with_those_of_their_cut() -> None:
     """The thought ended at 50 tokens: budgets 60 and 90 cut it at the same place."""
     config = BrpoConfig(group_size=2, budgets=(30, 60, 90), summaries=2)
     correct_BmA = torch.tensor([[[1, 0], [1, 1], [1, 0]], [[0, 0], [1, 0], [1, 1]]]).bool()
-    found = after(config, outcomes(correct_BmA, [50, 90], 2))
+    cuts = [[30, 51, 51], [30, 60, 90]]
+    found = after(config, outcomes(correct_BmA, [51, 90], 2, cuts))
     assert found["branch_advantage"].tolist() == [
         [[0.5, -0.5], [0.25, 0.25], [0.25, -0.75]],
         [[0, 0], [0.5, -0.5], [0, 0]],

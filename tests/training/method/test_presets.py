@@ -179,6 +179,7 @@ def test_a_step_of_every_method(name: str) -> None:
         length=length_B,
         budget=budgets,
         summary_correct=torch.rand(shape, generator=generator) < 0.5,
+        cut=torch.arange(shape[-2] if name == "brpo" else 1).repeat(rows, 1),
         group_accuracy=correct_B.view(2, -1).float().mean(1).repeat_interleave(config.group_size),
     )
     found = after(config, seen)

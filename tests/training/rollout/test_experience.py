@@ -115,18 +115,26 @@ def test_thoughts_carry_segments_and_summaries(reader: Reader) -> None:
         correct_BmA = torch.tensor(
             [[[_says(reader, row, j * 2 + a) for a in range(2)] for j in range(2)] for row in group]
         )
-        written_B = torch.tensor([len(row.completion) for row in group])
-        seen = after(config, scored([2], summary_correct=correct_BmA, length=written_B))
+        cut_Bm = torch.tensor([_cuts(reader, row, budgets=2) for row in group])
+        seen = after(config, scored([2], summary_correct=correct_BmA, cut=cut_Bm))
         both = zip(group, seen["advantage"], seen["branch_advantage"], strict=True)
         for row, (early, late), summaries in both:
-            values = [*[float(early)] * 4, *[float(late)] * 4]
+            within = 5 if row.completion[4:] == (reader.form.end.token_id,) else 4
+            values = [*[float(early)] * within, *[float(late)] * (9 - within)]
             assert row.advantages == pytest.approx(values[: len(row.completion)])
             assert [c.advantage for c in row.chunks] == pytest.approx(summaries.flatten().tolist())
-            assert len(row.completion) <= 8
+            assert len(row.completion) <= 8 + reader.end_tokens
             for chunk in row.chunks:
                 # The tokens before an answer are the server's close, or the thought's own end.
                 last = chunk.ids[: chunk.inserted]
                 assert last in (reader.form.close.ids, (reader.form.end.token_id,))
+
+
+def _cuts(reader: Reader, row: Row, budgets: int) -> list[int]:
+    """What each budget left of a thought, from the chunks that follow it."""
+    chunks = row.chunks[:: len(row.chunks) // budgets]
+    ended = [chunk.ids[:1] == (reader.form.end.token_id,) for chunk in chunks]
+    return [c.start - len(row.prompt) + end for c, end in zip(chunks, ended, strict=True)]
 
 
 def _says(reader: Reader, row: Row, chunk: int) -> bool:

@@ -172,14 +172,14 @@ class OneIfSummaryCorrect:
 class BudgetRelative:
     """A_s = R_s - V_s for the tokens of each segment, without division by a std; summaries apart.
 
-    `advantage` (B, m) by segment, `branch_advantage` (B, m, A) by summary. `length` counts the
-    tokens that the model wrote into its thought, its own end marker included.
+    `advantage` (B, m) by segment, `branch_advantage` (B, m, A) by summary. Budgets whose `cut`
+    (B, m) is the same share their summaries' mean.
     GRPO on the same rollouts is prior `base`, variance reduction `v2`, summaries `last`.
     """
 
     config: BrpoConfig
     at: ClassVar[Place] = "credit"
-    reads: ClassVar[frozenset[str]] = frozenset({"reward", "length"})
+    reads: ClassVar[frozenset[str]] = frozenset({"reward", "cut"})
     makes: ClassVar[frozenset[str]] = frozenset(
         {"advantage", "branch_advantage", "advantage_return", "advantage_baseline"}
     )
@@ -194,9 +194,7 @@ class BudgetRelative:
         if config.summary_advantage == "last":
             summaries_BmA = batch.per_group(last_summaries, "reward")
         else:
-            budgets_m = torch.tensor(config.budgets, device=rewards_BmA.device)
-            cut_Bm = torch.minimum(batch["length"][:, None], budgets_m)
-            summaries_BmA = decoupled_summaries(rewards_BmA, cut_Bm)
+            summaries_BmA = decoupled_summaries(rewards_BmA, batch["cut"])
         return batch.with_columns(
             advantage=return_Bm - baseline_Bm,
             branch_advantage=summaries_BmA,

@@ -107,8 +107,11 @@ class Pricing(Protocol):
 
 
 def cosine(tokens_B: Tensor, config: Pricing) -> Tensor:
-    """β·cos(πn / 2L); of a budget this is f2, the most that its subgroup can earn."""
-    return config.beta * torch.cos(tokens_B * (math.pi / (2 * config.longest)))
+    """β·cos(πn / 2L); of a budget this is f2, the most that its subgroup can earn.
+
+    Computed as a sine, which is exactly 0 at n = L.
+    """
+    return config.beta * torch.sin((config.longest - tokens_B) * (math.pi / (2 * config.longest)))
 
 
 def above_budget(length_B: Tensor, budget_B: Tensor, config: HbpoConfig) -> Tensor:

@@ -155,11 +155,14 @@ class TruncatedPlan:
 
     AnytimeReasoner (arXiv 2505.13438, §3.1). The trunk has a node for every segment between
     budgets, the branches are the summaries; a natural end is copied to the head of each branch.
-    Beside `ALWAYS`: `summary_correct` (B, m, A), bool: right, and in form.
+    What ends a thought belongs to the segment that it ends: a thought of exactly b tokens has
+    ended within budget b.
+    Beside `ALWAYS`: `summary_correct` (B, m, A), bool: right, and in form; `cut` (B, m): tokens
+    that each budget left, -1 where the text ended inside the thought.
     """
 
     kind: ClassVar[str] = "truncated"
-    makes: ClassVar[frozenset[str]] = ALWAYS | {"summary_correct"}
+    makes: ClassVar[frozenset[str]] = ALWAYS | {"summary_correct", "cut"}
     ragged: ClassVar[bool] = True
 
     def __init__(self, settings: Any, reader: Reader) -> None:
@@ -185,10 +188,15 @@ class TruncatedPlan:
 
     def _rollout(self, thought: Truncated) -> Rollout:
         starts = (0, *self._budgets[:-1])
+        ours = [cut is not None and bool(cut.close) for cut in thought.cuts]
+        ends = [
+            budget if closed else len(thought.sampled)
+            for budget, closed in zip(self._budgets, ours, strict=True)
+        ]
         nodes = [
-            Node(ids, "thought", parent=s - 1 if s else None, place=(s,))
-            for s, (start, end) in enumerate(zip(starts, self._budgets, strict=True))
-            if (ids := thought.sampled[start:end])
+            Node(thought.sampled[start:end], "thought", parent=s - 1 if s else None, place=(s,))
+            for s, (start, end) in enumerate(zip((0, *ends), ends, strict=False))
+            if start < min(end, len(thought.sampled))
         ]
         segments = len(nodes)
         answers = []
@@ -203,8 +211,8 @@ class TruncatedPlan:
                 ids, after = (*head, *summary.sampled), seen - starts[parent]
                 nodes.append(Node(ids, "summary", parent, after, len(head), place=(j, a)))
                 answers.append(Answer(summary.answer, summary.formatted, (j, a)))
-        last = thought.cuts[-1]
-        tags: dict[str, Any] = {"closed_by_us": last is None or bool(last.close)}
+        tags: dict[str, Any] = {"closed_by_us": thought.cuts[-1] is None or ours[-1]}
+        tags["cuts"] = [-1 if cut is None else cut.kept for cut in thought.cuts]
         tags["drawn"] = len(thought.sampled) + sum(
             len(summary.sampled) for place in thought.summaries for summary in place
         )
@@ -223,6 +231,7 @@ class TruncatedPlan:
         unjudged = [sum(map(_failed, rollout.answers or ())) for rollout in rollouts]
         return {
             "summary_correct": correct_BmA,
+            "cut": torch.tensor([r.tags["cuts"] for r in rollouts]).reshape(shape[:2]),
             "accuracy": correct_BmA[:, -1].float().mean(-1),
             "length": torch.tensor([len(rollout.of("thought")) for rollout in rollouts]),
             "thinking": torch.tensor(thinking),
