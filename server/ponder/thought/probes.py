@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ponder.engine.protocol import FORBIDDEN, Chunk, Sampling, TokenLogprob, Vocabulary
+from ponder.engine.protocol import FORBIDDEN, Chunk, Sampling, Vocabulary
 from ponder.thought.exits.exit import Found, Probe, Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat
@@ -28,7 +28,7 @@ class ProbeRequest:
     """A probe as an engine request beside the thought's.
 
     `number` counts those of one life from 0. `asked_by` is the exit's place among the thought's,
-    and `tokens` of the thought precede the close.
+    and `tokens` of the thought precede the close. `logprobs` are of the first token's alternatives.
     """
 
     prompt: Sequence[int]
@@ -37,7 +37,7 @@ class ProbeRequest:
     asked_by: int
     tokens: int
     sampled: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    logprobs: tuple[float, ...] = ()
 
 
 class Probes:
@@ -91,14 +91,15 @@ class Probes:
             return None
         self._outcome.probe_tokens += len(chunk.token_ids)
         request.sampled.extend(chunk.token_ids)
-        request.logprobs.extend(chunk.logprobs or ())
+        if chunk.logprobs and not request.logprobs:
+            request.logprobs = tuple(logprob for _, logprob in chunk.logprobs[0].top)
         if chunk.finish is None:
             return None
         self._leave(request)
         whole = chunk.finish == "stop"
         said = map(self._vocabulary.token_bytes, request.sampled)
         text = b"".join(said).decode(errors="replace")
-        return Found(request.tokens, text, whole, tuple(request.logprobs))
+        return Found(request.tokens, text, whole, request.logprobs)
 
     def end(self) -> None:
         """The thought is over: none is wanted any more."""

@@ -8,9 +8,9 @@ token opens a phrase ("The answer is …") and says nothing of the answer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ponder.engine.protocol import TokenLogprob
 from ponder.thought.exits.exit import Act, Close, GoOn, Probe, Progress
 
 
@@ -37,7 +37,7 @@ class Entropy:
 
     def look(self, at: Progress) -> Act:
         if at.found is not None and at.found.logprobs:
-            self._take(entropy(at.found.logprobs[0]))
+            self._take(entropy(at.found.logprobs))
         if self.seen >= self.window and self.variance < self.delta:
             return Close("entropy")
         size, first = len(at.thinking), max(self.interval, self.after)
@@ -53,8 +53,8 @@ class Entropy:
         self.mean = self.mean + self.alpha * off if self.seen > 1 else found
 
 
-def entropy(token: TokenLogprob) -> float:
-    """In nats, of the alternatives that are told; what they leave counts as one more."""
-    shares = [math.exp(logprob) for _, logprob in token.top]
+def entropy(logprobs: Sequence[float]) -> float:
+    """In nats, of the tokens that are told; what they leave counts as one more."""
+    shares = [math.exp(logprob) for logprob in logprobs]
     rest = max(0.0, 1.0 - sum(shares))
     return -sum(share * math.log(share) for share in [*shares, rest] if share > 0)

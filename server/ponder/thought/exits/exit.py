@@ -6,21 +6,21 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ponder.engine.protocol import TokenLogprob
 from ponder.thought.exits.causes import Cause
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a probe answered: the text, and the log probabilities of its tokens if it wanted them.
+    """What a probe answered, after the first `tokens` of the thought.
 
-    It followed on the first `tokens` of the thought. An answer that is not `whole` was cut.
+    An answer that is not `whole` was cut. `logprobs` are those of the likeliest tokens that it
+    might have begun with, where the probe wanted them.
     """
 
     tokens: int
     text: str
     whole: bool = True
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,9 +66,9 @@ class Probe:
     """Think on, as `then` says, and have the thought answered beside itself meanwhile.
 
     What the thought has come to is closed, and at most `max_tokens` of an answer are sampled
-    greedily, after the answer prefix or after `prefix`, with as many alternatives as `logprobs`
-    says. The exit is asked again with what was found. An exit has one probe at a time: where the
-    last one has not answered yet, this one is left out.
+    greedily, after the answer prefix or after `prefix`; `logprobs` is how many log probabilities of
+    its first token are wanted. The exit is asked again with what was found. It has one probe at a
+    time: where the last one has not answered yet, this one is left out.
     """
 
     max_tokens: int
