@@ -163,11 +163,11 @@ REQUESTS = [
 THOUGHTS = [
     graph(
         "Tokens per second",
-        "What is generated for thoughts and answers, what closing and retries add, and what is "
-        "spent on requests that fail or are left.",
+        "What is generated for thoughts and answers, what closing, retries and probes add, and "
+        "what is spent on requests that fail or are left.",
         {
             part: per_second(f"ponder_{part}_tokens_total")
-            for part in ("thinking", "answer", "forced", "retry", "unfinished")
+            for part in ("thinking", "answer", "forced", "retry", "probe", "unfinished")
         },
         "suffix: tokens/s",
         stacked=True,
@@ -190,6 +190,26 @@ THOUGHTS = [
         },
         "suffix: answers/s",
         stacked=True,
+    ),
+    graph(
+        "Repetition",
+        "Thoughts that repeated themselves: closed as exact loops; and near ones, whose sentences "
+        "come again with other numbers, which closes none.",
+        {
+            "loop": per_second("ponder_truncations_total", labels=f'cause="loop",{SERVERS}'),
+            "near": per_second("ponder_near_repetitions_total"),
+        },
+        "suffix: thoughts/s",
+    ),
+    graph(
+        "Early exits that were wrong",
+        "Of the early exits that only watched and can be compared, the share whose answer was "
+        "another than the whole thought's.",
+        {
+            "{{cause}}": f"{per_second('ponder_early_exit_disagreement_total', 'cause')} / "
+            f"({per_second('ponder_early_exit_shadow_total', 'cause')} > 0)"
+        },
+        "percentunit",
     ),
     graph(
         "Budget used",

@@ -118,7 +118,7 @@ def test_without_standard_input_the_prompt_is_the_question(server: ScriptedServe
 def test_sampling_is_asked_for_as_typed(server: ScriptedServer) -> None:
     server.replies.append(Reply(answer()))
     flags = "--temperature 0 --top-p 0.9 --seed 7 --max-tokens 99 --no-hint --deadline-ms 2000"
-    flags += " --budget 9999999999999"
+    flags += " --budget 9999999999999 --early-exit agreement"
     assert chat(server, *flags.split(), "Hi").returncode == 0
     body = server.asked[0]
     assert {name: body[name] for name in body if name not in ("messages", "model", "stream")} == {
@@ -126,7 +126,7 @@ def test_sampling_is_asked_for_as_typed(server: ScriptedServer) -> None:
         "top_p": 0.9,
         "seed": 7,
         "max_completion_tokens": 99,
-        "ponder": {"hint": False, "deadline_ms": 2000},
+        "ponder": {"hint": False, "early_exit": {"method": "agreement"}, "deadline_ms": 2000},
         "thinking_token_budget": 9999999999999,
     }
 

@@ -23,6 +23,7 @@ ALERTS = [
     "TruncationRateHigh",
     "DeadlineMissed",
     "PoolsExhausted",
+    "LoopRateHigh",
     "QualityGap",
     "NotReady",
     "EngineStalled",

@@ -58,6 +58,11 @@ class Options(ServerOptions):
         description="milliseconds until the answer is due; the thought is closed in time "
         "(default: the server's)",
     )
+    early_exit: Literal["agreement", "entropy"] | None = Field(
+        None,
+        description="close a thought whose answer probes have found, which are billed "
+        "(default: no probes)",
+    )
     temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
     seed: int | None = Field(None, description="of the sampling: the same draws again")
@@ -83,7 +88,8 @@ class Options(ServerOptions):
             options["max_completion_tokens"] = self.max_tokens
         if self.deadline_ms is not None:
             options["deadline_ms"] = self.deadline_ms
-        own = {"hint": self.hint, "task": self.task}
+        early = self.early_exit and {"method": self.early_exit}
+        own = {"hint": self.hint, "task": self.task, "early_exit": early}
         if given := {name: value for name, value in own.items() if value is not None}:
             options["ponder"] = given
         return options

@@ -66,13 +66,14 @@ def known_budget(asked: Budget | None, model: Capabilities) -> int | None:
 
 
 def summary(report: PonderReport, finish_reason: str | None) -> str:
-    """One line: what the thought took of its budget, why it ended, what the answer took."""
+    """One line: what the thought took of its budget, why it ended, what probes and answer took."""
     answer = f"answer {_tokens(report.answer_tokens)}"
     if finish_reason == "length":
         answer += ", cut at its limit"
     if report.deadline_met is False:
         answer += ", after its deadline"
-    return " · ".join([*_thought(report), answer])
+    probes = [f"probes {_tokens(report.probe_tokens)}"] if report.probe_tokens else []
+    return " · ".join([*_thought(report), *probes, answer])
 
 
 def _thought(report: PonderReport) -> list[str]:

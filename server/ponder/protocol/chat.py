@@ -75,8 +75,9 @@ class ChatRequest:
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
     reply's, `logprobs` the alternatives to tell beside each sampled token, or None, and `echo`
     puts each prompt before its answer. `usage` says
-    when a stream tells what was spent. `conversation` names what the request belongs to, and
-    `label` the task that its metadata tells, which `ponder.task` overrides. `grammar`
+    when a stream tells what was spent, and `shows_interim` that it has events for interim answers.
+    `conversation` names what the request belongs to, and `label` the task that its metadata tells,
+    which `ponder.task` overrides. `grammar`
     is what an answer must spell that is no call. `spelled` has the client's own names of fields
     that its dialect knows by several.
     """
@@ -96,6 +97,7 @@ class ChatRequest:
     echo: bool = False
     shows_thought: bool = True
     stream: bool = False
+    shows_interim: bool = False
     usage: Literal["never", "last", "always"] = "never"
     conversation: str | None = None
     label: str | None = None

@@ -129,16 +129,54 @@ class StreamOptions(Strict):
     include_obfuscation: StrictBool | None = None
 
 
+class EarlyExit(Strict):
+    """Close a thought when probes say that its answer is there: `agreement` or `entropy`.
+
+    Every `interval` tokens the model answers beside the running thought, greedily and after
+    `prefix`, or the contract's answer prefix. `agreement`: at most `max_probe_tokens` of an answer,
+    until the last `window` of them are equal as `answer` reads them, which `interim` shows in the
+    stream. `entropy`: one token, until the moving variance of its entropy, by `alpha`, is below
+    `delta` after `window` probes or more (arXiv 2509.26522).
+    """
+
+    method: Literal["agreement", "entropy"]
+    interval: Annotated[int, Field(ge=32, le=65536, strict=True), Whole] = 256
+    window: Annotated[int, Field(ge=2, le=16, strict=True), Whole] = 3
+    prefix: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    max_probe_tokens: Annotated[int, Field(ge=1, le=256, strict=True), Whole] = 32
+    answer: Literal["exact", "number", "letter"] = "exact"
+    interim: StrictBool = False
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.2
+    delta: Annotated[float, Field(gt=0, le=10)] = 1e-3
+
+    @model_validator(mode="after")
+    def _of_its_method(self) -> EarlyExit:
+        others = {
+            "agreement": ("alpha", "delta"),
+            "entropy": ("max_probe_tokens", "interim"),
+        }[self.method]
+        given = next((name for name in others if name in self.model_fields_set), None)
+        if given is not None:
+            raise ValueError(f"{given} means nothing to method {self.method}: leave it out")
+        if self.max_probe_tokens > self.interval:
+            raise ValueError(
+                f"max_probe_tokens {self.max_probe_tokens} is above interval {self.interval}, and "
+                f"probes would take more than the thought: lower it or raise interval"
+            )
+        return self
+
+
 class PonderOptions(Strict):
     """What Ponder adds. Tokens throughout.
 
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
     trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
-    that repeats itself, past `min_thinking_tokens`. `deadline_ms` closes it in time for its answer,
-    which is due so many milliseconds after the request came. `scope` names the conversation, `task`
-    the kind of question, whose calibrated curve efforts and `auto` are read from, and `holdout`
-    "never" keeps the saving policy even where the conversation is held out.
+    that repeats itself, past `min_thinking_tokens`, and so does `early_exit` one whose answer is
+    there. `deadline_ms` closes it in time for its answer, which is due so many milliseconds after
+    the request came. `scope` names the conversation, `task` the kind of question, whose calibrated
+    curve efforts and `auto` are read from, and `holdout` "never" keeps the saving policy even where
+    the conversation is held out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -148,6 +186,7 @@ class PonderOptions(Strict):
     close_text: str | None = None
     hint: StrictBool | None = None
     loop_exit: StrictBool | None = None
+    early_exit: EarlyExit | None = None
     deadline_ms: Milliseconds | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     task: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None

@@ -16,6 +16,17 @@ FinishReason = Literal["stop", "length", "tool_calls"] | str
 ArmName = Literal["policy", "holdout"] | str
 
 
+class ShadowReport(BaseModel):
+    """Why and after how many tokens an early exit that only watched would have closed a thought.
+
+    `agrees`: the answer there is the answer that was given; null where there is none to compare.
+    """
+
+    end_cause: EndCauseName
+    thinking_tokens: int
+    agrees: bool | None
+
+
 class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
@@ -23,8 +34,9 @@ class PonderReport(BaseModel):
     answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
     of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
     conversation was drawn into, also where the request opted out of being held out. `deadline_met`
-    says whether the answer came in time, where it had a deadline. `error` is the
-    code of what left this choice without an answer while others have one.
+    says whether the answer came in time, where it had a deadline. `error` is the code of what left
+    this choice without an answer while others have one. `shadow` is there where an early exit only
+    watched.
     """
 
     budget_requested: int | None
@@ -42,6 +54,20 @@ class PonderReport(BaseModel):
     confidence: float | None = None
     arm: ArmName = "policy"
     error: str | None = None
+    shadow: ShadowReport | None = None
+
+
+class InterimReport(BaseModel):
+    """What choice `index` would answer if its thought ended after `thinking_tokens`.
+
+    The last `agreement` interim answers of the choice are equal.
+    """
+
+    type: Literal["interim"] = "interim"
+    index: int
+    answer: str
+    thinking_tokens: int
+    agreement: int
 
 
 class TopLogprob(BaseModel):
@@ -178,7 +204,8 @@ class ChunkChoice(BaseModel):
 
 class ChatCompletionChunk(BaseModel):
     """One server-sent event. With `stream_options.include_usage` the last has no choices, and with
-    `continuous_usage_stats` the others say what was spent until then.
+    `continuous_usage_stats` the others say what was spent until then. An interim answer comes in
+    `ponder`, without choices.
     """
 
     id: str
@@ -187,6 +214,7 @@ class ChatCompletionChunk(BaseModel):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | TokenCounts | None = None
+    ponder: InterimReport | None = None
 
 
 class Capabilities(BaseModel):

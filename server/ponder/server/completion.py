@@ -16,10 +16,11 @@ from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
 from ponder.protocol.errors import NO_RETRY, ApiError, error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
-from ponder.protocol.response import PonderReport
+from ponder.protocol.response import PonderReport, ShadowReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
 from ponder.server.choice import Choice, live_all
+from ponder.server.early import EarlyWatch, check_early_exit
 from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
 from ponder.thought.budget import Limits, Plan
@@ -60,6 +61,7 @@ class Completion:
         client_id: str | None = None,
         under_load: Assignment | None = None,
         trace: Mapping[str, str] = MappingProxyType({}),
+        shadowed: bool = False,
         pace: Pace | None = None,
         due_at: float | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class Completion:
         self.assignments = [assignment, *([under_load] if under_load else [])]
         self.tenant = tenant
         self.client_id = client_id
+        check_early_exit(request, engine.facts)
         specials = model.tokenizer.special_tokens if request.tools is not None else {}
         self._rules = answer_rules(request, engine.facts, specials)
         self._pace = Pace() if pace is None else pace
@@ -99,6 +102,8 @@ class Completion:
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
+        self._shadowed = shadowed  # its early exits only watch
+        self._watches: dict[int, EarlyWatch] = {}
         self._thoughts: list[Thought] = []
         self._choices: list[Choice] = []  # while they run
         self.outcomes: list[Outcome] = []
@@ -224,11 +229,13 @@ class Completion:
             forced_tokens=outcome.forced_tokens,
             answer_tokens=outcome.answer_tokens,
             retry_tokens=outcome.retry_tokens,
+            probe_tokens=outcome.probe_tokens,
             end_cause=outcome.end_cause,
             answer_forced=outcome.answer_forced,
             deadline_met=self.in_time(outcome),
             arm=self.assignment.arm,
             error=error_code(outcome.failure) if outcome.failure else None,
+            shadow=self.shadow(index),
         )
 
     def in_time(self, outcome: Outcome) -> bool | None:
@@ -236,6 +243,16 @@ class Completion:
         if self._due is None:
             return None
         return outcome.ended_at is not None and outcome.ended_at <= self._due.at
+
+    def shadow(self, index: int) -> ShadowReport | None:
+        """What a choice's early exit would have done, where it only watched."""
+        watch = self._watches.get(index)
+        return watch.report() if watch else None
+
+    def thought(self, index: int) -> str:
+        """The text of a choice's thought, markers and all."""
+        said = map(self.model.tokenizer.token_bytes, self._thoughts[index].thinking_ids)
+        return b"".join(said).decode(errors="replace")
 
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""
@@ -304,8 +321,13 @@ class Completion:
             seed = (sampling.seed + index % self.request.n) & SEED_MASK
             sampling = replace(sampling, seed=seed)
         request, checkpoint = self.request, self.model.checkpoint
-        prompt, button = self.prompt(index), FinishNow()
+        prompt, button, hear = self.prompt(index), FinishNow(), emit
         exits = [button, *self.model.exits(request.ponder, prompt.plan, self._due)]
+        if request.ponder.early_exit is not None:
+            watch = EarlyWatch(request.ponder, checkpoint, shadowed=self._shadowed)
+            self._watches[index] = watch
+            exits.append(watch.exit)
+            hear = watch.hearing(emit)
         thought = checkpoint.thought(prompt, sampling, self._rules, exits=exits)
         name = f"{self.id}-{index}"
-        return Choice(thought, Driver(thought, self._engine, name, emit, self._pace), button)
+        return Choice(thought, Driver(thought, self._engine, name, hear, self._pace), button)

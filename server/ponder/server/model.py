@@ -214,7 +214,7 @@ class ServedModel:
         return prompt
 
     def exits(self, options: PonderOptions, plan: Plan, due: Due | None = None) -> list[Exit]:
-        """What closes a request's thought of this plan beside its budget."""
+        """What closes a request's thought of this plan beside its budget and its early exit."""
         wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
         exits: list[Exit] = [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
         return exits if due is None else [*exits, due.exit(plan)]
@@ -348,6 +348,14 @@ class ServedModel:
                 "not: leave it out",
                 "hint",
             )
+        early, prefixed = options.early_exit, bool(compiled and compiled.close.prefix[0])
+        if early and early.method == "entropy" and early.prefix is None and not prefixed:
+            raise invalid_request(
+                "ponder.early_exit: entropy is that of the first token of an answer, and this "
+                "model's contract names no answer_prefix: send early_exit.prefix, such as 'The "
+                "answer is'",
+                "early_exit",
+            )
         if options.min_thinking_tokens and compiled and compiled.end.token_id is None:
             raise invalid_request(
                 "ponder.min_thinking_tokens needs an end marker that is a single token, which "
@@ -358,5 +366,5 @@ class ServedModel:
 
 def _of_thought(options: PonderOptions) -> str | None:
     """The first option given that only a thought can heed."""
-    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit")
+    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit", "early_exit")
     return next((name for name in names if getattr(options, name)), None)

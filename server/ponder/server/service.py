@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ponder.engine.protocol import Demand, Engine, EngineDeadError
 from ponder.errors import PonderError
-from ponder.experiment.holdout import ARMS, Assignment
+from ponder.experiment.holdout import ARMS, Assignment, Holdout
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
 from ponder.protocol.chat import ChatRequest
@@ -77,6 +77,7 @@ class Service:
         self.pace = Pace()
         self.ledger = ledger
         self.holdout = holdout(settings)
+        self._shadowing = Holdout(settings.early_exit_shadow, self.holdout.key)
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
@@ -199,6 +200,7 @@ class Service:
                 tenant=tenant,
                 client_id=headers.get(CLIENT_ID) or None,
                 under_load=under_load,
+                shadowed=self._shadowed(request, name),
                 trace=trace,
                 pace=self.pace,
                 due_at=self._due_at(request, headers, arrived_at),
@@ -252,6 +254,12 @@ class Service:
         if deadline_ms is None or arrived_at is None:
             return None
         return arrived_at + min(deadline_ms / 1000, self.settings.request_timeout)
+
+    def _shadowed(self, request: ChatRequest, name: str) -> bool:
+        """Whether this conversation's early exits only watch; it keeps to the one draw."""
+        if request.ponder.early_exit is None or request.ponder.holdout == "never":
+            return False
+        return self._shadowing.assign(f"early exit:{name}").arm == "holdout"
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
         """The tokens of a request's prompt, also of one that is too long for the model."""

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         description="milliseconds until an answer is due when a request does not say, held out or "
         "not; its thought is closed in time (default: no deadline)",
     )
+    early_exit_shadow: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05,
+        description="share of the conversations with early exits whose thoughts go on to their end "
+        "all the same, to count how often the exit's answer was another one",
+    )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="share of conversations served without the saving policy (the default budget, "

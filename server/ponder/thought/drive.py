@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +12,11 @@ from contextlib import aclosing
 from ponder.engine.protocol import Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
 from ponder.thought.pace import Pace
+from ponder.thought.probes import ProbeRequest
 from ponder.thought.segment import Segment
 from ponder.thought.thought import Event, Thought
 
+logger = logging.getLogger(__name__)
 _clock = time.perf_counter
 
 
@@ -53,9 +56,13 @@ class Driver:
         self._alarm_at = math.inf
         self._hears: Segment | None = None  # whose stream it waits for
         self._woken: list[Event] = []  # what wakes made certain, for the driver to tell
+        self._probes: Sequence[ProbeRequest] = ()
+        self._probing: dict[ProbeRequest, asyncio.Task[None]] = {}
 
     async def run(self) -> Outcome:
-        """Live the life; cancelling it aborts the engine's request.
+        """Live the life; cancelling it aborts the engine's requests.
+
+        A probe that the engine fails is left out.
 
         Raises `NoAnswerProduced`, `EngineError`.
         """
@@ -66,6 +73,7 @@ class Driver:
                 await self._live()
         finally:
             self._set_alarm(math.inf)
+            await self._end_probes()
         if thought.outcome.failure is not None:
             raise thought.outcome.failure
         self._pace.answered(thought.outcome.answer_tokens)
@@ -78,13 +86,17 @@ class Driver:
         Before the life begins and after it has ended, nobody is asked.
         """
         segment = self._thought.segment
-        if segment is None:
-            return
-        self._woken.extend(self._thought.tick(_clock()))
+        if segment is not None:
+            self._wake(segment, self._thought.tick(_clock()))
+
+    def _wake(self, segment: Segment | None, events: Sequence[Event]) -> None:
+        """Something else than the engine's chunks moved the thought, which ran `segment`."""
+        self._woken.extend(events)
         if self._thought.segment is segment:
             self._set_alarm(self._thought.wake_at)
         elif self._hears is segment:  # else its request has not begun, and never will
             self._waiting.reschedule(0)
+        self._run_probes()
 
     async def _live(self) -> None:
         """Run one request until it ends, or until the thought wants another one."""
@@ -97,6 +109,7 @@ class Driver:
         try:
             async with self._waiting, aclosing(stream):
                 self._set_alarm(thought.wake_at)
+                self._run_probes()
                 async for chunk in stream:
                     now = _clock()
                     if heard_at is None:
@@ -104,8 +117,12 @@ class Driver:
                     else:
                         self._pace.later(now - heard_at, len(chunk.token_ids), now)
                     heard_at = now
+                    if self._woken:
+                        self._tell_woken()
                     if thought.segment is segment:  # else it was woken while the chunk came
                         self._tell(thought.feed(chunk, now))
+                        if thought.probes is not self._probes:
+                            self._run_probes()
                     if thought.segment is not segment:
                         self._hears = None
                         break
@@ -116,6 +133,43 @@ class Driver:
         except TimeoutError:
             if not self._waiting.expired():
                 raise
+        self._tell_woken()
+
+    def _run_probes(self) -> None:
+        """Have the probes run that the thought wants, and no others."""
+        wanted = self._probes = self._thought.probes
+        for probe, task in self._probing.items():
+            if probe not in wanted and task is not asyncio.current_task():
+                task.cancel()
+        for probe in wanted:
+            if probe not in self._probing:
+                self._probing[probe] = asyncio.create_task(self._ask_beside(probe))
+
+    async def _ask_beside(self, probe: ProbeRequest) -> None:
+        """Run one probe until it ends, or until the thought wants it no more."""
+        thought, name = self._thought, f"{self._request_id}-probe-{probe.number}"
+        stream = self._engine.generate(EngineRequest(probe.prompt, probe.sampling, name))
+        try:
+            async with aclosing(stream):
+                async for chunk in stream:
+                    segment = thought.segment
+                    self._wake(segment, thought.feed_probe(probe, chunk, _clock()))
+                    if probe not in thought.probes:
+                        break
+        except EngineError as error:
+            logger.warning("the probe %s failed: %s", name, error)
+            thought.feed_probe(probe, None, _clock())
+        del self._probing[probe]
+
+    async def _end_probes(self) -> None:
+        """Abort those that run. Raises what nobody expected of one that ended."""
+        for task in self._probing.values():
+            task.cancel()
+        for ended in await asyncio.gather(*self._probing.values(), return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+
+    def _tell_woken(self) -> None:
         woken, self._woken = self._woken, []
         self._tell(woken)
 

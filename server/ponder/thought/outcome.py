@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ponder.engine.protocol import TokenLogprob
+from ponder.engine.protocol import Chunk, TokenLogprob
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import Cause
@@ -23,18 +23,34 @@ class ThoughtDelta:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class InterimAnswer:
+    """What a probe answered after the first `thinking_tokens` of a thought that goes on.
+
+    An answer that is not `whole` was cut. `agreement` of the last answers are equal, where somebody
+    counts them.
+    """
+
+    text: str
+    thinking_tokens: int
+    whole: bool = True
+    agreement: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """What happened to one thought. Token counts are exact, from token ids.
 
-    completion = thinking + forced + answer + retry. Sampled markers and EOS count as answer, but a
-    marker that begins another part inside the thought is the thought's. All of a thought's blocks
-    count together, and the first cut of one is the `end_cause`.
-    `retry_tokens` are sampled tokens that a retry discarded. `audited_tokens` are the thinking
-    tokens counted again, from the ids that the answer followed on and not by the reader. The
-    `*_at` are `time.perf_counter` seconds, None for what did not happen. `calls` are those of the
-    answer that came to their end, `prompt_logprobs` were asked for, and `stop_string` is the user's
-    that ended the answer. `failure` is why there is no answer.
+    completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
+    answer, but a marker that begins another part inside the thought is the thought's. All of a
+    thought's blocks count together, and the first cut of one is the `end_cause`. `retry_tokens` are
+    sampled tokens that a retry discarded. `probe_tokens` are those of the `probes`, which ran
+    beside the thought; the engine failed `failed_probes` of them. What the allowance bounds are the
+    `bounded_tokens`: all but the probes'. `audited_tokens` are the
+    thinking tokens counted again, from the ids that the answer followed on and not by the reader.
+    The `*_at` are `time.perf_counter` seconds, None for what did not happen. `calls` are those of
+    the answer that came to their end, `prompt_logprobs` were asked for, and `stop_string` is the
+    user's that ended the answer. `failure` is why there is no answer.
     """
 
     end_cause: Cause = "natural"
@@ -44,6 +60,9 @@ class Outcome:
     forced_tokens: int = 0
     answer_tokens: int = 0
     retry_tokens: int = 0
+    probe_tokens: int = 0
+    probes: int = 0
+    failed_probes: int = 0
     cached_tokens: int = 0
     answer_forced: bool = False
     calls: int = 0
@@ -55,9 +74,22 @@ class Outcome:
     ended_at: float | None = None
     failure: NoAnswerProduced | None = field(default=None, compare=False)
 
+    def note(self, chunk: Chunk, now: float, *, first: bool) -> None:
+        """Keep what the first chunk tells beside its tokens, and later ones of the cache."""
+        if self.first_token_at is None:
+            self.first_token_at = now
+        if chunk.prompt_logprobs is not None:
+            self.prompt_logprobs = chunk.prompt_logprobs
+        if chunk.cached_tokens and first:
+            self.cached_tokens = chunk.cached_tokens
+
+    @property
+    def bounded_tokens(self) -> int:
+        return self.thinking_tokens + self.forced_tokens + self.answer_tokens + self.retry_tokens
+
     @property
     def completion_tokens(self) -> int:
-        return self.thinking_tokens + self.forced_tokens + self.answer_tokens + self.retry_tokens
+        return self.bounded_tokens + self.probe_tokens
 
 
 def no_answer(outcome: Outcome, plan: Plan, answered: int, left: int) -> NoAnswerProduced:
@@ -76,5 +108,5 @@ def no_answer(outcome: Outcome, plan: Plan, answered: int, left: int) -> NoAnswe
             limit,
         )
     return NoAnswerProduced(
-        f"the model produced no answer in {outcome.completion_tokens} tokens: {remedy}"
+        f"the model produced no answer in {outcome.bounded_tokens} tokens: {remedy}"
     )

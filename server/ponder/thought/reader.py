@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.exits.causes import Cause
-from ponder.thought.exits.exit import Progress
+from ponder.thought.exits.exit import Found, Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
 from ponder.thought.outcome import ThoughtDelta
@@ -157,6 +157,12 @@ class ThoughtReader:
         """Ask the exits that wait for a time or for this; True if one closes the thought."""
         self.at.coming, self.at.clean = 0, False
         self.cause = self.watch.ask(self.at, woken=True)
+        return self.cause is not None
+
+    def hear(self, number: int, found: Found) -> bool:
+        """Tell an exit what its probe found; True if it closes the thought."""
+        self.at.coming, self.at.clean = 0, False
+        self.cause = self.watch.hear(number, found, self.at)
         return self.cause is not None
 
     # -- opening ---------------------------------------------------------------------------

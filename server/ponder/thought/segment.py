@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ponder.engine.protocol import Chunk, Grammar, Sampling, TokenLogprob, Vocabulary
+from ponder.engine.protocol import FORBIDDEN, Chunk, Grammar, Sampling, TokenLogprob, Vocabulary
 from ponder.thought.answer import AnswerWriter
 from ponder.thought.budget import Plan
 from ponder.thought.calls import CallRules, CallWriter
@@ -50,13 +50,16 @@ class AnswerRules:
 class Segment:
     """An engine request: what it asks, what it has sampled so far and how it ended.
 
-    `number` counts the requests of one life from 0.
+    `number` counts the requests of one life from 0. A `shared` one is the thought's and the
+    answer's as well. `heard` are its tokens that are counted.
     """
 
     prompt: Sequence[int]
     sampling: Sampling
     number: int
     eos: frozenset[int]
+    shared: bool = False
+    heard: int = 0
     sampled: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
@@ -82,10 +85,78 @@ class Segment:
         del self.logprobs[: end - self._forgotten]
         self._forgotten = end
 
+    def tell(self, writer: AnswerWriter, start: int, most: int) -> tuple[int, int | None]:
+        """Give the writer at most `most` of the tokens sampled from `start` on.
+
+        How many are the answer's; and where they open another block of thought, how many tokens of
+        the request lead up to it.
+        """
+        cap, index = start + most, start
+        last = len(self.sampled) - (self.finish == "stop")  # the stop token is no text
+        end = min(cap, len(self.sampled))
+        while index < end and not writer.stopped and writer.opened is None:
+            if index < last:
+                writer.feed(self.sampled[index], self.logprob(index))
+            index += 1
+        told = index - start
+        if writer.stopped:
+            return told, None
+        if writer.opened is not None and index < cap:
+            return told, index
+        if writer.opened is not None or cap < len(self.sampled):
+            self.truncate(index, "length")
+        self.forget(len(self.sampled))
+        return told, None
+
     @property
     def at_eos(self) -> bool:
         """The last sampled token is an EOS that ended the request: no part of any text."""
         return self.finish == "stop" and self.sampled[-1] in self.eos
+
+
+class Requests:
+    """Makes the engine requests of one life, and keeps them in order.
+
+    A thought and its answer share a request unless they are to be `apart`, or their rules differ.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sampling: Sampling,
+        rules: AnswerRules,
+        form: CompiledFormat | None,
+        eos: frozenset[int],
+        *,
+        apart: bool,
+    ) -> None:
+        self._merged = not apart and may_merge(plan, sampling, rules)
+        self.made: list[Segment] = []
+        self._plan = plan
+        self._sampling = sampling
+        self._rules = rules
+        self._form = form
+        self._eos = eos
+        self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
+
+    def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
+        """For an answer of at least `least` tokens, where as many are `left`."""
+        sampling = answer_sampling(self._sampling, self._rules, least, left, self._mask)
+        return self._make(prompt, sampling)
+
+    def for_thought(self, prompt: Sequence[int], outcome: Outcome) -> Segment:
+        """For what is left of the thought, and for its answer where they are merged."""
+        assert self._form is not None
+        sampling = thought_sampling(self._sampling, self._plan, outcome)
+        if not self._merged:
+            sampling = apart_sampling(sampling, self._plan, self._form, outcome)
+        return self._make(prompt, sampling, shared=self._merged)
+
+    def _make(self, prompt: Sequence[int], sampling: Sampling, *, shared: bool = False) -> Segment:
+        number = len(self.made)
+        sampling = numbered(sampling, number)
+        self.made.append(Segment(prompt, sampling, number, self._eos, shared))
+        return self.made[-1]
 
 
 def may_merge(plan: Plan, sampling: Sampling, rules: AnswerRules) -> bool:
@@ -106,7 +177,7 @@ def thought_sampling(sampling: Sampling, plan: Plan, outcome: Outcome) -> Sampli
     left = max(1, plan.budget - outcome.thinking_tokens)
     return replace(
         sampling,
-        max_tokens=plan.allowance - outcome.completion_tokens,
+        max_tokens=plan.allowance - outcome.bounded_tokens,
         chunk_tokens=gather(left, sampling.chunk_tokens),
     )
 
@@ -120,7 +191,7 @@ def apart_sampling(
     """
     stops = tuple(m.token_id for m in form.ends if m.token_id is not None)
     masked = max(0, plan.min_thinking - outcome.thinking_tokens)
-    opens = form.opened_by == "model" and not outcome.completion_tokens
+    opens = form.opened_by == "model" and not outcome.bounded_tokens
     return replace(sampling, min_tokens=masked + opens if masked else 0, stop_token_ids=stops)
 
 

@@ -21,26 +21,19 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 
-from ponder.engine.protocol import FORBIDDEN, CallPart, Chunk, Sampling, Vocabulary
+from ponder.engine.protocol import CallPart, Chunk, Sampling, Vocabulary
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
 from ponder.thought.exits.budget import Budget
 from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.watch import Watch
 from ponder.thought.format import Close, CompiledFormat
-from ponder.thought.outcome import Outcome, ThoughtDelta, no_answer
+from ponder.thought.outcome import InterimAnswer, Outcome, ThoughtDelta, no_answer
+from ponder.thought.probes import ProbeRequest, Probes
 from ponder.thought.reader import ThoughtReader, Verdict
-from ponder.thought.segment import (
-    AnswerRules,
-    Segment,
-    answer_sampling,
-    apart_sampling,
-    may_merge,
-    numbered,
-    thought_sampling,
-)
+from ponder.thought.segment import AnswerRules, Requests, Segment
 
-Event = ThoughtDelta | AnswerDelta | CallPart
+Event = ThoughtDelta | AnswerDelta | CallPart | InterimAnswer
 
 
 class Thought:
@@ -58,6 +51,9 @@ class Thought:
     While `thinking`, exits can close the thought, which is open or may open yet. `tick` asks those
     that wait for a time, which is due at `wake_at`, or for a signal from outside. All three return
     text that has become certain. `now` is in seconds of any one clock.
+
+    `probes` are requests to run beside it, and `feed_probe` takes what they sampled. One that is
+    not among them any more is to be aborted.
 
         >>> from ponder.engine.scripted import ByteVocabulary
         >>> from ponder.thought.format import ThoughtFormat
@@ -92,38 +88,42 @@ class Thought:
         exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> None:
+        self.outcome = Outcome()
         self._vocabulary = vocabulary
         self._form = form
         self._prompt = prompt  # replaced where it grows: requests keep theirs
         self._plan = plan
-        self._sampling = sampling
         self._rules = rules
         self._close = close or (form.close if form else None)
-        self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
-        self._merged = not apart and may_merge(plan, sampling, rules)
+        eos = vocabulary.eos_token_ids
+        self._requests = Requests(plan, sampling, rules, form, eos, apart=apart)
         self._writer = rules.writer(vocabulary, form)
         self._writer.feed_text(shown_prefix)
         self._reader = None
+        self._probes = None
         if form and self._close:
             room = plan.allowance - plan.reserve - len(self._close.ids)
             watch = Watch([Budget.of(plan, room), *exits])
             self._reader = ThoughtReader(form, vocabulary, watch, room=room)
+            most = len(prompt) + plan.allowance
+            self._probes = Probes(vocabulary, form, sampling, most, self.outcome)
         self.thinking = plan.budget > 0
-        self._shared = False  # the request is the thought's, and the answer's as well
-        self._heard = 0  # tokens of the request that are counted
-        self._segments: list[Segment] = []
         self._retried = False
         self._before_answer = 0  # tokens of `answer_tokens` that precede the answer: markers, EOS
         self.segment: Segment | None = None
-        self.outcome = Outcome()
 
     @property
     def spent_tokens(self) -> int:
         """Completion tokens; of a thought that has not come to its end, all that were read."""
         if self.outcome.ended_at is not None:
             return self.outcome.completion_tokens
-        read = sum(len(segment.sampled) for segment in self._segments)
-        return read + self.outcome.forced_tokens + self.outcome.retry_tokens
+        read, outcome = sum(len(segment.sampled) for segment in self._requests.made), self.outcome
+        return read + outcome.forced_tokens + outcome.retry_tokens + outcome.probe_tokens
+
+    @property
+    def thinking_ids(self) -> Sequence[int]:
+        """The tokens of the thought so far."""
+        return self._reader.thinking if self._reader else ()
 
     def start(self, now: float) -> Sequence[Event]:
         """Ask for the first request."""
@@ -135,15 +135,11 @@ class Thought:
 
     def feed(self, chunk: Chunk, now: float) -> Sequence[Event]:
         """Take what `segment` sampled."""
-        segment, outcome = self._segments[-1], self.outcome
+        segment = self._requests.made[-1]
         read = len(segment.sampled)
         segment.take(chunk)
-        if outcome.first_token_at is None:
-            outcome.first_token_at = now
-        if chunk.prompt_logprobs is not None:
-            outcome.prompt_logprobs = chunk.prompt_logprobs
-        if chunk.cached_tokens and segment.number == 0:
-            outcome.cached_tokens = chunk.cached_tokens
+        if self.outcome.first_token_at is None or chunk.cached_tokens:
+            self.outcome.note(chunk, now, first=segment.number == 0)
         if self.thinking:
             return self._think(segment, read, now)
         if (reopened := self._hear(segment, read)) is not None:
@@ -162,7 +158,33 @@ class Thought:
         if reader is None:
             return ()
         reader.at.now = now
-        return self._cut(reader, self._segments[-1], now) if reader.wake() else ()
+        if reader.wake():
+            return self._cut(reader, now)
+        self._probe(reader)
+        return ()
+
+    @property
+    def probes(self) -> Sequence[ProbeRequest]:
+        return self._probes.running if self._probes else ()
+
+    def feed_probe(self, probe: ProbeRequest, chunk: Chunk | None, now: float) -> Sequence[Event]:
+        """Take what a probe sampled; None where the engine failed it."""
+        reader, probes = self._open_reader, self._probes
+        found = probes.take(probe, chunk) if probes else None
+        if reader is None or found is None:
+            return ()
+        reader.at.now = now
+        said = InterimAnswer(found.text, found.tokens, found.whole)
+        if reader.hear(probe.asked_by, found):
+            return (said, *self._cut(reader, now))
+        self._probe(reader)
+        return (said,)
+
+    def _probe(self, reader: ThoughtReader) -> None:
+        """Make the probes that exits want."""
+        if self._probes and reader.watch.wanted:
+            before = [*self._prompt, *self._requests.made[-1].sampled[: reader.opening]]
+            self._probes.make(reader.watch, reader.at, before, reader.begun)
 
     @property
     def _open_reader(self) -> ThoughtReader | None:
@@ -171,7 +193,7 @@ class Thought:
 
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
-        prompts = [segment.prompt for segment in self._segments]
+        prompts = [segment.prompt for segment in self._requests.made]
         form = self._form
         markup = form.answer if form else None
         shared = (self._vocabulary, form, markup, self._close, self._plan, self._prompt, *prompts)
@@ -194,10 +216,12 @@ class Thought:
         events: Sequence[Event] = reader.events()
         if reader.opened:
             segment.forget(read)
+        if reader.watch.wanted:
+            self._probe(reader)
         if verdict is Verdict.MORE and segment.finish is None:
             return (*events, *self.tick(now)) if now >= reader.watch.time else events
         if reader.opened and verdict is not Verdict.ENDED:
-            return (*events, *self._cut(reader, segment, now))
+            return (*events, *self._cut(reader, now))
         return (*events, *self._leave(reader, segment, read, verdict, now))
 
     def _leave(
@@ -205,7 +229,7 @@ class Thought:
     ) -> Sequence[Event]:
         """The model ended the thought itself after `read` tokens, or never opened one."""
         self._end(now)
-        if not self._shared and verdict is not Verdict.MORE:
+        if not segment.shared and verdict is not Verdict.MORE:
             segment.truncate(read)
         if self._rules.grammar and (not reader.opened or reader.answer_text.strip()):
             return self._start_over(reader, segment, now)
@@ -215,7 +239,7 @@ class Thought:
             read = 0  # nothing was thought: all of it is the answer's
         if (reopened := self._hear(segment, read)) is not None:
             return self._reopen(segment, reopened, now)
-        if self._shared or segment.finish is not None:
+        if segment.shared or segment.finish is not None:
             return self._answer(segment, now)
         self._prompt = [*self._prompt, *segment.sampled]
         return self._ask_for_answer(now)
@@ -223,6 +247,8 @@ class Thought:
     def _end(self, now: float) -> None:
         """From now on tokens are the answer's."""
         self.thinking = False
+        if self._probes:
+            self._probes.end()
         self.outcome.thought_ended_at = now
 
     def _ended(self, reader: ThoughtReader, read: Sequence[int]) -> None:
@@ -237,13 +263,14 @@ class Thought:
     def _count(self, reader: ThoughtReader, markers: int) -> None:
         """A block is over: `markers` of its request's tokens precede and end it."""
         self.outcome.thinking_tokens = len(reader.thinking)
-        self.outcome.answer_tokens += markers - self._heard
-        self._before_answer += markers - self._heard
+        markers -= self._requests.made[-1].heard
+        self.outcome.answer_tokens += markers
+        self._before_answer += markers
 
-    def _cut(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
+    def _cut(self, reader: ThoughtReader, now: float) -> Sequence[Event]:
         """We end the thought: an exit closes it, or the model stopped without a marker."""
         self._end(now)
-        outcome = self.outcome
+        segment, outcome = self._requests.made[-1], self.outcome
         natural = reader.cause is None and reader.settle() and segment.at_eos
         thought: Sequence[Event] = reader.events()
         if not natural and outcome.end_cause == "natural":
@@ -262,7 +289,7 @@ class Thought:
     def _append_close(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
         outcome, close = self.outcome, self._close
         assert close is not None
-        if self._plan.allowance - outcome.completion_tokens <= len(close.ids):
+        if self._plan.allowance - outcome.bounded_tokens <= len(close.ids):
             self._retried = True  # a close would leave no room to go on in
             segment.finish = "length"
             return self._answer(segment, now)
@@ -285,12 +312,12 @@ class Thought:
         rest, writer.opened = writer.opened, None
         shown = self._shown(writer.events(), now)
         segment.forget(read)
-        self.thinking, self._heard = True, read
+        self.thinking, segment.heard = True, read
         outcome.finish_reason = "length"  # until the answer ends by itself after all
         reader.at.now = now
-        beside = outcome.completion_tokens - outcome.thinking_tokens
+        beside = outcome.bounded_tokens - outcome.thinking_tokens
         verdict = reader.reopen(rest, beside, read)
-        if self._shared or verdict is not Verdict.MORE:
+        if segment.shared or verdict is not Verdict.MORE:
             return (*shown, *self._think(segment, read, now, verdict))
         segment.truncate(read)
         self._prompt = [*self._prompt, *segment.sampled]
@@ -341,27 +368,13 @@ class Thought:
 
         Where they open another block of thought: how many tokens of the request lead up to it.
         """
-        outcome, writer = self.outcome, self._writer
-        cap, index = start + max(0, self._left()), start
-        last = len(segment.sampled) - (segment.finish == "stop")  # the stop token is no text
-        end = min(cap, len(segment.sampled))
-        while index < end and not writer.stopped and writer.opened is None:
-            outcome.answer_tokens += 1
-            if index < last:
-                writer.feed(segment.sampled[index], segment.logprob(index))
-            index += 1
-        if writer.stopped:
-            return None
-        if writer.opened is not None and index < cap:
-            return index
-        if writer.opened is not None or cap < len(segment.sampled):
-            segment.truncate(index, "length")
-        segment.forget(len(segment.sampled))
-        return None
+        told, reopened = segment.tell(self._writer, start, max(0, self._left()))
+        self.outcome.answer_tokens += told
+        return reopened
 
     def _left(self) -> int:
         """Tokens the answer may still take."""
-        left = self._plan.allowance - self.outcome.completion_tokens
+        left = self._plan.allowance - self.outcome.bounded_tokens
         if self._plan.max_answer is not None:
             left = min(left, self._plan.max_answer - self._answered())
         return left
@@ -377,23 +390,11 @@ class Thought:
     # -- requests --------------------------------------------------------------------------
 
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
-        left, rules = self._left(), self._rules
-        least = max(least, rules.min_tokens - self._answered())
-        sampling = answer_sampling(self._sampling, rules, least, left, self._mask)
-        return self._answer(self._ask(sampling), now)
+        left = self._left()
+        least = max(least, self._rules.min_tokens - self._answered())
+        self.segment = self._requests.for_answer(self._prompt, least, left)
+        return self._answer(self.segment, now)
 
     def _ask_for_thought(self) -> None:
-        assert self._form is not None
-        sampling = thought_sampling(self._sampling, self._plan, self.outcome)
-        if not self._merged:
-            sampling = apart_sampling(sampling, self._plan, self._form, self.outcome)
-        self._ask(sampling)
-        self.thinking, self._shared = True, self._merged
-
-    def _ask(self, sampling: Sampling) -> Segment:
-        """A new engine request that goes on from the prompt as it is now."""
-        number, eos = len(self._segments), self._vocabulary.eos_token_ids
-        self._shared, self._heard = False, 0
-        self.segment = Segment(self._prompt, numbered(sampling, number), number, eos)
-        self._segments.append(self.segment)
-        return self.segment
+        self.segment = self._requests.for_thought(self._prompt, self.outcome)
+        self.thinking = True

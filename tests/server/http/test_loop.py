@@ -16,8 +16,8 @@ ANSWER = "The answer is 42."
 BUDGET = 600
 
 
-def report(running: Running, **fields: object) -> dict[str, Any]:
-    found: dict[str, Any] = running.ask(budget=BUDGET, **fields).choices[0].ponder
+def report(running: Running, budget: int = BUDGET, **fields: object) -> dict[str, Any]:
+    found: dict[str, Any] = running.ask(budget=budget, **fields).choices[0].ponder
     return found
 
 
@@ -94,6 +94,17 @@ def test_loops_are_counted(serve: Serve) -> None:
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_requests_total{arm="policy",end_cause="loop"} 1.0' in metrics
     assert 'ponder_truncations_total{arm="policy",cause="loop"} 1.0' in metrics
+
+
+def test_near_repetitions_are_counted_and_close_nothing(serve: Serve) -> None:
+    running = serve("".join(f"Is it {n}? No. " for n in range(30)) + "</think>The answer is 42.")
+    counted = 'ponder_near_repetitions_total{{arm="policy"}} {:.1f}'
+    assert counted.format(0) in httpx.get(f"{running.url}/metrics").text
+    found = report(running)
+    assert (found["end_cause"], found["thinking_tokens"] >= 256) == ("natural", True)
+    assert counted.format(1) in httpx.get(f"{running.url}/metrics").text
+    report(running, budget=255)
+    assert counted.format(1) in httpx.get(f"{running.url}/metrics").text
 
 
 @pytest.mark.parametrize("operator", [True, False])

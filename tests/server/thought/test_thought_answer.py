@@ -92,7 +92,7 @@ def test_log_probabilities_are_not_kept(said: str, chunks: Sequence[int]) -> Non
             super().take(chunk)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ponder.thought.thought.Segment", Watched)
+        patch.setattr("ponder.thought.segment.Segment", Watched)
         sampling = Sampling(max_tokens=1, logprobs=2)
         life = live(said, plan=plan(40), sampling=sampling, chunk_sizes=chunks)
     assert life.content and max(kept) == 0

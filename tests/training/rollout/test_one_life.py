@@ -9,11 +9,13 @@ from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.engine.scripted import ScriptedEngine
+from ponder.engine.protocol import Chunk, Sampling
+from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.evaluation.protocol import Ask
 from ponder.evaluation.responders.local import LocalResponder
@@ -23,7 +25,12 @@ from ponder.server.completion import Completion
 from ponder.server.model import ServedModel
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.tasks.problems import Problem
-from ponder.thought.budget import Limits
+from ponder.thought.budget import Limits, Plan
+from ponder.thought.exits.agreement import Agreement
+from ponder.thought.format import CompiledFormat, ThoughtFormat
+from ponder.thought.segment import AnswerRules
+from ponder.thought.thought import Thought
+from ponder.training.rollout.drive import Life
 from ponder.training.rollout.plans import Prompt, Reader, truncated
 
 QUESTION = "What is 1 + 2?"
@@ -195,3 +202,21 @@ def test_the_grace_decides(case: Case) -> None:
     assert seen.thinking_tokens <= case.budget
     if seen.close and case.grace == 0 and not set(case.thought) & tokenizer().eos_token_ids:
         assert seen.thinking_tokens > case.budget - 4
+
+
+def test_a_batch_refuses_what_would_have_to_run_beside_it() -> None:
+    vocabulary = ByteVocabulary()
+    life = Life(
+        Thought(
+            vocabulary,
+            CompiledFormat.of(ThoughtFormat(name=""), "template", vocabulary),
+            prompt=(1, 2, 3),
+            plan=Plan(requested=90, budget=90, source="request", allowance=200, reserve=9),
+            sampling=Sampling(max_tokens=1),
+            rules=AnswerRules(),
+            exits=[Agreement(interval=32, window=2, max_tokens=8)],
+        )
+    )
+    life.thought.start(0.0)
+    with pytest.raises(NotImplementedError, match="no exit that asks for probes"):
+        life.feed(Chunk([*b"x" * 40, vocabulary.END_THINK], None))

@@ -51,7 +51,7 @@ from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Ask
-from ponder.thought.outcome import ThoughtDelta
+from ponder.thought.outcome import InterimAnswer, ThoughtDelta
 from ponder.thought.thought import Event
 
 _NO_ECHO = or_say("this server never repeats a message; leave it out")
@@ -130,6 +130,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
+            shows_interim=True,
             usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
             label=self.label,
@@ -210,7 +211,7 @@ class StreamedChat(Stream):
             )
         if isinstance(event, CallPart):
             return self.chunk(index, f'"delta": {{"tool_calls": [{_call(event)}]}}')
-        return b""
+        return self.interim(index, event) if isinstance(event, InterimAnswer) else b""
 
     def ending(self, report: str) -> str:
         """The report once more: litellm swallows a last chunk whose delta says nothing."""

@@ -35,10 +35,16 @@ from ponder.protocol.fields import (
 from ponder.protocol.functions import ResponseFormat, StructuredOutputs
 from ponder.protocol.logprobs import NOTHING, Columns, TextLogprobWriter, written
 from ponder.protocol.noise import Noise
-from ponder.protocol.response import FinishReason, PonderReport, TokenCounts, Usage
+from ponder.protocol.response import (
+    FinishReason,
+    InterimReport,
+    PonderReport,
+    TokenCounts,
+    Usage,
+)
 from ponder.protocol.spellings import BudgetFields
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.outcome import ThoughtDelta
+from ponder.thought.outcome import InterimAnswer, ThoughtDelta
 from ponder.thought.thought import Event
 
 MOST_PROMPTS = 1024
@@ -143,6 +149,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             echo=self.echo,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
+            shows_interim=True,
             usage=self.tells_usage,
             conversation=read_conversation(headers, self.ponder.scope, self.user),
             label=self.label,
@@ -199,7 +206,7 @@ class TextChunkChoice(BaseModel):
 
 
 class TextChunk(BaseModel):
-    """One server-sent event."""
+    """One server-sent event. An interim answer comes in `ponder`, without choices."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -207,6 +214,7 @@ class TextChunk(BaseModel):
     model: str
     choices: list[TextChunkChoice]
     usage: Usage | TokenCounts | None = None
+    ponder: InterimReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +280,7 @@ class StreamedText(Stream):
         if isinstance(event, ThoughtDelta) and self.shows_thought:
             said = f'"text": "", "reasoning": {to_json(event.text)}'
             return echo + self.chunk(index, said)
-        return echo
+        return echo + self.interim(index, event) if isinstance(event, InterimAnswer) else echo
 
     def closing(self) -> bytes:
         echoes = [self._echo(index) for index in range(len(self._echoed))]

@@ -14,12 +14,13 @@ from ponder.protocol.dialect import Refusal, Reply
 from ponder.protocol.errors import ApiError
 from ponder.protocol.response import (
     CompletionTokensDetails,
+    InterimReport,
     PromptTokensDetails,
     TokenCounts,
     Usage,
 )
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.outcome import Outcome, ThoughtDelta
+from ponder.thought.outcome import InterimAnswer, Outcome, ThoughtDelta
 from ponder.thought.thought import Event
 
 Parts = list[bytes | bytearray]
@@ -135,18 +136,31 @@ class Stream(ABC):
             opening = self._choice(index, self.opening or "")
         return (opening + self._choice(index, said, logprobs, end)).encode()
 
+    def interim(self, index: int, answer: InterimAnswer) -> bytes:
+        """An event without choices: clients that know no interim answers show none."""
+        report = InterimReport(
+            index=index,
+            answer=answer.text.strip(),
+            thinking_tokens=answer.thinking_tokens,
+            agreement=answer.agreement,
+        )
+        said = f'[], "ponder": {report.model_dump_json()}'
+        return f"{self._head}{said}{self._spent()}}}\n\n".encode()
+
     def _choice(
         self, index: int, said: str, logprobs: str = "null", end: str = '"finish_reason": null'
     ) -> str:
         choice = f'{{"index": {index}, {said}, "logprobs": {logprobs}, {end}}}'
-        usage = self._usage
-        if self._counts:
-            prompt, spent = self.reply.prompt_tokens, self.reply.spent_tokens
-            usage = (
-                f', "usage": {{"prompt_tokens":{prompt},"completion_tokens":{spent},'
-                f'"total_tokens":{prompt + spent}}}'
-            )
-        return f"{self._head}[{choice}]{usage}}}\n\n"
+        return f"{self._head}[{choice}]{self._spent()}}}\n\n"
+
+    def _spent(self) -> str:
+        if not self._counts:
+            return self._usage
+        prompt, spent = self.reply.prompt_tokens, self.reply.spent_tokens
+        return (
+            f', "usage": {{"prompt_tokens":{prompt},"completion_tokens":{spent},'
+            f'"total_tokens":{prompt + spent}}}'
+        )
 
 
 def finished(reply: Reply, outcome: Outcome) -> str:

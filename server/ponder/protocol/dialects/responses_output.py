@@ -20,7 +20,7 @@ from ponder.protocol.dialects.responses_tools import Callee
 from ponder.protocol.logprobs import LogprobWriter
 from ponder.protocol.seal import Seal
 from ponder.thought.answer import AnswerDelta
-from ponder.thought.outcome import Outcome, ThoughtDelta
+from ponder.thought.outcome import InterimAnswer, Outcome, ThoughtDelta
 from ponder.thought.thought import Event
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -221,7 +221,7 @@ class Output:
         """Add an event to its item, a new one where it is not the open one's.
 
         Returns the item, with what `Item.add` says. None for what no item shows: hidden thoughts,
-        and blank between items, as models write it around calls.
+        interim answers, and blank between items, as models write it around calls.
         """
         request, item = self._request, self.open
         number = len(self.items)
@@ -236,6 +236,8 @@ class Output:
                 callee = request.callees.get(name, Callee(name))
                 kind = CustomCall if callee.custom else Call
                 item = self._begin(kind(request.id, number, event, callee))
+        elif isinstance(event, InterimAnswer):
+            return None
         elif not isinstance(item, Message):
             self._blank.append(event)
             if not event.text.strip():

@@ -26,6 +26,7 @@ def _note(completion: Completion, error: BaseException | None) -> None:
         end_causes=[outcome.end_cause for outcome in outcomes],
         prompt_tokens=completion.prompt_tokens,
         thinking_tokens=sum(outcome.thinking_tokens for outcome in outcomes),
+        probe_tokens=sum(outcome.probe_tokens for outcome in outcomes),
         completion_tokens=completion.spent_tokens,
         first_token_seconds=round(min(first) - completion.started_at, 6) if first else None,
         error=error and type(error).__name__,

@@ -27,11 +27,13 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
+from ponder.protocol.response import ShadowReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import CAUSES
+from ponder.thought.exits.loop import AFTER, nearly_repeats
 from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,9 @@ class Metrics(Observer):
         self._forced = counter("forced_tokens_total", "Tokens appended to close thoughts")
         self._retry = counter("retry_tokens_total", "Sampled tokens that a retry discarded")
         self._probe = counter("probe_tokens_total", "Tokens sampled to probe a thought")
+        self._failed_probes = counter(
+            "probe_failures_total", "Probes that the engine failed: their thoughts went on"
+        )
         self._unfinished = counter(
             "unfinished_tokens_total",
             "Completion tokens of requests that failed or whose client left",
@@ -101,6 +106,20 @@ class Metrics(Observer):
         )
         self._deadline = counter(
             "deadline_total", "Answers that were due at a time, and whether they met it", ["met"]
+        )
+        self._near = counter(
+            "near_repetitions_total",
+            "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each",
+        )
+        self._shadows = counter(
+            "early_exit_shadow_total",
+            "Early exits that only watched and whose answer could be compared, by their cause",
+            ["cause", "arm"],
+        )
+        self._disagreements = counter(
+            "early_exit_disagreement_total",
+            "Of these, exits whose answer was another than that of the whole thought",
+            ["cause", "arm"],
         )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
         self._violations = counter(
@@ -184,8 +203,12 @@ class Metrics(Observer):
             self._requests.labels(cause, arm)
             if info.ended_by == "server":
                 self._truncations.labels(cause, arm)
+        for cause in ("agreement", "entropy"):
+            self._shadows.labels(cause, arm)
+            self._disagreements.labels(cause, arm)
         tokens = [self._prompt, self._thinking, self._answer, self._forced, self._retry]
-        for counter in (*tokens, self._unfinished, self._probe, self._empty, self._violations):
+        tokens += [self._probe, self._unfinished]
+        for counter in (*tokens, self._failed_probes, self._near, self._empty, self._violations):
             counter.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
@@ -198,11 +221,19 @@ class Metrics(Observer):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
                 if (met := completion.in_time(outcome)) is not None:
                     self._deadline.labels(str(met).lower()).inc()
+                self._shadow(completion.shadow(index), arm)
+                if outcome.thinking_tokens >= AFTER and nearly_repeats(completion.thought(index)):
+                    self._near.labels(arm).inc()
             return
         self._unfinished.labels(arm).inc(completion.spent_tokens)
         self._no_answer(error, arm)
         if isinstance(error, asyncio.CancelledError):
             self.left()
+
+    def _shadow(self, shadow: ShadowReport | None, arm: Arm) -> None:
+        if shadow is not None and shadow.agrees is not None:
+            self._shadows.labels(shadow.end_cause, arm).inc()
+            self._disagreements.labels(shadow.end_cause, arm).inc(not shadow.agrees)
 
     def _no_answer(self, failure: BaseException | None, arm: Arm) -> None:
         """Count an answer that stayed empty though it had room."""
@@ -215,6 +246,8 @@ class Metrics(Observer):
         self._answer.labels(arm).inc(outcome.answer_tokens)
         self._forced.labels(arm).inc(outcome.forced_tokens)
         self._retry.labels(arm).inc(outcome.retry_tokens)
+        self._probe.labels(arm).inc(outcome.probe_tokens)
+        self._failed_probes.labels(arm).inc(outcome.failed_probes)
         self._thought_length.labels(arm).observe(outcome.thinking_tokens)
         self._answer_length.labels(arm).observe(outcome.answer_tokens)
         self._budget.labels(arm).observe(plan.budget)

@@ -112,6 +112,7 @@ class RequestSpan:
                     "gen_ai.usage.reasoning.output_tokens": sum(
                         outcome.thinking_tokens for outcome in outcomes
                     ),
+                    "ponder.probe_tokens": sum(outcome.probe_tokens for outcome in outcomes),
                     "gen_ai.response.finish_reasons": [o.finish_reason for o in outcomes],
                 }
             )

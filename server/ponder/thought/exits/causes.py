@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["natural", "budget", "length", "loop", "deadline", "finish_now", "disabled"]
+Cause = Literal[
+    "natural",
+    "budget",
+    "length",
+    "loop",
+    "deadline",
+    "finish_now",
+    "agreement",
+    "entropy",
+    "disabled",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,16 @@ CAUSES: Mapping[str, CauseInfo] = {
     ),
     "finish_now": CauseInfo(
         "closed when asked to", "was closed because somebody asked for the answer", "server"
+    ),
+    "agreement": CauseInfo(
+        "closed when its probes agreed",
+        "was closed because its probes agreed on the answer",
+        "server",
+    ),
+    "entropy": CauseInfo(
+        "closed when its answer was certain",
+        "was closed because the entropy of its answer no longer moved",
+        "server",
     ),
     "disabled": CauseInfo(
         "not asked for", "was not asked for, or a limit left no room for it", None

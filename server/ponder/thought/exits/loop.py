@@ -7,6 +7,7 @@ list of cases that changes by one token in each line is none.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ COPIES = 3
 COVERED = 64  # tokens that the copies take together, at least
 AFTER = 256  # tokens of thought, before which nothing is a loop
 EVERY = 16  # tokens from one look to the next
+
+_NUMBER = re.compile(r"\d+")
+_SENTENCE = re.compile(r"[.!?]\s|[\n。！？]")
 
 _OVERLAP = min(max(COPIES * period, COVERED) - period for period in range(1, LONGEST + 1))
 
@@ -69,3 +73,13 @@ def _recurrence(ids: Sequence[int], size: int, least: int) -> int | None:
             return shift
         end = at + len(needle) - 1
     return None
+
+
+def nearly_repeats(text: str) -> bool:
+    """Whether the sentences and lines of `text`, numbers aside, occur 3 times or more on average.
+
+    That is how a thought looks that checks the same again and again with other numbers, but also a
+    table or a count: it may be counted, and is no reason to close a thought.
+    """
+    said = [part for part in map(str.strip, _SENTENCE.split(_NUMBER.sub("0", text))) if part]
+    return len(said) > COPIES and len(said) >= COPIES * len(set(said))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ponder.thought.exits.causes import Cause
-from ponder.thought.exits.exit import Close, Exit, GoOn, Progress
+from ponder.thought.exits.exit import Close, Exit, Found, GoOn, Probe, Progress
 
 _IDLE = GoOn()
 
@@ -15,15 +15,18 @@ class Watch:
     """The exits of one thought. Where several close it at once, the first of them is the cause.
 
     `tokens`, `clean` and `time` are the earliest that an exit waits for (see `GoOn`); before the
-    thought has more than `quiet` tokens, none wants to be asked for its length.
+    thought has more than `quiet` tokens, none wants to be asked for its length. `wanted` are the
+    probes that were asked for and not yet made: by which exit, and after how many tokens.
     """
 
     def __init__(self, exits: Sequence[Exit]) -> None:
         self._exits = exits
+        self.wanted: list[tuple[int, Probe, int]] = []
         self.renew()
 
     def renew(self) -> None:
         """Have every exit asked again, as at the beginning."""
+        self.wanted.clear()
         self._until = [GoOn(tokens=-1, time=-math.inf)] * len(self._exits)
         self._note()
 
@@ -36,11 +39,28 @@ class Watch:
         for number, until in enumerate(self._until):
             due = size + at.coming > until.tokens or (at.clean and size > until.clean)
             if due or (woken and (until.time <= at.now or until == _IDLE)):
-                act = self._exits[number].look(at)
-                if isinstance(act, Close):
-                    return act.cause
-                self._until[number] = act
+                cause = self._look(number, at)
+                if cause is not None:
+                    return cause
         self._note()
+        return None
+
+    def hear(self, number: int, found: Found, at: Progress) -> Cause | None:
+        """Tell an exit what its probe found; why the thought closes."""
+        at.found = found
+        cause = self._look(number, at)
+        at.found = None
+        self._note()
+        return cause
+
+    def _look(self, number: int, at: Progress) -> Cause | None:
+        act = self._exits[number].look(at)
+        if isinstance(act, Close):
+            return act.cause
+        if isinstance(act, Probe):
+            self.wanted.append((number, act, len(at.thinking)))
+            act = act.then
+        self._until[number] = act
         return None
 
     def _note(self) -> None:

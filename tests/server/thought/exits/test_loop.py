@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from ponder.engine.protocol import Chunk, Sampling
 from ponder.engine.scripted import ByteVocabulary
-from ponder.thought.exits.loop import AFTER, COPIES, COVERED, EVERY, LONGEST, Loop, repeats
+from ponder.thought.exits.loop import (
+    AFTER,
+    COPIES,
+    COVERED,
+    EVERY,
+    LONGEST,
+    Loop,
+    nearly_repeats,
+    repeats,
+)
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
 from server.thought.helpers import PROMPT, SINGLE, SPELT, Life, compiled, live, plan, tokens
@@ -88,6 +97,17 @@ NEAR = {
     "binary": (f"{n:b}" for n in count()),
     "dots": ("." * (n % 41) + "\n" for n in count()),
     "twice": (f"{word} {word} " for n in count() for word in [f"step{n}"]),
+    "json": (f'{{"id": {n}, "tags": ["a", "b"], "next": null}},\n' for n in count()),
+    "verse": (
+        f"{n} green bottles hanging on the wall,\n{n} green bottles hanging on the wall,\n"
+        f"and if one green bottle should accidentally fall,\n"
+        for n in range(999, 0, -1)
+    ),
+    "chinese": (f"第{n}步：先计算{n}的平方，得到{n * n}。然后继续。" for n in count(1)),
+    "arabic": (f"الخطوة {n}: نجمع {n} و {n + 1}. " for n in count(1)),
+    "hindi": (f"चरण {n}: हम {n} और {n + 2} जोड़ते हैं। " for n in count(1)),
+    "emoji": ("🙂" * (n % 7) + "🤔" * (n % 11) + f"{n} " for n in count(1)),
+    "a board": ("." * (n % 8) + "Q" + "." * (7 - n % 8) + f" {n * n % 61}\n" for n in count()),
 }
 
 
@@ -95,6 +115,38 @@ NEAR = {
 def test_what_changes_in_each_line_is_no_loop(text: str) -> None:
     written = [*"".join(islice(NEAR[text], 300)).encode()]
     assert [size for size in range(1, len(written)) if repeats(written[:size])] == []
+
+
+# -- near repetitions --------------------------------------------------------------------------
+
+PROSE = (
+    "First I need the sum of the two prices. It is 42. The tax is a tenth of that, so 4.2.\n"
+    "Together that makes 46.2. Let me check it once more: 42 + 4.2 = 46.2. Yes, that is right.\n"
+)
+
+
+@pytest.mark.parametrize("text", ["cases", "a table", "chinese", "json", "sums"])
+def test_the_same_sentences_with_other_numbers_nearly_repeat(text: str) -> None:
+    assert nearly_repeats("".join(islice(NEAR[text], 40)))
+    assert nearly_repeats(PROSE + "Wait, is 42 right? " * 40)
+
+
+def test_prose_and_what_is_short_do_not() -> None:
+    assert not nearly_repeats("")
+    assert not nearly_repeats("Is it 42? Is it 43? Is it 44? ")
+    assert not nearly_repeats(PROSE)
+    assert not nearly_repeats(PROSE * 2)
+    assert not nearly_repeats("".join(f"{chr(97 + n)} is a letter.\n" for n in range(26)))
+
+
+@given(
+    sentences=st.lists(st.text("abc 1", min_size=1, max_size=9), min_size=1, max_size=30),
+    numbers=st.lists(st.integers(0, 10**6), min_size=3, max_size=8),
+)
+def test_numbers_alone_never_tell_sentences_apart(sentences: list[str], numbers: list[int]) -> None:
+    said = [sentence.strip() for sentence in sentences if sentence.strip()]
+    texts = ["".join(f"{one} {number}.\n" for one in said) for number in numbers]
+    assert nearly_repeats("".join(texts)) == (len(said) * len(numbers) > COPIES)
 
 
 # -- in a thought ------------------------------------------------------------------------------

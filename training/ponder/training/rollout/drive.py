@@ -85,6 +85,11 @@ class Life:
 
     def feed(self, chunk: Chunk) -> None:
         events = self.thought.feed(chunk, 0.0)
+        if self.thought.outcome.probes:
+            raise NotImplementedError(
+                "a batch samples a thought to its end before anything can run beside it: give this "
+                "thought no exit that asks for probes"
+            )
         self.answer += "".join(event.text for event in events if isinstance(event, AnswerDelta))
 
     def fork(self) -> Life:

@@ -58,7 +58,7 @@ export class Meter {
     if (report.budget_effective) this.thought(report.thinking_tokens, budget);
     else this.count.textContent = "no thought";
     this.tell("thinking", report.thinking_tokens);
-    this.tell("forced", report.forced_tokens + report.retry_tokens);
+    this.tell("forced", report.forced_tokens + report.retry_tokens + report.probe_tokens);
     this.tell("answered", report.answer_tokens);
     const cause = this.causes[report.end_cause] ?? report.end_cause;
     this.tell("whole", milliseconds(performance.now() - this.began));
