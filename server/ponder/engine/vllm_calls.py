@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ponder.engine.protocol import (
@@ -55,6 +56,9 @@ class VLLMCalling:
             get_model_structural_tag,
             limit_to_single_tool_call,
         )
+        from vllm.v1.structured_output.backend_xgrammar import (
+            has_xgrammar_unsupported_json_features as beyond_it,
+        )
 
         if not required and not any(tool.strict for tool in tools):
             return None
@@ -64,6 +68,11 @@ class VLLMCalling:
                 f"calls as this model writes them ({self._name}) cannot be enforced: use "
                 f'`tool_choice` "auto", and no strict tools'
             )
+        if required:  # the grammar is there anyway, and models invent arguments
+            tools = [
+                replace(tool, strict=tool.strict or not beyond_it(dict(tool.parameters)))
+                for tool in tools
+            ]
         tag = get_model_structural_tag(
             model,
             [ChatCompletionToolsParam(**_described(tool)) for tool in tools],
@@ -91,10 +100,12 @@ class _Parser:
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
         said, parts = "", list[CallPart]()
-        pieces = list(self._pieces(text, token_ids))
-        for at, (piece, ids) in enumerate(pieces, 1):
+        pieces = [(*piece, False) for piece in self._pieces(text, token_ids)]
+        if last:  # apart: Llama's parser finds no call in the piece that it is told is the last
+            pieces.append(("", [], True))
+        for piece, ids, finished in pieces:
             delta = self._parser.parse_delta(
-                piece, ids, self._request, prompt_token_ids=[], finished=last and at == len(pieces)
+                piece, ids, self._request, prompt_token_ids=[], finished=finished
             )
             if delta is not None:
                 said += delta.content or ""

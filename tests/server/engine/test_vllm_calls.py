@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ SPECIAL = (
     *("<｜tool▁call▁end｜>", "<|tool_call>", "<tool_call|>", '<|"|>', "<|tools_prefix|>"),
     *("<|tools_suffix|>", "<|tool_call|>", "<|python_tag|>"),
 )
+_THREES = {"type": "integer", "multipleOf": 3}
 WEATHER = Tool(
     name="weather",
     parameters={
@@ -134,7 +136,7 @@ def test_every_syntax_is_tried() -> None:
 
 
 @pytest.mark.parametrize("syntax", CALLS)
-@pytest.mark.parametrize("step", [1, 7, 32])
+@pytest.mark.parametrize("step", [1, 7, 32, 999])
 def test_a_call_is_read_in_pieces_of_any_size(
     tokenizer: HFTokenizer, syntax: str, step: int
 ) -> None:
@@ -177,6 +179,20 @@ def test_calls_are_held_where_vllm_knows_how(tokenizer: HFTokenizer, syntax: str
         grammar = calling.grammar([WEATHER], required=True, several=several)
         assert grammar is not None
         check(grammar)
+
+
+@pytest.mark.parametrize("syntax", sorted(HELD))
+def test_a_call_that_has_to_be_keeps_to_its_schema_where_a_grammar_can_hold_it(
+    tokenizer: HFTokenizer, syntax: str
+) -> None:
+    """Without `strict` nobody promised that: what no grammar can hold is left free."""
+    calling = VLLMCalling(syntax, tokenizer.transformers)
+    odd = replace(WEATHER, parameters={"type": "object", "properties": {"n": _THREES}})
+    held, free = (calling.grammar([tool], required=True, several=True) for tool in (WEATHER, odd))
+    assert held is not None and '"days"' in held.rule
+    assert free is not None and "multipleOf" not in free.rule
+    strict = calling.grammar([replace(odd, strict=True)], required=True, several=True)
+    assert strict is not None and "multipleOf" in strict.rule
 
 
 def test_a_syntax_that_is_none_is_refused(tokenizer: HFTokenizer) -> None:

@@ -49,7 +49,7 @@ const calls = {
     let called = false;
     const { text } = await generateText({
       ...asked,
-      prompt: "Calculate 17 + 25 - 9.",
+      prompt: "What is 4821 * 377?",
       stopWhen: stepCountIs(3),
       tools: {
         calculate: tool({
@@ -57,7 +57,7 @@ const calls = {
           inputSchema: z.object({ expression: z.string() }),
           execute: async () => {
             called = true;
-            return "33";
+            return "1817517";
           },
         }),
       },

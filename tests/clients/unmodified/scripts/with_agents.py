@@ -22,7 +22,7 @@ SETTINGS = ModelSettings(temperature=0, verbosity="low", extra_body=BUDGET)
 @function_tool
 def calculate(expression: str) -> str:
     """Computes an expression."""
-    return "33"
+    return "1817517"
 
 
 async def chat():
@@ -43,7 +43,7 @@ async def responses():
 
 async def tools():
     agent = Agent("a", model=chats, model_settings=SETTINGS, tools=[calculate])
-    reply = await Runner.run(agent, "Use calculate for 17 + 25 - 9.")
+    reply = await Runner.run(agent, "What is 4821 * 377?")
     return {"kinds": [item.type for item in reply.new_items], "content": reply.final_output}
 
 

@@ -2,24 +2,24 @@
 
 import instructor
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from said import BUDGET, KEY, MESSAGES, MODEL, URL, run
 
 
 class Answer(BaseModel):
-    answer: int
+    answer: int = Field(ge=0, le=999)
 
 
 class Anything(BaseModel):
-    """Of any JSON object: that mode holds the answer to no schema."""
+    """Of any JSON object: that mode holds the answer to no schema, and this model makes one up."""
 
     answer: object = None
 
 
-def asked(mode, model=Answer):
+def asked(mode, model=Answer, messages=MESSAGES):
     client = instructor.from_openai(OpenAI(base_url=URL, api_key=KEY), mode=mode)
     reply = client.chat.completions.create(
-        model=MODEL, messages=MESSAGES, response_model=model, temperature=0, extra_body=BUDGET
+        model=MODEL, messages=messages, response_model=model, temperature=0, extra_body=BUDGET
     )
     return {"parsed": type(reply).__name__}
 
@@ -29,7 +29,7 @@ def tools():
 
 
 def json():
-    return asked(instructor.Mode.JSON, Anything)
+    return asked(instructor.Mode.JSON, Anything, [{"role": "user", "content": "Return JSON"}])
 
 
 def json_schema():
