@@ -151,7 +151,9 @@ def browsing(program: Path, folder: Path) -> Iterator[Callable[[], Page]]:
             assert time.monotonic() < deadline, (folder / "browser.log").read_text()
             time.sleep(0.02)
         number, path = port.read_text().split()
-        with connect(f"ws://127.0.0.1:{number}{path}", max_size=None, proxy=None) as devtools:
+        address = f"ws://127.0.0.1:{number}{path}"
+        # Its pings would draw random numbers in a thread of their own.
+        with connect(address, max_size=None, proxy=None, ping_interval=None) as devtools:
             yield lambda: Page(devtools)
     finally:
         process.terminate()

@@ -59,7 +59,7 @@ class ClosesAfter(Pace):
     def __init__(self, tokens: int) -> None:
         super().__init__()
         self.left = tokens
-        self._due: float | None = None
+        self._due = time.perf_counter() + AGES / 1000  # before what is asked later is due
 
     def first(self, seconds: float, now: float) -> None:
         self.left -= 1
@@ -68,7 +68,6 @@ class ClosesAfter(Pace):
         self.left -= tokens
 
     def seconds(self, tokens: int, now: float) -> float:
-        self._due = self._due or now + AGES / 1000
         return AGES / 2000 if self.left <= 0 else (self._due - now) / 2 - 0.02
 
 

@@ -136,7 +136,7 @@ def test_a_prompt_that_fills_the_context_is_refused(serve: Serve) -> None:
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"guided_json": {}}, "guided_json"),
         ({"ponder": {"deadline_ms": 0}}, "ponder.deadline_ms"),
-        ({"ponder": {"early_exit": {"method": "agreement"}}}, "ponder.early_exit"),
+        ({"ponder": {"early_exit": {"method": "vote"}}}, "ponder.early_exit.method"),
         ({"ponder": {"holdout": "always"}}, "ponder.holdout"),
         ({"ponder": {"scope": ""}}, "ponder.scope"),
         ({"temperature": 3}, "temperature"),

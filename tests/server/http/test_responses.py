@@ -313,7 +313,7 @@ def test_a_call_and_its_result_go_on(serve: Serve) -> None:
 
 def test_a_cut_call_is_incomplete(serve: Serve) -> None:
     running = serve(LOOK, called(), template=TEMPLATE)
-    fields: dict[str, Any] = {"tools": [WEATHER], "budget": 0, "max_output_tokens": 40}
+    fields: dict[str, Any] = {"tools": [WEATHER], "budget": 0, "max_output_tokens": 30}
     events = respond(running, stream=True, **fields)
     whole = respond(running, **fields)
     assert whole.status == "incomplete"

@@ -5,7 +5,6 @@ from openai import OpenAI
 from pydantic import BaseModel, Field
 from said import BUDGET, KEY, MESSAGES, MODEL, URL, run
 
-
 # The bundled model has seen no JSON but that of calls.
 LARGE = [{"role": "user", "content": "What is 4821 * 377?"}]
 
