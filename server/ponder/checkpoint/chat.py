@@ -132,9 +132,11 @@ class Chat:
     def _told(self, prompt: Prompt, wish: Arguments) -> Prompt:
         """The prompt that tells the model its budget, where one was asked for or is the default.
 
-        Where the answer is due, it is what the time leaves of the budget. A model that was trained
-        on hints is told by one; a template that tells by itself is given the number. Where the
-        context has no room for both the telling and what it says, there is none.
+        Where the answer is due, it is what the time leaves of the budget. What a deadline, a pool
+        or the load leaves of a thought without a limit is told by a hint only where the model was
+        trained on as much: who asks for no limit is not held to the largest hint. A model that was
+        trained on hints is told by one; a template that tells by itself is given the number. Where
+        the context has no room for both the telling and what it says, there is none.
         """
         assert prompt.form is not None and prompt.close is not None
         asked = self.limits.default if self.ask.budget is None else self.ask.budget
@@ -142,9 +144,11 @@ class Chat:
         room = self.due.exit(prompt.plan).room(self.due.now) if self.due else None
         if room is not None:
             budget = min(budget, room)
-        elif asked == UNLIMITED:
+        elif asked == UNLIMITED and prompt.plan.source not in ("pool", "load"):
             return prompt
         hint = prompt.form.hint(budget)
+        if hint is not None and asked == UNLIMITED and budget > prompt.form.most_trained:
+            return prompt
         if hint is not None and len(hint.ids) <= budget:
             told, token_ids = hint.budget, [*prompt.token_ids, *hint.ids]
         elif tells is not None and budget:

@@ -68,7 +68,7 @@ async def _planned(request: Request, dialect: Dialect, place: Place) -> Completi
     service: Service = request.app.state.service
 
     def plan(asked: ChatRequest) -> Completion:
-        return service.complete(
+        return service.planner.plan(
             dialect,
             asked,
             request.headers,

@@ -114,7 +114,7 @@ async def model(
 ) -> ModelCard:
     """One model by its name, which may hold slashes."""
     service = _service(request)
-    service.check_served(name)
+    service.model.check_served(name)
     return _card(service)
 
 
@@ -122,7 +122,7 @@ def _card(service: Service) -> ModelCard:
     return ModelCard(
         id=service.model.name,
         created=_STARTED,
-        max_model_len=service.limits.max_model_len,
+        max_model_len=service.planner.limits.max_model_len,
         ponder=service.capabilities,
     )
 

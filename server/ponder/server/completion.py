@@ -304,12 +304,15 @@ class Completion:
         longest = max(exits, key=lambda exit: exit.tokens)
         needed, left = longest.needed(self._due.now), self._due.at - self._due.now
         if needed > left:
+            over = "`deadline_ms` was over before the request was read: raise it"
             raise ApiError(
                 408,
                 "deadline_unreachable",
-                f"an answer of {longest.tokens} tokens takes about {1000 * needed:.0f} ms at the "
-                f"moment, and {max(0.0, 1000 * left):.0f} ms are left of `deadline_ms`: raise it, "
-                f"or say with `min_answer_tokens` that the answer is shorter",
+                over
+                if left <= 0
+                else f"an answer of {longest.tokens} tokens takes about {1000 * needed:.0f} ms at "
+                f"the moment, and {1000 * left:.0f} ms are left of `deadline_ms`: raise it, or say "
+                f"with `min_answer_tokens` that the answer is shorter",
                 field="deadline_ms",
                 headers=NO_RETRY,
             )

@@ -73,7 +73,7 @@ async def front(request: Request) -> Response:
         model=service.model.name,
         about=BUNDLED_ABOUT if bundled else None,
         examples=list(BUNDLED_EXAMPLES) if bundled else [],
-        max_model_len=service.limits.max_model_len,
+        max_model_len=service.planner.limits.max_model_len,
         capabilities=service.capabilities,
         causes={cause: info.brief for cause, info in CAUSES.items()},
         key_needed=bool(service.settings.api_key),

@@ -73,6 +73,16 @@ class ServedModel:
     def tokenizer(self) -> HFTokenizer:
         return self.checkpoint.tokenizer
 
+    def check_served(self, model: str) -> None:
+        """Raise 404 for a model of another name."""
+        if model != self.name:
+            raise ApiError(
+                404,
+                "model_not_found",
+                f"the model {quoted(model)} is not served here: ask for {self.name!r}",
+                field="model",
+            )
+
     def prompts(
         self,
         request: ChatRequest,

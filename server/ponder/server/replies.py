@@ -36,13 +36,13 @@ class OwnReplies:
     """The replies of this process.
 
     >>> import asyncio
-    >>> asyncio.run(OwnReplies().finish("chatcmpl-1", None, None))
+    >>> asyncio.run(OwnReplies().finish("chatcmpl-1", "", None))
     Traceback (most recent call last):
     ponder.protocol.errors.ApiError: no reply 'chatcmpl-1' is being written for this key: send ...
     """
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str | None, str], Completion] = {}
+        self._running: dict[tuple[str, str], Completion] = {}
 
     @contextmanager
     def writing(self, completion: Completion) -> Iterator[None]:

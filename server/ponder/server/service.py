@@ -4,55 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from types import MappingProxyType
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from ponder.engine.protocol import Demand, Engine, EngineDeadError
-from ponder.errors import PonderError
-from ponder.experiment.holdout import ARMS, Assignment, Holdout
+from ponder.experiment.holdout import ARMS
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import FEEDBACK_DAYS, StateError
-from ponder.protocol.chat import ChatRequest
-from ponder.protocol.deadline import HEADER as DEADLINE_HEADER
-from ponder.protocol.deadline import read_deadline
 from ponder.protocol.dialect import Reader, StreamWriter, WholeWriter
 from ponder.protocol.errors import ApiError, quoted, to_api_error
 from ponder.protocol.response import Capabilities
 from ponder.protocol.savings import Feedback, SavingsReport
 from ponder.server.completion import Completion
 from ponder.server.gate import Gate, Place
-from ponder.server.keys import EVERYBODY
 from ponder.server.lending import Lending, configured_pools
 from ponder.server.model import ServedModel
 from ponder.server.observers.charges import Charges
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
-from ponder.server.replies import CLIENT_ID, OwnReplies, Replies
-from ponder.server.savings import SavingsCollector, holdout, load_holdout, report
+from ponder.server.planning import Planner, in_words_of
+from ponder.server.replies import OwnReplies, Replies
+from ponder.server.savings import SavingsCollector, report
 from ponder.server.settings import Settings
-from ponder.server.shedding import Shedding, load_of
+from ponder.server.shedding import load_of
 from ponder.server.watch import EngineWatch
-from ponder.thought.budget import AUTO, UNLIMITED, Limits
-from ponder.thought.pace import Pace
 from ponder.thought.thought import Event
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-TRACE_HEADERS = ("traceparent", "tracestate")
-"""Headers of the W3C Trace Context recommendation."""
-_BOUNDLESS = 1 << 40  # tokens: more than a body can hold
 STATE_SECONDS = 1.0  # that a scrape waits for the state file
 
 
 class Service:
-    """State of one server process: it plans requests, and runs them before its observers.
+    """State of one server process: it runs what is planned, before its observers.
 
     `observers` come beside those of every server, which count, charge and log.
     """
@@ -67,24 +55,13 @@ class Service:
     ) -> None:
         self.settings = settings
         self.model = model
-        self._unsaving = replace(model, hints=False, loop_exit=False, auto=False)
         self.engine = engine
-        self.limits = Limits(
-            max_model_len=engine.facts.max_model_len,
-            default=AUTO if settings.default_budget == "auto" else settings.default_budget,
-            ceiling=settings.budget_ceiling,
-        )
-        self.pace = Pace()
         self.ledger = ledger
-        self.holdout = holdout(settings)
-        self._shadowing = Holdout(settings.early_exit_shadow, self.holdout.key)
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
-        self._load_holdout = load_holdout(self.holdout)
-        self.shedding = None
-        if settings.shed_load != "off":
-            self.shedding = Shedding(self._load, asked=settings.shed_load == "all")
+        self.planner = Planner(settings, model, engine, self._load)
+        shedding = self.planner.shedding
         pools = configured_pools(settings)
         self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
         seeing = [*observers, *([self._lending] if self._lending else [])]
@@ -97,7 +74,7 @@ class Service:
             savings=SavingsCollector(self.ledger, settings.holdout),
             collectors=[
                 *(collector for one in seeing for collector in one.collectors),
-                *(self.shedding.collectors if self.shedding else ()),
+                *(shedding.collectors if shedding else ()),
             ],
         )
         self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
@@ -127,17 +104,7 @@ class Service:
     @property
     def capabilities(self) -> Capabilities:
         deadline_ms = self.settings.default_deadline_ms
-        return self.model.capabilities(self.limits, self.engine.facts, deadline_ms)
-
-    def check_served(self, model: str) -> None:
-        """Raise 404 for a model of another name."""
-        if model != self.model.name:
-            raise ApiError(
-                404,
-                "model_not_found",
-                f"the model {quoted(model)} is not served here: ask for {self.model.name!r}",
-                field="model",
-            )
+        return self.model.capabilities(self.planner.limits, self.engine.facts, deadline_ms)
 
     def enter(self) -> AbstractContextManager[Place]:
         """A place for a request that is about to be read. Raises 503."""
@@ -158,67 +125,6 @@ class Service:
             raise done
         return done
 
-    def complete(
-        self,
-        reader: Reader,
-        request: ChatRequest,
-        headers: Mapping[str, str],
-        max_model_len: int | None = None,
-        *,
-        tenant: str = EVERYBODY,
-        arrived_at: float | None = None,
-    ) -> Completion:
-        """Plan a request of a `tenant`. Raises everything the request itself is at fault for.
-
-        The headers may name it, its trace and its deadline, which counts from `arrived_at`, and
-        ends no later than the time that a request may take. A held-out conversation keeps the
-        ceilings, the deadlines and what the client asks for, and goes without what the operator
-        does to save; `auto` is no limit there. What is not to run may have another context than
-        the model's, and has no deadline.
-        """
-        if request.model is not None:
-            self.check_served(request.model)
-        said = request.conversation
-        name = said or f"request:{secrets.token_hex(16)}"
-        assignment = self.holdout.assign(name)
-        if said is None:
-            assignment = replace(assignment, conversation=None)
-        model, limits = self.model, self.limits
-        if max_model_len is not None:
-            limits = replace(limits, max_model_len=max_model_len)
-        if assignment.arm == "holdout" and request.ponder.holdout != "never":
-            model, limits = self._unsaving, replace(limits, default=UNLIMITED)
-        limits, under_load = self._shed(limits, request, name)
-        trace = {name: headers[name] for name in TRACE_HEADERS if name in headers}
-        with _in_words_of(reader, request, headers):
-            return Completion(
-                request,
-                model,
-                self.engine,
-                limits,
-                assignment,
-                tenant=tenant,
-                client_id=headers.get(CLIENT_ID) or None,
-                under_load=under_load,
-                shadowed=self._shadowed(request, name),
-                trace=trace,
-                pace=self.pace,
-                due_at=self._due_at(request, headers, arrived_at),
-            )
-
-    def _shed(
-        self, limits: Limits, request: ChatRequest, conversation: str
-    ) -> tuple[Limits, Assignment | None]:
-        """The limits under the load that there is, and the arm of what comes while it is shed."""
-        if self.shedding is None or not (level := self.shedding.look()).step:
-            return limits, None
-        drawn = self._load_holdout.assign(conversation)
-        if drawn.arm == "shed" or request.ponder.holdout == "never":
-            limits = self.shedding.shed(limits, level)
-        if request.conversation is None:
-            drawn = replace(drawn, conversation=None)
-        return limits, drawn if self._load_holdout.share else None
-
     def _load(self) -> float:
         """How full the server and its engine are; see `load_of`."""
         gate, tell = self.gate, self.engine.facts.demand
@@ -233,42 +139,17 @@ class Service:
         if lending is None:
             return
         budgets = completion.budgets
-        with _in_words_of(reader, request):
+        with in_words_of(reader, request):
             loan = await lending.lend(completion.tenant, request.conversation, budgets)
         place.on_leave = lambda: lending.settle(loan, completion.thinking_tokens)
         completion.headers.update(loan.headers)
         if loan.each < max(budgets):
 
             def shrink() -> None:
-                with _in_words_of(reader, request):
+                with in_words_of(reader, request):
                     completion.shrink(loan.each)
 
             await self.beside(shrink)
-
-    def _due_at(
-        self, request: ChatRequest, headers: Mapping[str, str], arrived_at: float | None
-    ) -> float | None:
-        """When the answer is due; None where no one waits for it, or sets no deadline."""
-        asked = read_deadline(headers, request.ponder.deadline_ms)
-        deadline_ms = self.settings.default_deadline_ms if asked is None else asked
-        if deadline_ms is None or arrived_at is None:
-            return None
-        return arrived_at + min(deadline_ms / 1000, self.settings.request_timeout)
-
-    def _shadowed(self, request: ChatRequest, name: str) -> bool:
-        """Whether this conversation's early exits only watch; it keeps to the one draw."""
-        if request.ponder.early_exit is None or request.ponder.holdout == "never":
-            return False
-        return self._shadowing.assign(f"early exit:{name}").arm == "holdout"
-
-    def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
-        """The tokens of a request's prompt, also of one that is too long for the model."""
-        try:
-            return self.complete(reader, request, headers).prompt_tokens
-        except ApiError as error:
-            if error.code != "context_length_exceeded":
-                raise
-        return self.complete(reader, request, headers, _BOUNDLESS).prompt_tokens
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
         """Run a completion; `writer` gathers all that it says."""
@@ -298,7 +179,7 @@ class Service:
 
     async def savings(self) -> SavingsReport:
         """Raises `StateError`."""
-        sheds = self.shedding is not None
+        sheds = self.planner.shedding is not None
         return await report(self.ledger, self.settings.holdout, sheds=sheds)
 
     async def rate(self, response: str, score: float) -> Feedback:
@@ -369,23 +250,6 @@ class Service:
         await self.gate.emptied()
         for observer in self._observers:
             await observer.settled()
-
-
-@contextmanager
-def _in_words_of(
-    reader: Reader, request: ChatRequest, headers: Mapping[str, str] = MappingProxyType({})
-) -> Iterator[None]:
-    """Errors inside name the fields of a request as its client did."""
-    try:
-        yield
-    except PonderError as error:
-        refused = to_api_error(error)
-        if refused is None:
-            raise
-        names = {**reader.fields, "budget": request.ask.spelled, **request.spelled}
-        if request.ponder.deadline_ms is None and DEADLINE_HEADER in headers:
-            names["deadline_ms"] = DEADLINE_HEADER
-        raise refused.spelled(names) from error
 
 
 def _done_or_refused(work: Callable[[], T]) -> T | ApiError:

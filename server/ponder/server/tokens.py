@@ -67,7 +67,7 @@ def counting(counter: Counter) -> Callable[..., Awaitable[Response]]:
             return counter.read(body, request.headers)
 
         def counted(service: Service, asked: ChatRequest) -> BaseModel:
-            return counter.counted(service.count(counter, asked, request.headers))
+            return counter.counted(service.planner.count(counter, asked, request.headers))
 
         response = await _answer(request, place, reading, counted, slow=takes_long)
         response.headers.update(named(dialect_at(request.scope["path"]), request_id.get() or ""))
@@ -96,17 +96,20 @@ async def _answer(
 
 def _tokenized(service: Service, asked: TokenizeRequest) -> Tokenized:
     if asked.model is not None:
-        service.check_served(asked.model)
-    ids = tokens_of(asked, service.model, service.limits)
+        service.model.check_served(asked.model)
+    ids = tokens_of(asked, service.model, service.planner.limits)
     names = service.model.tokenizer.names(ids) if asked.return_token_strs else None
     return Tokenized(
-        count=len(ids), max_model_len=service.limits.max_model_len, tokens=ids, token_strs=names
+        count=len(ids),
+        max_model_len=service.planner.limits.max_model_len,
+        tokens=ids,
+        token_strs=names,
     )
 
 
 def _detokenized(service: Service, asked: DetokenizeRequest) -> Detokenized:
     if asked.model is not None:
-        service.check_served(asked.model)
+        service.model.check_served(asked.model)
     return Detokenized(prompt=text_of(asked.tokens, service.model))
 
 

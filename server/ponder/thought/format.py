@@ -221,6 +221,11 @@ class CompiledFormat:
             tail = token_bytes(sampled[-taken]) + tail
         return taken
 
+    @property
+    def most_trained(self) -> int:
+        """The largest budget that the model can be told by a hint; 0 without hints."""
+        return max((hint.budget for hint in self.hints), default=0)
+
     def hint(self, budget: int) -> Hint | None:
         """The largest trained budget within `budget` tokens; None below the smallest."""
         return max(

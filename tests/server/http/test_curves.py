@@ -147,7 +147,7 @@ def test_the_curves_need_the_key(serve: Serve) -> None:
 
 def user_in(running: Running, arm: str) -> str:
     names = (f"user {index}" for index in range(100))
-    return next(n for n in names if running.service.holdout.assign(f"user:{n}").arm == arm)
+    return next(n for n in names if running.service.planner.holdout.assign(f"user:{n}").arm == arm)
 
 
 def test_a_held_out_conversation_has_no_limit_for_auto_and_keeps_its_effort(serve: Serve) -> None:

@@ -75,7 +75,7 @@ def slow(serve: Serve, pace: Pace | None = None, **settings: Any) -> Running:
     """A server whose model thinks for ever, a token each few milliseconds."""
     settings = {"delay": 0.004, "loop_exit": False, **settings}
     running = serve(ENDLESS, ANSWER, **settings)
-    running.service.pace = pace or ClosesAfter(20)
+    running.service.planner.pace = pace or ClosesAfter(20)
     return running
 
 
@@ -119,7 +119,7 @@ def test_every_dialect_closes_in_time(serve: Serve, path: str, stream: bool) -> 
         ({}, {"ponder": {"deadline_ms": AGES}}),
         ({HEADER: str(AGES)}, {"ponder": {"deadline_ms": AGES}}),
     ):
-        running.service.pace = ClosesAfter(20)
+        running.service.planner.pace = ClosesAfter(20)
         found = reports(post(running, path, headers, stream=stream, **options))[-1]
         assert (found["end_cause"], found["deadline_met"]) == ("deadline", True)
         assert found["answer_forced"] and found["answer_tokens"] > 0
@@ -215,7 +215,7 @@ def test_what_comes_first_is_the_cause(serve: Serve, fields: dict[str, Any], cau
 def test_a_model_without_thoughts_has_deadlines(serve: Serve) -> None:
     running = serve("42", thinks=False)
     assert report(running, ponder={"deadline_ms": AGES})["deadline_met"] is True
-    running.service.pace = Claimed(99.0)
+    running.service.planner.pace = Claimed(99.0)
     with pytest.raises(openai.APIStatusError, match="deadline_ms"):
         running.ask(ponder={"deadline_ms": AGES})
 
@@ -251,7 +251,7 @@ def test_more_is_kept_for_a_format(serve: Serve) -> None:
         ({"ponder": {"min_answer_tokens": 77}}, 77),
         ({"ponder": {"max_answer_tokens": 33}}, 33),
     ):
-        running.service.pace = Asked(0.0)  # one that has seen no answer
+        running.service.planner.pace = Asked(0.0)  # one that has seen no answer
         asked.clear()
         report(running, **{**fields, "ponder": {"deadline_ms": AGES, **fields.get("ponder", {})}})
         expected.append((tokens, set(asked)))
@@ -266,7 +266,7 @@ def test_deadlines_hold_in_both_arms(serve: Serve, arm: str) -> None:
     running = slow(serve, holdout=0.5, holdout_key=KEY, default_deadline_ms=AGES)
     user = user_in(running, arm)
     for options in ({}, {"ponder": {"deadline_ms": AGES + 10}}):
-        running.service.pace = ClosesAfter(20)
+        running.service.planner.pace = ClosesAfter(20)
         found = report(running, user=user, **options)
         assert (found["arm"], found["end_cause"]) == (arm, "deadline")
 
@@ -368,7 +368,7 @@ def test_the_time_runs_from_the_first_byte(serve: Serve) -> None:
 
 def test_counting_tokens_takes_no_time(serve: Serve) -> None:
     running = serve()
-    running.service.pace = Claimed(AGES)
+    running.service.planner.pace = Claimed(AGES)
     body = {"messages": QUESTION}
     url = f"{running.url}/v1/messages/count_tokens"
     reply = httpx.post(url, json=body, headers={HEADER: "1"})
@@ -383,6 +383,9 @@ def test_counting_tokens_takes_no_time(serve: Serve) -> None:
     [
         (100, {}, 80),
         (100, {"budget": -1}, 80),
+        (200, {"budget": -1}, 200),
+        (201, {"budget": -1}, None),  # nobody wants so short a thought
+        (5000, {}, None),
         (100, {"budget": 2000}, 80),
         (100, {"budget": 41}, 40),
         (5000, {"budget": 100}, 80),
@@ -403,7 +406,7 @@ def test_the_model_is_told_what_fits(
             return room
 
     running = serve()
-    running.service.pace = Roomy(0.0)
+    running.service.planner.pace = Roomy(0.0)
     ponder = {"deadline_ms": AGES, **fields.pop("ponder", {})}
     found = report(running, ponder=ponder, **fields)
     assert found["hint_budget"] == told

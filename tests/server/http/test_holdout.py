@@ -24,7 +24,7 @@ def running(serve: Serve) -> Running:
 def user_in(running: Running, arm: str) -> str:
     """A user of whom the key makes a member of `arm`."""
     names = (f"user {index}" for index in range(100))
-    return next(n for n in names if running.service.holdout.assign(f"user:{n}").arm == arm)
+    return next(n for n in names if running.service.planner.holdout.assign(f"user:{n}").arm == arm)
 
 
 def report(running: Running, arm: str, **fields: object) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_a_stream_names_its_arm(running: Running) -> None:
 
 
 def test_header_and_scope_name_conversations_too(running: Running) -> None:
-    holdout = running.service.holdout
+    holdout = running.service.planner.holdout
     url = f"{running.url}/v1/chat/completions"
     body = {"messages": [{"role": "user", "content": "hi"}], "budget": 3}
     for name in map(str, range(8)):

@@ -78,7 +78,7 @@ def test_the_holdout_goes_without(serve: Serve) -> None:
     running = serve(LOOP, ANSWER, holdout=0.5, holdout_key="a key of sixteen")
     found: dict[str, str] = {}
     for name in (f"user {index}" for index in range(40)):
-        arm = running.service.holdout.assign(f"user:{name}").arm
+        arm = running.service.planner.holdout.assign(f"user:{name}").arm
         if arm not in found:
             found[arm] = report(running, user=name)["end_cause"]
             asked = report(running, user=name, ponder={"loop_exit": True})

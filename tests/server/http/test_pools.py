@@ -109,6 +109,19 @@ def test_the_request_stays_the_source_while_the_pool_has_more(serve: Serve) -> N
     assert (said["budget_effective"], said["budget_source"]) == (200, "request")
 
 
+@pytest.mark.parametrize(
+    ("size", "lent", "told"),
+    [(300, 64, 40), (1000, 100, 80), (2000, 200, 200), (30_000, 3000, None)],
+)
+def test_a_model_that_knows_budgets_is_told_what_it_is_lent(
+    serve: Serve, size: int, lent: int, told: int | None
+) -> None:
+    """No limit was asked for: it is not held to the largest hint where it is lent more."""
+    said = report(post(serve(pool=[f"tenant={size}/30d"]), thinking_token_budget=-1))
+    assert (said["budget_effective"], said["budget_source"]) == (lent, "pool")
+    assert said["hint_budget"] == told
+
+
 def test_what_a_thought_did_not_use_returns(serve: Serve) -> None:
     running = serve(pool=POOL)
     said = report(post(running))

@@ -246,10 +246,13 @@ def test_a_conversation_is_held_out_by_its_cache_key_or_session(serve: Serve) ->
         cached = respond(running, prompt_cache_key=f"c{number}")
         assert (
             cached.ponder["arm"]
-            == running.service.holdout.assign(f"prompt_cache_key:c{number}").arm
+            == running.service.planner.holdout.assign(f"prompt_cache_key:c{number}").arm
         )
         session = respond(running, extra_headers={"session-id": f"s{number}"})
-        assert session.ponder["arm"] == running.service.holdout.assign(f"session-id:s{number}").arm
+        assert (
+            session.ponder["arm"]
+            == running.service.planner.holdout.assign(f"session-id:s{number}").arm
+        )
 
 
 def test_the_input_of_a_response_is_counted_as_it_will_be(serve: Serve) -> None:

@@ -136,7 +136,7 @@ class Pressed:
             ENDLESS, ANSWER, shed_load=shed_load, **{"default_budget": 400, **settings}
         )
         self.now = 0.0
-        shedding = self.running.service.shedding
+        shedding = self.running.service.planner.shedding
         assert shedding is not None
         shedding._clock, shedding._level = lambda: self.now, Level()
         self.running.engine.demand = FULL
@@ -150,7 +150,7 @@ class Pressed:
 
     def pass_by(self, seconds: float) -> None:
         self.now += seconds
-        shedding = self.running.service.shedding
+        shedding = self.running.service.planner.shedding
         assert shedding is not None
         shedding.look()
 
@@ -240,7 +240,7 @@ def test_a_full_house_is_load(serve: Serve) -> None:
 def test_nothing_is_shed_unless_the_operator_says_so(serve: Serve) -> None:
     running = serve(ENDLESS, ANSWER, default_budget=40)
     running.engine.demand = FULL
-    assert running.service.shedding is None
+    assert running.service.planner.shedding is None
     assert budget(running) == (40, "default")
     assert series(running, "ponder_load_level") == {}
     assert savings(running)["load"] is None
@@ -265,7 +265,10 @@ HOLDOUT = {"holdout": 0.5, "holdout_key": "a key of sixteen"}
 def test_the_draw_of_the_load_is_a_draw_of_its_own(serve: Serve) -> None:
     service = serve(shed_load="unasked", **HOLDOUT).service
     names = [f"user:{number}" for number in range(400)]
-    pairs = [(service.holdout.assign(name), service._load_holdout.assign(name)) for name in names]
+    pairs = [
+        (service.planner.holdout.assign(name), service.planner.load_holdout.assign(name))
+        for name in names
+    ]
     found = dict.fromkeys(((p, q) for p in ("policy", "holdout") for q in ("shed", "spared")), 0)
     for policy, load in pairs:
         assert policy.conversation != load.conversation
@@ -280,7 +283,7 @@ def test_both_arms_of_the_policy_are_shed_and_some_of_both_are_spared(serve: Ser
     for name in map(str, range(24)):
         arms = [
             draw.assign(f"user:{name}").arm
-            for draw in (running.service.holdout, running.service._load_holdout)
+            for draw in (running.service.planner.holdout, running.service.planner.load_holdout)
         ]
         found.add((*arms, *budget(running, user=name)))
     assert found == {
@@ -294,7 +297,7 @@ def test_both_arms_of_the_policy_are_shed_and_some_of_both_are_spared(serve: Ser
 def test_who_opts_out_of_being_held_out_is_shed_too(serve: Serve) -> None:
     running = Pressed(serve, **HOLDOUT).at(3)
     names = (str(number) for number in range(100))
-    draw = running.service._load_holdout
+    draw = running.service.planner.load_holdout
     spared = next(name for name in names if draw.assign(f"user:{name}").arm == "spared")
     assert budget(running, user=spared, ponder={"holdout": "never"}) == (100, "load")
 
@@ -307,7 +310,7 @@ def test_what_comes_under_load_is_charged_to_its_arm_as_well(serve: Serve) -> No
     pressed.pass_by(RISES_S)
     arms = {"shed": 0, "spared": 0}
     for name in map(str, range(8)):
-        arms[running.service._load_holdout.assign(f"user:{name}").arm] += 1
+        arms[running.service.planner.load_holdout.assign(f"user:{name}").arm] += 1
         budget(running, user=name)
     said = savings(running)
     load = said["load"]
