@@ -203,13 +203,13 @@ THOUGHTS = [
     ),
     graph(
         "Early exits that were wrong",
-        "Of the early exits that only watched and can be compared, the share whose answer was "
+        "Early exits that only watched and could be compared, and those of them whose answer was "
         "another than the whole thought's.",
         {
-            "{{cause}}": f"{per_second('ponder_early_exit_disagreement_total', 'cause')} / "
-            f"({per_second('ponder_early_exit_shadow_total', 'cause')} > 0)"
+            "{{cause}}, compared": per_second("ponder_early_exit_shadow_total", "cause"),
+            "{{cause}}, wrong": per_second("ponder_early_exit_disagreement_total", "cause"),
         },
-        "percentunit",
+        "suffix: exits/s",
     ),
     graph(
         "Budget used",
