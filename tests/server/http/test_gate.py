@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ponder.server.service import Service
+from ponder.server.planning import Planner
 from waiting import wait_until
 
 from .conftest import Running, Serve
@@ -86,16 +86,16 @@ class Slow:
         self.go_on = threading.Event()
         self.now, self.most = 0, 0
         self._lock = threading.Lock()
-        monkeypatch.setattr(Service, "complete", self.around(Service.complete))
+        monkeypatch.setattr(Planner, "plan", self.around(Planner.plan))
 
-    def around(self, complete: Any) -> Any:
-        def slow(service: Service, *arguments: Any, **options: Any) -> Any:
+    def around(self, plan: Any) -> Any:
+        def slow(planner: Planner, *arguments: Any, **options: Any) -> Any:
             with self._lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
             try:
                 assert self.go_on.wait(20)
-                return complete(service, *arguments, **options)
+                return plan(planner, *arguments, **options)
             finally:
                 with self._lock:
                     self.now -= 1
