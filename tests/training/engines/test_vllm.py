@@ -23,21 +23,28 @@ SAMPLED = """
 import json, sys
 import torch
 from transformers import AutoModelForCausalLM
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
 from ponder.training.engines.vllm import VLLMSampler
 from ponder.training.rollout.experience import Share
 from ponder.training.rollout.drive import uniforms
 from ponder.training.rollout.sampler import sample
 
-base, asked, stops = sys.argv[1], [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], frozenset({18})
+base, files = sys.argv[1], ModelFiles.find(sys.argv[1])
+# What the model is sure of: where two tokens are as likely, rounding decides between them.
+questions = ["What is 17 + 25 - 9?", "hello", "What is 17 + 25 - 9?"]
+checkpoint = Checkpoint.load(files)
+asked = [checkpoint.opened([{"role": "user", "content": said}], {}) for said in questions]
+stops = frozenset({18})
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
 noise = uniforms("key", 3, 12)
-there = VLLMSampler(ModelFiles.find(base), 1e-6, Share())  # so cold that the noise has no say
+there = VLLMSampler(files, 1e-6, Share())  # so cold that the noise has no say
 found = []
-for change in (0.0, 0.1):
-    generator = torch.Generator().manual_seed(1)
-    for weight in model.parameters():
-        weight.data += (change * torch.randn(weight.shape, generator=generator)).bfloat16()
+one, two = checkpoint.tokenizer.encode("12")
+for swapped in (False, True):
+    if swapped:  # it reads one digit as the other, and is as sure as before
+        weight = model.get_input_embeddings().weight.data
+        weight[[one, two]] = weight[[two, one]]
     there.load((name, weight.detach().float()) for name, weight in model.named_parameters())
     here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
     found.append([there.sample(asked, noise, stops), here])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.hermes import HermesParser
@@ -188,7 +188,7 @@ def test_the_promises_hold_however_often_it_is_asked(case: Case, at: set[int], s
         assert stopped or not set(last).isdisjoint(case.rules.stop_token_ids)
 
 
-@examples
+@settings(examples, suppress_health_check=[HealthCheck.filter_too_much])  # many end before
 @given(cases(), MOMENTS, st.booleans())
 def test_the_parts_are_what_the_engine_was_asked_and_sampled(
     case: Case, at: int, slow: bool
