@@ -250,9 +250,8 @@ class Completion:
         return watch.report() if watch else None
 
     def thought(self, index: int) -> str:
-        """The text of a choice's thought, markers and all."""
-        said = map(self.model.tokenizer.token_bytes, self._thoughts[index].thinking_ids)
-        return b"".join(said).decode(errors="replace")
+        """The text of a choice's thought."""
+        return self.model.tokenizer.decode(self._thoughts[index].thinking_ids)
 
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""

@@ -21,14 +21,10 @@ _clock = time.perf_counter
 
 
 async def drive(
-    thought: Thought,
-    engine: Engine,
-    request_id: str,
-    emit: Callable[[Event], None],
-    pace: Pace | None = None,
+    thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
 ) -> Outcome:
     """Live a life that nobody outside wakes; see `Driver`."""
-    return await Driver(thought, engine, request_id, emit, pace).run()
+    return await Driver(thought, engine, request_id, emit).run()
 
 
 class Driver:
