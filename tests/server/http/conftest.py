@@ -95,6 +95,7 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         template: str | None = None,
         tasks: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
         thinks: bool = True,
+        unread: str | None = None,
         chunk_sizes: tuple[int, ...] = (1,),
         delay: float = 0.0,
         max_model_len: int = 4096,
@@ -117,7 +118,7 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             given = ModelFiles.find(str(directory))
         model = ServedModel.load(given, config)
         if not thinks:
-            without = dataclasses.replace(model.checkpoint, form=None, compiled=None)
+            without = dataclasses.replace(model.checkpoint, form=None, compiled=None, unread=unread)
             model = dataclasses.replace(model, checkpoint=without)
         script = script or (say if len(texts) < 2 else reason)(
             *(texts or (THOUGHT,)), vocabulary=model.tokenizer

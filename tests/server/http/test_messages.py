@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -111,10 +110,7 @@ def test_a_model_that_does_not_think_takes_what_clients_send_to_every_model(serv
 
 
 def test_so_does_one_whose_thoughts_cannot_be_read(serve: Serve) -> None:
-    running = serve("Just an answer.", thinks=False)
-    model = running.service.model
-    checkpoint = dataclasses.replace(model.checkpoint, unread="<odd>")
-    running.service.model = dataclasses.replace(model, checkpoint=checkpoint)
+    running = serve("Just an answer.", thinks=False, unread="<odd>")
     assert ask(running).content[0].text == "Just an answer."  # type: ignore[union-attr]
     with pytest.raises(anthropic.BadRequestError, match="seems to think"):
         ask(running, thinking=ENABLED)

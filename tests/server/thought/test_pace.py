@@ -162,7 +162,7 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
         rules=AnswerRules(),
     )
     engine = ScriptedEngine(say("x" * 99, "42", vocabulary=SINGLE), SINGLE, chunk_sizes=(chunk,))
-    outcome = asyncio.run(driving.drive(thought, engine, "r", lambda _: None, told))
+    outcome = asyncio.run(driving.Driver(thought, engine, "r", lambda _: None, told).run())
     assert [seconds for seconds, _ in told.firsts] == [1.0, 1.0]  # the thought's and the answer's
     assert len(told.laters) + 2 == sum(-(-len(said) // chunk) for said in engine.outputs)
     assert {seconds for seconds, _, _ in told.laters} <= {1.0}
