@@ -1,4 +1,4 @@
-"""What has to run on a GPU: every method, the components, and each setting that has its own path."""
+"""What has to run on a GPU: every method, the components, each setting with a path of its own."""
 
 from __future__ import annotations
 
