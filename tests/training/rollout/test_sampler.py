@@ -6,8 +6,10 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import pytest
 import torch
 
+from ponder.training.rollout import sampler
 from ponder.training.rollout.drive import uniforms
 from ponder.training.rollout.sampler import pick, sample
 
@@ -64,3 +66,15 @@ def test_uniforms_depend_on_key_and_row_alone() -> None:
     assert torch.equal(uniforms("k", 2, 5), many[:2, :5])
     assert not torch.equal(uniforms("l", 4, 10), many)
     assert len(set(many.flatten().tolist())) == 40
+
+
+def test_how_often_ends_are_looked_for_changes_no_row(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU looks now and then: rows that have ended run on, and what they write is dropped."""
+    asked, noise = prompts(24), uniforms("z", 24, 50)
+    often = sample(model, asked, noise, stop_ids=STOP)
+    assert len({len(row) for row in often}) > 1 and min(map(len, often)) < 7
+    monkeypatch.setattr(sampler, "_LOOKS", (7, 7))
+    monkeypatch.setattr(sampler, "_seen", lambda mask_BT: mask_BT[:, None, None].bool())
+    assert sample(model, asked, noise, stop_ids=STOP) == often

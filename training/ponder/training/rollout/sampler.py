@@ -23,6 +23,8 @@ from transformers.masking_utils import sdpa_mask
 _BLOCK = 64
 # Rows are dropped from the batch once this share of it has finished.
 _COMPACT_AT = 0.25
+# Tokens between two looks at what has finished, on a CPU and on a GPU, which has to be waited for.
+_LOOKS = (1, 16)
 _ATTENTION = "ponder_grouped_sdpa"
 
 
@@ -157,32 +159,45 @@ def _sample(
     logits_BV, mask_BT, at_B = logits_PV[rows], mask_PT[rows], mask_PT.sum(-1)[rows]
     for layer in cache.layers:
         layer.select(rows)
+    rows_R, longest = len(prompts), noise_BT.shape[1]
     noise_BT = noise_BT.to(device)
     stops = torch.tensor(sorted(stop_ids), device=device)
-    sampled: list[list[int]] = [[] for _ in prompts]
-    active = torch.arange(len(prompts), device=device)  # row of the batch → row of the caller
-    done_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for step in range(noise_BT.shape[1]):
+    tokens_RT = torch.zeros(rows_R, longest, dtype=torch.long, device=device)
+    lengths_R = torch.full((rows_R,), longest, device=device)
+    active = torch.arange(rows_R, device=device)  # row of the batch → row of the caller
+    done_B = torch.zeros(rows_R, dtype=torch.bool, device=device)
+    every = _LOOKS[device.type == "cuda"]
+    for step in range(longest):
         token_B = pick(logits_BV, noise_BT[active, step], temperature)
-        for row, token, over in zip(
-            active.tolist(), token_B.tolist(), done_B.tolist(), strict=True
-        ):
-            if not over:
-                sampled[row].append(token)
-        done_B |= torch.isin(token_B, stops)
-        if bool(done_B.all()):
+        tokens_RT[active, step] = token_B
+        ends_B = torch.isin(token_B, stops) & ~done_B
+        lengths_R[active] = lengths_R[active].masked_fill(ends_B, step + 1)
+        done_B |= ends_B
+        if step + 1 == longest:
             break
-        if float(done_B.float().mean()) >= _COMPACT_AT:
-            keep = (~done_B).nonzero().squeeze(-1)
-            active, done_B, token_B = active[keep], done_B[keep], token_B[keep]
-            mask_BT, at_B = mask_BT[keep], at_B[keep]
-            for layer in cache.layers:
-                layer.select(keep)
-        if step + 1 < noise_BT.shape[1]:
-            mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(mask_BT), 1)), dim=1)
-            logits_BV = _forward(model, token_B[:, None], mask_BT, at_B[:, None], cache)
-            at_B = at_B + 1
-    return sampled
+        if (step + 1) % every == 0:
+            share = float(done_B.float().mean())
+            if share == 1.0:
+                break
+            if share >= _COMPACT_AT:
+                keep = (~done_B).nonzero().squeeze(-1)
+                active, done_B, token_B = active[keep], done_B[keep], token_B[keep]
+                mask_BT, at_B = mask_BT[keep], at_B[keep]
+                for layer in cache.layers:
+                    layer.select(keep)
+        mask_BT = torch.cat((mask_BT, mask_BT.new_ones(len(mask_BT), 1)), dim=1)
+        logits_BV = _forward(model, token_B[:, None], _seen(mask_BT), at_B[:, None], cache)
+        at_B = at_B + 1
+    pairs = zip(tokens_RT.tolist(), lengths_R.tolist(), strict=True)
+    return [tokens[:length] for tokens, length in pairs]
+
+
+def _seen(mask_BT: torch.Tensor) -> torch.Tensor:
+    """What one new token per row sees: on a GPU as (B, 1, 1, T), which transformers takes as is.
+
+    It would look into a mask (B, T) for padding, and wait for the GPU at every token.
+    """
+    return mask_BT[:, None, None].bool() if mask_BT.is_cuda else mask_BT
 
 
 def pick(logits_BV: torch.Tensor, noise_B: torch.Tensor, temperature: float) -> torch.Tensor:
