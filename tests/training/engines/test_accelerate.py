@@ -161,3 +161,21 @@ def test_sampling_leaves_the_model_in_training(tmp_path: Path) -> None:
         assert not made.model.training
         assert sample([[5, 6]], torch.zeros(1, 3, dtype=torch.double), frozenset({-1}))
     assert made.model.training
+
+
+def test_bfloat16_samples_from_rounded_weights_and_caches_both_kinds_alike(tmp_path: Path) -> None:
+    from transformers.cache_utils import DynamicCache
+
+    trained = engine(tmp_path, optimisation={"precision": "bfloat16", "learning_rate": 0.1})
+    assert trained._apart is not None
+    for _ in range(2):
+        update(trained)
+    with trained.sampler() as sampler:
+        assert len(sampler([(5, 6)], torch.full((1, 4), 0.5), frozenset({-1}))[0]) == 4
+    model, cache = trained._apart.model, DynamicCache()
+    rounded, weights = model.state_dict(), state(trained)
+    assert all(torch.equal(rounded[n], w.to(torch.bfloat16)) for n, w in weights.items())
+    assert any(not torch.equal(rounded[n].float(), w) for n, w in weights.items())
+    model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache, use_cache=True)
+    kinds = {kept.dtype for layer in cache.layers for kept in (layer.keys, layer.values)}
+    assert kinds == {torch.bfloat16}

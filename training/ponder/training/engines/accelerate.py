@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -31,8 +31,12 @@ from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
+from .rounded import RoundedSampler
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
+
+if TYPE_CHECKING:
+    from .vllm import VLLMSampler
 
 _ADAPTERS = "adapter_model.safetensors"
 _WEIGHTS = "model.safetensors"
@@ -82,12 +86,15 @@ class AccelerateEngine:
         self._accelerator.register_for_checkpointing(self._schedule)
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
-        self._vllm: Any = None
+        # Samples from weights of its own; None where those in training sample.
+        self._apart: RoundedSampler | VLLMSampler | None = None
         self._sampled_at: int | None = None
         if recipe.rollouts.engine == "vllm":
             from .vllm import VLLMSampler
 
-            self._vllm = VLLMSampler(base, self._temperature, self.share)
+            self._apart = VLLMSampler(base, self._temperature, self.share)
+        elif plan.precision == "bfloat16":
+            self._apart = RoundedSampler(base, self._temperature, self._accelerator.device)
         if recipe.report_to:
             self._accelerator.init_trackers(recipe.name)
 
@@ -146,11 +153,11 @@ class AccelerateEngine:
 
     @contextmanager
     def sampler(self) -> Iterator[Sampler]:
-        if self._vllm is not None:
+        if self._apart is not None:
             if self._sampled_at != self.updates:
-                self._vllm.load(self.weights())
+                self._apart.load(self.weights())
                 self._sampled_at = self.updates
-            yield self._vllm.sample
+            yield self._apart.sample
             return
         model = self._accelerator.unwrap_model(self._model)
         with gathered(self._model):

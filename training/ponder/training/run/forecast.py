@@ -164,7 +164,9 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
         cached = _cached(recipe, work, processes)
-        found["KV cache"] = 4 * 2 * model.layers * model.cache_width * cached
+        if plan.precision == "bfloat16":
+            found["sampled from"] = width * model.parameters
+        found["KV cache"] = width * 2 * model.layers * model.cache_width * cached
     return {name: float(value) for name, value in found.items()}
 
 

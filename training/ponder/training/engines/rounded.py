@@ -1,0 +1,43 @@
+"""A copy of the weights in bfloat16 that samples, where the arithmetic of a recipe is bfloat16.
+
+Under autocast the weights stay float32 and are cast at every token, and the cache holds float32
+keys beside bfloat16 values. In a copy all of it is bfloat16, as in a server. It takes two bytes
+a parameter on every process, sharded or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ponder.engine.tokenizer import ModelFiles
+
+from ..rollout.sampler import sample
+
+
+class RoundedSampler:
+    """Samples from weights that `load` hands over, rounded; it begins with those of `base`."""
+
+    def __init__(self, base: ModelFiles, temperature: float, device: torch.device) -> None:
+        kind = torch.bfloat16
+        self.model: Any = AutoModelForCausalLM.from_pretrained(base.name, dtype=kind).to(device)
+        self.model.eval()
+        self._temperature = temperature
+
+    @torch.no_grad()
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replace the weights, tensor by tensor."""
+        state = self.model.state_dict()
+        for name, weight in weights:
+            state[name].copy_(weight)
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
+    ) -> list[list[int]]:
+        """A `Sampler`."""
+        return sample(
+            self.model, prompts, noise_BT, stop_ids=stop_ids, temperature=self._temperature
+        )
