@@ -255,7 +255,7 @@ def speed(size: str, precision: str, options: argparse.Namespace) -> Figures:
         "rows": prompts * 16,
         "first_step_s": round(ended[1] - ended[0], 2),
         "step_s": round((ended[-2] - ended[1]) / (later - 1), 3),
-        "seconds": seconds,
+        "spent_s": seconds,
         "sampled_tokens": steps[-1]["sampled_tokens"],
         "accuracy": [line["accuracy"] for line in steps],
         "loss": [line["loss"] for line in steps],
@@ -292,7 +292,7 @@ def cold_start(size: str, options: argparse.Namespace) -> Figures:
     result = train_sft(recipe, progress=False)
     return {
         "tokens_per_second": round(result.tokens / result.seconds),
-        "seconds": round(result.seconds, 1),
+        "trained_s": round(result.seconds, 1),
         "loss": [round(result.losses[0], 3), round(result.losses[-1], 3)],
     }
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 import yaml
 
-from ponder.training.coldstart import examples
+from ponder.training.coldstart import examples, sft
 from ponder.training.coldstart.examples import Example, ExampleWriter
-from ponder.training.coldstart.sft import SftResult, batch_loss, collate, lr_schedule, train_sft
+from ponder.training.coldstart.sft import SftResult, batch_loss, lr_schedule, train_sft
 from ponder.training.coldstart.stream import BatchStream, Place
+from ponder.training.coldstart.writers import WrittenAhead, collate
 from ponder.training.command import Options, run
 from ponder.training.run.directory import checkpoints
 from ponder.training.run.recipe import Checkpoints, SftRecipe
@@ -113,3 +114,31 @@ def test_a_killed_cold_start_ends_as_if_it_had_not_been(recipe: SftRecipe, tmp_p
     assert one["losses"] == two["losses"]
     assert one["validation"] == two["validation"]
     assert (one["tokens"], one["place"]) == (two["tokens"], two["place"])
+
+
+def test_batches_that_are_written_ahead_repeat_from_their_key(
+    recipe: SftRecipe, tokenizer: Any
+) -> None:
+    writer = ExampleWriter(tokenizer, recipe.traces, "train")
+    given = []
+    for key in ("1", "1", "2"):
+        with WrittenAhead(writer, key, 2048, processes=2) as ahead:
+            given.append([next(ahead) for _ in range(4)])
+    one, again, other = given
+    assert all(torch.equal(a.ids_B_T, b.ids_B_T) for a, b in zip(one, again, strict=True))
+    assert not all(torch.equal(a.ids_B_T, b.ids_B_T) for a, b in zip(one, other, strict=True))
+    assert all(batch.ids_B_T.numel() <= 2048 and batch.learnt_B_T.any() for batch in one)
+    assert not torch.equal(one[0].ids_B_T, one[1].ids_B_T)  # each process writes its own
+
+
+def test_a_run_ends_when_its_seconds_are_over(
+    recipe: SftRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With batches that are written ahead, as on a GPU."""
+    monkeypatch.setattr(sft, "_is_faster_than_a_writer", lambda device: True)
+    plan = recipe.optimisation.model_copy(update={"steps": 10_000})
+    own = recipe.model_copy(update={"optimisation": plan})
+    end = time.monotonic() + 5.0
+    result = train_sft(own, progress=False, end=end)
+    assert 1 <= len(result.losses) < 10_000 and result.validation
+    assert time.monotonic() > end

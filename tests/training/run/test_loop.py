@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ class Two:
     def save(self, directory: Path) -> None: ...
 
 
-def run(tmp_path: Path, diary: TrainingEngine, **sections: Any) -> list[str]:
+def run(tmp_path: Path, diary: TrainingEngine, end: float = math.inf, **sections: Any) -> list[str]:
     """What the diary holds after the recipe's last step."""
     assert isinstance(diary, Diary)
     plan = {"steps": 3, "updates": 2, **sections.pop("optimisation", {})}
@@ -115,6 +116,7 @@ def run(tmp_path: Path, diary: TrainingEngine, **sections: Any) -> list[str]:
         observe=lambda step, _: diary.lines.append(f"observe {step}"),
         watch=watch,
         out=tmp_path,
+        end=end,
     ).run()
     return diary.lines
 
@@ -153,6 +155,13 @@ def test_a_run_goes_on_where_its_engine_stands(tmp_path: Path) -> None:
     assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 3]
     done = Diary(updates=6)
     assert run(tmp_path, done) == []
+
+
+def test_the_step_that_outlasts_the_time_is_saved_and_the_last_one(tmp_path: Path) -> None:
+    sections = {"validation": {"every": 2, "problems": 4}, "checkpoints": {"every": 2}}
+    lines = run(tmp_path, Diary(), end=0.0, **sections)
+    assert lines == ["sample", "ask", "export", *step(1), "save checkpoint-2"]
+    assert run(tmp_path, Diary(updates=2), **sections)[: len(step(2))] == step(2)
 
 
 def test_processes_are_averaged_and_what_is_counted_added(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import indent
@@ -42,6 +44,13 @@ class Options(BaseModel):
     resume: bool = Field(
         default=False, description="continue the run in --out from its last complete checkpoint"
     )
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        alias="for",
+        description="stop after so many seconds; a cold start comes to its end by then, another "
+        "run writes a checkpoint that --resume goes on from",
+    )
     dry_run: bool = Field(
         default=False, description="print the plan, the memory and the time it needs"
     )
@@ -58,6 +67,7 @@ def run(options: Options) -> int:
     """Train and export; 0 when the checkpoint is written, 1 when the run failed, 2 when the
     recipe does not hold.
     """
+    began = time.monotonic()  # loading torch takes a part of what --for allows
     if options.list_recipes:
         print(listed())
         return 0
@@ -84,7 +94,7 @@ def run(options: Options) -> int:
             from ponder.training.run.directory import check_resumable
 
             check_resumable(directory)
-        return _train(recipe, directory, options)
+        return _train(recipe, directory, options, _end(options, began))
     except RecipeError as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 2
@@ -107,15 +117,20 @@ def _recipe(name: str, options: Options) -> Recipe:
     return recipe
 
 
-def _train(recipe: Recipe, directory: Path, options: Options) -> int:
+def _end(options: Options, began: float) -> float:
+    """When to stop, on the monotonic clock."""
+    return math.inf if options.seconds is None else began + options.seconds
+
+
+def _train(recipe: Recipe, directory: Path, options: Options, end: float) -> int:
     from ponder.training.run.recipe import SftRecipe
 
     if isinstance(recipe, SftRecipe):
-        return _cold_start(recipe, directory, options)
-    return _policy(recipe, directory, options)
+        return _cold_start(recipe, directory, options, end)
+    return _policy(recipe, directory, options, end)
 
 
-def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
+def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float) -> int:
     import torch
 
     from ponder.training.coldstart.sft import NotFinite, train_sft
@@ -128,7 +143,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options) -> int:
     if start is None and (directory / "ponder.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
-        result = train_sft(recipe, out=directory, start=start)
+        result = train_sft(recipe, out=directory, start=start, end=end)
     except NotFinite as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
@@ -162,7 +177,7 @@ def _check_out(directory: Path) -> None:
         raise RecipeError(f"--out: {there} cannot be written")
 
 
-def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
+def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float) -> int:
     require("accelerate", "peft", "matplotlib")
 
     import torch
@@ -184,7 +199,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options) -> int:
                 if run.is_main:
                     for note in run.notes:
                         print(f"ponder train: note: {note}", file=sys.stderr)
-                run.train()
+                run.train(end=end)
         except (TrainingError, VerifierError) as error:
             print(f"ponder train: {error}", file=sys.stderr)
             return 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -30,6 +31,7 @@ from .model import build_model
 from .muon import Muon
 from .stream import BatchStream, Place
 from .tokenizer import train_tokenizer
+from .writers import Written, WrittenAhead, collate
 
 _FINAL_LR_SHARE = 0.02
 _VALIDATION_BATCHES = 8
@@ -68,12 +70,16 @@ def train_sft(
     out: Path | None = None,
     start: Path | None = None,
     device: torch.device | None = None,
+    end: float = math.inf,
 ) -> SftResult:
     """Train from scratch; on the CPU a function of the recipe (its seed included).
 
     `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`;
     `start` is one to go on from, to the very weights that a run which never stopped has. `device`
-    is `fastest()` unless given: a GPU multiplies in bfloat16, and the CPU writes its batches.
+    is `fastest()` unless given. A GPU multiplies in bfloat16, and other processes write its
+    batches: a run that is resumed there learns from other examples than one that never stopped.
+    It is over at `end` (of the monotonic clock) or after its steps, and the schedule follows
+    whichever comes first.
     """
     device = device or fastest()
     plan, saved = recipe.optimisation, recipe.checkpoints
@@ -85,9 +91,10 @@ def train_sft(
     # Made on the CPU, so that the first weights are the same everywhere.
     result = SftResult(build_model(recipe.model, tokenizer).to(device), tokenizer)
     optimizers = build_optimizers(result.model, plan.muon_lr, plan.adamw_lr)
+    pace = _Pace(plan.steps, time.monotonic(), end)
+    factor = lr_schedule(plan.warmup_steps, plan.steps)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, lr_schedule(plan.warmup_steps, plan.steps))
-        for o in optimizers
+        torch.optim.lr_scheduler.LambdaLR(o, lambda step: factor(pace.at(step))) for o in optimizers
     ]
     state = _State(result, [result.model, *optimizers, *schedules])
     place = state.load(start) if start else None
@@ -97,10 +104,19 @@ def train_sft(
     held_out = _validation_batches(tokenizer, recipe) if plan.validate_every else []
 
     done = len(result.losses)
+    ahead = None
+    if _is_faster_than_a_writer(device):
+        key = f"{recipe.seed}/{done}"
+        ahead = WrittenAhead(writer, key, plan.tokens_per_step, pace.at(done) < terse_steps)
     began = time.monotonic() - result.seconds
-    with step_bar(recipe.name, plan.steps, done, progress) as bar:
-        for step, batch in zip(range(done + 1, plan.steps + 1), stream, strict=False):
-            loss = batch_loss(result.model, batch)
+    with (
+        step_bar(recipe.name, plan.steps, done, progress) as bar,
+        closing(ahead or _written_here(stream)) as given,
+    ):
+        for step, batch in zip(range(done + 1, plan.steps + 1), given, strict=False):
+            if ahead is not None:
+                ahead.terse(pace.at(step) < terse_steps)
+            loss = written_loss(result.model, batch)
             if not torch.isfinite(loss):
                 raise NotFinite(
                     f"the loss is {loss.item()} at step {step}: train again with a smaller "
@@ -113,16 +129,37 @@ def train_sft(
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
             result.losses.append(loss.item())
-            result.tokens += sum(len(example.ids) for example in batch)
+            result.tokens += batch.tokens
             result.seconds = time.monotonic() - began
-            if plan.validate_every and (step % plan.validate_every == 0 or step == plan.steps):
+            last = pace.at(step) >= plan.steps
+            if plan.validate_every and (step % plan.validate_every == 0 or last):
                 result.validation.append((step, mean_loss(result.model, held_out)))
-            if out and (step % saved.every == 0 or step == plan.steps):
+            if out and (step % saved.every == 0 or last):
                 record(recipe, out)
                 place_checkpoint(out, step, saved.keep, partial(state.save, stream.place))
             bar.set_postfix_str(_meter(result), refresh=False)
             bar.update()
+            if last:
+                break
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How far a run is, in steps of its plan: by its steps or by its time, whichever is further."""
+
+    steps: int
+    began: float
+    end: float
+
+    def at(self, step: int) -> int:
+        share = min(1.0, (time.monotonic() - self.began) / (self.end - self.began))
+        return max(step, int(self.steps * share))
+
+
+def _written_here(stream: Iterator[Sequence[Example]]) -> Iterator[Written]:
+    for batch in stream:
+        yield Written(*collate(batch), sum(len(example.ids) for example in batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +188,19 @@ def fastest() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _is_faster_than_a_writer(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
 def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     """Mean cross-entropy over the learnt tokens of a batch, in nats; a scalar with gradient."""
+    return written_loss(model, Written(*collate(batch), 0))
+
+
+def written_loss(model: Any, batch: Written) -> torch.Tensor:
+    """`batch_loss` of a batch that is already in tensors."""
     device = model.device
-    ids_B_T, learnt_B_T = (part.to(device) for part in collate(batch))
+    ids_B_T, learnt_B_T = batch.ids_B_T.to(device), batch.learnt_B_T.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         # Padding is on the right and attention is causal: no learnt position ever sees it.
         hidden_B_T_D = model.model(input_ids=ids_B_T[:, :-1]).last_hidden_state
@@ -162,17 +208,6 @@ def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
         learnt_B_S = learnt_B_T[:, 1:]
         logits_N_V = model.lm_head(hidden_B_T_D[learnt_B_S])
     return cross_entropy(logits_N_V.float(), ids_B_T[:, 1:][learnt_B_S])
-
-
-def collate(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids (B, T) int64 and learnt flags (B, T) bool; padding is never learnt."""
-    longest = max(len(example.ids) for example in batch)
-    ids_B_T = torch.zeros(len(batch), longest, dtype=torch.long)
-    learnt_B_T = torch.zeros(len(batch), longest, dtype=torch.bool)
-    for row, example in enumerate(batch):
-        ids_B_T[row, : len(example.ids)] = torch.tensor(example.ids)
-        learnt_B_T[row, : len(example.ids)] = torch.tensor(example.learnt)
-    return ids_B_T, learnt_B_T
 
 
 @torch.no_grad()

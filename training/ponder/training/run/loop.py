@@ -6,6 +6,8 @@ updates, and checkpoints and trackers number it by those.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ class Loop:
     by `denominator` of its rows. `ask` answers the validation problems of this process and returns
     sums over its responses: `correct`, `thinking_tokens`, `responses`. `export` keeps the weights
     of the best validation. `observe` gets every step and what it learns from. All are called on
-    every process.
+    every process. The first step that is over after `end` is saved and the last one.
     """
 
     recipe: PolicyRecipe
@@ -41,6 +43,7 @@ class Loop:
     observe: Callable[[int, Experience], object]
     watch: Progress
     out: Path
+    end: float = math.inf  # of the monotonic clock
 
     def run(self) -> None:
         """Train from where the engine stands. Raises `Diverged`."""
@@ -61,8 +64,11 @@ class Loop:
             self._watch(step, experience, learnt)
             if self._due(step, self.recipe.validation.every):
                 self._validate(step)
-            if self._due(step, self.recipe.checkpoints.every):
+            late = engine.reduce({"late": float(time.monotonic() > self.end)})["late"] > 0
+            if late or self._due(step, self.recipe.checkpoints.every):
                 self._save(step)
+            if late:
+                break
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.recipe.optimisation.steps

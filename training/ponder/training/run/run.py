@@ -11,6 +11,7 @@ OUT/training.png   the curves of the metrics
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +78,12 @@ class Run:
         self._tokenizer = AutoTokenizer.from_pretrained(base.files.name)
         self.engine: TrainingEngine = AccelerateEngine(base.files, recipe, out)
 
-    def train(self, progress: bool = True) -> None:
-        """Run to the last step and export; metrics of steps that are repeated are dropped."""
+    def train(self, progress: bool = True, end: float = math.inf) -> None:
+        """Run to the last step and export; metrics of steps that are repeated are dropped.
+
+        The step that runs at `end` (of the monotonic clock) is the last: its checkpoint is what a
+        resume goes on from.
+        """
         recipe, engine = self._recipe, self.engine
         method = self._collector.method
         if self._start is None and self.is_main:
@@ -111,6 +116,7 @@ class Run:
             observe=self._observe,
             watch=self._watch,
             out=self._out,
+            end=end,
         ).run()
         self._export(self._out)
         self._watch.close()
