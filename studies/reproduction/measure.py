@@ -17,7 +17,8 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Problem, held_out
-from ponder.tasks.tiny import TINY_TASKS, TinyTask, Worked
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.worked import Worked, WorkedTask
 from ponder.training.coldstart.thoughts import HINT, write_thought
 from ponder.training.rollout import sampler
 from ponder.training.rollout.plans import Reader, Response, hinted, plain, truncated
@@ -154,7 +155,7 @@ def _right(problem: Problem, text: str) -> bool:
 class _Recorder:
     """A tiny task that remembers how its problems are solved."""
 
-    task: TinyTask
+    task: WorkedTask
     seen: dict[str, Worked]
 
     @property

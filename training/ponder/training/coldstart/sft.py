@@ -77,7 +77,7 @@ def train_sft(
     torch.manual_seed(recipe.seed)
     rng = Random(recipe.seed)
     tokenizer = train_tokenizer(
-        tokenizer_corpus(rng, 4000), recipe.model.vocabulary, recipe.model.positions
+        tokenizer_corpus(rng, 4000, recipe.traces), recipe.model.vocabulary, recipe.model.positions
     )
     result = SftResult(build_model(recipe.model, tokenizer), tokenizer)
     optimizers = build_optimizers(result.model, plan.muon_lr, plan.adamw_lr)

@@ -63,6 +63,12 @@ class TraceMix(_Section):
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
     everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
     tools: Share = Field(description="examples whose chat lists tools, a calculator among them")
+    objects: Share = Field(0.0, description="questions that ask for their answer as a JSON object")
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="families taught by slow thoughts, whose hints say nothing of them; without "
+        "any, the tiny ones by thoughts that keep to their hints",
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> TraceMix:
@@ -70,6 +76,8 @@ class TraceMix(_Section):
             raise ValueError(
                 "hinted and minimal are shares of the same examples: at most 1 together"
             )
+        if self.tasks and self.minimal:
+            raise ValueError("minimal asks for short thoughts, and slow ones are not: set it to 0")
         return self
 
 
