@@ -1,11 +1,13 @@
 """The reproduction of docs/protocol.md, resumed run by run, then its results and plots.
 
 python -m studies.reproduction --base runs/tiny-sft
+python -m studies.reproduction accept runs/reasoner-sft
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when all runs are recorded and reported, 1 when one failed, 2 where there is no cold start,
     130 on Ctrl-C.
     """
-    options = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["accept"]:
+        return _accept(words[1:])
+    options = _parser().parse_args(words)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
     from .report import write_report
@@ -61,6 +66,32 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, choices=range(1, 65), default=2, metavar="N", help="runs at a time")
     add("--report-only", action="store_true", help="start nothing: write what is recorded")
     return parser
+
+
+def _accept(argv: Sequence[str]) -> int:
+    """0 where a cold start is what protocol 4 asks for, 1 where not, 2 where there is none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.reproduction accept",
+        description="Measure whether a cold start is what protocol 4 asks for.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("base", type=Path, help="directory of the cold start")
+    parser.add_argument("--tasks", nargs="+", help="families, unless all that it is taught")
+    parser.add_argument("--each", type=int, default=4, help="problems of a family and difficulty")
+    parser.add_argument("--json", type=Path, help="file to write what was measured to")
+    options = parser.parse_args(argv)
+
+    from .setting import TASKS, accept, problems
+
+    if not (options.base / "ponder.json").exists():
+        _say(f"{options.base} holds no checkpoint: run `ponder train reasoner-sft` first")
+        return 2
+    found = accept(options.base, problems(options.each, options.tasks or TASKS))
+    for line in found.lines():
+        print(line)
+    if options.json:
+        options.json.write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
+    return 0 if found.accepted else 1
 
 
 def _execute(study: Study, jobs: int) -> int:

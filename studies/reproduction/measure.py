@@ -17,7 +17,8 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Problem, held_out
-from ponder.tasks.tiny import TINY_TASKS, TinyTask, Worked
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.worked import Worked, WorkedTask
 from ponder.training.coldstart.thoughts import HINT, write_thought
 from ponder.training.rollout import sampler
 from ponder.training.rollout.plans import Reader, Response, hinted, plain, truncated
@@ -133,17 +134,21 @@ class Bench:
     def sample(
         self, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stops: frozenset[int]
     ) -> list[list[int]]:
-        """In batches of prompts of similar length, which keeps memory and padding small."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        sampled: list[list[int]] = [[] for _ in prompts]
-        for start in range(0, len(order), _ROWS):
-            rows = order[start : start + _ROWS]
-            written = sampler.sample(
-                self.model, [prompts[i] for i in rows], noise_BT[rows], stop_ids=stops
-            )
-            for row, ids in zip(rows, written, strict=True):
-                sampled[row] = ids
-        return sampled
+        return in_batches(self.model, prompts, noise_BT, stops)
+
+
+def in_batches(
+    model: Any, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stops: frozenset[int]
+) -> list[list[int]]:
+    """Sampled in batches of prompts of similar length, which keeps memory and padding small."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    sampled: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), _ROWS):
+        rows = order[start : start + _ROWS]
+        written = sampler.sample(model, [prompts[i] for i in rows], noise_BT[rows], stop_ids=stops)
+        for row, ids in zip(rows, written, strict=True):
+            sampled[row] = ids
+    return sampled
 
 
 def _right(problem: Problem, text: str) -> bool:
@@ -154,7 +159,7 @@ def _right(problem: Problem, text: str) -> bool:
 class _Recorder:
     """A tiny task that remembers how its problems are solved."""
 
-    task: TinyTask
+    task: WorkedTask
     seen: dict[str, Worked]
 
     @property

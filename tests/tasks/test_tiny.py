@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, TinyTask
+from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
+from ponder.tasks.worked import WorkedTask
 
 tasks = st.sampled_from(TINY_TASKS)
 levels = st.sampled_from(DIFFICULTIES)
@@ -22,7 +23,7 @@ def value(expression: str) -> int:
 
 
 @given(tasks, levels, seeds)
-def test_a_problem_is_a_function_of_the_seed(task: TinyTask, level: int, seed: int) -> None:
+def test_a_problem_is_a_function_of_the_seed(task: WorkedTask, level: int, seed: int) -> None:
     problem = task.sample(Random(seed), level)
     assert problem == task.sample(Random(seed), level)
     assert problem.family == task.name
@@ -31,7 +32,7 @@ def test_a_problem_is_a_function_of_the_seed(task: TinyTask, level: int, seed: i
 
 
 @given(tasks, levels, seeds)
-def test_every_written_equality_is_true(task: TinyTask, level: int, seed: int) -> None:
+def test_every_written_equality_is_true(task: WorkedTask, level: int, seed: int) -> None:
     worked = task.work(Random(seed), level)
     lines = [step.text for step in worked.steps] + list(worked.checks)
     for line in lines:
@@ -42,7 +43,7 @@ def test_every_written_equality_is_true(task: TinyTask, level: int, seed: int) -
 
 
 @given(tasks, levels, seeds)
-def test_the_last_step_knows_the_answer(task: TinyTask, level: int, seed: int) -> None:
+def test_the_last_step_knows_the_answer(task: WorkedTask, level: int, seed: int) -> None:
     worked = task.work(Random(seed), level)
     assert worked.steps[-1].best == worked.problem.answer
 

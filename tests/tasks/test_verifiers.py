@@ -94,7 +94,7 @@ def test_mathematics_is_judged_in_workers_without_the_librarys_own_alarm() -> No
 
 def test_numbers_and_texts_are_trusted_others_are_not() -> None:
     trusted = {name for name, verifier in VERIFIERS.items() if verifier.trusted}
-    assert trusted == {"number", "exact", "call"}
+    assert trusted == {"number", "exact", "expression", "call"}
 
 
 def test_trusted_answers_start_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

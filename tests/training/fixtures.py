@@ -52,8 +52,8 @@ def recipe() -> SftRecipe:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    return train_tokenizer(tokenizer_corpus(Random(0), 500), 640, 512)
+def tokenizer(recipe: SftRecipe) -> Any:
+    return train_tokenizer(tokenizer_corpus(Random(0), 500, recipe.traces), 640, 512)
 
 
 @pytest.fixture(scope="session")

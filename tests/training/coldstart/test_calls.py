@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ponder.tasks.arithmetic import calculate
 from ponder.tasks.problems import Problem, split_of
-from ponder.tasks.tiny import TINY_TASKS, Worked
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.worked import Worked
 from ponder.training.coldstart import calls, openings, smalltalk
 from ponder.training.coldstart.calls import CALLING, Conversation, conversation
 from ponder.training.coldstart.examples import ExampleWriter

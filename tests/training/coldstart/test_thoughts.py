@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, TinyTask
+from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
 from ponder.tasks.verify import same_number
+from ponder.tasks.worked import WorkedTask
 from ponder.training.coldstart.thoughts import (
     Style,
     answer_text,
@@ -23,7 +24,7 @@ BUDGETS = (40, 80, 160, 200)
 
 @given(tasks, levels, seeds, styles, st.integers(0, 4))
 def test_a_whole_thought_ends_in_an_answer_that_verifies(
-    task: TinyTask, level: int, seed: int, style: Style, checks: int
+    task: WorkedTask, level: int, seed: int, style: Style, checks: int
 ) -> None:
     rng = Random(seed)
     worked = task.work(rng, level)
@@ -50,7 +51,7 @@ def test_a_cut_search_answers_with_its_best_so_far(level: int, seed: int, share:
 
 @given(tasks, levels, seeds)
 def test_checks_lengthen_a_thought_and_change_nothing_else(
-    task: TinyTask, level: int, seed: int
+    task: WorkedTask, level: int, seed: int
 ) -> None:
     worked = task.work(Random(seed), level)
     short = "".join(p.text for p in write_thought(worked, "verbose", 0, Random(seed)))

@@ -38,7 +38,7 @@ def _bits(answer: str, entry: Entry) -> bool:
     return int(answer, 0) == int(entry["answer"], 0)
 
 
-def _target(answer: str, entry: Entry) -> bool:
+def target(answer: str, entry: Entry) -> bool:
     value, numbers = calculate(answer)
     wanted = entry["metadata"]
     return value == wanted.get("target", 24) and sorted(numbers) == sorted(wanted["numbers"])
@@ -65,10 +65,10 @@ def _sorted(answer: str, entry: Entry) -> bool:
 OWN: Mapping[str, Callable[[str, Entry], bool]] = {
     "binary_matrix": _same,
     "bitwise_arithmetic": _bits,
-    "countdown": _target,
+    "countdown": target,
     "n_queens": _board,
     "number_sorting": _sorted,
-    "puzzle24": _target,
+    "puzzle24": target,
     "simple_integration": _integral,
     "spiral_matrix": _same_stripped,
     "string_insertion": _same,

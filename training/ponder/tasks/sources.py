@@ -11,16 +11,22 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .calculator import CalculatorTask
+from .maze import MAZE
 from .problem_set import HubOptions, load_hub, read_jsonl
 from .problems import Task
+from .reach import REACH_TASKS
+from .sudoku import SUDOKU
 from .tiny import TINY_TASKS
 
 _TINY: dict[str, Task] = {task.name: task for task in TINY_TASKS}
+_SEARCH: dict[str, Task] = {task.name: task for task in (*REACH_TASKS, MAZE, SUDOKU)}
+_GROUPS = {"tiny": tuple(_TINY.values()), "search": tuple(_SEARCH.values())}
 _CALCULATOR = CalculatorTask()
-_OWN: dict[str, Task] = {**_TINY, _CALCULATOR.name: _CALCULATOR}
+_OWN: dict[str, Task] = {**_TINY, **_SEARCH, _CALCULATOR.name: _CALCULATOR}
 
 SOURCES = (
-    f"tiny (all of {', '.join(_TINY)}, or one of them), calculator (answered by a call), "
+    f"tiny (all of {', '.join(_TINY)}, or one of them), search (all of {', '.join(_SEARCH)}, or "
+    "one of them), calculator (answered by a call), "
     "reasoning-gym:NAME?levels=0-3, jsonl:PATH, "
     "hf:NAME?split=train&prompt=COLUMN&answer=COLUMN&verifier=math"
 )
@@ -47,7 +53,7 @@ def find_tasks(spec: Sequence[str]) -> tuple[Task, ...]:
     """
     found: dict[str, Task] = {}
     for name in spec:
-        for task in _TINY.values() if name == "tiny" else (_find(name),):
+        for task in _GROUPS.get(name) or (_find(name),):
             if found.setdefault(task.name, task) != task:
                 raise ValueError(f"{task.name} is named twice: name it once, with all its levels")
     return tuple(found.values())

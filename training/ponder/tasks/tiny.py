@@ -7,13 +7,11 @@ answer is a number with a wide range: guessing without thinking should fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
 from .problems import Problem
-from .verify import same_number
+from .worked import Step, Worked, WorkedTask
 
 DIFFICULTIES = (1, 2, 3, 4, 5, 6, 7)
 # A chain of difficulty d has d terms after its first, up to TERM_BOUNDS[d - 1]: answers vary
@@ -23,44 +21,6 @@ _SMALLEST_TERM = 3
 TERM_BOUNDS = (29, 29, 39, 49, 49, 59, 69)
 # A `root` problem of difficulty d is searched below ROOT_BOUNDS[d - 1].
 ROOT_BOUNDS = (12, 16, 20, 24, 32, 48, 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a solution and the best answer known after it (None: still only a guess)."""
-
-    text: str
-    best: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """A problem with its solution: the raw material of a thought."""
-
-    problem: Problem
-    restated: str
-    steps: tuple[Step, ...]
-    checks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TinyTask:
-    """A family as a `Task`; `work` gives the same problem as `sample`, with its solution."""
-
-    name: str
-    solve: Callable[[Random, int], Worked]
-    difficulties: tuple[int, ...] = DIFFICULTIES
-
-    def work(self, rng: Random, difficulty: int) -> Worked:
-        if difficulty not in self.difficulties:
-            raise ValueError(f"{self.name} has difficulties {self.difficulties}, not {difficulty}")
-        return self.solve(rng, difficulty)
-
-    def sample(self, rng: Random, difficulty: int) -> Problem:
-        return self.work(rng, difficulty).problem
-
-    def verify(self, problem: Problem, text: str) -> bool:
-        return same_number(problem.answer, text)
 
 
 Terms = tuple[int, ...]  # signed: the first is positive, every running total is >= 0
@@ -247,10 +207,10 @@ def _root(rng: Random, difficulty: int) -> Worked:
     )
 
 
-TINY_TASKS: tuple[TinyTask, ...] = (
-    TinyTask("sum", _sum),
-    TinyTask("word", _word),
-    TinyTask("equation", _equation),
-    TinyTask("largest", _largest),
-    TinyTask("root", _root),
+TINY_TASKS: tuple[WorkedTask, ...] = (
+    WorkedTask("sum", _sum, DIFFICULTIES),
+    WorkedTask("word", _word, DIFFICULTIES),
+    WorkedTask("equation", _equation, DIFFICULTIES),
+    WorkedTask("largest", _largest, DIFFICULTIES),
+    WorkedTask("root", _root, DIFFICULTIES),
 )

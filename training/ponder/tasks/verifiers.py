@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from . import gym
+from . import gym, scorers
 from .arithmetic import symbolic
 from .calculator import same_value
 from .problems import Problem
-from .verify import same_number, same_text
+from .verify import final_answer, same_number, same_text
 
 # A cell of a process with sympy in it costs some 10 ms where an answer costs 1.
 _SHARED = 32
@@ -61,6 +61,14 @@ def _number(problem: Problem, text: str) -> bool:
 
 def _call(problem: Problem, text: str) -> bool:
     return same_value(problem.answer, text)
+
+
+def _expression(problem: Problem, text: str) -> bool:
+    """An expression of the numbers in question, each once, that makes the target."""
+    try:
+        return scorers.target(final_answer(text), problem.evidence)
+    except (ValueError, ZeroDivisionError, RecursionError):
+        return False  # what cannot be read makes nothing
 
 
 def _exact(problem: Problem, text: str) -> bool:
@@ -114,6 +122,7 @@ def _mathematical(answer: str) -> Problem:
 VERIFIERS: Mapping[str, Verifier] = {
     "number": Verifier(_number, trusted=True),
     "exact": Verifier(_exact, trusted=True),
+    "expression": Verifier(_expression, trusted=True),
     "call": Verifier(_call, trusted=True),
     "math": Verifier(
         _mathematics,

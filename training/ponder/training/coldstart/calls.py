@@ -16,7 +16,7 @@ from typing import Any
 
 from ponder.tasks.calculator import CalculatorTask, written_call
 from ponder.tasks.problems import Problem, Split, draw
-from ponder.tasks.tiny import Step, Worked
+from ponder.tasks.worked import Step, Worked
 
 from . import smalltalk
 from .openings import casual
@@ -49,11 +49,12 @@ Turn = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns and listed tools, and the reply that is due, with its solution."""
+    """Turns and listed tools, and the reply that is due, with its solution; `object`: as JSON."""
 
     turns: Sequence[Turn]
     tools: Sequence[Mapping[str, Any]]
     worked: Worked
+    object: bool = False
 
     def texts(self) -> Iterator[str]:
         """What is said in it, and what of tools is listed."""

@@ -6,18 +6,23 @@ a thought: a forced close at serving time is the very tokens that were trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
 
 from ponder.evaluation.protocol import MINIMAL_HINT
+from ponder.tasks.derivations import taught
 from ponder.tasks.problems import Split, split_of
-from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS, Worked
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.worked import TaughtTask, Worked
 
 from ..run.recipe import TraceMix
 from . import calls, openings, smalltalk
+from .objects import object_text, wants_object
+from .reasoning import reason
 from .thoughts import (
     CLOSE_TEXT,
     HINT,
@@ -42,6 +47,8 @@ _EARLIER_TURN_SHARE = 0.1
 # Of what people type first; the rest is talk.
 _NUMBERS_SHARE = 0.7
 _PLAIN_SHARE = 0.2
+# Of slow thoughts, those that are the solution alone: early in training, and later.
+_TERSE, _RARELY_TERSE = 0.7, 0.03
 _SHORT = (openings.FAMILY, smalltalk.FAMILY, calls.FAMILY)
 # One chat with tools is in a tokenizer's corpus for this many questions of each other sort.
 _CALLS_OF_A_CORPUS = 3
@@ -64,6 +71,7 @@ class Thought:
     pieces: list[Piece]
     ids: list[int]
     ends: list[int]  # character offset at which each token ends
+    learnt: list[bool]
     hint: str
 
 
@@ -74,6 +82,7 @@ class ExampleWriter:
         self._tokenizer = tokenizer
         self._mix = mix
         self._split = split
+        self._tasks = _taught(mix)
         self._close_ids = self._encode(CLOSE_TEXT)
         self._end_id: int = tokenizer.convert_tokens_to_ids(TURN_END)
 
@@ -96,30 +105,34 @@ class ExampleWriter:
         answer = worked.problem.answer
         if cut:
             answer = best_guess(thought.pieces, thought.ends[kept - 1] if kept else 0, answer)
-        answer_ids = [*self._encode(reply_text(worked.problem, answer)), self._end_id]
+        reply = object_text(answer) if chat.object else reply_text(worked.problem, answer)
+        answer_ids = [*self._encode(reply), self._end_id]
         parts = (
-            (prompt_ids, False),
-            (hint_ids, False),
-            (thought.ids[:kept], True),
+            (prompt_ids, [False] * len(prompt_ids)),
+            (hint_ids, [False] * len(hint_ids)),
+            (thought.ids[:kept], thought.learnt[:kept]),
             # A forced close is put in by the server: the model must not learn to stop there.
-            (self._close_ids, not cut),
-            (answer_ids, True),
+            (self._close_ids, [not cut] * len(self._close_ids)),
+            (answer_ids, [True] * len(answer_ids)),
         )
         ids = [i for part, _ in parts for i in part]
-        learnt = [flag for part, flag in parts for _ in part]
+        learnt = [flag for _, flags in parts for flag in flags]
         return Example(ids, learnt)
 
     def _draw(self, rng: Random) -> Worked:
         if rng.random() < self._mix.everyday:
             return _first_typed(rng)
         while True:
-            worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
+            worked = _drawn(self._tasks, rng)
             if split_of(worked.problem) == self._split:
                 return worked
 
     def _plain(self, rng: Random) -> calls.Conversation:
         worked = self._draw(rng)
-        turns = [{"role": "user", "content": worked.problem.question}]
+        question, wanted = worked.problem.question, False
+        if rng.random() < self._mix.objects and worked.problem.family != smalltalk.FAMILY:
+            question, wanted = wants_object(question, rng), True
+        turns = [{"role": "user", "content": question}]
         if rng.random() < _EARLIER_TURN_SHARE:
             earlier = self._draw(rng).problem
             turns = [
@@ -127,7 +140,7 @@ class ExampleWriter:
                 {"role": "assistant", "content": reply_text(earlier, earlier.answer)},
                 *turns,
             ]
-        return calls.Conversation(turns, [], worked)
+        return calls.Conversation(turns, [], worked, wanted)
 
     def _prompt_ids(self, chat: calls.Conversation, rng: Random) -> list[int]:
         turns = list(chat.turns)
@@ -141,6 +154,8 @@ class ExampleWriter:
     def _thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
         if worked.problem.family in _SHORT:
             return self._short_thought(worked, rng)
+        if self._mix.tasks:
+            return self._slow_thought(worked, rng, terse)
         draw = rng.random()
         if draw < self._mix.minimal:
             return self._written(write_thought(worked, "terse", 0, rng), MINIMAL_HINT)
@@ -153,12 +168,31 @@ class ExampleWriter:
         budget = smallest_budget(len(thought.ids), self._mix.budgets) if hinted else None
         if budget is None:
             return thought
-        return Thought(thought.pieces, thought.ids, thought.ends, HINT.format(budget=budget))
+        return replace(thought, hint=HINT.format(budget=budget))
+
+    def _slow_thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
+        """Its hint, if any, says nothing of it. One that is too long is the solution alone, with
+        fewer dead ends.
+        """
+        short = rng.random() < (_TERSE if terse else _RARELY_TERSE)
+        while True:
+            pieces = write_thought(worked, "terse", 0, rng) if short else reason(worked, rng)
+            thought = self._written(pieces, self._any_hint(rng))
+            fewer = worked.with_fewer_dead_ends() if short else worked
+            if len(thought.ids) <= self._mix.longest or (short and fewer == worked):
+                return thought
+            worked, short = fewer, True
+
+    def _any_hint(self, rng: Random) -> str:
+        hinted = rng.random() < self._mix.hinted
+        return HINT.format(budget=rng.choice(self._mix.budgets)) if hinted else ""
 
     def _short_thought(self, worked: Worked, rng: Random) -> Thought:
         """On what people type first: under any budget that holds it."""
         plain = worked.checks and rng.random() < _PLAIN_SHARE
         thought = self._written(write_thought(worked, "plain" if plain else "terse", 0, rng), "")
+        if self._mix.tasks:
+            return replace(thought, hint=self._any_hint(rng))
         draw = rng.random()
         if draw < self._mix.minimal:
             return replace(thought, hint=MINIMAL_HINT)
@@ -171,7 +205,9 @@ class ExampleWriter:
         text = "".join(piece.text for piece in pieces)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = [end for _, end in encoded["offset_mapping"]]
-        return Thought(pieces, encoded["input_ids"], ends, hint)
+        flags = [piece.learnt for piece in pieces for _ in piece.text]
+        learnt = [all(flags[start:end]) for start, end in encoded["offset_mapping"]]
+        return Thought(pieces, encoded["input_ids"], ends, learnt, hint)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -180,6 +216,15 @@ class ExampleWriter:
 
 def _first_typed(rng: Random) -> Worked:
     return openings.opening(rng) if rng.random() < _NUMBERS_SHARE else smalltalk.talk(rng)
+
+
+def _taught(mix: TraceMix) -> tuple[TaughtTask, ...]:
+    return taught(find_tasks(mix.tasks)) if mix.tasks else TINY_TASKS
+
+
+def _drawn(tasks: Sequence[TaughtTask], rng: Random) -> Worked:
+    task = rng.choice(tasks)
+    return task.work(rng, rng.choice(task.difficulties))
 
 
 def _habit(rng: Random, hinted: bool, terse: bool) -> tuple[Style, int]:
@@ -216,14 +261,16 @@ def batches(
         step += len(made)
 
 
-def tokenizer_corpus(rng: Random, n: int) -> Iterator[str]:
-    """Texts that hold every word of the tiny tasks, of traces, of what people type first and of
-    calls, to train a tokenizer on.
+def tokenizer_corpus(rng: Random, n: int, mix: TraceMix) -> Iterator[str]:
+    """Texts that hold every word of the tasks, of traces, of what people type first and of calls,
+    to train a tokenizer on.
     """
+    tasks = _taught(mix)
     yield from ["system\nuser\nassistant\n", MINIMAL_HINT, *_SYSTEM] * (n // 4)
     for i in range(n):
-        worked = rng.choice(TINY_TASKS).work(rng, rng.choice(DIFFICULTIES))
-        thought = "".join(p.text for p in write_thought(worked, "verbose", 2, rng))
+        worked = _drawn(tasks, rng)
+        written = reason(worked, rng) if mix.tasks else write_thought(worked, "verbose", 2, rng)
+        thought = "".join(piece.text for piece in written)
         yield f"{worked.problem.question}\n{HINT}{thought}\n\n{answer_text('')}"
         worked = _first_typed(rng)
         steps = ". ".join(step.text for step in worked.steps)

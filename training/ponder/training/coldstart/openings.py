@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from ponder.tasks.problems import Problem, split_of
-from ponder.tasks.tiny import Step, Worked
+from ponder.tasks.worked import Step, Worked
 
 FAMILY = "opening"
 

@@ -86,7 +86,7 @@ def train_sft(
     torch.manual_seed(recipe.seed)
     rng = Random(recipe.seed)
     tokenizer = train_tokenizer(
-        tokenizer_corpus(rng, 4000), recipe.model.vocabulary, recipe.model.positions
+        tokenizer_corpus(rng, 4000, recipe.traces), recipe.model.vocabulary, recipe.model.positions
     )
     # Made on the CPU, so that the first weights are the same everywhere.
     result = SftResult(build_model(recipe.model, tokenizer).to(device), tokenizer)

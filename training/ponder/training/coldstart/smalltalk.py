@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ponder.tasks.problems import Problem, content_digest
-from ponder.tasks.tiny import Step, Worked
+from ponder.tasks.worked import Step, Worked
 
 FAMILY = "talk"
 _TALK_SHARE = 0.35

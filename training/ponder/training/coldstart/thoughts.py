@@ -16,7 +16,7 @@ from random import Random
 from typing import Literal
 
 from ponder.tasks.problems import Problem
-from ponder.tasks.tiny import Worked
+from ponder.tasks.worked import Worked
 
 HINT = "I will answer the question within {budget} tokens\n"
 CLOSE_TEXT = "\n</think>\n\n"
@@ -38,10 +38,14 @@ _CONFIRM = ("Yes, {} again.", "That is still {}.", "Good, it is {}.")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a thought and the best answer known once it is complete (None: a mere guess)."""
+    """A part of a thought and the best answer known once it is complete (None: a mere guess).
+
+    One that is not `learnt` is read and never imitated.
+    """
 
     text: str
     best: str | None
+    learnt: bool = True
 
 
 def answer_text(answer: str) -> str:

@@ -45,7 +45,10 @@ def room_for_prompt(
     if positions is None:
         return None
     method, given = recipe.method, recipe.rollouts.longest_prompt
-    beside = method.longest + hint_tokens(method, tokenizer) + method.branch_tokens
+    beside = max(
+        method.longest + hint_tokens(method, tokenizer) + method.branch_tokens,
+        recipe.validation.longest or 0,
+    )
     if positions - beside < (given or 1):
         prompt = "" if given is None else f" and prompts of {given}"
         raise RecipeError(

@@ -174,7 +174,8 @@ def _cached(recipe: PolicyRecipe, work: Tokens, processes: int) -> float:
     """Tokens that the largest batch of the sampler holds: rollouts, summaries or a validation."""
     method, watched = recipe.method, recipe.validation
     longest = work.prompt + method.longest
-    batches = [work.rows * longest, watched.problems * watched.samples * longest]
+    asked = work.prompt + (watched.longest or method.longest)
+    batches = [work.rows * longest, watched.problems * watched.samples * asked]
     if method.branches:
         batches.append(work.rows * method.branches * (longest + method.branch_tokens))
     return max(batches) / processes

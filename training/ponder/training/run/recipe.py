@@ -63,6 +63,12 @@ class TraceMix(_Section):
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
     everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
     tools: Share = Field(description="examples whose chat lists tools, a calculator among them")
+    objects: Share = Field(0.0, description="questions that ask for their answer as a JSON object")
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="families taught by slow thoughts, whose hints say nothing of them; without "
+        "any, the tiny ones by thoughts that keep to their hints",
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> TraceMix:
@@ -70,6 +76,8 @@ class TraceMix(_Section):
             raise ValueError(
                 "hinted and minimal are shares of the same examples: at most 1 together"
             )
+        if self.tasks and self.minimal:
+            raise ValueError("minimal asks for short thoughts, and slow ones are not: set it to 0")
         return self
 
 
@@ -143,6 +151,9 @@ class Validation(_Section):
     every: int = Field(ge=1, description="steps between validations")
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
     samples: int = Field(1, ge=1, le=1024, description="responses per problem")
+    longest: int | None = Field(
+        None, ge=1, description="tokens of a response; method.longest unless given"
+    )
 
 
 class Lora(_Section):
@@ -250,8 +261,13 @@ def _kind(raw: object) -> type[Recipe]:
 def recipe_sha256(recipe: Recipe) -> str:
     """Hash of what the recipe says, whatever its YAML looks like.
 
-    One that cuts without grace has the hash of those recorded before a recipe could say so.
+    One that cuts without grace, or validates at the method's length, has the hash of those recorded
+    before a recipe could say so.
     """
     method = getattr(recipe, "method", None)
-    unsaid = {"method": {"grace"}} if getattr(method, "grace", None) == 0 else None
+    unsaid: dict[str, set[str]] = {}
+    if getattr(method, "grace", None) == 0:
+        unsaid["method"] = {"grace"}
+    if isinstance(recipe, PolicyRecipe) and recipe.validation.longest is None:
+        unsaid["validation"] = {"longest"}
     return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

@@ -146,9 +146,10 @@ class Run:
 
     def _ask(self, sampler: Sampler) -> Mapping[str, float]:
         """Natural thinking on this process's validation problems."""
-        share, samples = self.engine.share, self._recipe.validation.samples
+        share, watched = self.engine.share, self._recipe.validation
+        longest = watched.longest or self._recipe.method.longest
         mine = self._validation[share.rank :: share.world]
-        responses = plain(mine, samples, self._recipe.method.longest, sampler, self._reader)
+        responses = plain(mine, watched.samples, longest, sampler, self._reader)
         verdicts = self._judge([(r.prompt.problem, r.answer) for r in responses])
         correct = sum(v.correct and r.formatted for v, r in zip(verdicts, responses, strict=True))
         thinking = sum(response.thinking_tokens for response in responses)
