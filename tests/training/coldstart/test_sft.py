@@ -142,3 +142,7 @@ def test_a_run_ends_when_its_seconds_are_over(
     result = train_sft(own, progress=False, end=end)
     assert 1 <= len(result.losses) < 10_000 and result.validation
     assert time.monotonic() > end
+
+
+def test_time_that_was_over_before_the_first_step_leaves_one(recipe: SftRecipe) -> None:
+    assert len(train_sft(recipe, progress=False, end=time.monotonic()).losses) == 1

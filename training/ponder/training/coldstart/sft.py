@@ -153,7 +153,8 @@ class _Pace:
     end: float
 
     def at(self, step: int) -> int:
-        share = min(1.0, (time.monotonic() - self.began) / (self.end - self.began))
+        now = time.monotonic()
+        share = 1.0 if now >= self.end else (now - self.began) / (self.end - self.began)
         return max(step, int(self.steps * share))
 
 
