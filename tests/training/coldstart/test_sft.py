@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from ponder.training.coldstart import examples, sft
+from ponder.errors import TrainingError
+from ponder.training.coldstart import examples
 from ponder.training.coldstart.examples import Example, ExampleWriter
 from ponder.training.coldstart.sft import SftResult, batch_loss, lr_schedule, train_sft
 from ponder.training.coldstart.stream import BatchStream, Place
@@ -131,11 +132,16 @@ def test_batches_that_are_written_ahead_repeat_from_their_key(
     assert not torch.equal(one[0].ids_B_T, one[1].ids_B_T)  # each process writes its own
 
 
-def test_a_run_ends_when_its_seconds_are_over(
-    recipe: SftRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_died_is_named(recipe: SftRecipe, tokenizer: Any) -> None:
+    writer = ExampleWriter(tokenizer, recipe.traces, "train")
+    vars(writer)["_mix"] = None  # no example can be written
+    died = pytest.raises(TrainingError, match="a writer of batches ended with 1")
+    with WrittenAhead(writer, "1", 2048, processes=1) as ahead, died:
+        next(ahead)
+
+
+def test_a_run_ends_when_its_time_is_over(recipe: SftRecipe) -> None:
     """With batches that are written ahead, as on a GPU."""
-    monkeypatch.setattr(sft, "_is_faster_than_a_writer", lambda device: True)
     plan = recipe.optimisation.model_copy(update={"steps": 10_000})
     own = recipe.model_copy(update={"optimisation": plan})
     end = time.monotonic() + 5.0

@@ -133,7 +133,7 @@ def _train(recipe: Recipe, directory: Path, options: Options, end: float) -> int
 def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float) -> int:
     import torch
 
-    from ponder.training.coldstart.sft import NotFinite, train_sft
+    from ponder.training.coldstart.sft import train_sft
     from ponder.training.run.directory import last_checkpoint
     from ponder.training.run.export import cold_start_contract, export
     from ponder.training.run.recipe import RecipeError
@@ -144,7 +144,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
     try:
         result = train_sft(recipe, out=directory, start=start, end=end)
-    except NotFinite as error:
+    except TrainingError as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,8 +78,8 @@ def train_sft(
     `start` is one to go on from, to the very weights that a run which never stopped has. `device`
     is `fastest()` unless given. A GPU multiplies in bfloat16, and other processes write its
     batches: a run that is resumed there learns from other examples than one that never stopped.
-    It is over at `end` (of the monotonic clock) or after its steps, and the schedule follows
-    whichever comes first.
+    It is over at `end` (of the monotonic clock) or after its steps; the schedule, and the examples
+    that are terse at first, follow whichever comes first.
     """
     device = device or fastest()
     plan, saved = recipe.optimisation, recipe.checkpoints
@@ -105,7 +105,7 @@ def train_sft(
 
     done = len(result.losses)
     ahead = None
-    if _is_faster_than_a_writer(device):
+    if device.type == "cuda" or end < math.inf:
         key = f"{recipe.seed}/{done}"
         ahead = WrittenAhead(writer, key, plan.tokens_per_step, pace.at(done) < terse_steps)
     began = time.monotonic() - result.seconds
@@ -158,7 +158,7 @@ class _Pace:
         return max(step, int(self.steps * share))
 
 
-def _written_here(stream: Iterator[Sequence[Example]]) -> Iterator[Written]:
+def _written_here(stream: Iterator[Sequence[Example]]) -> Generator[Written]:
     for batch in stream:
         yield Written(*collate(batch), sum(len(example.ids) for example in batch))
 
@@ -187,10 +187,6 @@ class _State:
 def fastest() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _is_faster_than_a_writer(device: torch.device) -> bool:
-    return device.type == "cuda"
 
 
 def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:

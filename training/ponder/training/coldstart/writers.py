@@ -10,10 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
+from queue import Empty
 from random import Random
 from typing import Any, NamedTuple, Self
 
 import torch
+
+from ponder.errors import TrainingError
 
 from .examples import Example, ExampleWriter, batches
 
@@ -44,7 +47,8 @@ class WrittenAhead(Iterator[Written]):
     """Endless batches of at most `tokens_per_step` tokens from several processes, in turn.
 
     `key` and the number of processes decide what is written; how many of the batches are terse
-    follows from when `terse` says so. `close` ends the processes.
+    follows from when `terse` says so. `close` ends the processes. Raises `TrainingError` where one
+    has died.
     """
 
     def __init__(
@@ -81,8 +85,19 @@ class WrittenAhead(Iterator[Written]):
     def __next__(self) -> Written:
         turn = self._taken % len(self._queues)
         self._taken += 1
-        ids, learnt, tokens = self._queues[turn].get(timeout=300)
+        ids, learnt, tokens = self._taken_from(turn)
         return Written(torch.from_numpy(ids).long(), torch.from_numpy(learnt), tokens)
+
+    def _taken_from(self, turn: int) -> Any:
+        while True:
+            try:
+                return self._queues[turn].get(timeout=1.0)
+            except Empty:
+                code = self._processes[turn].exitcode
+                if code is not None:
+                    raise TrainingError(
+                        f"a writer of batches ended with {code}: mend what it printed"
+                    ) from None
 
     def close(self) -> None:
         for process in self._processes:
