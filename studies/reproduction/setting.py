@@ -103,7 +103,8 @@ class Acceptance:
 
 def problems(each: int, names: Sequence[str] = TASKS) -> list[Worked]:
     """`each` different validation problems of every family and difficulty, or as many as found."""
-    rng, found = Random(_SEED), []
+    rng = Random(_SEED)
+    found: list[Worked] = []
     for task in taught(find_tasks(names)):
         for difficulty in task.difficulties:
             fresh: dict[str, Worked] = {}
@@ -186,8 +187,8 @@ def _levels(
     samples = len(right) // len(asked)
     cells: dict[tuple[str, int], list[int]] = {}
     for i, problem in enumerate(asked):
-        rows = range(i * samples, (i + 1) * samples)
-        cells.setdefault((problem.family, problem.difficulty), []).extend(rows)
+        mine = range(i * samples, (i + 1) * samples)
+        cells.setdefault((problem.family, problem.difficulty), []).extend(mine)
     for (family, difficulty), rows in cells.items():
         tokens = fmean(lengths[row] for row in rows)
         yield Level(family, difficulty, len(rows) // samples, fmean(right[r] for r in rows), tokens)
