@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ponder.checkpoint.chat import Prompt
 from ponder.engine.protocol import Chunk, EngineError, EngineRequest, Sampling
-from ponder.engine.scripted import ScriptedEngine
+from ponder.engine.scripted import ByteVocabulary, ScriptedEngine
 from ponder.protocol.fields import StrategyAsk
 from ponder.protocol.response import StrategyReport
 from ponder.server.strategies.group import Group
@@ -26,44 +26,57 @@ from ponder.thought.outcome import Outcome, ThoughtDelta
 from ponder.thought.pace import Pace
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Event, Thought
-from server.thought.helpers import EOS, PROMPT, SINGLE, compiled, plan
+from server.thought.helpers import EOS, PROMPT, SINGLE, SPELT, compiled, plan
 
 METHODS = ("self_consistency", "best_of", "particles")
 
 
 class Model:
-    """Its n-th thought is the n-th capital, as often as `lengths` says; then it is answered.
+    """Its n-th thought begins with the n-th capital, and is one of `thoughts`; then it is answered.
 
-    A thought that is gone on from, a copy too, goes on as it began.
+    A length is a thought of as many capitals. A thought that is gone on from, a copy too, goes on
+    as it began.
     """
 
     def __init__(
-        self, lengths: Sequence[int], answers: Sequence[str], *, opens: bool = False
+        self,
+        thoughts: Sequence[int | str],
+        answers: Sequence[str],
+        vocabulary: ByteVocabulary = SINGLE,
+        *,
+        opens: bool = False,
     ) -> None:
-        self.lengths, self.answers = lengths, answers
-        self.begun = 0
-        self._opens = [SINGLE.THINK] * opens
+        capitals = [chr(ord("A") + place) for place in range(len(thoughts))]
+        self._thoughts = [
+            vocabulary.encode(capital * thought if isinstance(thought, int) else capital + thought)
+            for capital, thought in zip(capitals, thoughts, strict=True)
+        ]
+        self._answers = answers
+        self._end = vocabulary.encode("</think>")
+        self._opens = vocabulary.encode("<think>") if opens else []
+        self._begun = 0
 
     def __call__(self, prompt: Sequence[int], _number: int) -> Iterator[int]:
-        said = [*prompt[len(PROMPT) :]]
-        if said[: len(self._opens)] == self._opens:
-            said = said[len(self._opens) :]
-        else:
-            yield from self._opens
-        closed = bool(said) and said[-len(CLOSE) :] == CLOSE
-        if not said:
-            self.begun += 1
-        thought = bool(said) and ord("A") <= said[0] < ord("A") + len(self.lengths)
-        place = said[0] - ord("A") if thought else self.begun - 1
-        answer = [*self.answers[place].encode(), EOS]
-        if closed:
+        said, opens = [*prompt[len(PROMPT) :]], self._opens
+        if said[: len(opens)] == opens:
+            said = said[len(opens) :]
+        else:  # an opening may be gone on from, too
+            yield from opens[len(said) :]
+            said = []
+        self._begun += not said
+        place = self._begun - 1
+        if said and 0 <= said[0] - ord("A") < len(self._thoughts):
+            place = said[0] - ord("A")
+        answer = [*self._answers[place].encode(), EOS]
+        if said and said[-len(CLOSE) :] in (CLOSE, SPELT_CLOSE):
             yield from answer
             return
-        whole = [*[ord("A") + place] * self.lengths[place], SINGLE.END_THINK, *answer]
+        whole = [*self._thoughts[place], *self._end, *answer]
         yield from whole[len(said) :]
 
 
 CLOSE = list(compiled().close.ids)
+SPELT_CLOSE = list(compiled(SPELT).close.ids)
 
 
 @dataclass
@@ -94,7 +107,7 @@ class Said:
 
 
 def think(
-    lengths: Sequence[int],
+    thoughts: Sequence[int | str],
     answers: Sequence[str],
     budget: int,
     *,
@@ -108,21 +121,22 @@ def think(
     beside: Callable[[Group], Awaitable[None]] | None = None,
     allowance: int = 2000,
     engine: type[ScriptedEngine] = ScriptedEngine,
+    vocabulary: ByteVocabulary = SINGLE,
     **asked: Any,
 ) -> Said:
     """Live a group on a scripted engine; `beside` runs beside it."""
-    model = script or Model(lengths, answers, opens=opened_by == "model")
-    playing = engine(model, SINGLE, chunk_sizes=chunk_sizes)
-    form = compiled(opened_by=opened_by)
+    model = script or Model(thoughts, answers, vocabulary, opens=opened_by == "model")
+    playing = engine(model, vocabulary, chunk_sizes=chunk_sizes)
+    form = compiled(vocabulary, opened_by)
     shared = plan(budget, allowance=allowance)
     prompt = Prompt([*PROMPT], shared, form, form.close)
-    ask = StrategyAsk.model_validate({"method": method, "n": len(lengths), **asked})
+    ask = StrategyAsk.model_validate({"method": method, "n": len(thoughts), **asked})
     events: list[Event] = []
 
     def make(number: int, more: Sequence[Exit]) -> Thought:
         sampling = Sampling(max_tokens=1, seed=None if seed is None else seed + number)
         return Thought(
-            *(SINGLE, form),
+            *(vocabulary, form),
             prompt=PROMPT,
             plan=shared,
             sampling=sampling,
@@ -134,7 +148,7 @@ def think(
         home = Home(playing, "r", Pace())
         group = Group(
             *(ask, prompt, home, make, events.append),
-            vocabulary=SINGLE,
+            vocabulary=vocabulary,
             score=score,
             seed=seed,
         )
@@ -147,6 +161,8 @@ def think(
     assert playing.unfinished() == 0
     said = Said(group.outcome, group.report(), playing, events, failure)
     counted(said, group)
+    if tuple(chunk_sizes) == (1,) and engine is ScriptedEngine and script is None:
+        exactly(said)
     return said
 
 
@@ -159,10 +175,22 @@ def counted(said: Said, group: Group) -> None:
         assert getattr(outcome, part) == sum(getattr(row, part) for row in report.answers)
         assert all(getattr(row, part) >= 0 for row in report.answers)
     assert outcome.completion_tokens == group.spent_tokens
-    sampled = sum(map(len, said.engine.outputs))
-    assert outcome.completion_tokens - outcome.forced_tokens <= sampled
     if said.failure is None:
         assert said.answer == report.answers[report.chosen].answer
+
+
+def exactly(said: Said) -> None:
+    """Every token that was sampled is counted once.
+
+    All but those that a close drops: of each thought the token that was one too many, or what was
+    part of a character or of a marker then.
+    """
+    sampled = sum(map(len, said.engine.outputs))
+    dropped = sampled - (said.outcome.completion_tokens - said.outcome.forced_tokens)
+    closed = sum(row.forced_tokens > 0 for row in said.report.answers)
+    assert 0 <= dropped <= closed * len("</think>")
+    if said.engine._vocabulary is SINGLE and said.thought.isascii():
+        assert dropped <= closed
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -211,26 +239,28 @@ def test_a_budget_is_divided_by_tokens_alone(
     assert not over or budget - sum(got) < len(over)
 
 
-LIVES = st.lists(
-    st.tuples(st.integers(1, 80), st.sampled_from(["1", "2", "none"])), min_size=2, max_size=6
-)
+TEXTS = st.integers(1, 80) | st.text("aé漢</thi", max_size=60)
+LIVES = st.lists(st.tuples(TEXTS, st.sampled_from(["1", "2", "none"])), min_size=2, max_size=6)
+KINDS = st.sampled_from([(SINGLE, "template"), (SINGLE, "model"), (SPELT, "template")])
 
 
-@given(LIVES, st.integers(1, 250), st.sampled_from(["template", "model"]), st.booleans())
+@given(LIVES, st.integers(1, 250), KINDS, st.booleans())
 @settings(deadline=None)
 def test_particles_stay_within_the_budget_and_repeat_themselves(
-    lives: list[tuple[int, str]],
+    lives: list[tuple[int | str, str]],
     budget: int,
-    opened_by: Literal["template", "model"],
+    kind: tuple[ByteVocabulary, Literal["template", "model"]],
     verified: bool,
 ) -> None:
-    lengths, answers = zip(*lives, strict=True)
+    """Also where a share ends in the middle of a character, or of what may become a marker."""
+    (thoughts, answers), (vocabulary, opened_by) = zip(*lives, strict=True), kind
     options: dict[str, Any] = {"method": "particles", "interval": 32, "answer": "number"}
+    options |= {"vocabulary": vocabulary, "opened_by": opened_by}
     if verified:
         options["score"] = longest
-    said = think(lengths, answers, budget, opened_by=opened_by, **options)
+    said = think(thoughts, answers, budget, **options)
     assert said.failure is None
-    again = think(lengths, answers, budget, chunk_sizes=(5,), opened_by=opened_by, **options)
+    again = think(thoughts, answers, budget, chunk_sizes=(5,), **options)
     assert (again.report, again.answer) == (said.report, said.answer)
 
 
