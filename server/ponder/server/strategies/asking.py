@@ -8,7 +8,7 @@ from ponder.engine.protocol import Sampling
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.fields import StrategyAsk
-from ponder.server.strategies.best_of import BestOf
+from ponder.server.strategies.table import STRATEGIES
 
 
 def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) -> None:
@@ -16,9 +16,9 @@ def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) 
     asked = request.ponder.strategy
     if asked is None:
         return
-    if asked.method == "best_of" and BestOf.needs_verifier and not verifier:
+    if STRATEGIES[asked.method](asked).needs_verifier and not verifier:
         raise invalid_request(
-            "`strategy` best_of needs a verifier, and this server has none: ask for "
+            f"`strategy` {asked.method} needs a verifier, and this server has none: ask for "
             "self_consistency, or have its operator name one (--verifier)",
             "strategy",
         )

@@ -156,10 +156,12 @@ class Group:
         return [self._probed(place) for place in waiting]
 
     async def copy(self, source: int, target: int) -> None:
-        """Where a token of the source waits for others to say what it is, all stay as they are."""
-        places = self._places
-        if places[source].thinks and places[source].thought.settled:
-            await places[target].become(places[source])
+        """One that was closed meanwhile is not copied and stays, and so is one with a token that
+        waits for others to say what it is.
+        """
+        here, there = self._places[source], self._places[target]
+        if here.thinks and there.thinks and here.thought.settled:
+            await there.become(here)
 
     # -- the budget --------------------------------------------------------------------------
 

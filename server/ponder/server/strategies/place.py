@@ -72,13 +72,13 @@ class Place:
 
     async def become(self, other: Place) -> None:
         """Give the thought up for a copy of another place's, whose tokens are all settled."""
-        await self.driver.close()
-        self._past = self.spent()
+        given_up, self._past = self.driver, self.spent()
         self.thought = other.thought.fork()
         self.events = [*other.events]
         self._before = _counted(self.thought)
         self.copied += 1
         self.driver = self._driver(draw=self.number + 1)
+        await given_up.close()
 
     def _driver(self, draw: int) -> Driver:
         """What lives the thought; `moved` where it is closed while it waits for others."""
