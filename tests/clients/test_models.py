@@ -38,6 +38,7 @@ def test_what_a_model_can_be_asked_for(
         "trained_budgets": [40, 80],
         "budget_hint": "at most {budget} tokens",
         "loop_exit": True,
+        "early_exits": ["agreement", "entropy"],
         "efforts": {"none": 0, "low": 1024},
     }
     server.models = models("tiny", **said)
@@ -50,6 +51,7 @@ def test_what_a_model_can_be_asked_for(
         "trained budgets": "40, 80",
         "hints": "yes",
         "closes loops": "yes",
+        "early exits": "agreement, entropy",
         "auto budget": "none",
         "efforts": "none 0, low 1024",
     }

@@ -262,8 +262,8 @@ class Capabilities(BaseModel):
     request that names no task, by the calibrated curve where there is one; `auto_budget` is None
     where there is none, and `tasks` are those that have curves of their own. `loop_exit`: a thought
     that repeats itself is closed unless a request says otherwise. `default_deadline_ms` is when an
-    answer is due unless a request says otherwise. `tools` may be called, and `formats` asked of an
-    answer.
+    answer is due unless a request says otherwise. `early_exits` are the methods by which probes
+    close a thought. `tools` may be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -276,6 +276,7 @@ class Capabilities(BaseModel):
     budget_hint: str | None = None
     loop_exit: bool = False
     default_deadline_ms: int | None = None
+    early_exits: list[str] = []
     tools: bool = False
     formats: bool = False
     close_text: str | None

@@ -49,16 +49,22 @@ def early_exit(
     )
 
 
+def early_exits(facts: EngineFacts) -> list[str]:
+    """The methods that this engine can probe for."""
+    most = facts.max_logprobs
+    entropy = ["entropy"] if most is None or most >= ALTERNATIVES else []
+    return ["agreement", *entropy]
+
+
 def check_early_exit(request: ChatRequest, facts: EngineFacts) -> None:
     """Raise 400 for what this engine or this reply cannot give."""
     early = request.ponder.early_exit
     if early is None:
         return
-    most = facts.max_logprobs
-    if early.method == "entropy" and most is not None and most < ALTERNATIVES:
+    if early.method not in early_exits(facts):
         raise invalid_request(
             f"`early_exit`: entropy needs {ALTERNATIVES} log probabilities of a token, and this "
-            f"server's engine tells {most}: leave it out, or use agreement",
+            f"server's engine tells {facts.max_logprobs}: leave it out, or use agreement",
             "early_exit",
         )
     if early.interim and not request.stream:

@@ -20,6 +20,7 @@ from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
+from ponder.server.early import early_exits
 from ponder.server.settings import Settings
 from ponder.thought.budget import AUTO, EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
 from ponder.thought.curve import Curves
@@ -244,6 +245,7 @@ class ServedModel:
             budget_hint=form.hint if form and checkpoint.can_hint else None,
             loop_exit=form is not None and self.loop_exit,
             default_deadline_ms=default_deadline_ms,
+            early_exits=early_exits(facts) if form is not None else [],
             tools=facts.calling is not None and self.tokenizer.takes_tools,
             formats=facts.check is not None,
             close_text=form.close_text if form else None,

@@ -248,6 +248,32 @@ def test_a_curve_of_the_question_shows_how_long_answers_are(serve: Serve, page: 
     wait_until(lambda: running.engine.unfinished() == 0)
 
 
+def test_a_calibrated_curve_is_shown_by_task(serve: Serve, page: Page) -> None:
+    sums = {0: 0.1, 32: 0.9, -1: 0.9}
+    running = serve(tasks={"sums": sums, "roots": {0: 0.1, 32: 0.5, -1: 0.6}})
+    visit(page, running)
+    click(page, "[value=calibrated]")
+    page.wait('document.querySelectorAll("#curve .point").length === 3')
+    assert "tokens in all, mean" in text(page, "#curve svg")
+    assert page.run('[...document.querySelector("[name=task]").options].map((o) => o.value)') == [
+        "",
+        *running.service.capabilities.tasks,
+    ]
+    fill(page, "[name=task]", "sums")
+    page.wait('document.querySelector("#curve svg").ariaLabel.includes("32 tokens: 90 % right")')
+    assert page.run('document.querySelector("#curve .go").hidden')
+    click(page, "[value=sums]")
+    page.wait('!document.querySelector("#curve .go").hidden')
+    assert "No answers yet" in text(page, "#curve svg")
+    assert running.engine.requests == []
+    assert page.complaints == []
+
+
+def test_a_page_without_a_calibrated_curve_offers_none(serve: Serve, page: Page) -> None:
+    visit(page, serve())
+    assert page.run('document.querySelector(".calibrated").hidden')
+
+
 def test_a_curve_ends_with_the_first_refusal(serve: Serve, page: Page) -> None:
     running = serve()
     visit(page, running)

@@ -70,6 +70,7 @@ def test_whoever_stops_reading_hangs_up(module: Page) -> None:
 CAN = {
     "trained_budgets": [40, 80, 160, 200],
     "efforts": {"none": 0, "minimal": 128, "low": 1024, "max": 16384},
+    "auto_budget": None,
     "budget_ceiling": None,
 }
 
@@ -92,6 +93,11 @@ def test_a_slider_stops_at_what_matters_for_a_model(module: Page) -> None:
     between = set(tokens) - marked.keys()
     assert {16, 32, 64, 512} <= between
     assert all(abs(n - mark) > 0.1 * n for n in between for mark in trained)
+
+
+def test_a_slider_names_the_budget_that_loses_nothing(module: Page) -> None:
+    assert dict(stops(module, 4096, auto_budget=96))[96] == "auto"
+    assert "auto" not in dict(stops(module, 4096, auto_budget=-1)).values()
 
 
 def test_a_slider_ends_where_a_ceiling_or_the_context_does(module: Page) -> None:

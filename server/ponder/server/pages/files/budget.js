@@ -5,11 +5,13 @@ const APART = 6; // pixels between the names of two ticks
 const CLOSE = 0.12; // two stops nearer than this share of their size are one
 
 // The slider's stops, ascending: {tokens, mark}. Marked are the ends, the budgets that the model
-// was trained on, and its efforts; the others lie between, as powers of two and halfway.
-export function stops({ trained_budgets, efforts, budget_ceiling }, context) {
+// was trained on, its efforts, and the least budget that loses nothing; the others lie between, as
+// powers of two and halfway.
+export function stops({ trained_budgets, efforts, auto_budget, budget_ceiling }, context) {
   const most = Math.min(budget_ceiling ?? Infinity, context - 1);
   const marked = new Map(Object.entries(efforts).map(([effort, tokens]) => [tokens, effort]));
   for (const tokens of trained_budgets) marked.set(tokens, "trained");
+  if (auto_budget !== null && auto_budget !== UNLIMITED) marked.set(auto_budget, "auto");
   const between = [];
   for (let tokens = 16; tokens <= most; tokens *= 2) between.push(tokens, 1.5 * tokens);
   const far = (tokens) =>
@@ -102,6 +104,7 @@ export class Budget {
 function described({ tokens, mark }) {
   if (mark === "trained") return "trained on this";
   if (tokens === 0) return "answers at once";
+  if (mark === "auto") return "the least that loses nothing";
   return mark && tokens !== UNLIMITED ? `effort ${mark}` : "";
 }
 

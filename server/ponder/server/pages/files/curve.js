@@ -1,11 +1,13 @@
-// The budget curve: the same questions at several budgets, and what came of them.
+// The budget curve: the same questions at several budgets, and what came of them; or the curve that
+// was calibrated.
 
-import { Failure, whole } from "./stream.js";
+import { Failure, get, whole } from "./stream.js";
 import { UNLIMITED, named } from "./budget.js";
 import { plot } from "./plot.js";
 import { right, sum } from "./sums.js";
 
 const AT_ONCE = 4; // requests
+const CURVES = "v1/ponder/curves";
 const Z_95 = 1.959963984540054;
 
 // The budgets of a curve: the ends, what the model was trained on or else its efforts, and two
@@ -40,13 +42,23 @@ export function point(budget, replies) {
   return { x, y, low: Math.max(0, middle - half), high: Math.min(1, middle + half), label, about };
 }
 
+// The points of a calibrated curve, whose x counts all tokens of a reply.
+export function calibrated({ points }) {
+  return points.map(({ budget, accuracy: y, accuracy_low: low, accuracy_high: high, tokens: x, n }) => {
+    const label = budget === UNLIMITED || budget === 0 ? named(budget) : String(budget);
+    const about = `${named(budget)}: ${percent(y)} right with ${x.toFixed(0)} tokens in all`;
+    return { x, y, low, high, label, about, n };
+  });
+}
+
 function percent(share) {
   return `${Math.round(100 * share)} %`;
 }
 
 export class Curve {
-  // `asked` gives {body, key}: a request without its question and budget, and the key to ask with.
-  constructor(root, stops, asked) {
+  // `tasks` have calibrated curves. `asked` gives {body, key, question}: a request without its
+  // question and budget, the key to ask with, and the question above.
+  constructor(root, stops, tasks, asked) {
     this.root = root;
     this.budgets = budgets(stops);
     this.asked = asked;
@@ -54,19 +66,45 @@ export class Curve {
     this.state = root.querySelector(".state");
     this.rows = root.querySelector("tbody");
     this.measure = root.querySelector(".measure");
+    this.cost = root.querySelector("th.cost");
+    this.known = []; // calibrated curves: all tasks', then each task's
     this.stopping = null;
     this.form = root.querySelector("form");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!this.stopping) this.run();
     });
+    this.form.addEventListener("change", () => this.chosen());
     root.querySelector(".stop").addEventListener("click", () => this.stopping?.abort());
     new ResizeObserver(() => this.draw()).observe(this.svg);
     this.clear(true);
+    root.querySelector(".calibrated").hidden = !tasks.length;
+    this.form.elements.task.append(...tasks.map((task) => new Option(task, task)));
+  }
+
+  // What to ask was chosen, or whose calibrated curve to show.
+  async chosen() {
+    const { what, task } = this.form.elements;
+    const shows = () => what.value === "calibrated";
+    this.root.querySelector(".task").hidden = !shows();
+    for (const part of [".times", ".go"]) this.root.querySelector(part).hidden = shows();
+    try {
+      if (shows() && !this.known.length) this.known = (await get(CURVES, this.asked().key)).curves;
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      this.state.textContent = error.message;
+      return;
+    }
+    if (!shows() && !this.shown) return;
+    this.clear(what.value === "sums");
+    if (shows()) this.shown = this.known.find((curve) => curve.task === (task.value || null));
+    this.state.textContent = "";
+    this.draw();
   }
 
   clear(checks) {
     this.checks = checks;
+    this.shown = null; // a calibrated curve
     this.replies = new Map();
     this.draw();
   }
@@ -112,25 +150,33 @@ export class Curve {
 
   busy(running) {
     this.root.querySelector(".go").disabled = running;
+    for (const choice of this.form.elements.what) choice.disabled = running;
     this.root.querySelector(".stop").hidden = !running;
   }
 
   draw() {
-    const known = this.budgets.filter((budget) => this.replies.has(budget));
-    const points = known.map((budget) => point(budget, this.replies.get(budget)));
-    const axes = { x: "tokens of thought, mean", y: "tokens of answer, mean", most: null };
-    const scale = this.checks
+    const points = this.shown ? calibrated(this.shown) : this.measured();
+    const x = this.shown ? "tokens in all, mean" : "tokens of thought, mean";
+    const axes = { x, y: "tokens of answer, mean", most: null };
+    const scale = this.checks || this.shown
       ? { ...axes, y: "right answers", most: 1, written: percent }
       : { ...axes, written: (y) => String(Math.round(y)) };
     plot(this.svg, points, scale);
-    this.measure.textContent = this.checks ? "right" : "answer";
+    this.measure.textContent = this.checks || this.shown ? "right" : "answer";
+    this.cost.textContent = this.shown ? "tokens" : "thought";
     const about = points.map((one) => one.about).join("; ") || "No answers yet";
     this.svg.setAttribute("aria-label", `Budget curve. ${about}.`);
     this.rows.replaceChildren(
-      ...points.map(({ x, y, label }, at) =>
-        row([label, x.toFixed(0), scale.written(y), this.replies.get(known[at]).length]),
-      ),
+      ...points.map(({ x, y, label, n }) => row([label, x.toFixed(0), scale.written(y), n])),
     );
+  }
+
+  measured() {
+    const known = this.budgets.filter((budget) => this.replies.has(budget));
+    return known.map((budget) => {
+      const replies = this.replies.get(budget);
+      return { ...point(budget, replies), n: replies.length };
+    });
   }
 }
 

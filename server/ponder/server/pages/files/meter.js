@@ -44,6 +44,12 @@ export class Meter {
     if (this.spoken.answer === undefined) this.thought(tokens, this.budget);
   }
 
+  // A probe answered while the thought went on, as the `agreement` probes before it did.
+  probed({ answer, agreement }) {
+    const times = agreement > 1 ? `, ${agreement} times in a row` : "";
+    this.say(`Thinking; so far: ${answer.trim()}${times}`);
+  }
+
   thought(tokens, budget) {
     this.bar.value = budget === UNLIMITED ? 0 : tokens;
     this.count.textContent =

@@ -2,6 +2,7 @@
 
 import { Budget, UNLIMITED, named, stops } from "./budget.js";
 import { Curve } from "./curve.js";
+import { Early } from "./early.js";
 import { Reply } from "./reply.js";
 import { show as showSavings } from "./savings.js";
 import { Failure, get } from "./stream.js";
@@ -21,11 +22,12 @@ class Page {
     this.budgets = [];
     this.replies = [];
     this.form = new Form(at("form"), can, () => this.changed());
+    this.early = new Early(at("early"), can, () => this.changed());
     this.introduce(can);
     if (can.thinks) {
       this.add("Budget", opening(can));
       at("compare").addEventListener("change", () => this.compare());
-      this.curve = new Curve(at("curve"), this.stops, () => ({
+      this.curve = new Curve(at("curve"), this.stops, can.tasks, () => ({
         body: { model: facts.model },
         key: this.key,
         question: at("question").value,
@@ -122,8 +124,9 @@ class Page {
     const messages = [{ role: "user", content: at("question").value }];
     const thinks = budget === undefined ? {} : { thinking_token_budget: budget.tokens };
     const due = at("deadline").valueAsNumber;
-    const timed = Number.isNaN(due) ? {} : { ponder: { deadline_ms: due } };
-    return { model: this.facts.model, messages, ...thinks, ...timed, ...this.form.fields };
+    const ends = { ...(Number.isNaN(due) ? {} : { deadline_ms: due }), ...this.early.fields };
+    const ponder = Object.keys(ends).length ? { ponder: ends } : {};
+    return { model: this.facts.model, messages, ...thinks, ...ponder, ...this.form.fields };
   }
 
   // Show the request as a command.

@@ -39,6 +39,7 @@ export class Reply {
         else if ("answer" in said) this.write(said.answer, meter);
         else if ("call" in said) this.call(said.call, meter);
         else if ("tokens" in said) meter.spent(said.tokens);
+        else if ("interim" in said) meter.probed(said.interim);
         else {
           report = said.report;
           meter.ended(report, said.finish);

@@ -47,7 +47,8 @@ function* said({ delta, finish_reason, ponder }) {
   if (ponder) yield { report: ponder, finish: finish_reason };
 }
 
-// One chat as it streams: what choices say, each before {tokens}, all that was spent until then.
+// One chat as it streams: what choices say, each before {tokens}, all that was spent until then,
+// and between them {interim}: what probes answer while a thought goes on.
 // `finish` finds it by its `name`. Throws Failure, or an AbortError once `signal` stopped it.
 export async function* chat(body, key, signal, name) {
   const options = { include_usage: true, continuous_usage_stats: true };
@@ -58,6 +59,7 @@ export async function* chat(body, key, signal, name) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Failure(chunk.error.message);
+      if (chunk.ponder) yield { interim: chunk.ponder };
       for (const choice of chunk.choices) yield* said(choice);
       if (chunk.choices.length && chunk.usage) yield { tokens: chunk.usage.completion_tokens };
     }
