@@ -263,7 +263,8 @@ class Capabilities(BaseModel):
     where there is none, and `tasks` are those that have curves of their own. `loop_exit`: a thought
     that repeats itself is closed unless a request says otherwise. `default_deadline_ms` is when an
     answer is due unless a request says otherwise. `early_exits` are the methods by which probes
-    close a thought. `tools` may be called, and `formats` asked of an answer.
+    close a thought, and `strategies` those by which several thoughts give one answer. `tools` may
+    be called, and `formats` asked of an answer.
     """
 
     thinks: bool
@@ -277,6 +278,7 @@ class Capabilities(BaseModel):
     loop_exit: bool = False
     default_deadline_ms: int | None = None
     early_exits: list[str] = []
+    strategies: list[str] = []
     tools: bool = False
     formats: bool = False
     close_text: str | None

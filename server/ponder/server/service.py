@@ -65,13 +65,13 @@ class Service:
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
-        judging = Judging(verifier, ledger) if verifier else None
-        judge = judging.score if judging else None
+        self._judging = Judging(verifier, ledger) if verifier else None
+        judge = self._judging.score if self._judging else None
         self.planner = Planner(settings, model, engine, self._load, judge)
         shedding = self.planner.shedding
         pools = configured_pools(settings)
         self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
-        seeing = [*observers, *filter(None, (judging, self._lending))]
+        seeing = [*observers, *filter(None, (self._judging, self._lending))]
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],
@@ -111,7 +111,10 @@ class Service:
     @property
     def capabilities(self) -> Capabilities:
         deadline_ms = self.settings.default_deadline_ms
-        return self.model.capabilities(self.planner.limits, self.engine.facts, deadline_ms)
+        return self.model.capabilities(
+            *(self.planner.limits, self.engine.facts, deadline_ms),
+            verifier=self._judging is not None,
+        )
 
     def enter(self) -> AbstractContextManager[Place]:
         """A place for a request that is about to be read. Raises 503."""

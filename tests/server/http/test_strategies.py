@@ -166,6 +166,8 @@ def test_the_operators_verifier_chooses(
 
 def test_best_of_needs_a_verifier(serve: Serve, model: Model) -> None:
     running = serve(script=model(*ANSWERS))
+    (card,) = httpx.get(f"{running.url}/v1/models").json()["data"]
+    assert card["ponder"]["strategies"] == ["self_consistency", "particles"]
     with pytest.raises(openai.BadRequestError, match=re.escape("--verifier")) as caught:
         running.ask(ponder={"strategy": {"method": "best_of", "n": 2}})
     assert caught.value.param == "ponder.strategy"

@@ -10,19 +10,25 @@ from median import Median
 
 from ponder.protocol.fields import StrategyAsk
 from ponder.server.strategies.protocol import Answer
-from ponder.server.strategies.table import STRATEGIES
+from ponder.server.strategies.table import STRATEGIES, strategies
 
 from .test_group import think
 
 pytestmark = pytest.mark.quick
+MIDDLE = Median(StrategyAsk(method="self_consistency", n=2))
 
 
 def test_the_wire_knows_every_strategy() -> None:
     assert set(get_args(StrategyAsk.model_fields["method"].annotation)) == set(STRATEGIES)
 
 
+def test_what_needs_a_verifier_is_there_where_one_is() -> None:
+    assert set(STRATEGIES) - set(strategies(verifier=False)) == {"best_of"}
+    assert strategies(verifier=True) == list(STRATEGIES)
+
+
 def test_a_strategy_of_ones_own_is_a_file_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES, "self_consistency", lambda _: Median())  # type: ignore[index]
+    monkeypatch.setitem(STRATEGIES, "self_consistency", Median)  # type: ignore[index]
     said = think([9] * 5, ["1", "about 30", "many", "99", "20"], 100, answer="number")
     assert (said.report.chosen, said.answer) == (4, "20")
 
@@ -33,9 +39,9 @@ def test_a_strategy_of_ones_own_is_a_file_and_a_row(monkeypatch: pytest.MonkeyPa
 )
 def test_the_middle_one_is_given(said: list[str], chosen: int) -> None:
     answers = [Answer(text, text) for text in said]
-    assert asyncio.run(Median().choose(answers, None)) == chosen
+    assert asyncio.run(MIDDLE.choose(answers, None)) == chosen
 
 
 def test_a_thought_that_failed_has_no_number() -> None:
     answers = [Answer("", "", failed=True), Answer("none", "")]
-    assert asyncio.run(Median().choose(answers, None)) == 1
+    assert asyncio.run(MIDDLE.choose(answers, None)) == 1

@@ -8,7 +8,7 @@ from ponder.engine.protocol import Sampling
 from ponder.protocol.chat import ChatRequest
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.fields import StrategyAsk
-from ponder.server.strategies.table import STRATEGIES
+from ponder.server.strategies.table import strategies
 
 
 def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) -> None:
@@ -16,7 +16,7 @@ def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) 
     asked = request.ponder.strategy
     if asked is None:
         return
-    if STRATEGIES[asked.method](asked).needs_verifier and not verifier:
+    if asked.method not in strategies(verifier=verifier):
         raise invalid_request(
             f"`strategy` {asked.method} needs a verifier, and this server has none: ask for "
             "self_consistency, or have its operator name one (--verifier)",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import ClassVar
 
+from ponder.protocol.fields import StrategyAsk
 from ponder.server.strategies.best_of import judge
 from ponder.server.strategies.protocol import Answer, Meeting, Score, best, vote
 
@@ -26,8 +27,8 @@ class Particles:
 
     needs_verifier: ClassVar[bool] = False
 
-    def __init__(self, interval: float) -> None:
-        self.interval = interval
+    def __init__(self, asked: StrategyAsk) -> None:
+        self.interval: float = asked.interval
 
     async def meet(self, meeting: Meeting, score: Score | None) -> None:
         places = meeting.thinking

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Protocol
 
+from ponder.protocol.fields import StrategyAsk
+
 Score = Callable[[str], Awaitable[float | None]]
 """The operator's verifier on one answer: from 0 to 1, None where it gives no score."""
 
@@ -55,26 +57,26 @@ class Meeting(Protocol):
 
 
 class Strategy(Protocol):
-    """How n thoughts give one answer.
+    """How n thoughts give one answer, as a request asked.
 
     All think `interval` tokens, then those that have not ended wait for each other and `meet`;
     after the last meeting each is closed, if it must be, and answered. `choose` returns the place
     of the answer that is given; at least one has not failed. `score` is None where the operator
     names no verifier.
 
-        >>> class First:
-        ...     interval, needs_verifier = math.inf, False
-        ...     async def meet(self, meeting, score): ...
+        >>> class First(Parallel):
         ...     async def choose(self, answers, score):
         ...         return next(n for n, answer in enumerate(answers) if not answer.failed)
         >>> import asyncio
-        >>> asyncio.run(First().choose([Answer("", "", failed=True), Answer("42.", "42")], None))
+        >>> first = First(StrategyAsk(method="self_consistency", n=2))
+        >>> asyncio.run(first.choose([Answer("", "", failed=True), Answer("42.", "42")], None))
         1
     """
 
     interval: float
     needs_verifier: ClassVar[bool]
 
+    def __init__(self, asked: StrategyAsk) -> None: ...
     async def meet(self, meeting: Meeting, score: Score | None) -> None: ...
     async def choose(self, answers: Sequence[Answer], score: Score | None) -> int: ...
 
@@ -82,8 +84,10 @@ class Strategy(Protocol):
 class Parallel:
     """Thoughts that know nothing of each other."""
 
-    interval: float = math.inf
     needs_verifier: ClassVar[bool] = False
+
+    def __init__(self, asked: StrategyAsk) -> None:
+        self.interval: float = math.inf
 
     async def meet(self, meeting: Meeting, score: Score | None) -> None:
         """Nothing is said."""

@@ -16,8 +16,10 @@ class SelfConsistency(Parallel):
     """Most votes; of these the first thought's answer.
 
     >>> import asyncio
+    >>> from ponder.protocol.fields import StrategyAsk
     >>> answers = [Answer("It is 7.", "7"), Answer("It is 8.", "8"), Answer("8", "8")]
-    >>> asyncio.run(SelfConsistency().choose(answers, None)), answers[1].votes
+    >>> voting = SelfConsistency(StrategyAsk(method="self_consistency", n=3))
+    >>> asyncio.run(voting.choose(answers, None)), answers[1].votes
     (1, 2)
     """
 
