@@ -41,6 +41,7 @@ def test_thoughts_share_a_budget_and_give_one_answer(
     assert choice.message.content == told["answers"][told["chosen"]]["answer"]
     assert 0 < report["thinking_tokens"] <= 400
     assert reply.usage.completion_tokens == sum(report[f"{part}_tokens"] for part in PARTS)
+    assert reply.usage.prompt_tokens_details.cached_tokens <= reply.usage.prompt_tokens
     for part in PARTS:
         rows = sum(row[f"{part}_tokens"] for row in told["answers"])
         assert rows == report[f"{part}_tokens"]

@@ -140,7 +140,7 @@ class Driver:
 
     async def _live(self, segment: Segment, most: float) -> None:
         """Run one request until it ends, or until the thought wants another one."""
-        thought = self._thought
+        thought, resumed = self._thought, bool(segment.sampled)
         stream = self._engine.generate(self._request(segment, most))
         self._waiting, self._hears = asyncio.timeout(None), segment
         asked_at, heard_at = _clock(), None
@@ -158,9 +158,10 @@ class Driver:
                     if self._woken:
                         self._tell_woken()
                     waits = chunk.finish == "length" and _waits(segment, chunk)
+                    if waits or resumed:
+                        chunk = _part(chunk, waits=waits, resumed=resumed)  # noqa: PLW2901
                     if thought.segment is segment:  # else it was woken while the chunk came
-                        said = replace(chunk, finish=None) if waits else chunk
-                        self._tell(thought.feed(said, now))
+                        self._tell(thought.feed(chunk, now))
                         if thought.probes is not self._probes:
                             self._run_probes()
                     if thought.segment is not segment or waits:
@@ -246,3 +247,14 @@ class Driver:
 def _waits(segment: Segment, chunk: Chunk) -> bool:
     """Whether a chunk that ends its engine request leaves the segment something to sample."""
     return len(segment.sampled) + len(chunk.token_ids) < segment.sampling.max_tokens
+
+
+def _part(chunk: Chunk, *, waits: bool, resumed: bool) -> Chunk:
+    """A chunk of a request that is a part of its segment's: where it `waits`, its end is none.
+
+    What a `resumed` one finds in the cache is more than the prompt.
+    """
+    finish, cached = chunk.finish, chunk.cached_tokens
+    return replace(
+        chunk, finish=None if waits else finish, cached_tokens=None if resumed else cached
+    )
