@@ -178,7 +178,7 @@ class StrategyAsk(Strict):
     method: Literal["best_of", "self_consistency", "particles"]
     n: Annotated[int, Field(ge=2, le=64, strict=True), Whole]
     token_budget: PositiveTokens | None = None
-    answer: Literal["exact", "number", "letter"] = "exact"
+    answer: Literal["exact", "number", "letter", "json"] = "exact"
     interval: Annotated[int, Field(ge=32, le=65536, strict=True), Whole] = 256
     prefix: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     max_probe_tokens: Annotated[int, Field(ge=1, le=256, strict=True), Whole] = 32

@@ -215,6 +215,17 @@ def test_load_sheds_the_whole_budget(serve: Serve, model: Model) -> None:
     assert report["thinking_tokens"] <= report["budget_effective"] < 100
 
 
+def test_documents_are_equal_as_json(serve: Serve, model: Model) -> None:
+    answers = ('{"n": 7, "m": 1}', '{"m": 2,\n "n": 42}', '{"n": 42, "m": 2}', '{"n": 42')
+    running = serve(script=model(*answers), hint=False)
+    asked = {**VOTES, "answer": "json", "token_budget": 80}
+    reply = running.ask(response_format=SCHEMA, ponder={"strategy": asked})
+    assert reply.choices[0].message.content == answers[1]
+    assert [row["votes"] for row in strategy(reply)["answers"]] == [1, 2, 2, 0]
+    assert reply.usage.completion_tokens == parts(reply.choices[0].ponder)
+    assert any(sampling.grammar for _, sampling in running.engine.requests)
+
+
 def test_a_deadline_closes_all_thoughts(serve: Serve, model: Model) -> None:
     running = serve(script=model(*ANSWERS, length=2000), hint=False, delay=0.002)
     asked = {"strategy": VOTES, "deadline_ms": 1500, "loop_exit": False}
@@ -289,7 +300,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type":
     ("more", "said"),
     [
         ({"n": 2}, "leave n out"),
-        ({"response_format": SCHEMA}, "leave response_format out"),
+        ({"response_format": SCHEMA, "method": "particles"}, "leave response_format out"),
         ({"logprobs": True}, "log probabilities"),
         ({"temperature": 0}, "raise temperature"),
         ({"top_k": 1}, "raise temperature"),
@@ -302,7 +313,8 @@ def test_what_makes_no_sense_beside_it_is_refused(
     serve: Serve, model: Model, more: dict[str, Any], said: str
 ) -> None:
     running = serve(script=model(*ANSWERS))
-    options = {"strategy": VOTES, **more.pop("ponder", {})}
+    asked = {**VOTES, "method": more.pop("method", "self_consistency")}
+    options = {"strategy": asked, **more.pop("ponder", {})}
     with pytest.raises(openai.BadRequestError) as caught:
         running.ask(ponder=options, **more)
     assert said in str(caught.value), caught.value

@@ -36,8 +36,8 @@ def _beside(
         yield "prompt", "it answers one `prompt`: send each in a request of its own"
     if request.tools is not None and request.tools.choice != "none":
         yield "tools", "calls have no votes: leave `tools` out, or set `tool_choice` to none"
-    if request.grammar is not None:
-        yield "format", "votes are read from free answers: leave `format` out"
+    if request.grammar is not None and asked.method == "particles":
+        yield "format", "probes follow no format: leave `format` out, or ask for another method"
     if request.logprobs is not None:
         yield "logprobs", "it tells no log probabilities: leave them out"
     if request.ponder.early_exit is not None:
