@@ -87,6 +87,7 @@ class Driver:
         return outcome
 
     def start(self) -> None:
+        """Begin the life; nothing is sampled yet."""
         self._tell(self._thought.start(_clock()))
 
     async def live(self, most: float = math.inf) -> None:

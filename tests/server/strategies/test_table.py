@@ -11,8 +11,7 @@ from median import Median
 from ponder.protocol.fields import StrategyAsk
 from ponder.server.strategies.protocol import Answer
 from ponder.server.strategies.table import STRATEGIES, strategies
-
-from .test_group import think
+from server.strategies.groups import think
 
 pytestmark = pytest.mark.quick
 MIDDLE = Median(StrategyAsk(method="self_consistency", n=2))
