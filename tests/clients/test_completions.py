@@ -18,7 +18,7 @@ from ponder.cli.main import COMMANDS, main
 ASKED = {
     "ponder ": set(COMMANDS),
     "ponder comp": {"completions"},
-    "ponder chat --t": {"--task", "--temperature", "--top-p"},
+    "ponder chat --t": {"--task", "--thoughts", "--temperature", "--top-p"},
     "ponder serve --log-format ": {"text", "json"},
     "ponder completions ": {"bash", "zsh", "fish"},
 }

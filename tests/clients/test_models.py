@@ -39,6 +39,7 @@ def test_what_a_model_can_be_asked_for(
         "budget_hint": "at most {budget} tokens",
         "loop_exit": True,
         "early_exits": ["agreement", "entropy"],
+        "strategies": ["self_consistency", "particles"],
         "efforts": {"none": 0, "low": 1024},
     }
     server.models = models("tiny", **said)
@@ -52,6 +53,7 @@ def test_what_a_model_can_be_asked_for(
         "hints": "yes",
         "closes loops": "yes",
         "early exits": "agreement, entropy",
+        "strategies": "self_consistency, particles",
         "auto budget": "none",
         "efforts": "none 0, low 1024",
     }

@@ -63,6 +63,7 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "hints", "yes" if can.budget_hint else "no"
     yield "closes loops", "yes" if can.loop_exit else "no"
     yield "early exits", ", ".join(can.early_exits) or "none"
+    yield "strategies", ", ".join(can.strategies) or "none"
     auto = "none" if can.auto_budget is None else _tokens(can.auto_budget)
     yield "auto budget", f"{auto} (tasks: {', '.join(can.tasks)})" if can.tasks else auto
     yield "efforts", ", ".join(f"{name} {_tokens(n)}" for name, n in can.efforts.items())

@@ -22,6 +22,7 @@ from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
 from ponder.server.early import early_exits
 from ponder.server.settings import Settings
+from ponder.server.strategies.table import strategies
 from ponder.thought.budget import AUTO, EFFORT_TOKENS, UNLIMITED, Ask, Limits, Plan
 from ponder.thought.curve import Curves
 from ponder.thought.errors import ReasoningUnsupported
@@ -231,7 +232,12 @@ class ServedModel:
         return exits if due is None else [*exits, due.exit(plan)]
 
     def capabilities(
-        self, limits: Limits, facts: EngineFacts, default_deadline_ms: int | None = None
+        self,
+        limits: Limits,
+        facts: EngineFacts,
+        default_deadline_ms: int | None = None,
+        *,
+        verifier: bool = False,
     ) -> Capabilities:
         checkpoint = self.checkpoint
         form, contract, curves = checkpoint.form, checkpoint.contract, self.curves
@@ -246,6 +252,7 @@ class ServedModel:
             loop_exit=form is not None and self.loop_exit,
             default_deadline_ms=default_deadline_ms,
             early_exits=early_exits(facts) if form is not None else [],
+            strategies=strategies(verifier=verifier) if form is not None else [],
             tools=facts.calling is not None and self.tokenizer.takes_tools,
             formats=facts.check is not None,
             close_text=form.close_text if form else None,
@@ -378,5 +385,8 @@ class ServedModel:
 
 def _of_thought(options: PonderOptions) -> str | None:
     """The first option given that only a thought can heed."""
-    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit", "early_exit")
+    names = (
+        *("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit"),
+        *("early_exit", "strategy"),
+    )
     return next((name for name in names if getattr(options, name)), None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ScriptedEngine, say
 from ponder.thought import drive as driving
+from ponder.thought.outcome import Outcome
 from ponder.thought.pace import ANSWERS, FIRSTS, FRESH_SECONDS, GAPS, Pace
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
@@ -162,7 +163,11 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
         rules=AnswerRules(),
     )
     engine = ScriptedEngine(say("x" * 99, "42", vocabulary=SINGLE), SINGLE, chunk_sizes=(chunk,))
-    outcome = asyncio.run(driving.Driver(thought, engine, "r", lambda _: None, told).run())
+
+    async def live() -> Outcome:
+        return await driving.Driver(thought, engine, "r", lambda _: None, told).run()
+
+    outcome = asyncio.run(live())
     assert [seconds for seconds, _ in told.firsts] == [1.0, 1.0]  # the thought's and the answer's
     assert len(told.laters) + 2 == sum(-(-len(said) // chunk) for said in engine.outputs)
     assert {seconds for seconds, _, _ in told.laters} <= {1.0}

@@ -375,6 +375,9 @@ def test_a_fork_keeps_what_its_exits_know(at: int, chunk: int) -> None:
         ("letter", "I think C", True, "C"),
         ("exact", "\n  The  answer is Paris.\nBecause", True, "the answer is paris"),
         ("exact", "  \n", True, ""),
+        ("json", ' {"b": [1, 2],\n "a": null}', True, '{"a": null, "b": [1, 2]}'),
+        ("json", '{"b": [1, 2', False, ""),
+        ("json", "[" * 100_000, True, ""),
     ],
 )
 def test_answers_that_say_the_same_are_equal(way: str, text: str, whole: bool, said: str) -> None:

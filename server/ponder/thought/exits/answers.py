@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
@@ -46,7 +47,20 @@ def exact(found: Found) -> str:
     return " ".join(line.casefold().split()).rstrip(".")
 
 
-NORMALISERS: Mapping[str, Normalise] = {"number": number, "letter": letter, "exact": exact}
+def document(found: Found) -> str:
+    """The whole answer as JSON, whatever its blanks and the order of its keys."""
+    try:
+        return json.dumps(json.loads(found.text), sort_keys=True)
+    except (ValueError, RecursionError):  # it is none, or deeper than anybody compares
+        return ""
+
+
+NORMALISERS: Mapping[str, Normalise] = {
+    "number": number,
+    "letter": letter,
+    "exact": exact,
+    "json": document,
+}
 
 
 def agreeing(answers: Sequence[str]) -> int:
