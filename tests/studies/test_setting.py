@@ -63,7 +63,7 @@ def test_what_does_not_end_is_not_accepted(cold_start: Path) -> None:
     found = accept(cold_start, problems(1, ["sum", "24"]), longest=24)
     assert not found.accepted
     assert found.unended == 1.0
-    assert found.accuracy == found.accuracy_capped == 0.0
+    assert found.accuracy == found.accuracy_capped == found.accuracy_closed == 0.0
     assert {level.family for level in found.levels} == {"sum", "24"}
     assert found.shortest_tokens > 10
     said = list(found.lines())

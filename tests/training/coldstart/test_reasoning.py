@@ -56,9 +56,9 @@ def test_an_answer_is_settled_by_two_passes_or_by_a_sight_that_was_right(
     task: WorkedTask, seed: int
 ) -> None:
     whole, _, answer = thought(task, seed)
-    values = re.findall(r"^(?:That is )?(-?\d+)(?:\.| again\.|,)", whole, re.MULTILINE)
+    values = re.findall(r"^So (-?\d+)(?:\.| again\.|,)", whole, re.MULTILINE)
     counts = Counter(values)
-    confirmed = re.search(rf"That is {answer}, as it seemed\.", whole)
+    confirmed = re.search(rf"So {answer}, as it seemed\.", whole)
     assert counts[answer] >= (1 if confirmed else 2)
     assert all(times == 1 for value, times in counts.items() if value != answer)
 

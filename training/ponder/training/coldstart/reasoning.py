@@ -108,11 +108,12 @@ def _written(lines: Sequence[Line]) -> list[Piece]:
 
 
 def _verdict(value: str, sight: str, found: Counter[str]) -> str:
+    """The value comes first: what it means is judged once it is there to compare."""
     if value in found:
-        return f"{value} again.\n"
+        return f"So {value} again.\n"
     if not found:
-        return f"That is {value}, as it seemed.\n" if value == sight else f"That is {value}.\n"
-    return f"That is {value}, not {found.most_common(1)[0][0]}. One of them is wrong.\n"
+        return f"So {value}, as it seemed.\n" if value == sight else f"So {value}.\n"
+    return f"So {value}, not {found.most_common(1)[0][0]}. One of them is wrong.\n"
 
 
 def merged(lines: Sequence[str]) -> list[str]:
