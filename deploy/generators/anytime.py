@@ -26,6 +26,17 @@ VERDICTS = {
 }
 """The worst first: with several models a rule has the worst of their verdicts."""
 
+HOWTOS = {
+    "agreement": "ending-thoughts",
+    "entropy": "ending-thoughts",
+    "deadline": "ending-thoughts",
+    "auto": "calibrating",
+    "predictor": "calibrating",
+    "self_consistency": "ending-thoughts",
+    "particles": "ending-thoughts",
+}
+"""The page that tells how to ask for each, and repeats the beginning of its sentence."""
+
 Said = Mapping[str, Any]
 
 
@@ -34,6 +45,11 @@ def render() -> str:
     found = json.loads(FOUND.read_text(encoding="utf-8"))
     settings, models = found["settings"], found["models"]
     words = WORDS.read_text(encoding="utf-8")
+    widths = [
+        50 * (one["best"]["difference"]["high"] - one["best"]["difference"]["low"])
+        for model in models
+        for one in model["findings"]
+    ]
     head = words.format(
         lines="\n".join(f"- {line}" for line in lines(models).values()),
         seeds=settings["seeds"],
@@ -41,6 +57,8 @@ def render() -> str:
         choosing=models[0]["problems"]["choosing"],
         tasks=", ".join(settings["tasks"]),
         prefix=settings["prefix"],
+        least=min(widths),
+        most=max(widths),
     )
     machine, versions = found["machine"], found["machine"]["versions"]
     measured = (
@@ -53,15 +71,20 @@ def render() -> str:
 def lines(models: Sequence[Said]) -> dict[str, str]:
     """A sentence per method, in the order of `RULES`."""
     found: dict[str, str] = {}
-    for method, name in RULES.items():
+    for method in RULES:
         mine = [(model, one) for model in models for one in model["findings"]
                 if one["method"] == method]  # fmt: skip
         if mine:
             verdicts = [_beside(model, one)[1]["verdict"] for model, one in mine]
-            worst = next(verdict for verdict in VERDICTS if verdict in verdicts)
             said = "; ".join(_clause(model, one) for model, one in mine)
-            found[method] = f"**{name} {VERDICTS[worst]}**: {said}."
+            found[method] = f"{claim(method, verdicts)}: {said}."
     return found
+
+
+def claim(method: str, verdicts: Sequence[str]) -> str:
+    """The beginning of a sentence: `**Agreement does not beat a plain cap**`."""
+    worst = next(verdict for verdict in VERDICTS if verdict in verdicts)
+    return f"**{RULES[method]} {VERDICTS[worst]}**"
 
 
 def _beside(model: Said, one: Said) -> tuple[str, Said]:
@@ -73,13 +96,11 @@ def _beside(model: Said, one: Said) -> tuple[str, Said]:
 
 def _clause(model: Said, one: Said) -> str:
     cap, beside = _beside(model, one)
-    # A choice among budgets is told in its table: a budget for each task is no short clause.
-    setting = "" if one["method"] in ("auto", "predictor") else f" ({one['setting']})"
     more = ""
     if one["top"]["difference"]["low"] > 0:
         more = ", and is right more often than under any cap"
     return (
-        f"on {model['model']}{setting} {_percent(beside['change'])} of all tokens and "
+        f"on {model['model']} ({one['setting']}) {_percent(beside['change'])} of all tokens and "
         f"{_points(beside['difference'])} points of right answers beside {_cap(cap)}{more}"
     )
 

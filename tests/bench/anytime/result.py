@@ -13,7 +13,7 @@ from ponder.evaluation.predictor import embedding
 from ponder.tasks.problems import Problem
 
 from .arms import FREE, Arm
-from .choices import Chosen, by_prompt, by_task
+from .choices import by_prompt, by_task
 from .findings import (
     Compared,
     cheapest,
@@ -82,18 +82,23 @@ class Result:
         return made
 
     def _choices(self) -> list[dict[str, Any]]:
-        caps = [arm for arm in self.caps["choosing"] if arm.method == "cap"]
-        chosen, budgets = by_task(self._asking, caps, self._found)
-        said = ", ".join(f"{task} {_named(budget)}" for task, budget in budgets.items())
-        made = [self._finding("auto", said, *self._each(chosen))]
+        told = {arm: of for arm, of in self.caps["choosing"].items() if arm.method == "cap"}
+        known, asked = (self._asking.problems[half] for half in SPLITS)
+        tasks = by_task(known, told)
+        here, there = ([tasks[p.family].name for p in problems] for problems in (known, asked))
+        said = ", ".join(f"{task} {arm.setting}" for task, arm in tasks.items())
+        made = [self._finding("auto", said, *self._each(here, there))]
         embed = embedding(self._asking.model)
         if embed is not None:
-            chosen, margins = by_prompt(self._asking, caps, self._found, embed)
-            said = ", ".join(
-                f"{task} {'auto' if margin is None else f'within {margin:g}'}"
-                for task, margin in margins.items()
-            )
-            made.append(self._finding("predictor", said, *self._each(chosen)))
+            usual = cheapest(told, told[FREE])
+            found = by_prompt(known, asked, told, usual, embed)
+            if found is None:
+                said, arms = f"no margin is safe, so always {usual.setting}", [usual] * len(asked)
+            else:
+                said, arms = f"within {found[0]:g} of a prompt's best chance", found[1]
+            names = [arm.name for arm in arms]
+            each = self._each([usual.name] * len(known), names)
+            made.append(self._finding("predictor", said, *each))
         return made
 
     def _finding(
@@ -128,8 +133,8 @@ class Result:
             "difficulties": within("difficulty"),
         }
 
-    def _each(self, chosen: Chosen) -> list[Answers]:
-        return [self._of(half, chosen[half]) for half in SPLITS]
+    def _each(self, choosing: Sequence[str], reporting: Sequence[str]) -> tuple[Answers, Answers]:
+        return self._of("choosing", choosing), self._of("reporting", reporting)
 
     def _of(self, half: Half, names: Sequence[str]) -> Answers:
         problems: list[Problem] = self._asking.problems[half]
@@ -165,7 +170,3 @@ def _curve(label: str, found: Sequence[Mapping[str, Any]], names: Sequence[str] 
 
 def _said(compared: Compared) -> dict[str, Any]:
     return {**asdict(compared), "verdict": compared.verdict}
-
-
-def _named(budget: int) -> str:
-    return "free" if budget < 0 else str(budget)
