@@ -131,6 +131,13 @@ def test_sampling_is_asked_for_as_typed(server: ScriptedServer) -> None:
     }
 
 
+def test_a_strategy_is_asked_for_as_typed(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    flags = "--strategy particles --thoughts 8 --budget 512"
+    assert chat(server, *flags.split(), "Hi").returncode == 0
+    assert server.asked[0]["ponder"] == {"strategy": {"method": "particles", "n": 8}}
+
+
 def test_server_key_and_model_may_come_from_the_environment(server: ScriptedServer) -> None:
     server.models = models("tiny", "large")
     server.replies.append(Reply(answer()))

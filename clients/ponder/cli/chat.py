@@ -63,6 +63,12 @@ class Options(ServerOptions):
         description="close a thought whose answer probes have found, which are billed "
         "(default: no probes)",
     )
+    strategy: Literal["best_of", "self_consistency", "particles"] | None = Field(
+        None,
+        description="think several times on one budget and give one answer: the most frequent, or "
+        "the one that the server's verifier likes best (default: one thought)",
+    )
+    thoughts: int = Field(5, ge=2, le=64, description="how many thoughts a --strategy has")
     temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
     seed: int | None = Field(None, description="of the sampling: the same draws again")
@@ -89,7 +95,8 @@ class Options(ServerOptions):
         if self.deadline_ms is not None:
             options["deadline_ms"] = self.deadline_ms
         early = self.early_exit and {"method": self.early_exit}
-        own = {"hint": self.hint, "task": self.task, "early_exit": early}
+        strategy = self.strategy and {"method": self.strategy, "n": self.thoughts}
+        own = {"hint": self.hint, "task": self.task, "early_exit": early, "strategy": strategy}
         if given := {name: value for name, value in own.items() if value is not None}:
             options["ponder"] = given
         return options

@@ -13,10 +13,12 @@ Budget = int | Literal["auto"]
 class ChatOptions(TypedDict, total=False):
     """Fields of `ponder.protocol.dialects.chat`'s request beyond model, messages and budget.
 
-    `deadline_ms` is one of `ponder`'s: milliseconds until the answer is due.
+    Two are `ponder`'s: `deadline_ms`, milliseconds until the answer is due, and `strategy`: how
+    several thoughts on one budget give one answer.
     """
 
     deadline_ms: int
+    strategy: Mapping[str, Any]
     reasoning_effort: str
     include_reasoning: bool
     ponder: Mapping[str, Any]
@@ -41,8 +43,9 @@ def chat_body(
 ) -> dict[str, Any]:
     """What is left out here stays the server's default; the server checks what is not."""
     body: dict[str, Any] = {**options, "model": model, "stream": stream}
-    if (deadline := body.pop("deadline_ms", None)) is not None:
-        body["ponder"] = {**body.get("ponder", {}), "deadline_ms": deadline}
+    for name in ("deadline_ms", "strategy"):
+        if (own := body.pop(name, None)) is not None:
+            body["ponder"] = {**body.get("ponder", {}), name: own}
     body["messages"] = (
         [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     )

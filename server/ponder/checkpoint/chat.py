@@ -132,15 +132,16 @@ class Chat:
     def _told(self, prompt: Prompt, wish: Arguments) -> Prompt:
         """The prompt that tells the model its budget, where one was asked for or is the default.
 
-        Where the answer is due, it is what the time leaves of the budget. What a deadline, a pool
-        or the load leaves of a thought without a limit is told by a hint only where the model was
-        trained on as much: who asks for no limit is not held to the largest hint. A model that was
-        trained on hints is told by one; a template that tells by itself is given the number. Where
-        the context has no room for both the telling and what it says, there is none.
+        One of several thoughts is told its share. Where the answer is due, it is what the time
+        leaves of the budget. What a deadline, a pool or the load leaves of a thought without a
+        limit is told by a hint only where the model was trained on as much: who asks for no limit
+        is not held to the largest hint. A model that was trained on hints is told by one; a
+        template that tells by itself is given the number. Where the context has no room for both
+        the telling and what it says, there is none.
         """
         assert prompt.form is not None and prompt.close is not None
         asked = self.limits.default if self.ask.budget is None else self.ask.budget
-        budget, tells = prompt.plan.budget, self.checkpoint.traits.tells
+        budget, tells = prompt.plan.budget // self.ask.thoughts, self.checkpoint.traits.tells
         room = self.due.exit(prompt.plan).room(self.due.now) if self.due else None
         if room is not None:
             budget = min(budget, room)

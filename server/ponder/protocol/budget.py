@@ -51,6 +51,7 @@ def read_ask(
         min_answer_tokens=ponder.min_answer_tokens,
         max_answer_tokens=ponder.max_answer_tokens,
         grace_tokens=ponder.grace_tokens,
+        thoughts=ponder.strategy.n if ponder.strategy else 1,
         spelled=next(iter([*given, *_efforts(request), *switches]), BUDGETS[0]),
     )
 
@@ -69,6 +70,8 @@ def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
         candidates.append(("google.thinking_config.thinking_budget", config.thinking_budget))
     if request.custom_params:
         candidates.append(("custom_params.thinking_budget", request.custom_params.thinking_budget))
+    if strategy := request.ponder.strategy:
+        candidates.append(("ponder.strategy.token_budget", strategy.token_budget))
     candidates += ((name, 0) for name, wanted in _switches(request).items() if not wanted)
     return ((name, value) for name, value in candidates if value is not None)
 

@@ -166,6 +166,34 @@ class EarlyExit(Strict):
         return self
 
 
+class StrategyAsk(Strict):
+    """Answer by `n` thoughts that share one budget of thinking tokens.
+
+    `token_budget` is one more name of the request's budget. `self_consistency` gives the answer
+    that most thoughts come to, `best_of` the one that the operator's verifier scores highest, and
+    `particles` copies promising thoughts over others every `interval` tokens of each, as probes of
+    at most `max_probe_tokens`, after `prefix`, say. Answers are equal as `answer` reads them.
+    """
+
+    method: Literal["best_of", "self_consistency", "particles"]
+    n: Annotated[int, Field(ge=2, le=64, strict=True), Whole]
+    token_budget: PositiveTokens | None = None
+    answer: Literal["exact", "number", "letter"] = "exact"
+    interval: Annotated[int, Field(ge=32, le=65536, strict=True), Whole] = 256
+    prefix: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    max_probe_tokens: Annotated[int, Field(ge=1, le=256, strict=True), Whole] = 32
+
+    @model_validator(mode="after")
+    def _of_its_method(self) -> StrategyAsk:
+        if self.method == "particles":
+            return self
+        others = ("interval", "prefix", "max_probe_tokens")
+        given = next((name for name in others if name in self.model_fields_set), None)
+        if given is not None:
+            raise ValueError(f"{given} means nothing to method {self.method}: leave it out")
+        return self
+
+
 class PonderOptions(Strict):
     """What Ponder adds. Tokens throughout.
 
@@ -173,10 +201,10 @@ class PonderOptions(Strict):
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
     trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
     that repeats itself, past `min_thinking_tokens`, and so does `early_exit` one whose answer is
-    there. `deadline_ms` closes it in time for its answer, which is due so many milliseconds after
-    the request came. `scope` names the conversation, `task` the kind of question, whose calibrated
-    curve efforts and `auto` are read from, and `holdout` "never" keeps the saving policy even where
-    the conversation is held out.
+    there. By `strategy` several thoughts give one answer. `deadline_ms` closes a thought in time
+    for its answer, which is due so many milliseconds after the request came. `scope` names the
+    conversation, `task` the kind of question, whose calibrated curve efforts and `auto` are read
+    from, and `holdout` "never" keeps the saving policy even where the conversation is held out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -187,6 +215,7 @@ class PonderOptions(Strict):
     hint: StrictBool | None = None
     loop_exit: StrictBool | None = None
     early_exit: EarlyExit | None = None
+    strategy: StrategyAsk | None = None
     deadline_ms: Milliseconds | None = None
     scope: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
     task: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None

@@ -27,6 +27,41 @@ class ShadowReport(BaseModel):
     agrees: bool | None
 
 
+class StrategyAnswer(BaseModel):
+    """What one of a strategy's thoughts came to, and the tokens that were spent in its place.
+
+    `votes` counts the answers that equal it, itself among them; none for one that says nothing to
+    vote for. `score` is the verifier's, null where it gave none. `error` is the code of what left
+    it without an answer.
+    """
+
+    answer: str
+    votes: int
+    score: float | None = None
+    end_cause: EndCauseName
+    thinking_tokens: int
+    forced_tokens: int
+    answer_tokens: int
+    retry_tokens: int
+    probe_tokens: int
+    error: str | None = None
+
+
+class StrategyReport(BaseModel):
+    """How `n` thoughts on a budget of `token_budget` thinking tokens gave one answer.
+
+    `chosen` is its place among the `answers`, whose tokens add up to the choice's. `copies` counts
+    thoughts that a copy of another replaced.
+    """
+
+    method: str
+    n: int
+    token_budget: int
+    chosen: int
+    copies: int = 0
+    answers: list[StrategyAnswer]
+
+
 class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
@@ -36,7 +71,7 @@ class PonderReport(BaseModel):
     conversation was drawn into, also where the request opted out of being held out. `deadline_met`
     says whether the answer came in time, where it had a deadline. `error` is the code of what left
     this choice without an answer while others have one. `shadow` is there where an early exit only
-    watched.
+    watched, and `strategy` where several thoughts gave the answer: the tokens are those of all.
     """
 
     budget_requested: int | None
@@ -55,6 +90,7 @@ class PonderReport(BaseModel):
     arm: ArmName = "policy"
     error: str | None = None
     shadow: ShadowReport | None = None
+    strategy: StrategyReport | None = None
 
 
 class InterimReport(BaseModel):

@@ -50,7 +50,7 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         try:
             async with place.time():
                 completion = await _planned(request, dialect, place)
-                place.grow(completion.request.n, len(completion.prompts))
+                place.grow(completion.thoughts, len(completion.prompts))
                 await service.lend(dialect, completion, place)
         except ClientGone:
             service.metrics.left()

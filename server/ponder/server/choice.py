@@ -5,33 +5,75 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ponder.thought.drive import Driver
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.exits.finish_now import FinishNow
+from ponder.thought.outcome import Outcome
 from ponder.thought.thought import Thought
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A choice that runs: its thought, who lives it, and the button that finishes it."""
+class Choice(Protocol):
+    """A choice that runs: one thought, or several that give one answer.
 
-    thought: Thought
-    driver: Driver
-    button: FinishNow
+    Tokens are those until now, also of a choice that failed or was left.
+    """
+
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def spent_tokens(self) -> int: ...
+    @property
+    def thinking_tokens(self) -> int: ...
+    @property
+    def thinking_ids(self) -> Sequence[int]:
+        """Of the thought that the answer is of."""
+        ...
 
     def finish(self) -> bool:
         """Close the thought now, or when it opens; False where the answer is being written.
 
         Asked again, it is as the first time.
         """
+        ...
+
+    async def live(self) -> NoAnswerProduced | None:
+        """Returns why there is no answer, where there is none. Raises what the engine fails on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A choice of one thought: who lives it, and the button that finishes it."""
+
+    thought: Thought
+    driver: Driver
+    button: FinishNow
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.thought.outcome
+
+    @property
+    def spent_tokens(self) -> int:
+        return self.thought.spent_tokens
+
+    @property
+    def thinking_tokens(self) -> int:
+        return self.thought.outcome.thinking_tokens
+
+    @property
+    def thinking_ids(self) -> Sequence[int]:
+        return self.thought.thinking_ids
+
+    def finish(self) -> bool:
         if self.thought.thinking and not self.button.asked:
             self.button.asked = True
             self.driver.wake()
         return self.button.asked
 
     async def live(self) -> NoAnswerProduced | None:
-        """Returns why there is no answer, where there is none."""
         try:
             await self.driver.run()
         except NoAnswerProduced as failure:
@@ -42,16 +84,17 @@ class Choice:
 async def live_all(choices: Sequence[Choice]) -> None:
     """Raises what the engine fails on; where no choice has an answer, why the first has none."""
     if len(choices) == 1:
-        await choices[0].driver.run()
-        return
-    tasks = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for choice in choices:
-                tasks.append(group.create_task(choice.live()))
-                await asyncio.sleep(0)  # all at once, they would hold the loop
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-    unanswered = [failure for task in tasks if (failure := task.result()) is not None]
+        failures = [await choices[0].live()]
+    else:
+        tasks = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for choice in choices:
+                    tasks.append(group.create_task(choice.live()))
+                    await asyncio.sleep(0)  # all at once, they would hold the loop
+        except BaseExceptionGroup as raised:
+            raise raised.exceptions[0] from raised
+        failures = [task.result() for task in tasks]
+    unanswered = [failure for failure in failures if failure is not None]
     if len(unanswered) == len(choices):
         raise unanswered[0]

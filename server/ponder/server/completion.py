@@ -1,31 +1,35 @@
-"""The completion of a request: n thoughts on each of its prompts."""
+"""The completion of a request: n choices on each of its prompts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 from ponder.checkpoint.chat import Prompt
-from ponder.engine.protocol import Engine, TokenLogprob
+from ponder.engine.protocol import Engine, Sampling, TokenLogprob
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
 from ponder.protocol.errors import NO_RETRY, ApiError, error_code, invalid_request
 from ponder.protocol.logprobs import TokenTexts
-from ponder.protocol.response import PonderReport, ShadowReport
+from ponder.protocol.response import PonderReport, ShadowReport, StrategyReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
-from ponder.server.choice import Choice, live_all
+from ponder.server.choice import Choice, Single, live_all
 from ponder.server.early import EarlyWatch, check_early_exit
 from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
+from ponder.server.strategies.asking import check_strategy
+from ponder.server.strategies.group import Group
+from ponder.server.strategies.place import Home
 from ponder.thought.budget import Limits, Plan
 from ponder.thought.drive import Driver
 from ponder.thought.exits.deadline import Due
+from ponder.thought.exits.exit import Exit
 from ponder.thought.exits.finish_now import FinishNow
 from ponder.thought.outcome import Outcome
 from ponder.thought.pace import Pace
@@ -39,6 +43,9 @@ _LOGPROBS_CHUNK_TOKENS = 4
 _DUE_CHUNK_TOKENS = 8  # what the engine has not reported when the clock closes a thought is lost
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
+
+Judge = Callable[[Sequence[Mapping[str, str]], str], Awaitable[float | None]]
+"""(conversation, answer) → the operator's verifier's score, None where it gives none."""
 
 
 class Completion:
@@ -64,6 +71,7 @@ class Completion:
         shadowed: bool = False,
         pace: Pace | None = None,
         due_at: float | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.created = int(time.time())
         self.started_at = time.perf_counter()
@@ -91,8 +99,9 @@ class Completion:
         self._sampling = request.sampling.over(
             model.tokenizer.sampling_defaults,
             logprobs=request.logprobs,
-            chunk_tokens=1 if request.stream else whole,
+            chunk_tokens=1 if request.stream and request.ponder.strategy is None else whole,
         )
+        check_strategy(request, self._sampling, verifier=judge is not None)
         if request.echo and request.logprobs is not None:
             if not engine.facts.scores_prompts:
                 raise invalid_request(
@@ -103,9 +112,10 @@ class Completion:
         self.trace = trace  # the client's headers of it
         self.headers = {"x-request-id": self.id}  # of the reply; observers may add
         self._shadowed = shadowed  # its early exits only watch
+        self._judge = judge
         self._watches: dict[int, EarlyWatch] = {}
-        self._thoughts: list[Thought] = []
-        self._choices: list[Choice] = []  # while they run
+        self._choices: list[Choice] = []
+        self._running = False
         self.outcomes: list[Outcome] = []
 
     def _plan(self, limits: Limits) -> None:
@@ -116,8 +126,14 @@ class Completion:
 
     @property
     def budgets(self) -> list[int]:
-        """Of every choice, in tokens."""
+        """Of every choice, in tokens; thoughts that give one answer share theirs."""
         return [prompt.plan.budget for prompt in self.prompts for _ in range(self.request.n)]
+
+    @property
+    def thoughts(self) -> int:
+        """That are thought on each prompt at once."""
+        strategy = self.request.ponder.strategy
+        return self.request.n if strategy is None else strategy.n
 
     def shrink(self, pool: int) -> None:
         """Plan anew: its pools lend each thought no more than `pool` tokens.
@@ -132,16 +148,14 @@ class Completion:
         One that the engine fails fails the request and aborts the others. One without an answer
         says so in its outcome; where none has an answer, the first one's error is raised.
         """
-        choices = [
-            self._choice(index, partial(emit, index)) for index in range(self.request.choices)
-        ]
-        self._choices = choices
-        self._thoughts = [choice.thought for choice in choices]
+        make = self._choice if self.request.ponder.strategy is None else self._group
+        self._choices = [make(index, partial(emit, index)) for index in range(self.request.choices)]
+        self._running = True
         try:
-            await live_all(choices)
+            await live_all(self._choices)
         finally:
-            self._choices = []
-        self.outcomes = [thought.outcome for thought in self._thoughts]
+            self._running = False
+        self.outcomes = [choice.outcome for choice in self._choices]
 
     def finish(self, choice: int | None = None) -> Sequence[int]:
         """Close a choice's thought now, or those of all that think; returns which.
@@ -158,7 +172,7 @@ class Completion:
         closed = [
             index
             for index, running in enumerate(self._choices)
-            if choice in (None, index) and running.finish()
+            if self._running and choice in (None, index) and running.finish()
         ]
         if not closed:
             raise ApiError(
@@ -210,12 +224,12 @@ class Completion:
     @property
     def spent_tokens(self) -> int:
         """Completion tokens until now, also of choices that failed or were left."""
-        return sum(thought.spent_tokens for thought in self._thoughts)
+        return sum(choice.spent_tokens for choice in self._choices)
 
     @property
     def thinking_tokens(self) -> int:
         """Tokens of thought until now, also of choices that failed or were left."""
-        return sum(thought.outcome.thinking_tokens for thought in self._thoughts)
+        return sum(choice.thinking_tokens for choice in self._choices)
 
     def report(self, index: int) -> PonderReport:
         prompt, outcome = self.prompt(index), self.outcomes[index]
@@ -236,6 +250,7 @@ class Completion:
             arm=self.assignment.arm,
             error=error_code(outcome.failure) if outcome.failure else None,
             shadow=self.shadow(index),
+            strategy=self.strategy(index),
         )
 
     def in_time(self, outcome: Outcome) -> bool | None:
@@ -249,9 +264,14 @@ class Completion:
         watch = self._watches.get(index)
         return watch.report() if watch else None
 
+    def strategy(self, index: int) -> StrategyReport | None:
+        """How several thoughts gave a choice's answer, where they did."""
+        choice = self._choices[index]
+        return choice.report() if isinstance(choice, Group) else None
+
     def thought(self, index: int) -> str:
         """The text of a choice's thought."""
-        return self.model.tokenizer.decode(self._thoughts[index].thinking_ids)
+        return self.model.tokenizer.decode(self._choices[index].thinking_ids)
 
     def echo(self, index: int) -> str:
         """The prompt of a choice as its echo has it; empty where none was asked for."""
@@ -261,7 +281,7 @@ class Completion:
 
     def scored(self, index: int) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
         """The tokens of a choice's prompt, with their log probabilities."""
-        return self.prompt(index).token_ids, self._thoughts[index].outcome.prompt_logprobs
+        return self.prompt(index).token_ids, self._choices[index].outcome.prompt_logprobs
 
     def spent(self) -> Spent:
         """What a finished completion cost."""
@@ -316,12 +336,15 @@ class Completion:
                 headers=NO_RETRY,
             )
 
-    def _choice(self, index: int, emit: Callable[[Event], None]) -> Choice:
-        """Seeds count a prompt's choices: another prompt beside it changes nothing."""
+    def _seeded(self, number: int) -> Sampling:
+        """Seeds count a prompt's thoughts: another prompt beside it changes nothing."""
         sampling = self._sampling
-        if sampling.seed is not None:
-            seed = (sampling.seed + index % self.request.n) & SEED_MASK
-            sampling = replace(sampling, seed=seed)
+        if sampling.seed is None:
+            return sampling
+        return replace(sampling, seed=(sampling.seed + number) & SEED_MASK)
+
+    def _choice(self, index: int, emit: Callable[[Event], None]) -> Choice:
+        sampling = self._seeded(index % self.request.n)
         request, checkpoint = self.request, self.model.checkpoint
         prompt, button, hear = self.prompt(index), FinishNow(), emit
         exits = [button, *self.model.exits(request.ponder, prompt.plan, self._due)]
@@ -332,4 +355,24 @@ class Completion:
             hear = watch.hearing(emit)
         thought = checkpoint.thought(prompt, sampling, self._rules, exits=exits)
         name = f"{self.id}-{index}"
-        return Choice(thought, Driver(thought, self._engine, name, hear, self._pace), button)
+        return Single(thought, Driver(thought, self._engine, name, hear, self._pace), button)
+
+    def _group(self, index: int, emit: Callable[[Event], None]) -> Choice:
+        asked, prompt, model = self.request.ponder.strategy, self.prompt(index), self.model
+        assert asked is not None
+        own = self.model.exits(self.request.ponder, prompt.plan, self._due)
+
+        def make(number: int, exits: Sequence[Exit]) -> Thought:
+            sampling = self._seeded(number)
+            return model.checkpoint.thought(prompt, sampling, self._rules, exits=[*exits, *own])
+
+        return Group(
+            asked,
+            prompt,
+            Home(self._engine, f"{self.id}-{index}", self._pace),
+            make,
+            emit,
+            vocabulary=model.tokenizer,
+            score=self._judge and partial(self._judge, self.turns(index)),
+            seed=self._sampling.seed,
+        )

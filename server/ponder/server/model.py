@@ -376,5 +376,8 @@ class ServedModel:
 
 def _of_thought(options: PonderOptions) -> str | None:
     """The first option given that only a thought can heed."""
-    names = ("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit", "early_exit")
+    names = (
+        *("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit"),
+        *("early_exit", "strategy"),
+    )
     return next((name for name in names if getattr(options, name)), None)

@@ -16,7 +16,7 @@ from ponder.protocol.deadline import HEADER as DEADLINE_HEADER
 from ponder.protocol.deadline import read_deadline
 from ponder.protocol.dialect import Reader
 from ponder.protocol.errors import ApiError, to_api_error
-from ponder.server.completion import Completion
+from ponder.server.completion import Completion, Judge
 from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
 from ponder.server.replies import CLIENT_ID
@@ -32,15 +32,24 @@ _BOUNDLESS = 1 << 40  # tokens: more than a body can hold
 
 
 class Planner:
-    """Plans the requests of one model on one engine; `load` says how full they are."""
+    """Plans the requests of one model on one engine.
+
+    `load` says how full they are, and `judge` how good an answer is, where the operator has one.
+    """
 
     def __init__(
-        self, settings: Settings, model: ServedModel, engine: Engine, load: Callable[[], float]
+        self,
+        settings: Settings,
+        model: ServedModel,
+        engine: Engine,
+        load: Callable[[], float],
+        judge: Judge | None = None,
     ) -> None:
         self._settings = settings
         self._model = model
         self._unsaving = replace(model, hints=False, loop_exit=False, auto=False)
         self._engine = engine
+        self._judge = judge
         self.limits = Limits(
             max_model_len=engine.facts.max_model_len,
             default=AUTO if settings.default_budget == "auto" else settings.default_budget,
@@ -100,6 +109,7 @@ class Planner:
                 trace=trace,
                 pace=self.pace,
                 due_at=self._due_at(request, headers, arrived_at),
+                judge=self._judge,
             )
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:

@@ -28,7 +28,6 @@ from ponder.server.app import create_app
 from ponder.server.listener import Listener
 from ponder.server.logs import process_log
 from ponder.server.model import ServedModel
-from ponder.server.observers.judging import Judging
 from ponder.server.observers.protocol import Observer
 from ponder.server.observers.spans import Spans
 from ponder.server.observers.verifier import Verifier
@@ -96,11 +95,9 @@ async def _serve(settings: Settings, start: Start) -> int:
             )
         model = ServedModel.load(files, settings)
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
-        if verifier is not None:
-            observers.append(Judging(verifier, ledger))
         engine = await _load(settings, files, model, start)
         try:
-            service = Service(settings, model, engine, ledger, observers)
+            service = Service(settings, model, engine, ledger, observers, verifier=verifier)
             await Server(service, listener).serve(sockets=[listener])
             return 1 if service.watch.dead else 0
         finally:

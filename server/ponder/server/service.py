@@ -22,9 +22,11 @@ from ponder.server.gate import Gate, Place
 from ponder.server.lending import Lending, configured_pools
 from ponder.server.model import ServedModel
 from ponder.server.observers.charges import Charges
+from ponder.server.observers.judging import Judging
 from ponder.server.observers.log import Notes
 from ponder.server.observers.metrics import Metrics
 from ponder.server.observers.protocol import Observer
+from ponder.server.observers.verifier import Verifier
 from ponder.server.planning import Planner, in_words_of
 from ponder.server.replies import OwnReplies, Replies
 from ponder.server.savings import SavingsCollector, report
@@ -42,7 +44,8 @@ STATE_SECONDS = 1.0  # that a scrape waits for the state file
 class Service:
     """State of one server process: it runs what is planned, before its observers.
 
-    `observers` come beside those of every server, which count, charge and log.
+    `observers` come beside those of every server, which count, charge and log. A `verifier` scores
+    every answer, and those that a strategy chooses from.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Service:
         engine: Engine,
         ledger: Ledger,
         observers: Sequence[Observer] = (),
+        *,
+        verifier: Verifier | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -60,11 +65,13 @@ class Service:
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
         self.watch = EngineWatch(engine, settings.stall_timeout)
-        self.planner = Planner(settings, model, engine, self._load)
+        judging = Judging(verifier, ledger) if verifier else None
+        judge = judging.score if judging else None
+        self.planner = Planner(settings, model, engine, self._load, judge)
         shedding = self.planner.shedding
         pools = configured_pools(settings)
         self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
-        seeing = [*observers, *([self._lending] if self._lending else [])]
+        seeing = [*observers, *filter(None, (judging, self._lending))]
         self.metrics = Metrics(
             model.name,
             ARMS if settings.holdout else ARMS[:1],

@@ -67,7 +67,7 @@ class Ask:
     all. A request that does not `insist` is answered without a thought by a model that cannot do as
     it wishes. `effort` is the word that `budget` was read from, and `spelled` the client's name for
     it, which errors speak of. An answer that is `formed` follows a grammar: more is kept for it, as
-    it cannot be shortened.
+    it cannot be shortened. Several `thoughts` may share the budget; other numbers are each one's.
     """
 
     budget: int | None = None
@@ -82,6 +82,7 @@ class Ask:
     grace_tokens: int | None = None
     spelled: str = field(default="budget", compare=False)
     formed: bool = False
+    thoughts: int = 1
 
     def wants_thought(self, limits: Limits) -> bool:
         """Somebody asks for a thought: the request, or the operator for all that are silent."""
@@ -95,6 +96,7 @@ class Plan:
 
     `allowance` bounds thought + close + answer; `reserve` is the part of it that the thought
     may not touch; `grace` is the last part of the budget, in which a cut waits for a clean end.
+    Where several thoughts share the budget, all else is each one's.
     """
 
     requested: int | None
@@ -161,24 +163,27 @@ def resolve(
             reserve=reserve,
             max_answer=ask.max_answer_tokens,
         )
-    if number and ask.min_answer_tokens is not None and ask.max_completion_tokens is not None:
-        needed = number + close_tokens + ask.min_answer_tokens
+    each = None if number is None else number // ask.thoughts
+    said = f"{number}" if ask.thoughts == 1 else f"{number} / {ask.thoughts} thoughts"
+    if each and ask.min_answer_tokens is not None and ask.max_completion_tokens is not None:
+        needed = each + close_tokens + ask.min_answer_tokens
         if needed > ask.max_completion_tokens:
             raise BudgetLeavesNoAnswer(
-                f"`budget` {number} + {close_tokens} closing tokens + "
+                f"`budget` {said} + {close_tokens} closing tokens + "
                 f"min_answer_tokens {ask.min_answer_tokens} need {needed} tokens, but "
                 f"`max_completion_tokens` is {ask.max_completion_tokens}: raise it to {needed} or "
                 f"lower the budget",
                 "max_completion_tokens",
             )
-    if number is not None and ask.min_thinking_tokens > number:
+    if each is not None and ask.min_thinking_tokens > each:
         raise InvalidBudget(
-            f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {number}: "
+            f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {said}: "
             f"lower it or raise the budget",
             "min_thinking_tokens",
         )
 
-    budget, source = _effective(ask, limits, allowance - close_tokens - reserve, allowance_source)
+    left = (allowance - close_tokens - reserve) * ask.thoughts
+    budget, source = _effective(ask, limits, left, allowance_source)
     grace = default_grace(budget) if ask.grace_tokens is None else min(ask.grace_tokens, budget)
     return Plan(
         requested=ask.budget,

@@ -8,8 +8,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
-from ponder.engine.protocol import Engine, EngineError, EngineRequest
+from ponder.engine.protocol import Chunk, Engine, EngineError, EngineRequest
 from ponder.thought.outcome import Outcome
 from ponder.thought.pace import Pace
 from ponder.thought.probes import ProbeRequest
@@ -18,6 +19,8 @@ from ponder.thought.thought import Event, Thought
 
 logger = logging.getLogger(__name__)
 _clock = time.perf_counter
+_PIECE_STEP, _DRAW_STEP = 0xD1342543DE82EF95, 0xBF58476D1CE4E5B9  # odd: seeds far from each other
+_SEED_MASK = (1 << 63) - 1
 
 
 async def drive(
@@ -32,6 +35,11 @@ class Driver:
 
     `emit` gets text as it becomes certain, and nobody waits for whoever reads it, so that a slow
     reader cannot make the engine run past the budget. `pace` learns how fast the engine is.
+
+    `run` lives it from its start to its end. Whoever has several thoughts wait for each other
+    calls `start`, `live` as often as it likes, and `close`. A fork has started already; its `draw`
+    tells its seeds from those of the thought that it is of. `moved` is called when a thought that
+    nobody lives at the moment is closed.
     """
 
     def __init__(
@@ -41,12 +49,18 @@ class Driver:
         request_id: str,
         emit: Callable[[Event], None],
         pace: Pace | None = None,
+        *,
+        draw: int = 0,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._thought = thought
         self._engine = engine
         self._request_id = request_id
         self._emit = emit
         self._pace = Pace() if pace is None else pace
+        self._draw = draw
+        self._moved = moved
+        self._living = False
         self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
@@ -62,18 +76,40 @@ class Driver:
 
         Raises `NoAnswerProduced`, `EngineError`.
         """
-        thought = self._thought
-        self._tell(thought.start(_clock()))
+        self.start()
         try:
-            while thought.segment is not None:
-                await self._live()
+            await self.live()
         finally:
-            self._set_alarm(math.inf)
-            await self._end_probes()
-        if thought.outcome.failure is not None:
-            raise thought.outcome.failure
-        self._pace.answered(thought.outcome.answer_tokens)
-        return thought.outcome
+            await self.close()
+        outcome = self._thought.outcome
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome
+
+    def start(self) -> None:
+        self._tell(self._thought.start(_clock()))
+
+    async def live(self, most: float = math.inf) -> None:
+        """Live on until the life is over, or until the thought is open and has `most` tokens.
+
+        A thought that has so many waits; it may be closed meanwhile, as while it thinks. To go on,
+        it is live again, in an engine request of its own.
+        """
+        thought, lived = self._thought, False
+        self._living = True
+        while (segment := thought.segment) is not None:
+            if thought.thinking and len(thought.thinking_ids) >= most:
+                self._living = False
+                return
+            lived = True
+            await self._live(segment, most)
+        if lived and thought.outcome.failure is None:
+            self._pace.answered(thought.outcome.answer_tokens)
+
+    async def close(self) -> None:
+        """Wake it no more, and abort its probes."""
+        self._set_alarm(math.inf)
+        await self._end_probes()
 
     def wake(self) -> None:
         """Have the exits asked now, whatever the engine does.
@@ -92,14 +128,20 @@ class Driver:
             self._set_alarm(self._thought.wake_at)
         elif self._hears is segment:  # else its request has not begun, and never will
             self._waiting.reschedule(0)
+        elif not self._living:
+            self._moved()
         self._run_probes()
 
-    async def _live(self) -> None:
+    async def probed(self) -> None:
+        """Wait for the probes that run."""
+        if self._probing:
+            await asyncio.wait(self._probing.values())
+        self._tell_woken()
+
+    async def _live(self, segment: Segment, most: float) -> None:
         """Run one request until it ends, or until the thought wants another one."""
-        thought, segment = self._thought, self._thought.segment
-        assert segment is not None
-        name = f"{self._request_id}-{segment.number}"
-        stream = self._engine.generate(EngineRequest(segment.prompt, segment.sampling, name))
+        thought = self._thought
+        stream = self._engine.generate(self._request(segment, most))
         self._waiting, self._hears = asyncio.timeout(None), segment
         asked_at, heard_at = _clock(), None
         try:
@@ -115,11 +157,13 @@ class Driver:
                     heard_at = now
                     if self._woken:
                         self._tell_woken()
+                    waits = chunk.finish == "length" and _waits(segment, chunk)
                     if thought.segment is segment:  # else it was woken while the chunk came
-                        self._tell(thought.feed(chunk, now))
+                        said = replace(chunk, finish=None) if waits else chunk
+                        self._tell(thought.feed(said, now))
                         if thought.probes is not self._probes:
                             self._run_probes()
-                    if thought.segment is not segment:
+                    if thought.segment is not segment or waits:
                         self._hears = None
                         break
                     if (at := thought.wake_at) != self._alarm_at:
@@ -130,6 +174,22 @@ class Driver:
             if not self._waiting.expired():
                 raise
         self._tell_woken()
+
+    def _request(self, segment: Segment, most: float) -> EngineRequest:
+        """What is left of a segment, or as much of it as brings the thought to `most` tokens."""
+        thought, done, sampling = self._thought, len(segment.sampled), segment.sampling
+        name = f"{self._request_id}-{segment.number}"
+        left = sampling.max_tokens - done
+        if thought.thinking and most < math.inf:
+            left = min(left, int(most) - len(thought.thinking_ids))
+        if sampling.seed is not None and (done or self._draw):
+            seed = sampling.seed + done * _PIECE_STEP + self._draw * _DRAW_STEP
+            sampling = replace(sampling, seed=seed & _SEED_MASK)
+        if not done and left == sampling.max_tokens:
+            return EngineRequest(segment.prompt, sampling, name)
+        least = max(0, min(sampling.min_tokens - done, left))
+        sampling = replace(sampling, max_tokens=left, min_tokens=least)
+        return EngineRequest([*segment.prompt, *segment.sampled], sampling, f"{name}-{done}")
 
     def _run_probes(self) -> None:
         """Have the probes run that the thought wants, and no others."""
@@ -181,3 +241,8 @@ class Driver:
         if at < math.inf:
             delay = max(0.0, at - _clock())
             self._alarm = asyncio.get_running_loop().call_later(delay, self.wake)
+
+
+def _waits(segment: Segment, chunk: Chunk) -> bool:
+    """Whether a chunk that ends its engine request leaves the segment something to sample."""
+    return len(segment.sampled) + len(chunk.token_ids) < segment.sampling.max_tokens

@@ -94,6 +94,11 @@ class ThoughtReader:
         """
         return self.at.overhead
 
+    @property
+    def settled(self) -> bool:
+        """Whether no token waits for others: of a character, or of what may become a marker."""
+        return not self._partial[0] and not self._held
+
     def reopen(self, rest: str, overhead: int, opening: int) -> Verdict:
         """The model opens another block of thought behind `opening` tokens of its request.
 

@@ -103,9 +103,8 @@ class Thought:
         self._probes = None
         if form and self._close:
             room = plan.allowance - plan.reserve - len(self._close.ids)
-            watch = Watch([Budget.of(plan, room), *exits])
+            watch, most = Watch([Budget.of(plan, room), *exits]), len(prompt) + plan.allowance
             self._reader = ThoughtReader(form, vocabulary, watch, room=room)
-            most = len(prompt) + plan.allowance
             self._probes = Probes(vocabulary, form, sampling, most, self.outcome)
         self.thinking = plan.budget > 0
         self._retried = False
@@ -124,6 +123,11 @@ class Thought:
     def thinking_ids(self) -> Sequence[int]:
         """The tokens of the thought so far."""
         return self._reader.thinking if self._reader else ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether no sampled token waits for the next ones to say what it is."""
+        return self._reader is None or self._reader.settled
 
     def start(self, now: float) -> Sequence[Event]:
         """Ask for the first request."""
@@ -193,8 +197,7 @@ class Thought:
 
     def fork(self) -> Thought:
         """Another thought that has lived the same life so far."""
-        prompts = [segment.prompt for segment in self._requests.made]
-        form = self._form
+        form, prompts = self._form, [segment.prompt for segment in self._requests.made]
         markup = form.answer if form else None
         shared = (self._vocabulary, form, markup, self._close, self._plan, self._prompt, *prompts)
         return deepcopy(self, {id(part): part for part in shared})
@@ -216,8 +219,7 @@ class Thought:
         events: Sequence[Event] = reader.events()
         if reader.opened:
             segment.forget(read)
-        if reader.watch.wanted:
-            self._probe(reader)
+        self._probe(reader)
         if verdict is Verdict.MORE and segment.finish is None:
             return (*events, *self.tick(now)) if now >= reader.watch.time else events
         if reader.opened and verdict is not Verdict.ENDED:
@@ -374,10 +376,8 @@ class Thought:
 
     def _left(self) -> int:
         """Tokens the answer may still take."""
-        left = self._plan.allowance - self.outcome.bounded_tokens
-        if self._plan.max_answer is not None:
-            left = min(left, self._plan.max_answer - self._answered())
-        return left
+        left, most = self._plan.allowance - self.outcome.bounded_tokens, self._plan.max_answer
+        return left if most is None else min(left, most - self._answered())
 
     def _answered(self) -> int:
         return self.outcome.answer_tokens - self._before_answer

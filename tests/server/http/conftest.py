@@ -26,7 +26,6 @@ from ponder.server.app import create_app
 from ponder.server.bounds import Bounds
 from ponder.server.listener import Listener
 from ponder.server.model import ServedModel
-from ponder.server.observers.judging import Judging
 from ponder.server.observers.protocol import Observer
 from ponder.server.observers.spans import Spans
 from ponder.server.observers.verifier import Verifier
@@ -135,11 +134,11 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         seeing = list(observers)
         if exporter:
             seeing.append(closing.enter_context(contextlib.closing(Spans(exporter))))
+        verifier = None
         if config.verifier:
             verifier = Verifier(config.verifier, config.verifier_memory, config.verifier_env)
             closing.enter_context(contextlib.closing(verifier))
-            seeing.append(Judging(verifier, ledger))
-        service = Service(config, model, engine, ledger, seeing)
+        service = Service(config, model, engine, ledger, seeing, verifier=verifier)
         connections = Listener(service, bounds)
         server = uvicorn.Server(
             connections.config(create_app(service), port=0, log_level="error", log_config=None)

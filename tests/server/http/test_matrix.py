@@ -66,9 +66,10 @@ def arguments(text: str) -> Any:
 # -- the dialects ------------------------------------------------------------------------------
 
 
-def chat(url: str, kind: str, budget: int, limit: int, stream: bool) -> Said:
+def chat(url: str, kind: str, budget: int, limit: int, stream: bool, **more: Any) -> Said:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
     body |= {"thinking_token_budget": budget, "max_completion_tokens": limit, "stream": stream}
+    body |= more
     if stream:
         body["stream_options"] = {"include_usage": True}
     if kind == "call":
@@ -111,9 +112,9 @@ def chat(url: str, kind: str, budget: int, limit: int, stream: bool) -> Said:
     )
 
 
-def responses(url: str, kind: str, budget: int, limit: int, stream: bool) -> Said:
+def responses(url: str, kind: str, budget: int, limit: int, stream: bool, **more: Any) -> Said:
     body: dict[str, Any] = {"input": QUESTION, "thinking_token_budget": budget, "stream": stream}
-    body["max_output_tokens"] = limit
+    body |= {"max_output_tokens": limit, **more}
     if kind == "call":
         body["tools"] = [{"type": "function", "name": "weather", "parameters": PARAMETERS}]
     if kind == "json":
@@ -142,8 +143,8 @@ def responses(url: str, kind: str, budget: int, limit: int, stream: bool) -> Sai
     )
 
 
-def messages(url: str, kind: str, budget: int, limit: int, stream: bool) -> Said:
-    body: dict[str, Any] = {"model": "model", "max_tokens": limit, "stream": stream}
+def messages(url: str, kind: str, budget: int, limit: int, stream: bool, **more: Any) -> Said:
+    body: dict[str, Any] = {"model": "model", "max_tokens": limit, "stream": stream, **more}
     body["messages"] = [{"role": "user", "content": QUESTION}]
     body["thinking"] = {"type": "enabled", "budget_tokens": budget}
     if budget < 0:

@@ -57,6 +57,15 @@ class Judging(Observer):
 
         return Watch(ended, heard)
 
+    async def score(self, asked: Sequence[Mapping[str, str]], answer: str) -> float | None:
+        """The verifier's score; None where it gives none, which is counted where it failed."""
+        try:
+            return await self._verifier.score(asked, answer)
+        except VerifierFailure as failure:
+            logger.warning("%s", failure)
+            self._failures.labels(failure.reason).inc()
+            return None
+
     async def settled(self) -> None:
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -75,13 +84,7 @@ class Judging(Observer):
         scores: list[float] = []
 
         async def judge(asked: Sequence[Mapping[str, str]], answer: str) -> None:
-            try:
-                score = await self._verifier.score(asked, answer)
-            except VerifierFailure as failure:
-                logger.warning("%s", failure)
-                self._failures.labels(failure.reason).inc()
-                return
-            if score is not None:
+            if (score := await self.score(asked, answer)) is not None:
                 scores.append(score)
 
         try:

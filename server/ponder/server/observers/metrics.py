@@ -30,6 +30,7 @@ from ponder.experiment.holdout import Arm
 from ponder.protocol.response import ShadowReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
+from ponder.server.strategies.table import STRATEGIES
 from ponder.thought.budget import Plan
 from ponder.thought.errors import AnswerDidNotFit, NoAnswerProduced
 from ponder.thought.exits.causes import CAUSES
@@ -107,6 +108,11 @@ class Metrics(Observer):
         self._deadline = counter(
             "deadline_total", "Answers that were due at a time, and whether they met it", ["met"]
         )
+        self._strategies = counter(
+            "strategy_requests_total",
+            "Requests that several thoughts on one budget answered, by their strategy",
+            ["method"],
+        )
         self._near = counter(
             "near_repetitions_total",
             "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each",
@@ -177,6 +183,8 @@ class Metrics(Observer):
             self._exist(arm)
         for met in ("true", "false"):
             self._deadline.labels(met)
+        for method in STRATEGIES:
+            self._strategies.labels(method)
 
     def began(self, completion: Completion) -> Watch:
         return Watch(partial(self._ended, completion))
@@ -217,6 +225,8 @@ class Metrics(Observer):
         self._prompt.labels(arm).inc(completion.prompt_tokens)
         if error is None:
             self._latency.labels(arm).observe(time.perf_counter() - completion.started_at)
+            if (strategy := completion.request.ponder.strategy) is not None:
+                self._strategies.labels(strategy.method).inc()
             for index, outcome in enumerate(completion.outcomes):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
                 if (met := completion.in_time(outcome)) is not None:

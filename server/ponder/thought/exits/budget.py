@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ponder.thought.budget import Plan
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
-_LENGTH_SOURCES = ("max_completion_tokens", "context")
+LENGTH_SOURCES = ("max_completion_tokens", "context")
+"""Of budgets: limits of length, which name themselves where they close a thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Budget:
 
     @classmethod
     def of(cls, plan: Plan, room: int) -> Budget:
-        return cls(plan.budget, plan.grace, room, scarce=plan.source in _LENGTH_SOURCES)
+        return cls(plan.budget, plan.grace, room, scarce=plan.source in LENGTH_SOURCES)
 
     def look(self, at: Progress) -> GoOn | Close:
         left = self.tokens if self.room is None else max(0, self.room - at.overhead)

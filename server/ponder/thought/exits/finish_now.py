@@ -7,6 +7,7 @@ A cut in the middle costs an answer little, and asking the model to hurry costs 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
@@ -16,10 +17,13 @@ class FinishNow:
     """Once `asked`, closes the thought, and every block that the answer opens after it.
 
     Whoever sets `asked` wakes the thought (`ponder.thought.drive.Driver.wake`). A thought that is
-    not open yet is closed when it opens: before its first token.
+    not open yet is closed when it opens: before its first token. Forks have the same one.
     """
 
     asked: bool = False
 
     def look(self, at: Progress) -> GoOn | Close:
         return Close("finish_now") if self.asked else GoOn()
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self

@@ -1,0 +1,1 @@
+"""How several thoughts on one budget come to one answer: one strategy, one file."""

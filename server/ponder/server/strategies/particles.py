@@ -1,0 +1,75 @@
+"""Thoughts that are copied or dropped while they think, as their answers promise.
+
+Particle filtering (Puri et al., arXiv 2502.01618; its_hub): at the end of each segment particles
+are drawn anew, in proportion to their weights. There a process reward model scores each step, and
+the softmax of its log-odds is the weight. Here a thought is asked, by a greedy probe, what it would
+answer: the weight is the verifier's score of that answer, and where the operator names no verifier
+the number of thoughts that would answer, or have answered, the same. Segments are of equal length
+instead of one step, so that each thought has had as much of the shared budget as any other.
+Resampling is systematic, which keeps every particle of average weight, where the paper's is
+multinomial; a thought that has ended leaves the filter with its answer. Of the answers the one with
+the highest score is given, or with the most votes, where the paper takes the likeliest particle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import ClassVar
+
+from ponder.server.strategies.best_of import judge
+from ponder.server.strategies.protocol import Answer, Meeting, Score, best, vote
+
+
+class Particles:
+    """Every `interval` tokens those that think are drawn anew."""
+
+    needs_verifier: ClassVar[bool] = False
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+
+    async def meet(self, meeting: Meeting, score: Score | None) -> None:
+        places = meeting.thinking
+        if len(places) < 2:
+            return
+        probed = await meeting.probe()
+        if score is None:
+            vote([*probed, *meeting.answers])
+            weights = [float(answer.votes) for answer in probed]
+        else:
+            await judge([answer for answer in probed if not answer.failed], score)
+            weights = [answer.score or 0.0 for answer in probed]
+        counts = systematic(weights, meeting.random.random())
+        spare = [place for place, count in zip(places, counts, strict=True) if not count]
+        for source, count in zip(places, counts, strict=True):
+            for _ in range(count - 1):
+                await meeting.copy(source, spare.pop(0))
+
+    async def choose(self, answers: Sequence[Answer], score: Score | None) -> int:
+        if score is not None:
+            await judge([answer for answer in answers if not answer.failed], score)
+        vote(answers)
+        return best(answers)
+
+
+def systematic(weights: Sequence[float], start: float) -> list[int]:
+    """How often each of n is drawn: n equally spaced draws from a `start` in [0, 1).
+
+    Each is drawn n · weight / total times, rounded up or down; once, where all weigh nothing.
+
+        >>> systematic([1.0, 0.0, 3.0, 0.0], 0.5)
+        [1, 0, 3, 0]
+    """
+    size, total = len(weights), sum(weights)
+    if total <= 0:
+        return [1] * size
+    counts, drawn = [], 0
+    for upto in accumulate(weights):
+        before = drawn
+        while drawn < size and (drawn + start) * total < upto * size:
+            drawn += 1
+        counts.append(drawn - before)
+    last = max(place for place, weight in enumerate(weights) if weight)
+    counts[last] += size - drawn  # what rounding left
+    return counts

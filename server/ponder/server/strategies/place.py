@@ -1,0 +1,129 @@
+"""One of the thoughts of a strategy while it lives, and what was spent in its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ponder.engine.protocol import Engine
+from ponder.thought.answer import AnswerDelta
+from ponder.thought.drive import Driver
+from ponder.thought.outcome import InterimAnswer, Outcome
+from ponder.thought.pace import Pace
+from ponder.thought.thought import Event, Thought
+
+COUNTED = (
+    *("thinking_tokens", "audited_tokens", "forced_tokens", "answer_tokens", "retry_tokens"),
+    *("probe_tokens", "probes", "failed_probes"),
+)
+"""What an outcome counts."""
+PARTS = ("thinking_tokens", "forced_tokens", "answer_tokens", "retry_tokens", "probe_tokens")
+"""Of these, what adds up to the completion tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where thoughts live: an engine of this `pace`, on which their requests begin with `name`."""
+
+    engine: Engine
+    name: str
+    pace: Pace
+
+
+class Place:
+    """Place `number` of n: a thought lives in it until a copy of another one does.
+
+    `events` are those of the thought's whole life, and `probed` is what it last would have
+    answered. A copy has the events of the thought that it is of; a token is spent in the place
+    where it was sampled, so that all places together count every token once.
+    """
+
+    def __init__(
+        self, number: int, thought: Thought, home: Home, moved: Callable[[Place], None]
+    ) -> None:
+        self.number = number
+        self.thought = thought
+        self.events: list[Event] = []
+        self.probed: InterimAnswer | None = None
+        self.copied = 0
+        self._home = home
+        self._moved = moved
+        self._past: Counter[str] = Counter()  # of thoughts that are gone
+        self._before: Counter[str] = Counter()  # of a copy, until it was made
+        self.driver = self._driver(draw=0)
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.thought.outcome
+
+    @property
+    def thinks(self) -> bool:
+        return self.thought.thinking and self.thought.segment is not None
+
+    @property
+    def text(self) -> str:
+        """What it has answered so far."""
+        return "".join(event.text for event in self.events if isinstance(event, AnswerDelta))
+
+    def spent(self) -> Counter[str]:
+        """What was spent in this place; tokens that are nothing yet count as discarded."""
+        return _sum(self._past, self._own())
+
+    async def become(self, other: Place) -> None:
+        """Give the thought up for a copy of another place's, whose tokens are all settled."""
+        await self.driver.close()
+        self._past = self.spent()
+        self.thought = other.thought.fork()
+        self.events = [*other.events]
+        self._before = _counted(self.thought)
+        self.copied += 1
+        self.driver = self._driver(draw=self.number + 1)
+
+    def _driver(self, draw: int) -> Driver:
+        """What lives the thought; `moved` where it is closed while it waits for others."""
+        home, name = self._home, f"{self._home.name}-{self.number}"
+        return Driver(
+            *(self.thought, home.engine, name, self._hear, home.pace),
+            draw=draw,
+            moved=lambda: self._moved(self),
+        )
+
+    def _own(self) -> Counter[str]:
+        counts, before = _counted(self.thought), self._before.copy()
+        if not self.thought.thinking:  # what came before the thought is the answer's now
+            before["answer_tokens"] += before.pop("unsettled", 0)
+        counts.subtract(before)
+        counts["retry_tokens"] += counts.pop("unsettled")
+        return counts
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, InterimAnswer):
+            self.probed = event
+        else:
+            self.events.append(event)
+
+
+def _counted(thought: Thought) -> Counter[str]:
+    """What a thought has counted, and what it has sampled beyond that: `unsettled`.
+
+    While it thinks, all of the thought will be counted again from the ids.
+    """
+    outcome, over = thought.outcome, thought.segment is None
+    counts = Counter({name: getattr(outcome, name) for name in COUNTED})
+    counts["unsettled"] = 0 if over else thought.spent_tokens - outcome.completion_tokens
+    if not over and thought.thinking:
+        counts["audited_tokens"] = counts["thinking_tokens"]
+    return counts
+
+
+def _sum(*parts: Counter[str]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return total
+
+
+def total(places: Sequence[Place]) -> Counter[str]:
+    """What was spent in all of them."""
+    return _sum(*(place.spent() for place in places))
