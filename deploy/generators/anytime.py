@@ -32,8 +32,8 @@ HOWTOS = {
     "deadline": "ending-thoughts",
     "auto": "calibrating",
     "predictor": "calibrating",
-    "self_consistency": "ending-thoughts",
-    "particles": "ending-thoughts",
+    "self_consistency": "strategies",
+    "particles": "strategies",
 }
 """The page that tells how to ask for each, and repeats the beginning of its sentence."""
 

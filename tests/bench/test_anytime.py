@@ -127,8 +127,8 @@ def test_only_intervals_that_a_thought_holds_are_tried() -> None:
 
 
 def test_a_strategy_shares_what_its_thoughts_would_take_or_half_of_it() -> None:
-    pairs = [arm for arm in strategies(128, None) if arm.asked["strategy"]["n"] == 2]
-    assert [arm.budget for arm in pairs] == [128, 256]
+    three = [arm for arm in strategies(128, None) if arm.asked["strategy"]["n"] == 3]
+    assert [arm.budget for arm in three] == [192, 384]
 
 
 def test_a_model_without_hints_has_no_untold_caps() -> None:

@@ -24,7 +24,7 @@ from .. import machine
 from ..errors import BenchError, ended
 from ..scenario import BUNDLED, RESULTS, ROOT
 from . import wall
-from .arms import CAPS, FREE, caps, exits
+from .arms import CAPS, FREE, METHODS, caps, exits, strategies
 from .findings import MARGIN
 from .measure import SPLITS, Asker, Asking, drawn, serving
 from .result import Result, plot
@@ -46,6 +46,7 @@ def _options() -> argparse.Namespace:
     add("--n", type=int, default=120, help="problems of each task that report; half as many choose")
     add("--seeds", type=int, default=3, help="thoughts per problem")
     add("--seed", type=int, default=0, help="of the problems and of the sampling")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS, help="that a server is asked for")
     add("--caps", type=int, nargs="+", default=list(CAPS), help="plain caps in thinking tokens")
     add("--prefix", default="The answer is", help="what the answer of a probe begins with")
     add("--rows", type=Path, default=RESULTS / "anytime", help="directory of the answers")
@@ -81,7 +82,8 @@ def _model(options: argparse.Namespace, model: Path, pool: VerifierPool) -> dict
     asker = Asker(asking, found, pool)
     asyncio.run(asker.caps(plain))
     result = Result(asking, found, plain)
-    tried = exits(result.thought, options.prefix)
+    known = [*exits(result.thought, options.prefix), *strategies(result.thought, options.prefix)]
+    tried = [arm for arm in known if arm.method in options.methods]
     timed: dict[str, Any] = {}
     with serving(model, options.rows / f"{model.name}.log") as url:
         asyncio.run(asker.exits("choosing", tried, url))
