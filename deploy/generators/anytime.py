@@ -120,6 +120,7 @@ def _model(model: Said) -> Iterator[str]:
     )
     yield f"![Accuracy against all tokens, {name}](anytime/{name}.svg)"
     yield "\n".join(_table(model))
+    yield "\n".join(_others(model))
     yield "\n".join(_ended(model))
     for title, key in (("task", "tasks"), ("difficulty", "difficulties")):
         yield "\n".join(_within(model, title, key))
@@ -129,33 +130,48 @@ def _model(model: Said) -> Iterator[str]:
 
 
 def _table(model: Said) -> Iterator[str]:
+    head = ("rule", "accuracy", "all tokens", "of probes", "beside the best cap: points", "tokens",
+            "tokens of the answer")  # fmt: skip
+    rows = (
+        (
+            f"{_rule(one)}: {one['setting']}{_unanswered(one)}",
+            *_cells(one),
+            _points(one["best"]["difference"]),
+            _percent(one["best"]["change"]),
+            _percent(one["best"]["answer"]),
+        )
+        for one in model["findings"]
+    )
+    yield from _rows(head, rows)
+
+
+def _others(model: Said) -> Iterator[str]:
+    """Beside other caps, and in time."""
+    yield "Beside the cap of about as many tokens, beside the best untold cap, and in time:"
+    yield ""
     times = model["wall"]["ratios"]
-    head = ("rule", "accuracy", "all tokens", "probes", "beside the best cap: points", "all tokens",
-            "answer", "untold cap: points", "all tokens", "time, 1 at once", "16")  # fmt: skip
+    head = ("rule", "cap of as many tokens", "points", "untold: points", "tokens", "time at 1",
+            "time at 16")  # fmt: skip
     rows = []
     for one in model["findings"]:
-        best, untold = one["best"], one["untold"]
-        took = times.get(f"{one['method']} {one['setting']}")
+        untold, took = one["untold"], times.get(f"{one['method']} {one['setting']}")
         rows.append(
             (
-                f"{one['method'].replace('_', '-')}: {one['setting']}{_unanswered(one)}",
-                *_cells(one),
-                _points(best["difference"]),
-                _percent(best["change"]),
-                _percent(best["answer"]),
+                _rule(one),
+                one["equal"]["arm"],
+                _points(one["equal"]["difference"]),
                 _points(untold["difference"]) if untold else "",
                 _percent(untold["change"]) if untold else "",
                 *(_times(took[at]) if took else "" for at in ("1", "16")),
             )
         )
     yield from _rows(head, rows)
-    free = times.get("cap free")
-    if free:
+    if free := times.get("cap free"):
         yield ""
         yield (
-            f"Times are over the best cap's in the same round, median and range of "
-            f"{model['wall']['rounds']}. Free thought takes {_times(free['1'])} and "
-            f"{_times(free['16'])}."
+            "Times, with 1 and with 16 requests at once, are over the best cap's of that round: "
+            f"median and range of {model['wall']['rounds']}. "
+            f"Free thought takes {_times(free['1'])} and {_times(free['16'])}."
         )
 
 
@@ -167,7 +183,7 @@ def _ended(model: Said) -> Iterator[str]:
             "right only closed", "others as long as without it")  # fmt: skip
     rows = [
         (
-            one["method"],
+            _rule(one),
             *(f"{one['ends'][name]:.0%}" for name in ("closed", "full_right", "lost", "gained")),
             f"{one['same_thoughts']:.1%}",
         )
@@ -187,7 +203,11 @@ def _within(model: Said, title: str, key: str) -> Iterator[str]:
         return f"{_points(beside['difference'])}, {_percent(beside['change'])}"
 
     rows = ((value, *(cell(one[key][value]) for one in found)) for value in found[0][key])
-    yield from _rows((title, *(one["method"].replace("_", "-") for one in found)), rows)
+    yield from _rows((title, *map(_rule, found)), rows)
+
+
+def _rule(one: Said) -> str:
+    return str(one["method"].replace("_", "-"))
 
 
 def _cells(one: Said) -> tuple[str, str, str]:

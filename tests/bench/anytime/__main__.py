@@ -48,6 +48,7 @@ def _options() -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the problems and of the sampling")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, help="that a server is asked for")
     add("--caps", type=int, nargs="+", default=list(CAPS), help="plain caps in thinking tokens")
+    add("--rounds", type=int, default=3, help="in which the chosen settings are timed")
     add("--prefix", default="The answer is", help="what the answer of a probe begins with")
     add("--rows", type=Path, default=RESULTS / "anytime", help="directory of the answers")
     add("--out", type=Path, default=ROOT / "docs" / "anytime.json", help="the plots lie beside it")
@@ -91,9 +92,10 @@ def _model(options: argparse.Namespace, model: Path, pool: VerifierPool) -> dict
         asyncio.run(asker.exits("reporting", chosen, url))
         timed_arms = [result.best, FREE, *(arm for arm in chosen if arm.method != "deadline")]
         arms = list(dict.fromkeys(timed_arms))
-        for rounds in wall.measure(asking, arms, url, options.rows / f"{model.name}-wall.json"):
+        file = options.rows / f"{model.name}-wall.json"
+        for rounds in wall.measure(asking, arms, url, file, options.rounds):
             timed = wall.as_json(rounds, result.best)
-            print(f"{model.name}  {len(rounds)} of {wall.ROUNDS} timed rounds", flush=True)
+            print(f"{model.name}  {len(rounds)} timed rounds", flush=True)
     return result.as_json(tried, timed)
 
 

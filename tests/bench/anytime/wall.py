@@ -16,18 +16,22 @@ from .measure import Asking, wall_seconds
 
 PROBLEMS = {1: 10, 16: 48}
 """How many are answered, by how many are asked at once."""
-ROUNDS = 3
 Round = dict[str, dict[str, float]]
 """Arm → at once → seconds."""
 
 
-def measure(asking: Asking, arms: Sequence[Arm], url: str, file: Path) -> Iterator[list[Round]]:
-    """The rounds so far, after each; `file` keeps those of an interrupted run of the same arms."""
+def measure(
+    asking: Asking, arms: Sequence[Arm], url: str, file: Path, number: int
+) -> Iterator[list[Round]]:
+    """The rounds so far, after each, to a `number` of them.
+
+    `file` keeps those of an interrupted run of the same arms.
+    """
     rounds: list[Round] = json.loads(file.read_text()) if file.exists() else []
     if any(one.keys() != {arm.name for arm in arms} for one in rounds):
         rounds = []
     yield rounds
-    while len(rounds) < ROUNDS:
+    while len(rounds) < number:
         one: Round = {}
         # Which is first changes, so that nobody always comes after the same one.
         for arm in arms if len(rounds) % 2 == 0 else arms[::-1]:
