@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from ponder.evaluation.evaluate import Condition, evaluate, sample_seed
 from ponder.evaluation.protocol import Ask, Responder
 from ponder.evaluation.responders.http import HttpResponder
@@ -27,6 +29,8 @@ from .arms import Arm
 from .rows import Half, Rows, rows
 
 SPLITS: dict[Half, str] = {"choosing": "validation", "reporting": "test"}
+AT_ONCE = 4
+"""Requests with a deadline that are asked side by side; of all others 64 are."""
 _BATCH = 64
 """Problems that are asked between two writes."""
 
@@ -153,7 +157,10 @@ async def wall_seconds(
 
 @asynccontextmanager
 async def _responder(url: str, arm: Arm) -> AsyncGenerator[HttpResponder]:
-    responder = HttpResponder(url, ponder=arm.asked)
+    # Under a full load no deadline leaves time for a thought.
+    most = httpx.Limits(max_connections=AT_ONCE if arm.method == "deadline" else None)
+    transport = httpx.AsyncHTTPTransport(limits=most)
+    responder = HttpResponder(url, ponder=arm.asked, transport=transport)
     try:
         await responder.subject()
         yield responder
