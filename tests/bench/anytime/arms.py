@@ -15,7 +15,7 @@ AGREEMENT = {32: (2, 3, 4), 64: (2,), 128: (2, 3), 256: (2, 3), 512: (2, 3)}
 ENTROPY = {32: (0.1, 0.01, 0.001), 64: (0.1,), 256: (0.01, 0.001), 512: (0.01,)}
 """By interval, the thresholds of the variance."""
 DEADLINES_MS = (500, 1000, 2000)
-STRATEGIES = {"self_consistency": (3, 5), "particles": (4,)}
+STRATEGIES = {"self_consistency": (3,), "particles": (3,)}
 """By method, how many thoughts share a budget: each has an ordinary thought's tokens, or half."""
 METHODS = ("agreement", "entropy", "deadline", *STRATEGIES)
 """What a server is asked for."""

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ponder.evaluation.curves import EPSILON
-from ponder.evaluation.intervals import Estimate, mean, share
+from ponder.evaluation.intervals import Estimate, mean, paired, share
 from ponder.evaluation.resampling import paired_bootstrap
 
 from .arms import Arm
@@ -83,11 +83,21 @@ def compare(one: Answers, other: Answers) -> Compared:
         mine, theirs = by_problem(mine_PS), by_problem(theirs_PS)
         return paired_bootstrap(mine, theirs, n=_REPLICATES, compare="change")
 
-    right = [by_problem(answers.correct_PS) for answers in (one, other)]
     return Compared(
-        paired_bootstrap(*right, n=_REPLICATES),
+        _difference(one.correct_PS.mean(axis=1), other.correct_PS.mean(axis=1)),
         change(one.tokens_PS, other.tokens_PS),
         change(one.answer_PS, other.answer_PS),
+    )
+
+
+def _difference(mine_P: Floats, theirs_P: Floats) -> Estimate:
+    """Resampled, and no narrower than Bonett and Price's interval: few problems that all agree,
+    which resampling takes for certain, prove little.
+    """
+    resampled = paired_bootstrap([mine_P], [theirs_P], n=_REPLICATES)
+    cautious = paired([(mine_P - theirs_P).tolist()])
+    return Estimate(
+        resampled.mean, min(resampled.low, cautious.low), max(resampled.high, cautious.high)
     )
 
 
@@ -106,9 +116,13 @@ def cheapest(settings: Mapping[Arm, Answers], free: Answers) -> Arm:
 
 
 def of_equal_tokens(caps: Mapping[Arm, Answers], answers: Answers) -> Arm:
-    """The cap whose mean tokens are nearest to a rule's."""
-    wanted = answers.tokens_PS.mean()
-    return min(caps, key=lambda arm: abs(caps[arm].tokens_PS.mean() - wanted))
+    """The most accurate cap that takes no more than a tenth more tokens; else the cheapest."""
+    spent = {arm: of.tokens_PS.mean() for arm, of in caps.items()}
+    most = 1.1 * answers.tokens_PS.mean()
+    as_many = [arm for arm in caps if spent[arm] <= most]
+    if not as_many:
+        return min(caps, key=lambda arm: spent[arm])
+    return max(as_many, key=lambda arm: (caps[arm].correct_PS.mean(), -spent[arm]))
 
 
 @dataclass(frozen=True, slots=True)

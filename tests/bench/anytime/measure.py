@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +82,12 @@ class Asker:
         finally:
             await responder.close()
 
-    async def exits(self, half: Half, arms: Sequence[Arm], url: str) -> None:
-        """One half under exits, one after the other, at the server at `url`."""
+    async def exits(self, half: Half, arms: Sequence[Arm], url: Callable[[], str]) -> None:
+        """One half under exits, one after the other; a server is begun when one is lacking."""
         for arm in arms:
-            async with _responder(url, arm) as responder:
-                await self._ask(half, [arm], responder)
+            if any(True for _ in self._left(half, [arm])):
+                async with _responder(url(), arm) as responder:
+                    await self._ask(half, [arm], responder)
 
     async def _ask(self, half: Half, arms: Sequence[Arm], responder: Responder) -> None:
         conditions = {_condition(arm): arm for arm in arms}

@@ -118,7 +118,8 @@ class Result:
                 for value, at in places.items()
             }
 
-        closed = ends(reporting, free, method)
+        # Only a rule that watches leaves the thought as it would have been.
+        closed = ends(reporting, free, method) if method in ("agreement", "entropy") else None
         return {
             "method": method,
             "setting": setting,

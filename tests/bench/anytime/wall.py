@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +21,7 @@ Round = dict[str, dict[str, float]]
 
 
 def measure(
-    asking: Asking, arms: Sequence[Arm], url: str, file: Path, number: int
+    asking: Asking, arms: Sequence[Arm], url: Callable[[], str], file: Path, number: int
 ) -> Iterator[list[Round]]:
     """The rounds so far, after each, to a `number` of them.
 
@@ -38,7 +38,7 @@ def measure(
             one[arm.name] = {}
             for at_once, count in PROBLEMS.items():
                 mine: list[Problem] = asking.problems["reporting"][:count]
-                seconds = asyncio.run(wall_seconds(asking, arm, url, mine, at_once))
+                seconds = asyncio.run(wall_seconds(asking, arm, url(), mine, at_once))
                 one[arm.name][str(at_once)] = seconds
         rounds.append(one)
         file.write_text(json.dumps(rounds))
