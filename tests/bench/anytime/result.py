@@ -12,7 +12,7 @@ from ponder.evaluation.plots import Curve, draw
 from ponder.evaluation.predictor import embedding
 from ponder.tasks.problems import Problem
 
-from .arms import FREE, Arm
+from .arms import FREE, STRATEGIES, Arm
 from .choices import by_prompt, by_task
 from .findings import (
     Compared,
@@ -159,7 +159,11 @@ def plot(said: Mapping[str, Any], stem: Path) -> list[Path]:
         if mine:
             names = [cap["arm"].split()[1] for cap in mine]
             curves.append(_curve(label, mine, names))
-    points = [_curve(one["method"].replace("_", "-"), [one]) for one in said["findings"]]
+    points = []
+    for one in said["findings"]:
+        label = one["method"].replace("_", "-")
+        # Colours come again from the eighth on: these stand apart and have their names beside them.
+        points.append(_curve(label, [one], [label] if one["method"] in STRATEGIES else ()))
     return draw([*curves, *points], stem, x_label="mean of all tokens", y_label="accuracy",
                 zoom=True)  # fmt: skip
 
