@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo pictures test test-clients quick check bench bench-deadline bench-train train train-tiny results
+.PHONY: help serve demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,11 @@ bench: ## Ponder against vLLM's own server, and what observing it costs (about a
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench --out docs/benchmark.json
 	@$(BIN)/python -m tests.bench.cost --out docs/benchmark-cost.json
+
+bench-anytime: ## early ends of thoughts against the best plain cap: writes docs/anytime.md (an hour; ARGS)
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@$(BIN)/python -m tests.bench.anytime $(ARGS)
+	@$(BIN)/python deploy/generate.py
 
 bench-deadline: ## deadlines met under a load that swings, against means and a plain cap (20 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev

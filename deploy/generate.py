@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from generators import clients, dashboard, noise, recipes, rules, runbook, settings
+from generators import anytime, clients, dashboard, noise, recipes, rules, runbook, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,6 +16,7 @@ FILES: dict[str, Callable[[], str]] = {
     "deploy/grafana/ponder.json": dashboard.render,
     "deploy/kubernetes/monitoring/prometheusrule.yaml": rules.render,
     "deploy/prometheus/consoles/runbook.html": runbook.render,
+    "docs/anytime.md": anytime.render,
     "docs/clients.md": clients.render,
     "docs/noise.md": noise.render,
     "docs/settings.md": settings.render,

@@ -11,7 +11,7 @@ from typing import Any
 import generate
 import pytest
 import yaml
-from generators import runbook
+from generators import anytime, runbook
 
 from .conftest import ROOT
 
@@ -149,3 +149,13 @@ def test_the_runbook_names_panels_that_exist() -> None:
     named = {name for text in runbook.sections().values() for name in runbook.panels(text)}
     assert named - titles == set()
     assert len(named) > 5
+
+
+@pytest.mark.parametrize("method", anytime.HOWTOS)
+def test_how_tos_say_of_a_rule_what_was_measured(method: str) -> None:
+    """The beginning of the sentence in docs/anytime.md, and of no other verdict."""
+    lines = anytime.lines(json.loads(anytime.FOUND.read_text())["models"])
+    page = (ROOT / "docs" / "howto" / f"{anytime.HOWTOS[method]}.md").read_text()
+    claims = {anytime.claim(method, [verdict]) for verdict in anytime.VERDICTS}
+    measured = {claim for claim in claims if lines.get(method, "").startswith(claim)}
+    assert {claim for claim in claims if claim in page} == measured

@@ -17,6 +17,7 @@ from ponder.evaluation.predictor import (
     Example,
     Floats,
     LogisticPredictor,
+    budgets,
     by_prompt,
     embedding,
 )
@@ -86,6 +87,12 @@ def test_it_does_not_pay_where_prompts_tell_nothing() -> None:
     found = by_prompt(mixed(400), mixed(400, 400), 256, LogisticPredictor(silent))
     assert found is not None and not found.pays
     assert (found.difference.mean, found.tokens.mean) == (0, 1)
+
+
+def test_a_budget_is_told_for_every_prompt() -> None:
+    asked = mixed(4, 400)
+    found = budgets(mixed(400), [each.prompt for each in asked], 256, LogisticPredictor(told))
+    assert found == (MARGINS[0], [64, 256, 64, 256])
 
 
 def test_few_prompts_show_nothing() -> None:

@@ -237,6 +237,10 @@ class VLLMEngine:
         self._llm.shutdown()
         del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
         if self._sockets is not None:
+            from vllm.envs import disable_envs_cache
+
+            disable_envs_cache()  # a later engine, here or in a child, has sockets of its own
+            os.environ.pop(_SOCKETS, None)
             self._sockets.cleanup()
 
 

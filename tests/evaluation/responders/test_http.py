@@ -118,6 +118,20 @@ def test_a_foreign_server_is_asked_in_the_common_tongue() -> None:
     assert body["max_tokens"] == 500
 
 
+def test_what_every_request_says_is_sent_and_what_it_cost_is_read() -> None:
+    early = {"early_exit": {"method": "agreement"}}
+    report = {"thinking_tokens": 21, "end_cause": "agreement", "answer_tokens": 9,
+              "probe_tokens": 12}  # fmt: skip
+    said = {
+        "choices": [{"message": {"content": "It is 7."}, "ponder": report}],
+        "usage": {"completion_tokens": 45},
+    }
+    server = Server(PONDER, answer=lambda _: httpx.Response(200, json=said))
+    ((reply,),) = server.ask([Ask("What is 3 + 4?", 11, hint="served")], ponder=early)[1]
+    assert server.bodies[0]["ponder"] == {"holdout": "never", **early}
+    assert (reply.completion_tokens, reply.answer_tokens, reply.probe_tokens) == (45, 9, 12)
+
+
 def test_calls_are_part_of_an_answer() -> None:
     """A problem's tools are sent, and its judge reads the call that comes back."""
     (problem,) = held_out([CalculatorTask()], 1, "test", seed=0)
@@ -200,9 +214,12 @@ def test_a_thought_is_no_answer(message: dict[str, str], finish: str, answer: st
     assert reply.text == answer
 
 
-def test_an_empty_answer_is_wrong_and_not_the_end() -> None:
-    error = {"error": {"code": "no_answer_produced", "message": "nothing"}}
-    server = Server(PONDER, answer=lambda _: httpx.Response(500, json=error))
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, "no_answer_produced"), (408, "deadline_unreachable")]
+)
+def test_an_empty_answer_is_wrong_and_not_the_end(status: int, code: str) -> None:
+    error = {"error": {"code": code, "message": "nothing"}}
+    server = Server(PONDER, answer=lambda _: httpx.Response(status, json=error))
     assert server.ask([ASK])[1] == [[Reply("", None, "error")]]
 
 

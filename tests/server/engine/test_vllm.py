@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +47,19 @@ def raised(error: Exception | None, **sampling: Any) -> EngineError:
     with pytest.raises(EngineError) as caught:
         asyncio.run(first())
     return caught.value
+
+
+def test_an_engine_that_ended_leaves_no_sockets_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever starts after it, a child too, would look for them in a directory that is gone."""
+    sockets = TemporaryDirectory()
+    monkeypatch.setenv("VLLM_RPC_BASE_PATH", sockets.name)
+    config = SimpleNamespace(max_model_len=64, max_logprobs=20)
+    llm: Any = SimpleNamespace(model_config=config, shutdown=lambda: None)
+    VLLMEngine(llm, sockets).shutdown()
+    assert "VLLM_RPC_BASE_PATH" not in os.environ
+    assert not Path(sockets.name).exists()
 
 
 def test_what_vllm_does_not_take_is_the_requests_fault() -> None:

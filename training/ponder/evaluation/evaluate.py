@@ -68,6 +68,8 @@ class Sample:
     thinking_tokens: int | None
     end_cause: str
     completion_tokens: int | None = None
+    answer_tokens: int | None = None
+    probe_tokens: int | None = None
 
 
 def conditions_of(
@@ -137,6 +139,8 @@ async def evaluate(
             reply.thinking_tokens,
             reply.end_cause,
             reply.completion_tokens,
+            reply.answer_tokens,
+            reply.probe_tokens,
         )
         for (problem, condition, reply), verdict in zip(answers, verdicts, strict=True)
     ]

@@ -126,7 +126,20 @@ class ByPrompt:
 def by_prompt(
     choosing: Sequence[Example], reporting: Sequence[Example], auto: int, predictor: Predictor
 ) -> ByPrompt | None:
-    """Compare a predictor with the task's budget; None where no margin is safe on the first half.
+    """Compare a predictor with the task's budget; None where no margin is safe."""
+    found = budgets(choosing, [example.prompt for example in reporting], auto, predictor)
+    if found is None:
+        return None
+    margin, chosen = found
+    spent = [example.row.tokens[b] for example, b in zip(reporting, chosen, strict=True)]
+    usual = [example.row.tokens[auto] for example in reporting]
+    return ByPrompt(margin, _difference(reporting, chosen, auto), ratio(spent, usual))
+
+
+def budgets(
+    choosing: Sequence[Example], prompts: Sequence[str], auto: int, predictor: Predictor
+) -> tuple[float, list[int]] | None:
+    """The margin that is safe on the choosing half, and the budget of every prompt; None for none.
 
     The margin is the first of `MARGINS` at which the accuracy on the choosing half, predicted from
     its other folds, is within a point of `auto`'s at 95 %.
@@ -135,14 +148,9 @@ def by_prompt(
     for margin in MARGINS:
         chosen = [_budget(chances, margin) for chances in within]
         if _difference(choosing, chosen, auto).low >= -EPSILON:
-            break
-    else:
-        return None
-    chances = predictor.predict([example.prompt for example in reporting], choosing)
-    chosen = [_budget(each, margin) for each in chances]
-    spent = [example.row.tokens[b] for example, b in zip(reporting, chosen, strict=True)]
-    usual = [example.row.tokens[auto] for example in reporting]
-    return ByPrompt(margin, _difference(reporting, chosen, auto), ratio(spent, usual))
+            chances = predictor.predict(prompts, choosing)
+            return margin, [_budget(each, margin) for each in chances]
+    return None
 
 
 def _crossed(examples: Sequence[Example], predictor: Predictor) -> list[Mapping[int, float]]:

@@ -50,13 +50,16 @@ class Reply:
     took and why it ended.
 
     `thinking_tokens` leaves the hint out; None where the server does not report it.
-    `completion_tokens` are all that the reply cost; None where who answers does not count them.
+    `completion_tokens` are all that the reply cost, `answer_tokens` and `probe_tokens` parts of
+    them; None where who answers does not count them.
     """
 
     text: str
     thinking_tokens: int | None
     end_cause: str
     completion_tokens: int | None = field(default=None, compare=False)
+    answer_tokens: int | None = field(default=None, compare=False)
+    probe_tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
 _TIMEOUT_S = 600.0
 _DAY_MS = 86_400_000  # the longest deadline that a server takes
 _BUSY = (429, 503)
-_UNANSWERED = ("no_answer_produced", "answer_did_not_fit")
+_UNANSWERED = ("no_answer_produced", "answer_did_not_fit", "deadline_unreachable")
 _PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
 
 _PONDER_LACKS: dict[Mode, str] = {
@@ -37,7 +37,8 @@ class HttpResponder:
 
     A Ponder server is known by the `ponder` block of its model card. `model` may be left out where
     the server has only one. `max_tokens` bounds thought and answer together. A Ponder server cuts
-    a thought of its own for every budget; under one seed they begin alike.
+    a thought of its own for every budget; under one seed they begin alike. `ponder` is what every
+    request to it says in its own `ponder`, such as an early exit.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HttpResponder:
         api_key: str | None = None,
         model: str | None = None,
         max_tokens: int | None = None,
+        ponder: Mapping[str, object] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
@@ -58,6 +60,7 @@ class HttpResponder:
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
+        self._asked = ponder or {}
         self._policy: dict[str, object] = {}  # what the server does by itself, switched off
 
     async def subject(self) -> Subject:
@@ -119,7 +122,7 @@ class HttpResponder:
         if self._is_ponder:
             body["thinking_token_budget"] = budget
             # Who measures wants the policy, whichever arm the draw puts the question in.
-            body["ponder"] = {"holdout": "never"}
+            body["ponder"] = {"holdout": "never", **self._asked}
             if ask.hint != "served":
                 body["ponder"] |= self._policy  # a cut is measured on its own
         unknown = ask.hint not in (None, "served")
@@ -155,14 +158,21 @@ class HttpResponder:
 
 def _reply(completion: Any) -> Reply:
     choice = completion["choices"][0]
-    message = choice["message"]
+    message, usage = choice["message"], completion.get("usage") or {}
     called = [call["function"] for call in message.get("tool_calls") or []]
     calls = [written_call(call["name"], call["arguments"]) for call in called]
     text = "\n".join(filter(None, [message.get("content"), *calls]))
     if "ponder" in choice:
         report = choice["ponder"]
-        return Reply(text, report["thinking_tokens"], report["end_cause"])
-    details = (completion.get("usage") or {}).get("completion_tokens_details") or {}
+        return Reply(
+            text,
+            report["thinking_tokens"],
+            report["end_cause"],
+            usage.get("completion_tokens"),
+            report.get("answer_tokens"),
+            report.get("probe_tokens"),
+        )
+    details = usage.get("completion_tokens_details") or {}
     cause = "length" if choice.get("finish_reason") == "length" else "natural"
     if not (message.get("reasoning") or message.get("reasoning_content")):
         # A server that does not parse thoughts leaves them in front of the answer. A thought that

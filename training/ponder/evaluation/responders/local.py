@@ -143,6 +143,8 @@ class LocalResponder:
             outcome.thinking_tokens,
             outcome.end_cause,
             outcome.completion_tokens,
+            outcome.answer_tokens,
+            outcome.probe_tokens,
         )
 
 
