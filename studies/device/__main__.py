@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
+from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 # Of an arm: read by people, and served.
@@ -57,17 +57,14 @@ def _cold_start(options: argparse.Namespace, base: Path) -> bool:
 
 
 def _accept(options: argparse.Namespace, base: Path) -> None:
-    from .acceptance import acceptance
+    from studies.reproduction.setting import accept, problems
 
-    cold = load_recipe(find_recipe(options.cold_start))
     arm = load_recipe(find_recipe(options.arms[0]))
-    assert isinstance(cold, SftRecipe) and isinstance(arm, PolicyRecipe)
-    contract = json.loads((base / "ponder.json").read_text())
-    began = time.monotonic()
-    found = acceptance(base, arm.tasks, cold.traces.budgets, contract["budget_hint"])
-    found["seconds"] = round(time.monotonic() - began, 1)
-    (options.results / "acceptance.json").write_text(json.dumps(found, indent=1) + "\n")
-    _say(f"acceptance: {json.dumps(found)}")
+    assert isinstance(arm, PolicyRecipe)
+    found = accept(base, problems(options.each, arm.tasks))
+    (options.results / "acceptance.json").write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    for line in found.lines():
+        _say(line)
 
 
 def _arms(options: argparse.Namespace, base: Path, end: float) -> int:
@@ -142,6 +139,7 @@ def _options() -> argparse.Namespace:
     add("--cold-start", required=True, metavar="RECIPE", help="a shipped name or a YAML file")
     add("--cold-seconds", type=float, default=210.0, help="for the cold start")
     add("--arms", nargs="+", required=True, metavar="RECIPE", help="what starts from it")
+    add("--each", type=int, default=1, help="problems of a family and difficulty to accept it on")
     add("--set", action="append", default=[], dest="changes", help="KEY=VALUE for every arm")
     add("--for", type=float, default=480.0, dest="seconds", help="seconds for everything")
     add("--work", type=Path, default=Path("runs/device"), help="directory of the runs")

@@ -25,6 +25,7 @@ from ponder.tasks.problems import Problem, split_of
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.verifiers import verify
 from ponder.tasks.worked import Worked
+from ponder.training.coldstart.sft import fastest
 from ponder.training.coldstart.thoughts import HINT
 from ponder.training.rollout.plans import Reader, Response, hinted, truncated
 
@@ -133,7 +134,8 @@ def accept(base: Path, asked: Sequence[Worked], longest: int = LONGEST) -> Accep
 
     torch.manual_seed(0)
     reader = Reader(Checkpoint.load(ModelFiles.find(str(base))))
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = model.to(fastest()).eval()
     prompts = [reader.prompt(w.problem, f"accept/{w.problem.id}") for w in asked]
 
     sampler = partial(in_batches, model)
