@@ -263,7 +263,8 @@ class Capabilities(BaseModel):
     where there is none, and `tasks` are those that have curves of their own. `loop_exit`: a thought
     that repeats itself is closed unless a request says otherwise. `default_deadline_ms` is when an
     answer is due unless a request says otherwise. `early_exits` are the methods by which probes
-    close a thought, and `strategies` those by which several thoughts give one answer. `tools` may
+    close a thought, and `strategies` those by which several thoughts give one answer.
+    `answer_prefix` begins the answers of closed thoughts, where the contract names it. `tools` may
     be called, and `formats` asked of an answer.
     """
 
@@ -279,6 +280,7 @@ class Capabilities(BaseModel):
     default_deadline_ms: int | None = None
     early_exits: list[str] = []
     strategies: list[str] = []
+    answer_prefix: str | None = None
     tools: bool = False
     formats: bool = False
     close_text: str | None

@@ -256,6 +256,7 @@ class ServedModel:
             tools=facts.calling is not None and self.tokenizer.takes_tools,
             formats=facts.check is not None,
             close_text=form.close_text if form else None,
+            answer_prefix=(form.answer_prefix or None) if form else None,
             allowed_close_texts=list(self.closes),
             efforts=curves.pooled.efforts if curves else EFFORT_TOKENS,
             auto_budget=auto,

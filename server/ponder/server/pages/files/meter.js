@@ -5,8 +5,9 @@ import { UNLIMITED, named } from "./budget.js";
 const WAIT_SECONDS = 4; // until a silence is worth a word
 
 export class Meter {
-  // `causes` says in words how a thought ended, by the report's `end_cause`.
-  constructor(root, budget, causes) {
+  // `causes` says in words how a thought ended, by the report's `end_cause`. Of several `thoughts`
+  // nothing comes before one is chosen.
+  constructor(root, budget, causes, thoughts = 1) {
     this.state = root.querySelector(".state");
     this.count = root.querySelector(".count");
     this.bar = root.querySelector("progress");
@@ -15,11 +16,12 @@ export class Meter {
     this.causes = causes;
     this.began = performance.now();
     this.spoken = {}; // milliseconds until the first of a kind came
-    this.bar.classList.toggle("open", budget === UNLIMITED);
+    this.bar.classList.toggle("open", budget === UNLIMITED || thoughts > 1);
     this.bar.max = Math.max(1, budget);
     this.bar.value = 0;
     this.count.textContent = "";
     for (const cost of this.cost.querySelectorAll("dd")) cost.textContent = "–";
+    if (thoughts > 1) return this.say(`Thinking ${thoughts} thoughts`);
     this.say("Waiting for the first token");
     this.patience = setTimeout(
       () => this.say("Still waiting: the server is busy, or the network slow"),
@@ -99,10 +101,18 @@ function* more(report, finish) {
   const { budget_requested: asked, budget_effective: had } = report;
   if (asked > had) yield `Asked for ${named(asked)}, it was allowed ${named(had)}.`;
   if (report.hint_budget !== null) yield `The model was told of ${named(report.hint_budget)}.`;
+  if (report.strategy) yield chosen(report.strategy);
   if (report.deadline_met === false) yield "The answer came after its deadline.";
   if (report.arm === "holdout") yield "Held out: answered without the saving policy.";
   if (report.error) yield `There is no answer: ${report.error}.`;
   if (finish === "length") yield "The answer was cut for want of room.";
+}
+
+// Which of several thoughts gave the answer.
+function chosen({ n, chosen: place, answers }) {
+  const { votes, score } = answers[place];
+  const by = score === null ? `${votes} came to it` : `its score is ${score}`;
+  return `The answer of thought ${place + 1} of ${n}: ${by}.`;
 }
 
 function milliseconds(passed) {

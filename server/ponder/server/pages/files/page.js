@@ -2,7 +2,7 @@
 
 import { Budget, UNLIMITED, named, stops } from "./budget.js";
 import { Curve } from "./curve.js";
-import { Early } from "./early.js";
+import { Method } from "./method.js";
 import { Reply } from "./reply.js";
 import { show as showSavings } from "./savings.js";
 import { Failure, get } from "./stream.js";
@@ -22,7 +22,9 @@ class Page {
     this.budgets = [];
     this.replies = [];
     this.form = new Form(at("form"), can, () => this.changed());
-    this.early = new Early(at("early"), can, () => this.changed());
+    const interval = can.trained_budgets[0] ?? 256;
+    this.early = new Method(at("early"), exits(can), interval, () => this.changed());
+    this.several = new Method(at("several"), can.strategies, 3, () => this.changed());
     this.introduce(can);
     if (can.thinks) {
       this.add("Budget", opening(can));
@@ -123,10 +125,21 @@ class Page {
   body(budget) {
     const messages = [{ role: "user", content: at("question").value }];
     const thinks = budget === undefined ? {} : { thinking_token_budget: budget.tokens };
-    const due = at("deadline").valueAsNumber;
-    const ends = { ...(Number.isNaN(due) ? {} : { deadline_ms: due }), ...this.early.fields };
-    const ponder = Object.keys(ends).length ? { ponder: ends } : {};
+    const options = this.options();
+    const ponder = Object.keys(options).length ? { ponder: options } : {};
     return { model: this.facts.model, messages, ...thinks, ...ponder, ...this.form.fields };
+  }
+
+  // What is Ponder's own. Answers of an agreement are shown while the thought goes on.
+  options() {
+    const [early, several] = [this.early.chosen, this.several.chosen];
+    const due = at("deadline").valueAsNumber;
+    const options = {};
+    if (!Number.isNaN(due)) options.deadline_ms = due;
+    if (early) options.early_exit = { method: early.method, interval: early.number };
+    if (early?.method === "agreement") options.early_exit.interim = true;
+    if (several) options.strategy = { method: several.method, n: several.number };
+    return options;
   }
 
   // Show the request as a command.
@@ -211,6 +224,11 @@ function thinking({ thinks, trained_budgets: trained }) {
   if (!trained.length) return "";
   const words = trained.length > 1 ? `${trained.slice(0, -1).join(", ")} and ` : "";
   return `It was trained on budgets of ${words}${trained.at(-1)} tokens.`;
+}
+
+// The early exits that need nothing else from a user: an entropy is of what follows a prefix.
+function exits({ early_exits: methods, answer_prefix: prefix }) {
+  return methods.filter((method) => method !== "entropy" || prefix);
 }
 
 // The budget to begin with: the server's, or one that a thought fits in.

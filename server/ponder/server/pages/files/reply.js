@@ -29,7 +29,9 @@ export class Reply {
     this.again.disabled = true;
     this.name.textContent = budget === undefined ? "Answer" : named(budget);
     this.answer.setAttribute("aria-busy", "true"); // read aloud as a whole, at its end
-    const meter = new Meter(this.root, budget ?? UNLIMITED, this.causes);
+    const meter = new Meter(
+      this.root, budget ?? UNLIMITED, this.causes, body.ponder?.strategy?.n,
+    );
     const name = fresh();
     if (budget) this.offer(() => this.end(name, key, meter)); // 0 and undefined have no thought
     let report = null;

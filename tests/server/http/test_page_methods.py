@@ -1,4 +1,4 @@
-"""The page's early exits: what it asks for, and what it shows while probes answer."""
+"""The page's early exits and strategies: what it asks for, and what it shows meanwhile."""
 
 from __future__ import annotations
 
@@ -45,13 +45,17 @@ def test_answers_that_agree_close_the_thought_and_are_shown(
 
 
 def test_none_is_asked_for_unless_one_is_chosen(serve: Serve, page: Page) -> None:
-    visit(page, serve())
+    """An entropy is of what follows an answer prefix, which this model's contract does not name."""
+    running = serve()
+    visit(page, running)
+    assert running.service.capabilities.early_exits == ["agreement", "entropy"]
     assert page.run('document.querySelector("#early input").disabled')
     assert "ponder" not in request(page)
     methods = page.run('[...document.querySelector("#early select").options].map((o) => o.value)')
-    assert methods == ["", "agreement", "entropy"]
-    fill(page, "#early select", "entropy")
-    assert request(page)["ponder"] == {"early_exit": {"method": "entropy", "interval": 40}}
+    assert methods == ["", "agreement"]
+    fill(page, "#early select", "agreement")
+    asked = {"method": "agreement", "interval": 40, "interim": True}
+    assert request(page)["ponder"] == {"early_exit": asked}
     fill(page, "#early input", "8")  # below the least
     assert not page.run('document.querySelector("#ask").checkValidity()')
 
@@ -59,3 +63,30 @@ def test_none_is_asked_for_unless_one_is_chosen(serve: Serve, page: Page) -> Non
 def test_a_model_that_does_not_think_is_offered_none(serve: Serve, page: Page) -> None:
     visit(page, serve(thinks=False))
     assert page.run('document.querySelector("#early").hidden')
+
+
+# -- several thoughts ----------------------------------------------------------------------------
+
+
+def test_several_thoughts_give_one_answer(serve: Serve, page: Page) -> None:
+    running = serve(delay=0.005)
+    visit(page, running)
+    assert page.run('document.querySelector("#several input").disabled')
+    fill(page, "#several select", "self_consistency")
+    fill(page, "#several input", "4")
+    assert request(page)["ponder"] == {"strategy": {"method": "self_consistency", "n": 4}}
+    begin(page, "900")
+    assert text(page, ".state") == "Thinking 4 thoughts"
+    page.wait(ANSWERED)
+    assert "The answer of thought 1 of 4: 4 came to it." in text(page, ".state")
+    assert len(running.engine.requests) >= 4
+    assert page.complaints == []
+
+
+def test_what_a_strategy_refuses_is_shown(serve: Serve, page: Page) -> None:
+    visit(page, serve())
+    fill(page, "#several select", "particles")
+    fill(page, "#early select", "agreement")
+    begin(page, "900")
+    page.wait('!document.querySelector(".reply .error").hidden')
+    assert "leave ponder.early_exit out" in text(page, ".reply .error")
