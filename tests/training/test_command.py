@@ -68,7 +68,7 @@ def test_a_cold_start_that_diverges_leaves_nothing(
 ) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    monkeypatch.setattr(sft, "batch_loss", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(sft, "written_loss", lambda *_: torch.tensor(float("nan")))
     assert run(Options(recipe=str(path), out=tmp_path / "out")) == 1
     assert "the loss is nan at step 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -142,7 +142,7 @@ def test_ctrl_c_says_how_to_go_on(
 ) -> None:
     path, out = tmp_path / "my own.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    learn = sft.batch_loss
+    learn = sft.written_loss
     good = 0
 
     def interrupted(*given: Any) -> torch.Tensor:
@@ -155,7 +155,7 @@ def test_ctrl_c_says_how_to_go_on(
     argv = ["train", str(path), "--out", str(out), "--threads", "1", "--seed", "4"]
     argv += ["--set", "checkpoints.every=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "batch_loss", interrupted)
+        patch.setattr(sft, "written_loss", interrupted)
         assert main(argv) == 130
         assert "no checkpoint yet" in capsys.readouterr().err
         good = 2
