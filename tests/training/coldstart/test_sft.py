@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -123,7 +124,7 @@ def test_batches_that_are_written_ahead_repeat_from_their_key(
     writer = ExampleWriter(tokenizer, recipe.traces, "train")
     given = []
     for key in ("1", "1", "2"):
-        with WrittenAhead(writer, key, 2048, processes=2) as ahead:
+        with closing(WrittenAhead(writer, key, 2048, processes=2)) as ahead:
             given.append([next(ahead) for _ in range(4)])
     one, again, other = given
     assert all(torch.equal(a.ids_B_T, b.ids_B_T) for a, b in zip(one, again, strict=True))
@@ -136,7 +137,7 @@ def test_a_writer_that_died_is_named(recipe: SftRecipe, tokenizer: Any) -> None:
     writer = ExampleWriter(tokenizer, recipe.traces, "train")
     vars(writer)["_mix"] = None  # no example can be written
     died = pytest.raises(TrainingError, match="a writer of batches ended with 1")
-    with WrittenAhead(writer, "1", 2048, processes=1) as ahead, died:
+    with closing(WrittenAhead(writer, "1", 2048, processes=1)) as ahead, died:
         next(ahead)
 
 
