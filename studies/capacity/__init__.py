@@ -1,0 +1,1 @@
+"""How a fleet behaves that is larger than any machine here, by discrete-event simulation."""
