@@ -260,13 +260,13 @@ def load(load: Load) -> VLLMEngine:
     ]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     logger.info("starting vLLM: %s", " ".join([*threads, *options]))
-    calling = _calling(load)
+    calls = calling(load)
     engine = VLLMEngine.start(load.name, [*options, *load.options])
-    engine.facts = replace(engine.facts, calling=calling)
+    engine.facts = replace(engine.facts, calling=calls)
     return engine
 
 
-def _calling(load: Load) -> VLLMCalling | None:
+def calling(load: Load) -> VLLMCalling | None:
     """The parsers of the model's calls. Raises `EngineSetupError` where they are needed."""
     if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
         return None
