@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ import orjson
 from prometheus_client import Counter
 
 from ponder.engine.hermes import Hermes
-from ponder.engine.http_dialects import DIALECTS, Finish, Piece, Unfinished
+from ponder.engine.http_dialects import DIALECTS, Finish, Piece
 from ponder.engine.http_probe import Found, probe
 from ponder.engine.http_wire import CAUSES, Interrupted, in_band, lines, refusal
 from ponder.engine.protocol import (
@@ -80,7 +80,7 @@ class HttpEngine:
         self._session: aiohttp.ClientSession | None = None
         self._running: set[str] = set()
         self._moves: OrderedDict[str, int] = OrderedDict()  # affinity → times it was resumed
-        self._aborts: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pulse = Pulse()
         for cause in CAUSES:
             RESUMES.labels(cause)
@@ -138,13 +138,12 @@ class HttpEngine:
             )
 
     def shutdown(self) -> None:
-        """The servers are somebody else's: they live on."""
-        for task in self._aborts:
+        """Close the connections, in the loop's next turn. The servers are somebody else's."""
+        for task in self._tasks:
             task.cancel()
-        if self._session is not None and (connector := self._session.connector) is not None:
-            self._session.detach()
-            connector.close()
-        self._session = None
+        if self._session is not None:
+            self._start(self._session.close())
+            self._session = None
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -250,7 +249,7 @@ class HttpEngine:
             if reply is not None:
                 reply.close()  # which aborts the request
                 if last is None and self._dialect.abort is not None:
-                    self._abort(body["rid"])
+                    self._start(self._abort(body["rid"]))
         yield replace(last, cached_tokens=cached)
 
     def _piece(self, line: bytes, seen: int) -> Piece:
@@ -259,8 +258,6 @@ class HttpEngine:
             if "error" in event:
                 raise in_band(event["error"])
             return self._dialect.parse(event, seen)
-        except Unfinished as error:
-            raise Interrupted("failed", f"the server failed the request: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise EngineError(f"the server says what is not understood: {error!r}") from error
 
@@ -280,13 +277,13 @@ class HttpEngine:
             headers["x-llm-d-slo-ttft-ms"] = str(max(1, left))
         return headers
 
-    def _abort(self, rid: str) -> None:
-        """Say that nobody listens any more, to a server that would find out by itself too late."""
-        task = asyncio.get_running_loop().create_task(self._send_abort(rid))
-        self._aborts.add(task)
-        task.add_done_callback(self._aborts.discard)
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _send_abort(self, rid: str) -> None:
+    async def _abort(self, rid: str) -> None:
+        """Say that nobody listens any more, to a server that would find out by itself too late."""
         with suppress(aiohttp.ClientError, OSError):  # it finds out later
             path = f"{self._url}{self._dialect.abort}"
             async with self._client().post(path, data=orjson.dumps({"rid": rid})):

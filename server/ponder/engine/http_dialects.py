@@ -14,15 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from ponder.engine.http_wire import Interrupted
 from ponder.engine.protocol import EngineRequest, Grammar, Sampling, TokenLogprob
 
 Event = Mapping[str, Any]
 Finish = Literal["stop", "length"]
 _FINISHES = ("stop", "length")
-
-
-class Unfinished(Exception):
-    """A server ended a request with another reason than the request's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Dialect:
     """How one kind of server is asked.
 
     `body` is the request's, for a model of this name. `parse` reads an event of its stream, before
-    which so many tokens came; it raises `Unfinished`, and `KeyError`, `TypeError` or `ValueError`
+    which so many tokens came; it raises `Interrupted`, and `KeyError`, `TypeError` or `ValueError`
     for what it does not understand. A server that does not notice at once that its client has left
     has a path `abort`.
     """
@@ -57,7 +54,7 @@ class Dialect:
 
 def _finish(reason: str | None) -> Finish | None:
     if reason is not None and reason not in _FINISHES:
-        raise Unfinished(f"it ended the request with {reason!r}")
+        raise Interrupted("failed", f"the server ended the request with {reason!r}")
     return cast("Finish | None", reason)
 
 
@@ -219,7 +216,10 @@ def _sglang_piece(event: Event, before: int) -> Piece:
     ids = event["output_ids"]
     finish = about["finish_reason"]
     if finish is not None and finish["type"] not in _FINISHES:
-        raise Unfinished(f"it ended the request with {finish.get('message') or finish['type']!r}")
+        raise Interrupted(
+            "failed",
+            f"the server ended the request with {finish.get('message') or finish['type']!r}",
+        )
     logprobs = None
     if (told := about.get("output_token_logprobs")) is not None:
         tops = about.get("output_top_logprobs") or [()] * len(told)

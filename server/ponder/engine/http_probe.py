@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import orjson
 
-from ponder.engine.http_dialects import DIALECTS, Dialect, Piece, Unfinished
-from ponder.engine.protocol import EngineRequest, EngineSetupError, Load, Sampling
+from ponder.engine.http_dialects import DIALECTS, Dialect, Piece
+from ponder.engine.http_wire import Interrupted
+from ponder.engine.protocol import EngineError, EngineRequest, EngineSetupError, Load, Sampling
 
 _SECONDS = 60.0  # the first tokens of a server may be compiled
 _TOKENS = 8
@@ -62,7 +63,7 @@ class Found:
             yield "its tokenizer cannot be compared with the model's: the names agree"
 
 
-class _Lacks(Exception):
+class Lacking(EngineError):
     """What a server does not do, in words that follow its dialect's name."""
 
 
@@ -182,7 +183,7 @@ def _tried(
         for logprobs in _MOST_LOGPROBS:
             try:
                 yield name, logprobs, _spoken(client, dialect, load, model, logprobs)
-            except _Lacks as lack:
+            except Lacking as lack:
                 said = f"{dialect.path} {lack}"
         lacks.append(said)
     raise EngineSetupError(
@@ -194,7 +195,7 @@ def _tried(
 def _spoken(
     client: httpx.Client, dialect: Dialect, load: Load, model: str, logprobs: int
 ) -> Sequence[Piece]:
-    """Tokens as the engine will ask for them. Raises `_Lacks`."""
+    """Tokens as the engine will ask for them. Raises `Lacking`."""
     sampling = Sampling(
         max_tokens=_TOKENS,
         temperature=0.0,
@@ -209,22 +210,22 @@ def _spoken(
     with client.stream("POST", dialect.path, content=body, headers=head) as reply:
         if reply.status_code != 200:
             said = reply.read().decode(errors="replace")
-            raise _Lacks(f"answers {reply.status_code} {said[:200]!r}")
+            raise Lacking(f"answers {reply.status_code} {said[:200]!r}")
         try:
             for line in reply.iter_lines():
                 if line.startswith("data: {"):
                     event = orjson.loads(line[len("data: ") :])
                     if "error" in event:
-                        raise _Lacks(f"fails: {str(event['error'])[:200]}")
+                        raise Lacking(f"fails: {str(event['error'])[:200]}")
                     done = sum(len(piece.token_ids) for piece in pieces)
                     pieces.append(dialect.parse(event, done))
-        except (KeyError, TypeError, ValueError, Unfinished) as error:
-            raise _Lacks(f"says what is not understood ({error!r})") from error
+        except (KeyError, TypeError, ValueError, Interrupted) as error:
+            raise Lacking(f"says what is not understood ({error!r})") from error
     told = [entry for piece in pieces for entry in piece.logprobs or ()]
     if sum(len(piece.token_ids) for piece in pieces) != _TOKENS:
-        raise _Lacks("tells no token ids")
+        raise Lacking("tells no token ids")
     if not any(piece.finish == "length" for piece in pieces):
-        raise _Lacks("does not say how a request ended")
+        raise Lacking("does not say how a request ended")
     if len(told) != _TOKENS or any(len(entry.top) < logprobs for entry in told):
-        raise _Lacks(f"tells no {logprobs} log probabilities")
+        raise Lacking(f"tells no {logprobs} log probabilities")
     return pieces

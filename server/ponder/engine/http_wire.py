@@ -17,7 +17,7 @@ _FULL = (429, 503)
 _EVENT = b"data: {"
 
 
-class Interrupted(Exception):
+class Interrupted(EngineError):
     """A request that did not come to its own end; `cause` is one of `CAUSES`."""
 
     def __init__(self, cause: str, said: str) -> None:
