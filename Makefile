@@ -74,7 +74,7 @@ bench-deadline: ## deadlines met under a load that swings, against means and a p
 
 bench-fleet: ## what HTTP, cuts and affinity cost and give on a fleet, as ratios (10 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@$(BIN)/python -m tests.bench.fleet --out docs/benchmark-fleet.json
+	@PYTHONPATH=deploy $(BIN)/python -m tests.bench.fleet --out docs/benchmark-fleet.json
 
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
 	@$(PYTHON) deploy/bootstrap.py engine dev bench

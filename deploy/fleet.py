@@ -150,7 +150,8 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=8000, help="of nginx, before it all (8000)")
     known, options = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         for program in ("nginx", "prometheus"):
             programs.find(program)

@@ -50,6 +50,8 @@ RESUMES = Counter(
     "Engine requests that another server went on with: the first was lost, failed or was too full",
     ["cause"],
 )
+for _cause in CAUSES:  # zeros, without which a first increase is not seen
+    RESUMES.labels(_cause)
 _PAUSE_SECONDS = 0.25  # before a server that takes nothing is asked again
 _MOVED = 10_000  # thoughts that are remembered to have changed their server
 
@@ -82,8 +84,6 @@ class HttpEngine:
         self._moves: OrderedDict[str, int] = OrderedDict()  # affinity → times it was resumed
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulse = Pulse()
-        for cause in CAUSES:
-            RESUMES.labels(cause)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         self._admit(request)
