@@ -53,6 +53,7 @@ RESUMES = Counter(
 for _cause in CAUSES:  # zeros, without which a first increase is not seen
     RESUMES.labels(_cause)
 _PAUSE_SECONDS = 0.25  # before a server that takes nothing is asked again
+_IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
 _MOVED = 10_000  # thoughts that are remembered to have changed their server
 
 
@@ -148,7 +149,7 @@ class HttpEngine:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
                 headers=self._headers,
             )
@@ -207,9 +208,10 @@ class HttpEngine:
         return "length" if len(held) >= sampling.max_tokens else None
 
     def _failure(self, error: Interrupted, held: Sequence[int]) -> EngineError:
-        if error.cause == "overloaded" or not held:
+        """What becomes of a request that came to no end on two servers."""
+        if error.cause == "overloaded" or (error.cause == "lost" and not held):
             return EngineOverloadedError(f"no server takes this request at the moment: {error}")
-        return EngineError(f"two servers were lost in this request: {error}")
+        return EngineError(f"two servers gave this request up: {error}")
 
     async def _stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """One try. The last chunk waits for what the server says of its cache."""
@@ -255,10 +257,10 @@ class HttpEngine:
     def _piece(self, line: bytes, seen: int) -> Piece:
         try:
             event = orjson.loads(line)
-            if "error" in event:
-                raise in_band(event["error"])
+            if error := event.get("error"):
+                raise in_band(error)
             return self._dialect.parse(event, seen)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineError(f"the server says what is not understood: {error!r}") from error
 
     def _told(self, request: EngineRequest) -> dict[str, str]:

@@ -73,7 +73,8 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
     Raises `EngineSetupError`.
     """
     timeout = httpx.Timeout(_SECONDS, connect=10)
-    with httpx.Client(base_url=url, headers=dict(headers), timeout=timeout) as client:
+    options: dict[str, Any] = {"headers": dict(headers), "timeout": timeout, "trust_env": False}
+    with httpx.Client(base_url=url, **options) as client:
         try:
             card = _card(client, load)
             model, length = str(card["id"]), card.get("max_model_len")
@@ -215,7 +216,7 @@ def _spoken(
             for line in reply.iter_lines():
                 if line.startswith("data: {"):
                     event = orjson.loads(line[len("data: ") :])
-                    if "error" in event:
+                    if event.get("error"):
                         raise Lacking(f"fails: {str(event['error'])[:200]}")
                     done = sum(len(piece.token_ids) for piece in pieces)
                     pieces.append(dialect.parse(event, done))

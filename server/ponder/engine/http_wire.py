@@ -12,7 +12,7 @@ import orjson
 from ponder.engine.protocol import EngineError, RequestRefusedError
 
 CAUSES = ("lost", "failed", "overloaded")
-_REFUSED = (400, 404, 413, 422)
+_REFUSED = (400, 413, 422)
 _FULL = (429, 503)
 _EVENT = b"data: {"
 

@@ -162,7 +162,9 @@ def test_what_nobody_can_go_on_with_fails(rules: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("faults", "kind", "said"),
     [
-        ([Fault("drop", 3), Fault("drop", 2)], EngineError, "two servers were lost"),
+        ([Fault("drop", 3), Fault("drop", 2)], EngineError, "two servers gave this request up"),
+        ([Fault("status", 0, 500)] * 2, EngineError, "two servers gave this request up"),
+        ([Fault("status", 0, 404)] * 2, EngineError, "gave this request up: .*404"),
         ([Fault("error"), Fault("error")], EngineOverloadedError, "503: full"),
         ([Fault("status", 0, 503)] * 2, EngineOverloadedError, "no server takes this"),
         ([Fault("drop"), Fault("drop")], EngineOverloadedError, "no server takes this"),
