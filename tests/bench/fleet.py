@@ -149,7 +149,7 @@ async def _measure(options: argparse.Namespace, servers: _Servers) -> Found:
     ways: dict[str, tuple[Engine, Callable[[], float]]] = {
         "in process": (inside, lambda: _with(me, own)),
         "http": (direct, lambda: _alone(me) + _spent(one)),
-        "router": (routed, lambda: _alone(me) + _spent(*servers.processes)),
+        "the router alone": (routed, lambda: _spent(servers.processes[-1])),
     }
     try:
         for number in range(options.rounds):
@@ -160,7 +160,7 @@ async def _measure(options: argparse.Namespace, servers: _Servers) -> Found:
                     tokens = await _load(engine, interval, tokens=TOKENS)
                     cost = 1e6 * (spent() - before) / tokens
                     found.cpu[interval].setdefault(way, []).append(cost)
-                    print(f"round {number + 1}  interval {interval:2}  {way:10} {cost:6.1f} µs")
+                    print(f"round {number + 1}  interval {interval:2}  {way:16} {cost:6.1f} µs")
         for interval in INTERVALS:
             for cut in range(options.cuts):
                 over = await _cut(direct, servers.workers[0], interval, 20 + cut)
@@ -251,7 +251,7 @@ def _costs(found: Found) -> list[Line]:
     made = []
     for interval, target in INTERVALS.items():
         ways = found.cpu[interval]
-        for way, bound in (("http", target), ("router", None)):
+        for way, bound in (("http", target), ("the router alone", None)):
             pairs = list(zip(ways[way], ways["in process"], strict=True))
             made.append(
                 Line(
