@@ -34,7 +34,7 @@ from .conftest import START_SECONDS, ServerProcess, start_server
 pytestmark = pytest.mark.engine
 
 MODEL = Path(BUNDLED_MODEL)
-BUDGET, TOKENS = 100, 200
+BUDGET, TOKENS = 12, 200
 SEATS, QUEUE = (
     128,
     100,
@@ -229,7 +229,7 @@ def test_budgets_are_exact_through_the_router(running: Fleet) -> None:
 def test_re_entries_find_their_prompt_in_the_cache(running: Fleet) -> None:
     """All segments of a thought go to one of the two workers."""
     found = [worker_metric(running, name) for name in ("hits", "queries")]
-    assert found[0] > 0.4 * found[1]
+    assert found[0] > 0.3 * found[1]
 
 
 def worker_metric(running: Fleet, name: str) -> float:
@@ -266,6 +266,20 @@ def test_a_worker_that_is_slow_holds_up_its_own_streams_alone(running: Fleet) ->
     assert running.metric("ponder_engine_resumes_total") == 0
 
 
+def test_a_worker_that_is_killed_costs_no_answer(running: Fleet) -> None:
+    async def scenario() -> list[Stream]:
+        async with running.streaming(100) as streams:
+            await asyncio.to_thread(running.workers[0].end)
+        return streams
+
+    first = running.metric("ponder_engine_resumes_total")
+
+    streams = asyncio.run(scenario())
+    assert [stream for stream in streams if not stream.whole] == []
+    assert running.metric('ponder_engine_resumes_total{cause="lost"}') > first
+    running.workers[0].start()  # it is needed after the next test
+
+
 def test_a_full_queue_is_overloaded_and_not_an_answer(running: Fleet) -> None:
     """The worker says 200, and inside the stream that it is full."""
     count = SEATS + QUEUE + 70
@@ -292,20 +306,8 @@ def test_a_full_queue_is_overloaded_and_not_an_answer(running: Fleet) -> None:
     assert {end for end in ended if not isinstance(end, EngineOverloadedError)} == {150}
 
 
-def test_a_worker_that_is_killed_costs_no_answer(running: Fleet) -> None:
-    async def scenario() -> list[Stream]:
-        async with running.streaming(100) as streams:
-            await asyncio.to_thread(running.workers[0].end)
-        return streams
-
-    streams = asyncio.run(scenario())
-    assert [stream for stream in streams if not stream.whole] == []
-    assert running.metric('ponder_engine_resumes_total{cause="lost"}') > 0
-
-
 def test_workers_can_be_replaced_one_after_the_other(running: Fleet) -> None:
     """The one that was killed is back; now the other one is told to leave."""
-    running.workers[0].start()
     running.balanced()
 
     async def scenario() -> list[Stream]:
