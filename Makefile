@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-train train train-tiny results
+.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,11 @@ help: ## list the targets
 serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+serve-fleet: ## a fleet on this machine: two vLLM servers, their router, two Ponder servers, nginx (PORT, ARGS)
+	@$(PYTHON) deploy/bootstrap.py engine fleet
+	@$(PYTHON) deploy/programs.py prometheus nginx
+	@exec $(BIN)/python deploy/fleet.py --port $(PORT) $(ARGS)
 
 demo: ## measure what a budget saves: load for DURATION seconds, a report, the end (KEEP=1 runs on)
 	@$(PYTHON) deploy/bootstrap.py engine
@@ -66,6 +71,10 @@ bench-anytime: ## early ends of thoughts against the best plain cap: writes docs
 bench-deadline: ## deadlines met under a load that swings, against means and a plain cap (20 minutes)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m tests.bench.deadline --out docs/benchmark-deadline.json
+
+bench-fleet: ## what HTTP, cuts and affinity cost and give on a fleet, as ratios (10 minutes)
+	@$(PYTHON) deploy/bootstrap.py engine dev
+	@PYTHONPATH=deploy $(BIN)/python -m tests.bench.fleet --out docs/benchmark-fleet.json
 
 bench-train: ## the trainer against stock TRL, and without its shortcuts, as ratios
 	@$(PYTHON) deploy/bootstrap.py engine dev bench

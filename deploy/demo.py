@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +61,13 @@ class Tally:
     errors: dict[str, int] = field(default_factory=dict)
 
 
+Child = subprocess.Popen[bytes]
+
+
 @contextlib.contextmanager
-def process(command: list[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str | Path], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Child]:
     """A child in a session of its own, so that Ctrl-C reaches it through us alone."""
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -71,6 +76,7 @@ def process(command: list[str | Path], log: Path) -> Iterator[subprocess.Popen[b
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=environment,
         )
     try:
         yield child
@@ -84,7 +90,7 @@ def process(command: list[str | Path], log: Path) -> Iterator[subprocess.Popen[b
             child.wait()
 
 
-def wait_ready(name: str, url: str, child: subprocess.Popen[bytes], log: Path) -> None:
+def wait_ready(name: str, url: str, child: Child, log: Path) -> None:
     with console.status(f"{name} is starting (its output: {log})"):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -129,7 +135,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
+def prometheus(folder: Path, *targets: str) -> Iterator[str]:
     """Prometheus with the rules that are shipped, at a quicker pace. Yields its URL."""
     program = programs.find("prometheus")
     for name in ("savings.yml", "alerts.yml"):
@@ -138,7 +144,8 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     configuration = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     quick = re.sub(r"(_interval): \S+", rf"\1: {SCRAPE_SECONDS}s", configuration)
     (folder / "prometheus.yml").write_text(quick)
-    (folder / "targets.yml").write_text(f'- targets: ["{target.removeprefix("http://")}"]\n')
+    listed = ", ".join(f'"{target.removeprefix("http://")}"' for target in targets)
+    (folder / "targets.yml").write_text(f"- targets: [{listed}]\n")
     url = f"http://127.0.0.1:{(port := free_port())}"
     command: list[str | Path] = [
         program,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import programs
+import proxy
 import pytest
 from hypothesis import settings
 
@@ -82,17 +83,5 @@ def program() -> Callable[[str], Path]:
 def nginx(program: Callable[[str], Path]) -> Callable[[Path, str], list[str | Path]]:
     """The command that runs nginx in the foreground on a site, with everything in one folder."""
     found = program("nginx")
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-    def command(folder: Path, site: str) -> list[str | Path]:
-        directives = [f"{kind}_temp_path {folder / kind};" for kind in kinds]
-        directives += ["access_log off;", "add_header x-upstream $upstream_addr always;", site]
-        user = "user root;" if os.geteuid() == 0 else ""
-        main = (
-            f"{user} daemon off; pid {folder / 'nginx.pid'}; events {{ worker_connections 4096; }}"
-        )
-        text = f"{main} http {{ {' '.join(directives)} }}"
-        (folder / "nginx.conf").write_text(text)
-        return [found, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "nginx.log"]
-
-    return command
+    seen = "add_header x-upstream $upstream_addr always;"
+    return lambda folder, site: proxy.command(found, folder, site, seen)

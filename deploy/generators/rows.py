@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Threshold
 
 from ponder.thought.exits.causes import CAUSES
 
+from .fleet import FLEET
 from .panels import (
     FROM_ONE,
     JOB,
@@ -379,4 +380,5 @@ ROWS = {
     "Savings": SAVINGS,
     "Engine": ENGINE,
     "Each server": EACH_SERVER,
+    "Fleet": FLEET,
 }

@@ -29,6 +29,8 @@ PonderError
 ├── EngineError                 the engine failed on a request
 │   ├── EngineDeadError         it is gone
 │   ├── EngineOverloadedError   it takes no more requests at the moment
+│   ├── Interrupted             a server did not bring it to its end; another one may
+│   ├── Lacking                 a server does not do what it would be asked for
 │   ├── RequestRefusedError     it does not take this request
 │   └── WarmupError             it loaded, and gives no tokens
 ├── TrainingError               a run cannot go on

@@ -26,6 +26,15 @@ ELSEWHERE = {
     "dry-run",
     "write",
     "from-literal",
+    *(
+        "tensor-parallel-size",
+        "data-parallel-size",
+        "enable-scale-out",
+        "tokens-only",
+        "block-size",
+    ),
+    *("enable-prompt-tokens-details", "generation-config", "max-num-queued-reqs"),  # vLLM's
+    *("worker-urls", "policy", "health-check-interval-secs", "health-failure-threshold"),
 }  # flags of other commands
 
 

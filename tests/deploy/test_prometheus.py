@@ -27,6 +27,7 @@ ALERTS = [
     "QualityGap",
     "NotReady",
     "EngineStalled",
+    "EngineResumes",
     "LoadSheddingHigh",
     "HighQueueTime",
 ]

@@ -100,16 +100,32 @@ class Sampling:
     cache_salt: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Whose request an engine's request is a part of, for what routes and schedules it.
+
+    `tenant` is a name that hides the key, `trace` the W3C headers of its trace, and `due_at` a
+    `time.perf_counter`: when its answer is due.
+    """
+
+    tenant: str = ""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    due_at: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """What an engine is asked for: the tokens that follow `prompt`, sampled by `sampling`.
 
-    `id` is of this request alone while it runs.
+    `id` is of this request alone while it runs. All requests of a thought have one `affinity`:
+    where the one before was served, its prompt is in the prefix cache.
     """
 
     prompt: Sequence[int]
     sampling: Sampling
     id: str
+    affinity: str = ""
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +272,9 @@ class Engine(Protocol):
         ...
 
     async def check_health(self) -> None:
-        """Raise `EngineDeadError` when the engine is gone."""
+        """Raise `EngineDeadError` when the engine is gone for good, and `EngineOverloadedError`
+        while it takes no requests.
+        """
         ...
 
     def shutdown(self) -> None: ...

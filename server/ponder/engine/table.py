@@ -14,6 +14,7 @@ from ponder.engine.protocol import Engine, EngineSetupError, Load
 
 ENGINES: Mapping[str, str] = {
     "vllm": "ponder.engine.vllm",
+    "http": "ponder.engine.http",
     "scripted": "ponder.engine.scripted",
 }
 

@@ -16,7 +16,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ponder.engine import machine, vllm_grammars
 from ponder.engine.child import ForkedEngines, SpawnedEngines
@@ -31,18 +31,18 @@ from ponder.engine.protocol import (
     EngineSetupError,
     Load,
     RequestRefusedError,
-    Sampling,
-    TokenLogprob,
 )
 from ponder.engine.pulse import Pulse
 from ponder.engine.tokenizer import HFTokenizer
 from ponder.engine.vllm_calls import VLLMCalling
 from ponder.engine.vllm_demand import Demands
+from ponder.engine.vllm_ranks import Ranks
+from ponder.engine.vllm_tokens import logprobs_of, prompt_logprobs_of, sampling_params
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("ponder")  # what an operator reads of the process
@@ -131,8 +131,10 @@ class VLLMEngine:
         llm: AsyncLLM,
         sockets: TemporaryDirectory[str] | None = None,
         demands: Demands | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._llm = llm
+        self._ranks = ranks or Ranks(1)
         self._sockets = sockets
         self._demands = demands or Demands()
         self._pulse = Pulse()
@@ -170,7 +172,10 @@ class VLLMEngine:
         loggers = [demands.logger()] if demands else None
         with _engine_processes():
             engine = cls(
-                AsyncLLM.from_engine_args(arguments, stat_loggers=loggers), sockets, demands
+                AsyncLLM.from_engine_args(arguments, stat_loggers=loggers),
+                sockets,
+                demands,
+                Ranks.of(arguments),
             )
         enable_envs_cache()  # its statistics read the environment at every token
         return engine
@@ -183,23 +188,14 @@ class VLLMEngine:
         self._pulse.begin()
         try:
             # The parameters check themselves when they are made, vLLM the rest when it starts.
-            params = _sampling_params(request.sampling)
+            params = sampling_params(request.sampling)
             prompt = tokens_input(list(request.prompt), cache_salt=request.sampling.cache_salt)
-            stream = self._llm.generate(prompt, params, request.id)
-            async with aclosing(stream):
-                async for output in stream:
-                    self._pulse.beat()
-                    part = output.outputs[0]
-                    reason = part.finish_reason
-                    if reason is not None and reason not in ("stop", "length"):
-                        raise EngineError(f"the engine ended the request with {reason!r}")
-                    yield Chunk(
-                        part.token_ids,
-                        reason,
-                        _logprobs(part) if request.sampling.logprobs is not None else None,
-                        output.num_cached_tokens,
-                        _prompt_logprobs(request, output),
-                    )
+            with self._ranks.taken(request.affinity or request.id) as rank:
+                stream = self._llm.generate(prompt, params, request.id, data_parallel_rank=rank)
+                async with aclosing(stream):
+                    async for output in stream:
+                        self._pulse.beat()
+                        yield _chunk(request, output)
         except VLLMEngineDeadError as error:
             raise EngineDeadError(_DEAD) from error
         except VLLMClientError as error:  # no ValueError
@@ -260,13 +256,13 @@ def load(load: Load) -> VLLMEngine:
     ]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
     logger.info("starting vLLM: %s", " ".join([*threads, *options]))
-    calling = _calling(load)
+    calls = calling(load)
     engine = VLLMEngine.start(load.name, [*options, *load.options])
-    engine.facts = replace(engine.facts, calling=calling)
+    engine.facts = replace(engine.facts, calling=calls)
     return engine
 
 
-def _calling(load: Load) -> VLLMCalling | None:
+def calling(load: Load) -> VLLMCalling | None:
     """The parsers of the model's calls. Raises `EngineSetupError` where they are needed."""
     if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
         return None
@@ -343,58 +339,15 @@ def _engine_processes() -> Iterator[None]:
             module.get_mp_context = own
 
 
-def _sampling_params(sampling: Sampling) -> Any:
-    from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed,
-        min_tokens=sampling.min_tokens,
-        stop_token_ids=list(sampling.stop_token_ids),
-        ignore_eos=sampling.ignore_eos,
-        logprobs=sampling.logprobs,
-        prompt_logprobs=sampling.prompt_logprobs,
-        flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
-        logit_bias=dict(sampling.logit_bias) or None,
-        structured_outputs=None
-        if (rule := sampling.grammar) is None
-        else vllm_grammars.parameters(rule),
-        stream_interval=sampling.chunk_tokens,
-        output_kind=RequestOutputKind.DELTA,
-        detokenize=False,
-        skip_clone=True,
+def _chunk(request: EngineRequest, output: RequestOutput) -> Chunk:
+    part = output.outputs[0]
+    reason = part.finish_reason
+    if reason is not None and reason not in ("stop", "length"):
+        raise EngineError(f"the engine ended the request with {reason!r}")
+    return Chunk(
+        part.token_ids,
+        reason,
+        logprobs_of(part) if request.sampling.logprobs is not None else None,
+        output.num_cached_tokens,
+        prompt_logprobs_of(request, output),
     )
-
-
-def _logprobs(part: CompletionOutput) -> list[TokenLogprob]:
-    """vLLM's flat lists hold a position's sampled token first, also where it is one of the best."""
-    return [_entry(*position) for position in _positions(part.token_ids, part.logprobs)]
-
-
-def _prompt_logprobs(
-    request: EngineRequest, output: RequestOutput
-) -> list[TokenLogprob | None] | None:
-    if request.sampling.prompt_logprobs is None or output.prompt_logprobs is None:
-        return None
-    positions = _positions(request.prompt, output.prompt_logprobs)
-    return [_entry(*position) if position[1] else None for position in positions]
-
-
-def _positions(token_ids: Sequence[int], flat: Any) -> Iterator[tuple[int, dict[int, float]]]:
-    """Each position's token, with the log probabilities that are told of it."""
-    if not flat:
-        return
-    for token_id, start, end in zip(token_ids, flat.start_indices, flat.end_indices, strict=True):
-        yield token_id, dict(zip(flat.token_ids[start:end], flat.logprobs[start:end], strict=True))
-
-
-def _entry(token_id: int, found: dict[int, float]) -> TokenLogprob:
-    top = tuple(sorted(found.items(), key=lambda item: -item[1]))
-    return TokenLogprob(token_id, found[token_id], top)

@@ -11,7 +11,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ponder.engine.protocol import Engine, EngineError, EngineRequest, Grammar, Sampling
+from ponder.engine.protocol import (
+    Engine,
+    EngineError,
+    EngineRequest,
+    Grammar,
+    RequestRefusedError,
+    Sampling,
+)
 
 _TOKENS = 2
 PATHS: Mapping[str, Mapping[str, Any]] = {
@@ -40,7 +47,7 @@ class WarmupError(EngineError):
 async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
     """Take every path alone, then all at once, twice each: a batch compiles another shape.
 
-    Raises `WarmupError`.
+    An engine may refuse all paths but plain sampling. Raises `WarmupError`.
     """
     numbers = itertools.count()
 
@@ -55,6 +62,8 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
             async for _ in engine.generate(request):
                 pass
         except EngineError as error:
+            if isinstance(error, RequestRefusedError) and PATHS[path]:
+                return  # it does not have it, and clients will be told
             raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error
 
     lacking = {"grammars"} if engine.facts.check is None else set()

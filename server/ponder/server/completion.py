@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ponder.checkpoint.chat import Prompt
-from ponder.engine.protocol import Engine, Sampling, TokenLogprob
+from ponder.engine.protocol import Engine, Origin, Sampling, TokenLogprob
 from ponder.experiment.holdout import Assignment
 from ponder.protocol.chat import ChatRequest, Raw, Turns
 from ponder.protocol.dialect import Spent
@@ -43,6 +43,9 @@ _LOGPROBS_CHUNK_TOKENS = 4
 _DUE_CHUNK_TOKENS = 8  # what the engine has not reported when the clock closes a thought is lost
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
+
+TRACE_HEADERS = ("traceparent", "tracestate")
+"""Headers of the W3C Trace Context recommendation."""
 
 Judge = Callable[[Sequence[Mapping[str, str]], str], Awaitable[float | None]]
 """(conversation, answer) → the operator's verifier's score, None where it gives none."""
@@ -355,7 +358,18 @@ class Completion:
             hear = watch.hearing(emit)
         thought = checkpoint.thought(prompt, sampling, self._rules, exits=exits)
         name = f"{self.id}-{index}"
-        return Single(thought, Driver(thought, self._engine, name, hear, self._pace), button)
+        driver = Driver(thought, self._engine, name, hear, self._pace, origin=self._origin)
+        return Single(thought, driver, button)
+
+    @property
+    def _origin(self) -> Origin:
+        """What the engine is told of the request; an observer's span is a trace's newest part."""
+        trace = {name: value for name, value in self.headers.items() if name in TRACE_HEADERS}
+        return Origin(
+            tenant=self.tenant,
+            trace={**self.trace, **trace},
+            due_at=None if self._due is None else self._due.at,
+        )
 
     def _group(self, index: int, emit: Callable[[Event], None]) -> Choice:
         asked, prompt, model = self.request.ponder.strategy, self.prompt(index), self.model
@@ -369,7 +383,7 @@ class Completion:
         return Group(
             asked,
             prompt,
-            Home(self._engine, f"{self.id}-{index}", self._pace),
+            Home(self._engine, f"{self.id}-{index}", self._pace, self._origin),
             make,
             emit,
             vocabulary=model.tokenizer,

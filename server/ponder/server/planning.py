@@ -16,7 +16,7 @@ from ponder.protocol.deadline import HEADER as DEADLINE_HEADER
 from ponder.protocol.deadline import read_deadline
 from ponder.protocol.dialect import Reader
 from ponder.protocol.errors import ApiError, to_api_error
-from ponder.server.completion import Completion, Judge
+from ponder.server.completion import TRACE_HEADERS, Completion, Judge
 from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
 from ponder.server.replies import CLIENT_ID
@@ -26,8 +26,6 @@ from ponder.server.shedding import Shedding
 from ponder.thought.budget import AUTO, UNLIMITED, Limits
 from ponder.thought.pace import Pace
 
-TRACE_HEADERS = ("traceparent", "tracestate")
-"""Headers of the W3C Trace Context recommendation."""
 _BOUNDLESS = 1 << 40  # tokens: more than a body can hold
 
 

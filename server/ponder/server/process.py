@@ -102,6 +102,7 @@ async def _serve(settings: Settings, start: Start) -> int:
             return 1 if service.watch.dead else 0
         finally:
             engine.shutdown()
+            await asyncio.sleep(0)  # connections close in the loop
 
 
 async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start: Start) -> Engine:

@@ -106,6 +106,8 @@ class Service:
             return "engine dead"
         if self.draining:
             return "draining"
+        if self.watch.away:
+            return "engine away"
         return "engine stalled" if self.watch.stalled else ""
 
     @property

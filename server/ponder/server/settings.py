@@ -41,7 +41,8 @@ BUNDLED_KNOWS = "{} Ask it {} or {}.".format(
 class Settings(BaseSettings):
     """Serve a model with thinking budgets on an OpenAI-compatible endpoint.
 
-    vLLM's own options pass through unchanged after `--`.
+    The engine's own options follow `--`: vLLM's unchanged, or the address of inference servers
+    (`--engine http -- http://127.0.0.1:8001`).
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
@@ -175,8 +176,9 @@ class Settings(BaseSettings):
     )
     engine: str = Field(
         "vllm",
-        description="what gives the tokens: vllm; scripted, which says the texts after `--` and "
-        "needs no weights, for trying clients; or a module of your own",
+        description="what gives the tokens: vllm, in this process; http, a server or a fleet of "
+        "them, whose address follows `--`; scripted, which says the texts after `--` and needs no "
+        "weights, for trying clients; or a module of your own",
     )
     engine_options: list[str] = Field(
         [], description="the engine's own options, as given after `--`"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ponder.engine.protocol import Engine, EngineDeadError
+from ponder.engine.protocol import Engine, EngineDeadError, EngineOverloadedError
 
 logger = logging.getLogger(__name__)
 HEALTH_CHECK_SECONDS = 1.0
 
 
 class EngineWatch:
-    """Asks the engine every second. `dead` is one-way; a stalled engine may speak again."""
+    """Asks the engine every second. `dead` is one-way; a stalled engine may speak again, and one
+    that is `away`, which has no server to ask, may come back.
+    """
 
     def __init__(self, engine: Engine, stall_seconds: float) -> None:
         self.dead = False
+        self.away = False
         self._engine = engine
         self._stall_seconds = stall_seconds
 
@@ -30,6 +33,9 @@ class EngineWatch:
         while True:
             try:
                 await self._engine.check_health()
+                self._returned()
+            except EngineOverloadedError as error:
+                self._went(error)
             except EngineDeadError as error:
                 logger.critical("%s", error)
                 break
@@ -44,6 +50,16 @@ class EngineWatch:
                 self._tell(stalled)
             await asyncio.sleep(HEALTH_CHECK_SECONDS)
         self.dead = True
+
+    def _went(self, error: EngineOverloadedError) -> None:
+        if not self.away:
+            logger.error("%s: /readyz says that the engine is away", error)
+        self.away = True
+
+    def _returned(self) -> None:
+        if self.away:
+            logger.warning("the engine is back: /readyz says that it is ready")
+        self.away = False
 
     def _tell(self, stalled: bool) -> None:
         if stalled:

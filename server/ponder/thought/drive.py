@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from ponder.engine.protocol import Chunk, Engine, EngineError, EngineRequest
+from ponder.engine.protocol import Chunk, Engine, EngineError, EngineRequest, Origin, Sampling
 from ponder.thought.outcome import Outcome
 from ponder.thought.pace import Pace
 from ponder.thought.probes import ProbeRequest
@@ -39,7 +39,8 @@ class Driver:
     `run` lives it from its start to its end. Whoever has several thoughts wait for each other
     calls `start`, `live` as often as it likes, and `close`. A fork has started already; its `draw`
     tells its seeds from those of the thought that it is of. `moved` is called when a thought that
-    nobody lives at the moment is closed.
+    nobody lives at the moment is closed. `affinity` is that of its engine requests, its own name
+    where none is given, and `origin` is theirs too.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Driver:
         *,
         draw: int = 0,
         moved: Callable[[], None] = lambda: None,
+        affinity: str | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self._thought = thought
         self._engine = engine
@@ -60,6 +63,8 @@ class Driver:
         self._pace = Pace() if pace is None else pace
         self._draw = draw
         self._moved = moved
+        self._affinity = request_id if affinity is None else affinity
+        self._origin = Origin() if origin is None else origin
         self._living = False
         self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
         self._alarm: asyncio.TimerHandle | None = None
@@ -195,10 +200,13 @@ class Driver:
             seed = sampling.seed + done * _PIECE_STEP + self._draw * _DRAW_STEP
             sampling = replace(sampling, seed=seed & _SEED_MASK)
         if not done and left == sampling.max_tokens:
-            return EngineRequest(segment.prompt, sampling, name)
+            return self._asks(segment.prompt, sampling, name)
         least = max(0, min(sampling.min_tokens - done, left))
         sampling = replace(sampling, max_tokens=left, min_tokens=least)
-        return EngineRequest([*segment.prompt, *segment.sampled], sampling, f"{name}-{done}")
+        return self._asks([*segment.prompt, *segment.sampled], sampling, f"{name}-{done}")
+
+    def _asks(self, prompt: Sequence[int], sampling: Sampling, name: str) -> EngineRequest:
+        return EngineRequest(prompt, sampling, name, self._affinity, self._origin)
 
     def _run_probes(self) -> None:
         """Have the probes run that the thought wants, and no others."""
@@ -213,7 +221,7 @@ class Driver:
     async def _ask_beside(self, probe: ProbeRequest) -> None:
         """Run one probe until it ends, or until the thought wants it no more."""
         thought, name = self._thought, f"{self._request_id}-probe-{probe.number}"
-        stream = self._engine.generate(EngineRequest(probe.prompt, probe.sampling, name))
+        stream = self._engine.generate(self._asks(probe.prompt, probe.sampling, name))
         try:
             async with aclosing(stream):
                 async for chunk in stream:

@@ -32,7 +32,7 @@ from ponder.server.settings import BUNDLED_MODEL
 def raised(error: Exception | None, **sampling: Any) -> EngineError:
     """What becomes of an error that vLLM raises at the start of a request."""
 
-    async def generate(*_given: object) -> AsyncGenerator[Any, None]:
+    async def generate(*_given: object, **_named: object) -> AsyncGenerator[Any, None]:
         if error is not None:
             raise error
         yield

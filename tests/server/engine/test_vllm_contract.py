@@ -79,8 +79,9 @@ def test_every_imported_name_is_there(vllm: Source) -> None:
             "EngineArgs",
             "model tokenizer revision tokenizer_revision generation_config from_cli_args "
             "override_generation_config block_size kv_cache_memory_bytes enforce_eager "
-            "enable_chunked_prefill distributed_executor_backend served_model_name "
-            "disable_log_stats",
+            "data_parallel_size data_parallel_rank data_parallel_external_lb "
+            "data_parallel_hybrid_lb enable_chunked_prefill distributed_executor_backend "
+            "served_model_name disable_log_stats",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from ponder.engine.protocol import EngineError, Sampling
+from ponder.engine.protocol import EngineError, RequestRefusedError, Sampling
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 from ponder.engine.warmup import PATHS, WarmupError, warm_up
 
@@ -42,3 +42,21 @@ def test_a_path_that_fails_is_named() -> None:
     engine = ScriptedEngine(script, VOCABULARY)
     with pytest.raises(WarmupError, match="fails at logprobs: no compiler"):
         asyncio.run(warm_up(engine, [1]))
+
+
+@pytest.mark.parametrize("refused", ["logprobs", "plain sampling"])
+def test_an_engine_may_refuse_all_but_plain_sampling(refused: str) -> None:
+    number_of = list(PATHS).index(refused)
+
+    def script(_prompt: Sequence[int], number: int) -> Iterator[int]:
+        if number == number_of:
+            raise RequestRefusedError("not here")
+        yield VOCABULARY.EOS
+
+    engine = ScriptedEngine(script, VOCABULARY)
+    if PATHS[refused]:
+        asyncio.run(warm_up(engine, [1]))
+        assert len(engine.requests) == 3 * len(PATHS)
+    else:
+        with pytest.raises(WarmupError, match="not here"):
+            asyncio.run(warm_up(engine, [1]))

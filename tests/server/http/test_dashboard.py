@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -34,7 +35,8 @@ def asked() -> Iterator[str]:
 
 @pytest.fixture
 def exported(serve: Serve) -> dict[str, set[str]]:
-    """The labels of every metric of a server that has answered and refused."""
+    """The labels of every metric of a server that has answered and refused, on any engine."""
+    import_module("ponder.engine.http")
     running = serve(
         "thought</think>answer",
         holdout=0.5,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from ponder.engine.protocol import EngineOverloadedError
 from ponder.server import watch
 from waiting import wait_until
 
@@ -49,6 +50,26 @@ def test_an_engine_that_gives_no_token_is_not_ready_until_it_does(
         wait_until(lambda: readiness(running) == READY)
         wait_until(lambda: "gives tokens again" in caplog.text)
     assert silence(running) == 0
+    watching.cancel()
+
+
+def test_an_engine_that_is_away_is_not_ready_until_it_is_back(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "HEALTH_CHECK_SECONDS", 0.01)
+    running, away = serve(), True
+
+    async def check_health() -> None:
+        if away:
+            raise EngineOverloadedError("no server answers")
+
+    monkeypatch.setattr(running.engine, "check_health", check_health)
+    watching = asyncio.run_coroutine_threadsafe(running.service.watch.until_dead(), running.loop)
+    wait_until(lambda: readiness(running) == (503, "engine away\n"))
+    away = False
+    wait_until(lambda: readiness(running) == READY)
+    wait_until(lambda: "the engine is back" in caplog.text)
+    assert not running.service.watch.dead
     watching.cancel()
 
 

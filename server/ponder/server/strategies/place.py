@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ponder.engine.protocol import Engine
+from ponder.engine.protocol import Engine, Origin
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.drive import Driver
 from ponder.thought.outcome import InterimAnswer, Outcome
@@ -24,11 +24,15 @@ PARTS = ("thinking_tokens", "forced_tokens", "answer_tokens", "retry_tokens", "p
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where thoughts live: an engine of this `pace`, on which their requests begin with `name`."""
+    """Where thoughts live: an engine of this `pace`, on which their requests begin with `name`.
+
+    `name` is their affinity too: they have one prompt, and copies share their thoughts.
+    """
 
     engine: Engine
     name: str
     pace: Pace
+    origin: Origin = field(default_factory=Origin)
 
 
 class Place:
@@ -87,6 +91,8 @@ class Place:
             *(self.thought, home.engine, name, self._hear, home.pace),
             draw=draw,
             moved=lambda: self._moved(self),
+            affinity=home.name,
+            origin=home.origin,
         )
 
     def _own(self) -> Counter[str]:
