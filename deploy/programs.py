@@ -23,9 +23,10 @@ PACKAGES = {
     "promtool": "prometheus",
     "nginx": "nginx",
     "chromium": "chromium-headless-shell",
+    "redis-server": "redis-server",
 }
 # Unpacked with all that they depend on and that this machine has not installed.
-WITH_LIBRARIES = {"chromium"}
+WITH_LIBRARIES = {"chromium", "redis-server"}
 
 
 class NotFound(Exception):

@@ -13,6 +13,7 @@ import programs
 import pytest
 from hypothesis import settings
 
+from stores import RedisServer
 from waiting import PATIENCE
 
 # Examples share the machine with real engines: a slow one says nothing.
@@ -76,6 +77,17 @@ def program() -> Callable[[str], Path]:
             pytest.skip(str(missing))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    """One that nobody stops: tests use names of their own in it."""
+    program("redis-server")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

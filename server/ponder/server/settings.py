@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,7 @@ from ponder.protocol.fields import BUDGET
 from ponder.server.pools.protocol import Kind, PoolSize, read_pools
 
 PREFIX = "PONDER_"
+_REDIS = re.compile(r"rediss?://[^/]|unix:///")
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
 BUNDLED_EXAMPLES = (
     "2+2",
@@ -112,6 +114,11 @@ class Settings(BaseSettings):
         default_factory=lambda: environment.state_home() / "state.sqlite3",
         description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
         "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
+    )
+    redis: SecretStr | None = Field(
+        None,
+        description="Redis in which servers behind one address share pools and running replies, as "
+        "redis://host:6379/0; while it is away each goes on alone (default: none is shared)",
     )
     verifier: str | None = Field(
         None,
@@ -216,6 +223,13 @@ class Settings(BaseSettings):
                 "setting out altogether to serve without keys"
             )
         return [SecretStr(key) for key in stripped]
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_is_an_address(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not _REDIS.match(given.get_secret_value()):
+            raise ValueError("write redis://host:6379/0, rediss:// with TLS, or unix:///its/socket")
+        return given
 
     @field_validator("pool")
     @classmethod
