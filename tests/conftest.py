@@ -13,7 +13,7 @@ import programs
 import pytest
 from hypothesis import settings
 
-from stores import RedisServer
+from stores import PostgresServer, RedisServer
 from waiting import PATIENCE
 
 # Examples share the machine with real engines: a slow one says nothing.
@@ -88,6 +88,14 @@ def redis_server(
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(program: Callable[[str], Path]) -> Iterator[PostgresServer]:
+    program("postgres")
+    server = PostgresServer()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from ponder import environment
+from ponder.experiment.ledger import POSTGRES
 from ponder.protocol.fields import BUDGET
 from ponder.server.pools.protocol import Kind, PoolSize, read_pools
 
@@ -110,10 +111,11 @@ class Settings(BaseSettings):
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"
     )
-    state: Path = Field(
-        default_factory=lambda: environment.state_home() / "state.sqlite3",
-        description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
-        "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
+    state: str = Field(
+        default_factory=lambda: str(environment.state_home() / "state.sqlite3"),
+        description="what keeps the savings: a SQLite file, on a local disk; or, for servers on "
+        "several machines, postgresql://user@host/database; :memory: keeps them no longer than the "
+        "process (default: ~/.local/state/ponder/state.sqlite3)",
     )
     redis: SecretStr | None = Field(
         None,
@@ -223,6 +225,17 @@ class Settings(BaseSettings):
                 "setting out altogether to serve without keys"
             )
         return [SecretStr(key) for key in stripped]
+
+    @field_validator("state")
+    @classmethod
+    def _state_is_kept(cls, given: str) -> str:
+        scheme, found, _ = given.partition("://")
+        if found and not given.startswith(POSTGRES):
+            remedy = "give it to --redis" if scheme.startswith("redis") else "see --help"
+            raise ValueError(
+                f"savings are kept in a file or in postgresql://, not in {scheme}://: {remedy}"
+            )
+        return given
 
     @field_validator("redis")
     @classmethod

@@ -74,7 +74,7 @@ def in_redis(redis_server: RedisServer) -> Make:
     return make
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.quick), "redis"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Makes pools that nobody has used yet."""
     if request.param == "memory":
