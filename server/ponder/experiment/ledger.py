@@ -1,4 +1,4 @@
-"""What every conversation cost and was worth, from the event loop to the state file and back."""
+"""What every conversation cost and was worth, from the event loop to the state and back."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from ponder.thought.thought import Event
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-STATE_SECONDS = 1.0  # that a scrape waits for the state file
+STATE_SECONDS = 1.0  # that a scrape waits for the state
 
 
 class Service:
@@ -192,7 +192,7 @@ class Service:
         except StateError as error:
             logger.error("%s", error)
         except TimeoutError:
-            logger.error("the state file was not read within %g seconds", STATE_SECONDS)
+            logger.error("the state was not read within %g seconds", STATE_SECONDS)
         return self.metrics.render()
 
     async def savings(self) -> SavingsReport:
