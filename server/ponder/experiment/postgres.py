@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,14 +98,10 @@ class PostgresStore(Store):
                     autocommit=True,
                     connect_timeout=max(2, round(seconds)),
                     client_encoding="utf8",  # text would be bytes where a database has none
+                    prepare_threshold=None,  # poolers give each transaction another connection
                 )
-            timer = threading.Timer(seconds, _cut, (self._connection.fileno(),))
-            timer.daemon = True
-            timer.start()
-            try:
+            with _cutting(self._connection.fileno(), seconds):
                 yield self._connection
-            finally:
-                timer.cancel()
         except psycopg.Error as error:
             self.close()
             said = str(error).strip().splitlines() or [type(error).__name__]
@@ -150,13 +146,27 @@ class _Statements:
         self._cursor.executemany(statement.replace("?", "%s"), rows)
 
 
-def _cut(descriptor: int) -> None:
-    """End a connection that another thread waits for."""
+@contextmanager
+def _cutting(descriptor: int, seconds: float) -> Iterator[None]:
+    """End a connection that is waited for in here longer than so many seconds."""
+    lock, over = threading.Lock(), False
+
+    def cut() -> None:
+        with lock:
+            if over:  # its number may be another one's by now
+                return
+            with suppress(OSError), socket.socket(fileno=socket.dup(descriptor)) as end:
+                end.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
     try:
-        with socket.socket(fileno=socket.dup(descriptor)) as end:
-            end.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it ended by itself
-        return
+        yield
+    finally:
+        timer.cancel()
+        with lock:
+            over = True
 
 
 def _remedy(psycopg: Any, error: Exception) -> str:

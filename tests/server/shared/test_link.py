@@ -55,7 +55,7 @@ def test_a_redis_that_refuses_writes_counts_as_away_until_it_takes_them(
             await until(lambda: link.up)
 
     asyncio.run(go())
-    assert caplog.text.count("is away (NOREPLICAS Not enough good replicas to write.)") == 1
+    assert caplog.text.count("is away (NOREPLICAS Not enough good replicas to write.") == 1
     assert caplog.text.count("is back: pools are shared again") == 1
 
 
@@ -82,13 +82,17 @@ def test_a_server_that_does_not_answer_may_have_the_reply(
 
 def test_a_password_that_is_wrong_is_said_at_the_start_and_never_shown(redis: RedisServer) -> None:
     with redis.client() as client:
+        client.acl_setuser("reader", True, passwords=["+pass"], categories=["+@read"], keys=["*"])
         client.config_set("requirepass", "right")
     for user in ("", ":wrong@"):
         link = Link(redis.url.replace("//", f"//{user}"))
-        with pytest.raises(StateError, match="give --redis the user and password") as refused:
+        with pytest.raises(StateError, match="give --redis a user and password") as refused:
             asyncio.run(link.check())
         assert "wrong@" not in str(refused.value)
         assert f"127.0.0.1:{redis.port}" in str(refused.value)
+    link = Link(redis.url.replace("//", "//reader:pass@"))
+    with pytest.raises(StateError, match="to write, run scripts"):
+        asyncio.run(link.check())
 
 
 def test_a_server_starts_while_redis_is_away(

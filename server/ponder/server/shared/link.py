@@ -65,6 +65,9 @@ class Link:
                 f"--redis {self.shown} is no address ({error}): write redis://host:6379/0"
             ) from error
         self.redis: Redis = Redis.from_pool(pool)
+        self._write = self.redis.register_script(
+            "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])"
+        )
         self.up = False
         self.inbox = f"ponder:server:{secrets.token_hex(8)}"
         self._hear: Hear | None = None
@@ -109,16 +112,16 @@ class Link:
         return heard
 
     async def check(self) -> None:
-        """Raise `StateError` where Redis answers, and will never do what it is asked."""
-        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+        """Raise `StateError` where Redis will never do what it is asked by this user."""
+        from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
         try:
             await self._beat()
-        except (AuthenticationError, ResponseError) as error:
+        except (AuthenticationError, NoPermissionError) as error:
             await self.redis.aclose()
             raise StateError(
-                f"Redis at {self.shown} refuses ({error}): give --redis the user and password that "
-                f"it wants, and one that is written to"
+                f"Redis at {self.shown} refuses ({error}): give --redis a user and password that "
+                f"it lets in, to write, run scripts, publish and subscribe"
             ) from error
         except RedisError as error:
             self.lost(error)
@@ -186,8 +189,8 @@ class Link:
             await self._beat()
 
     async def _beat(self) -> None:
-        """Write something: one that is read-only, or full, answers a PING."""
-        await self.redis.set(f"{self.inbox}:beat", 1, px=int(4000 * BEAT_SECONDS))
+        """Have a script write: one that is read-only, or full, answers a PING."""
+        await self._write(keys=[f"{self.inbox}:beat"], args=[int(4000 * BEAT_SECONDS)])
         for work in self._each_beat:
             await work()
 
