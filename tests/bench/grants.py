@@ -1,7 +1,7 @@
 """`python -m tests.bench.grants`: what a grant of a shared pool costs, beside one in memory.
 
-Each of the processes has lanes that borrow and settle, one after the other, of one pool; Redis is
-on the same machine and writes its file. In memory it is one process, since others have other pools.
+A process has lanes that borrow and settle, one after the other, of one pool: in memory, in Redis,
+and in Redis together with other processes. Redis is on the same machine and writes its file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {"memory": [], "redis": []}
+    found: dict[str, list[dict[str, float]]] = {"memory": [], "redis": [], "redis_together": []}
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder) / "redis")
         try:
@@ -48,8 +48,9 @@ def main() -> int:
                 )
                 pools = MemoryPools(SIZE, one.lifetime)
                 found["memory"].append(figures([asyncio.run(borrow_of(pools, one))]))
+                found["redis"].append(figures(borrow_in_processes([one])))
                 others = [replace(one, ahead=float(n)) for n in range(options.processes)]
-                found["redis"].append(figures(borrow_in_processes(others)))
+                found["redis_together"].append(figures(borrow_in_processes(others)))
         finally:
             server.kill()
     middle = {name: middle_of(rounds) for name, rounds in found.items()}

@@ -63,16 +63,17 @@ def test_a_server_that_does_not_answer_may_have_the_reply(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def go() -> None:
-        link = Link(redis.url)
+        link, elsewhere = Link(redis.url), Link(redis.url.replace("/0", "/1"))
         replies = SharedReplies(link)
-        async with link.running():
-            await until(lambda: link.up)
+        async with link.running(), elsewhere.running():
+            await until(lambda: link.up and elsewhere.up)
+            assert await link.tell_all({"answers": -1}) == 1
             with pytest.raises(ApiError) as nobody:
                 await replies.finish("chatcmpl-1", "", None)
             assert (nobody.value.status, nobody.value.code) == (404, "response_not_found")
             monkeypatch.setattr(replies_module, "ANSWERS_SECONDS", 0.1)
             async with link.redis.pubsub() as silent:
-                await silent.subscribe("ponder:servers")
+                await silent.subscribe(link.everybody)
                 with pytest.raises(ApiError) as unknown:
                     await replies.finish("chatcmpl-1", "", None)
             assert (unknown.value.status, unknown.value.code) == (503, "servers_unreachable")

@@ -25,7 +25,6 @@ BEAT_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
 """Within which Redis answers; what takes longer counts as lost."""
 _CONNECTIONS = 32
-_EVERYBODY = "ponder:servers"
 
 Hear = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -69,7 +68,10 @@ class Link:
             "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])"
         )
         self.up = False
-        self.inbox = f"ponder:server:{secrets.token_hex(8)}"
+        # Unlike keys, channels are those of all databases.
+        channels = f"ponder:{pool.connection_kwargs.get('db') or 0}"
+        self.everybody = f"{channels}:servers"
+        self.inbox = f"{channels}:server:{secrets.token_hex(8)}"
         self._hear: Hear | None = None
         self._each_beat: list[Callable[[], Awaitable[None]]] = []
         self._hearing: set[asyncio.Task[None]] = set()
@@ -104,7 +106,7 @@ class Link:
 
     async def tell_all(self, message: dict[str, Any]) -> int:
         """Send every server a message, this one too; returns how many get it."""
-        return await self.tell(_EVERYBODY, message)
+        return await self.tell(self.everybody, message)
 
     async def tell(self, inbox: str, message: dict[str, Any]) -> int:
         """Raises `redis.exceptions.RedisError`."""
@@ -152,7 +154,7 @@ class Link:
     async def _live(self) -> None:
         """From one failure to the next: a subscription does not outlive what it may have missed."""
         async with self.redis.pubsub(ignore_subscribe_messages=True) as channels:
-            await channels.subscribe(_EVERYBODY, self.inbox)
+            await channels.subscribe(self.everybody, self.inbox)
             await self._beat()
             self.up = True
             if self._silent:
