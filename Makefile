@@ -36,9 +36,10 @@ pictures: ## the README's pictures: the page in Chromium, on the bundled checkpo
 
 test: ## install what is lacking and run all tests
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@$(PYTHON) deploy/programs.py promtool nginx chromium || \
+	@$(PYTHON) deploy/programs.py promtool nginx chromium redis-server postgres || \
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
-		"rolling restart, without chromium the pages: their tests are skipped"
+		"rolling restart, without chromium the pages, without redis-server and postgres what" \
+		"servers share: their tests are skipped"
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-clients: ## every client in an environment of its own, against a real server: writes docs/clients.md

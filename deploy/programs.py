@@ -23,9 +23,12 @@ PACKAGES = {
     "promtool": "prometheus",
     "nginx": "nginx",
     "chromium": "chromium-headless-shell",
+    "redis-server": "redis-server",
+    "postgres": "postgresql",
 }
+VERSIONS = "usr/lib/postgresql/*/bin"
 # Unpacked with all that they depend on and that this machine has not installed.
-WITH_LIBRARIES = {"chromium"}
+WITH_LIBRARIES = {"chromium", "redis-server", "postgres"}
 
 
 class NotFound(Exception):
@@ -40,7 +43,11 @@ def find(program: str) -> Path:
     """Where a program of `PACKAGES` is. Raises `NotFound`."""
     # Chromium's command in `bin` is a script that looks for the program in the system's folders.
     unpacked = [str(TOOLS / "usr" / folder) for folder in ("lib/chromium", "bin", "sbin")]
-    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *unpacked])
+    # Postgres lies in a folder of its version.
+    versions = [*Path("/").glob(VERSIONS), *TOOLS.glob(VERSIONS)]
+    places = os.pathsep.join(
+        [os.environ.get("PATH", ""), "/usr/sbin", *unpacked, *map(str, sorted(versions))]
+    )
     found = shutil.which(program, path=places) or shutil.which(PACKAGES[program], path=places)
     if found is None:
         raise NotFound(program)

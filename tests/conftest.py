@@ -14,6 +14,7 @@ import proxy
 import pytest
 from hypothesis import settings
 
+from stores import PostgresServer, RedisServer
 from waiting import PATIENCE
 
 # Examples share the machine with real engines: a slow one says nothing.
@@ -77,6 +78,25 @@ def program() -> Callable[[str], Path]:
             pytest.skip(str(missing))
 
     return find
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    """One that nobody stops: tests use names of their own in it."""
+    program("redis-server")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(program: Callable[[str], Path]) -> Iterator[PostgresServer]:
+    program("postgres")
+    server = PostgresServer()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,12 @@ cpu)
   set_up
   # The +cpu torch first: whatever else names torch would bring gigabytes of CUDA.
   uv --no-deps --torch-backend=cpu "$(grep '^torch==' constraints.txt)"
-  uv --constraint constraints.txt --overrides deploy/overrides.txt ".[cpu,otel,fleet]"
+  uv --constraint constraints.txt --overrides deploy/overrides.txt ".[cpu,otel,fleet,shared]"
   ;;
 gpu)
   set_up
   # vLLM's GPU build pins its own versions, which are not those of constraints.txt.
-  uv ".[gpu,otel,fleet]"
+  uv ".[gpu,otel,fleet,shared]"
   ;;
 *)
   echo "BUILD is cpu or gpu, not $build" >&2

@@ -255,6 +255,16 @@ SHARED = [
         "percentunit",
     ),
     graph(
+        "Redis reached, and what servers lend alone",
+        "Share of the servers with --redis that reach it, and requests per second that servers "
+        "lent their thoughts by themselves, because they did not.",
+        {
+            "reached": f"avg(ponder_pool_store_up{{{SERVERS}}})",
+            "lent alone": per_second("ponder_pool_lent_alone_total"),
+        },
+        "short",
+    ),
+    graph(
         "Load and its level",
         "The highest load of a server, 1 is full, and the highest step of shedding: 0 sheds "
         "nothing, 1 to 3 leave ¾, ½ and ¼ of budgets.",

@@ -13,7 +13,7 @@ PonderError
 │   ├── LoadError               the model does not load
 │   ├── RecipeError             a recipe's field is wrong
 │   ├── ResponderError          nobody can answer what is to be measured
-│   ├── StateError              the state file cannot be used
+│   ├── StateError              what servers keep or share cannot be used
 │   ├── TokenizerError          tokens have no bytes, or the template does not render
 │   ├── TracesError             spans cannot be sent
 │   ├── UsageError              a command line is wrong

@@ -139,7 +139,9 @@ def test_the_cage_needs_the_standard_library_only() -> None:
 
 
 def test_the_experiment_needs_the_standard_library_only() -> None:
-    assert strangers(ROOT / ROOMS["experiment"], ("ponder.errors", "ponder.experiment")) == []
+    """And one adapter its database's."""
+    allowed = ("ponder.errors", "ponder.experiment")
+    assert strangers(ROOT / ROOMS["experiment"], allowed) == ["postgres.py: psycopg"]
 
 
 def test_methods_need_torch_and_pydantic_only() -> None:

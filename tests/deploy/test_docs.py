@@ -13,6 +13,8 @@ from .conftest import ROOT
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")])
 ELSEWHERE = {
+    "appendonly",
+    "maxmemory-policy",
     "web",
     "build",
     "build-arg",

@@ -23,6 +23,7 @@ ALERTS = [
     "TruncationRateHigh",
     "DeadlineMissed",
     "PoolsExhausted",
+    "PoolStoreDown",
     "LoopRateHigh",
     "QualityGap",
     "NotReady",

@@ -24,6 +24,7 @@ import psutil
 import pytest
 import report
 
+from stores import RedisServer
 from waiting import wait_until
 
 from .conftest import START_SECONDS, ServerProcess, start_server
@@ -61,14 +62,16 @@ class Monitored:
 
 @pytest.fixture(scope="module")
 def monitored(
-    program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    program: Callable[[str], Path],
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Monitored]:
     """A server with a holdout and a pool under the demo's load, until its savings are measured."""
     program("prometheus")
     folder = tmp_path_factory.mktemp("monitoring")
     options = ["--default-budget", "24", "--holdout", "0.5", "--holdout-key", "a key for the tests"]
     options += ["--pool", "tenant=1000000000/1h"]  # enough for all that is asked
-    options += ["--shed-load", "unasked"]
+    options += ["--shed-load", "unasked", "--redis", redis_server.url]
     server = start_server(folder / "log", *options)
     try:
         server.wait_ready()

@@ -1,10 +1,10 @@
-"""What every conversation cost and was worth, from the event loop to the state file and back."""
+"""What every conversation cost and was worth, from the event loop to the state and back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from ponder.experiment.file import FileStore
 from ponder.experiment.moments import Moments
 from ponder.experiment.store import Entry, Key, StateError, Store
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+POSTGRES = ("postgresql://", "postgres://")
 BATCH_SECONDS = 0.2
 RETRY_SECONDS = 1.0  # after a failure; until then everything that needs the file fails at once
 CLOSING_SECONDS = 5.0  # how long the last batch is tried
@@ -30,24 +32,24 @@ class Ledger:
 
     One set of `settings` is one experiment: where they change, the sums start again from nothing,
     because costs under two policies have no mean that means something. A batch that cannot be
-    written is kept and tried again; beyond `MAX_PENDING` entries new ones are lost. `totals` are
-    those of the last `refresh`, `failures` counts uses of the file that failed, and `lost` the
-    entries that were never written.
+    written is kept and tried again, as it was; beyond `MAX_PENDING` entries new ones are lost.
+    `totals` are those of the last `refresh`, `failures` counts uses of the state that failed, and
+    `lost` the entries that were never written. The `state` is a file, or the URL of a Postgres.
     """
 
-    def __init__(self, path: Path, settings: str) -> None:
-        self._path = path
+    def __init__(self, state: str | Path, settings: str) -> None:
         self._pending: deque[Entry] = deque()
         self._batch: list[Entry] = []  # the thread's: taken from there, and not written yet
+        self._name = ""  # of the batch
         self._timer: asyncio.TimerHandle | None = None
-        self._failed: sqlite3.Error | StateError | None = None
+        self._failed: StateError | None = None
         self._retry_at = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self.failures = 0
         self.lost = 0
         self.totals: Mapping[Key, Moments] = {}
         try:
-            self._store = self._thread.submit(Store, path, settings).result()
+            self._store = self._thread.submit(open_store, state, settings).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -71,9 +73,9 @@ class Ledger:
         if self.pending >= MAX_PENDING:
             if not self.lost:
                 logger.error(
-                    "%d requests wait for the state file %s: the savings of further ones are lost",
+                    "%d requests wait to be written to the state: the savings of further ones are "
+                    "lost",
                     MAX_PENDING,
-                    self._path,
                 )
             self.lost += 1
             return
@@ -113,13 +115,18 @@ class Ledger:
         """All that is pending, or nothing of it. Raises what the last try met until the next."""
         if self._failed is not None and time.monotonic() < self._retry_at:
             raise self._failed
-        while self._pending:
-            self._batch.append(self._pending.popleft())
-        if not self._batch and self._failed is None:
-            return
+        while self._batch or self._pending or self._failed is not None:
+            self._write_batch()
+
+    def _write_batch(self) -> None:
+        """One that failed is the same again: it may have been written after all."""
+        if not self._batch:
+            self._name = secrets.token_hex(8)
+            while self._pending:
+                self._batch.append(self._pending.popleft())
         try:
-            self._store.write(self._batch)
-        except (sqlite3.Error, StateError) as error:
+            self._store.write(self._batch, self._name)
+        except StateError as error:
             if self._failed is None:
                 logger.exception(
                     "the savings of %d requests could not be written: they are tried again",
@@ -130,15 +137,16 @@ class Ledger:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             raise
         if self._failed is not None:
-            logger.warning("the state file can be written again: %d requests were", self.pending)
+            written = len(self._batch)
+            logger.warning("the state can be written again: %d requests were", written)
             self._failed = None
         self._batch.clear()
 
     def _refresh(self) -> Mapping[Key, Moments]:
-        failed: sqlite3.Error | StateError | None = None
+        failed: StateError | None = None
         try:
             self._write()
-        except (sqlite3.Error, StateError) as error:
+        except StateError as error:
             failed = error
         self.totals = self._store.totals()
         if failed is not None:
@@ -150,7 +158,7 @@ class Ledger:
         while True:
             try:
                 return self._write()
-            except (sqlite3.Error, StateError):
+            except StateError:
                 if time.monotonic() > until:
                     self.lost += self.pending
                     logger.error("the savings of %d requests are lost", self.pending)
@@ -170,7 +178,7 @@ class Ledger:
         def write() -> None:
             try:
                 self._write()
-            except (sqlite3.Error, StateError):  # it was logged
+            except StateError:  # it was logged
                 loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
             except Exception:
                 logger.critical(
@@ -185,23 +193,16 @@ class Ledger:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
+        except StateError as error:
             if error is not self._failed:
                 self.failures += 1
-            raise StateError(
-                f"cannot use the state in {self._path} ({error}): {_remedy(error)}"
-            ) from error
+            raise
 
 
-def _remedy(error: sqlite3.Error) -> str:
-    match getattr(error, "sqlite_errorcode", None):
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return "another process holds it; try again in a moment"
-        case sqlite3.SQLITE_FULL:
-            return "make room on its disk; until then nothing is lost but ratings"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return (
-                "it is damaged; put a copy of it back in its place, or stop all servers, move it "
-                "away and start the savings anew"
-            )
-    return "mend the file, or restart with another --state"
+def open_store(state: str | Path, settings: str) -> Store:
+    """Where the savings are kept: a file, or a Postgres by its URL. Raises `StateError`."""
+    if str(state).startswith(POSTGRES):
+        from ponder.experiment.postgres import PostgresStore
+
+        return PostgresStore(str(state), settings)
+    return FileStore(Path(state), settings)

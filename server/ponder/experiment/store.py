@@ -1,78 +1,41 @@
-"""The state file: what conversations cost and were worth, in SQLite.
+"""What conversations cost and were worth, kept in a database: the sums, whatever database it is.
 
 Six sums per arm and measure are all that the estimator needs (`totals`). A conversation's own sums
 are kept while it may go on (`conversations`), because its part in the squares grows with it; a
 request that names no conversation is one by itself, and leaves some forty bytes by which it can be
-rated (`answers`). Names are pseudonyms, and no text is kept. Processes on one machine may share a
-file: each batch is one transaction. Belongs to one thread.
+rated (`answers`). Names are pseudonyms, and no text is kept. Processes may share a database: each
+batch is one transaction, and a conversation is one whichever of them it comes to.
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import os
 import re
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol
 
 from ponder.errors import SetupError
 from ponder.experiment.holdout import ARMS, Arm, Assignment
 from ponder.experiment.moments import Moments
 
-logger = logging.getLogger(__name__)
-
-START_SECONDS = 10.0  # how long another process' transaction is waited for at the start,
+START_SECONDS = 10.0  # how long a database that others hold is waited for at the start,
 LOCK_SECONDS = 0.5  # and afterwards, when others wait for this process
 FEEDBACK_DAYS = 7.0  # how long a response can be rated
 IDLE_DAYS = 30.0  # a conversation that goes on later counts as another one
-MEMORY = Path(":memory:")
-_DAY = 86_400.0
+DAY = 86_400.0
 _DIGITS = re.compile(r"[0-9a-f]{32}")
-_SCHEMA_VERSION = 2
-# Processes of version 1 may write beside this one: what they know stays as it is.
-_SCHEMA = (
-    """
-CREATE TABLE experiments (
-  id TEXT PRIMARY KEY, settings TEXT NOT NULL UNIQUE, started_at REAL NOT NULL
-);
-CREATE TABLE totals (
-  experiment TEXT, arm TEXT, measure TEXT, conversations REAL NOT NULL, count REAL NOT NULL,
-  total REAL NOT NULL, squares REAL NOT NULL, products REAL NOT NULL, count_squares REAL NOT NULL,
-  PRIMARY KEY (experiment, arm, measure)
-) WITHOUT ROWID;
-CREATE TABLE conversations (
-  experiment TEXT, conversation TEXT, measure TEXT, count REAL NOT NULL, total REAL NOT NULL,
-  seen_at REAL NOT NULL, PRIMARY KEY (experiment, conversation, measure)
-) WITHOUT ROWID;
-CREATE INDEX conversations_by_age ON conversations (seen_at);
-CREATE TABLE responses (
-  id TEXT PRIMARY KEY, experiment TEXT NOT NULL, conversation TEXT NOT NULL, arm TEXT NOT NULL,
-  seen_at REAL NOT NULL, score REAL
-) WITHOUT ROWID;
-CREATE INDEX responses_by_age ON responses (seen_at);
-""",
-    """
-CREATE TABLE answers (
-  day INTEGER, id BLOB, experiment BLOB NOT NULL, conversation BLOB, arm INTEGER NOT NULL,
-  score REAL, PRIMARY KEY (day, id)
-) WITHOUT ROWID;
-""",
-)
-"""What each version added to the one before. `responses` is version 1's form of `answers`: it is
-read until its last row is too old."""
+_AT_ONCE = 250  # conversations in one question
 
 Key = tuple[Arm, str]
 """(arm, measure)"""
 
 
 class StateError(SetupError):
-    """The state file cannot be used; the message says how to mend it."""
+    """What servers keep or share cannot be used; the message says how to mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,237 +50,209 @@ class Entry:
     response: str | None = None
 
 
-class Store:
-    """An open state file, and the experiment that a set of settings makes in it.
+class Rows(Protocol):
+    """What a statement found."""
 
-    `started_at` is when that began, in seconds since 1970.
+    def fetchone(self) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
-    What it raises beside `StateError` is `sqlite3.Error`, after which nothing was written. A file
-    that is deleted is written anew with all that was in it; one that is replaced is taken up.
+
+class Statements(Protocol):
+    """A transaction in SQL that both databases know; values stand for question marks."""
+
+    def execute(self, statement: str, values: Sequence[object] = (), /) -> Rows: ...
+    def executemany(self, statement: str, rows: Iterable[Sequence[object]], /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One that can be rated: how, and what was charged for it until now."""
+
+    update: str
+    key: tuple[object, ...]
+    experiment: str
+    assignment: Assignment
+    score: float | None
+
+
+class Store(ABC):
+    """An open database, and the experiment that a set of settings makes in it.
+
+    `started_at` is when that began, in seconds since 1970. All that it raises is `StateError`,
+    after which nothing was written. Belongs to one thread.
     """
 
     experiment: str
     started_at: float
+    _prune_at = 0.0
 
-    def __init__(self, path: Path, settings: str) -> None:
-        self._path = path
-        self._settings = settings
-        self._prune_at = 0.0
-        self._open(START_SECONDS)
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[Statements]:
+        """All or nothing, and alone: what is read in it is what is written from."""
 
-    def write(self, batch: Iterable[Entry]) -> None:
-        """All of it, in one transaction."""
-        self._check_file()
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Statements]:
+        """What others have written until now."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def write(self, batch: Sequence[Entry], name: str | None = None) -> None:
+        """All of it, in one transaction; once, also where one of this name was written before."""
         now = time.time()
-        with _transaction(self._database):
-            changes: dict[Key, Moments] = {}
-            for entry in batch:
-                self._charge(entry, self.experiment, now, changes)
-            self._add(changes, self.experiment)
-            self._prune(now)
+        with self._transaction() as statements:
+            if name is not None and not self._is_new(statements, name, now):
+                return
+            self._remember(statements, batch, now)
+            self._charge(statements, batch, self.experiment, now)
+            if now >= self._prune_at:
+                self._prune(statements, now)
+                self._prune_at = now + 3600
 
     def totals(self) -> Mapping[Key, Moments]:
         """What every process wrote of this experiment."""
-        self._check_file()
-        rows = self._database.execute(
-            "SELECT arm, measure, conversations, count, total, squares, products, count_squares "
-            "FROM totals WHERE experiment = ?",
-            (self.experiment,),
-        )
-        return {(arm, measure): Moments(*row) for arm, measure, *row in rows}
+        with self._reading() as statements:
+            rows = statements.execute(
+                "SELECT arm, measure, conversations, count, total, squares, products, "
+                "count_squares FROM totals WHERE experiment = ?",
+                (self.experiment,),
+            )
+            return {(arm, measure): Moments(*row) for arm, measure, *row in rows}
 
     def rate(self, response: str, score: float) -> bool:
         """Give a response its score, replacing an earlier one; False for one that is not known."""
-        self._check_file()
         now = time.time()
-        with _transaction(self._database):
-            found = self._find(response, now)
+        with self._transaction() as statements:
+            found = self._find(statements, response, now)
             if found is None:
                 return False
-            update, key, experiment, assignment, earlier = found
-            self._database.execute(update, (score, *key))
-            changes: dict[Key, Moments] = {}
-            if assignment.conversation is None:
-                change = Moments.of(1.0, score)
-                if earlier is not None:
-                    change = change - Moments.of(1.0, earlier)
-                changes[assignment.arm, "feedback"] = change
+            statements.execute(found.update, (score, *found.key))
+            more = (1.0, score) if found.score is None else (0.0, score - found.score)
+            if found.assignment.conversation is None and found.score is not None:
+                change = Moments.of(1.0, score) - Moments.of(1.0, found.score)
+                key: Key = (found.assignment.arm, "feedback")
+                self._add(statements, {key: change}, found.experiment)
             else:
-                more = (1.0, score) if earlier is None else (0.0, score - earlier)
-                self._charge(Entry(assignment, {"feedback": more}), experiment, now, changes)
-            self._add(changes, experiment)
-        return True
-
-    def close(self) -> None:
-        self._database.close()
-
-    # -- the file ----------------------------------------------------------------------------
-
-    def _open(self, patience_s: float) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            database = _connect(self._path, patience_s)
-            with _alone(self._path.parent):  # SQLite waits for nobody who makes this change
-                database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            with _transaction(database):
-                self._upgrade(database)
-                database.execute(
-                    "INSERT OR IGNORE INTO experiments VALUES (?, ?, ?)",
-                    (secrets.token_hex(4), self._settings, time.time()),
-                )
-                self.experiment, self.started_at = database.execute(
-                    "SELECT id, started_at FROM experiments WHERE settings = ?", (self._settings,)
-                ).fetchone()
-            database.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000:.0f}")
-            self._database, self._file = database, self._identity()
-        except (sqlite3.Error, OSError) as error:
-            raise StateError(
-                f"cannot keep state in {self._path} ({error}): choose another --state, a file on "
-                f"a local disk, or :memory:"
-            ) from error
-
-    def _upgrade(self, database: sqlite3.Connection) -> None:
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > _SCHEMA_VERSION:
-            raise StateError(
-                f"the state file {self._path} has format {version} and this version of Ponder "
-                f"reads {_SCHEMA_VERSION} and older ones: choose another --state"
-            )
-        for steps in _SCHEMA[version:]:
-            for statement in steps.split(";\n"):
-                database.execute(statement)
-        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-
-    def _identity(self) -> tuple[int, int] | None:
-        """Which file lies under the path: None where there is none, or where it is memory."""
-        if self._path == MEMORY:
-            return None
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_dev, stat.st_ino
-
-    def _check_file(self) -> None:
-        """Go on in the file under the path, where that is no longer the one that was opened."""
-        found = self._identity()
-        if found == self._file:
-            return
-        deleted = self._database  # it is there, for whoever has it open
-        if found is None and self._restore(deleted):
-            logger.error("the state file %s was deleted: it is written anew", self._path)
-        else:
-            logger.error("the state file %s was replaced: the new one is used", self._path)
-        self._open(LOCK_SECONDS)
-        deleted.close()
-
-    def _restore(self, deleted: sqlite3.Connection) -> bool:
-        """Put a copy where the file was; False where another process did so first."""
-        beside = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(_connect(beside, LOCK_SECONDS)) as copy:
-                deleted.backup(copy)
-            with _alone(self._path.parent):
-                if self._path.exists():
-                    return False
-                # Those of the deleted file: SQLite would take them for ours.
-                for ending in ("-wal", "-shm"):
-                    self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
-                os.link(beside, self._path)
-        except OSError as error:
-            raise sqlite3.OperationalError(str(error)) from error
-        finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                entry = Entry(found.assignment, {"feedback": more})
+                self._charge(statements, [entry], found.experiment, now)
         return True
 
     # -- in a transaction --------------------------------------------------------------------
 
-    def _find(
-        self, response: str, now: float
-    ) -> tuple[str, tuple[object, ...], str, Assignment, float | None] | None:
-        """How to score a response, and its experiment, conversation, arm and score until now."""
-        today = int(now // _DAY)
-        days = [today - ago for ago in range(int(FEEDBACK_DAYS) + 1)]
-        row = self._database.execute(
-            "SELECT day, experiment, conversation, arm, score FROM answers "
-            f"WHERE day IN ({', '.join('?' * len(days))}) AND id = ?",
-            (*days, _packed(response)),
+    def _begin(self, statements: Statements, settings: str) -> None:
+        """The experiment of these settings, which begins now if it has not."""
+        statements.execute(
+            "INSERT INTO experiments VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (secrets.token_hex(4), settings, time.time()),
+        )
+        self.experiment, self.started_at = statements.execute(
+            "SELECT id, started_at FROM experiments WHERE settings = ?", (settings,)
         ).fetchone()
-        if row is not None:
-            day, experiment, conversation, arm, score = row
-            assignment = Assignment(conversation and conversation.hex(), ARMS[arm])
-            update = "UPDATE answers SET score = ? WHERE day = ? AND id = ?"
-            return update, (day, _packed(response)), experiment.hex(), assignment, score
-        row = self._database.execute(
-            "SELECT experiment, conversation, arm, score FROM responses WHERE id = ?", (response,)
+
+    def _is_new(self, statements: Statements, name: str, now: float) -> bool:
+        """Whether no batch of this name was written; so it is where a failed commit is none."""
+        return True
+
+    def _find(self, statements: Statements, response: str, now: float) -> Response | None:
+        today = int(now // DAY)
+        # Tomorrow too: the process that wrote it may have another clock.
+        days = [today - ago for ago in range(-1, int(FEEDBACK_DAYS) + 1)]
+        row = statements.execute(
+            "SELECT day, experiment, conversation, arm, score FROM answers "
+            f"WHERE day IN ({_marks(days)}) AND id = ?",
+            (*days, _packed(response)),
         ).fetchone()
         if row is None:
             return None
-        experiment, conversation, arm, score = row
-        update = "UPDATE responses SET score = ? WHERE id = ?"
-        return update, (response,), experiment, Assignment(conversation, arm), score
+        day, experiment, conversation, arm, score = row
+        assignment = Assignment(conversation and conversation.hex(), ARMS[arm])
+        update = "UPDATE answers SET score = ? WHERE day = ? AND id = ?"
+        return Response(update, (day, _packed(response)), experiment.hex(), assignment, score)
+
+    def _remember(self, statements: Statements, batch: Sequence[Entry], now: float) -> None:
+        """Keep what can be rated."""
+        day, experiment = int(now // DAY), bytes.fromhex(self.experiment)
+        statements.executemany(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
+            [
+                (
+                    day,
+                    _packed(entry.response),
+                    experiment,
+                    entry.assignment.conversation and bytes.fromhex(entry.assignment.conversation),
+                    ARMS.index(entry.assignment.arm),
+                )
+                for entry in batch
+                if entry.response is not None
+            ],
+        )
 
     def _charge(
-        self, entry: Entry, experiment: str, now: float, changes: dict[Key, Moments]
+        self, statements: Statements, batch: Sequence[Entry], experiment: str, now: float
     ) -> None:
-        """Charge the conversation; what that adds to the totals is added to `changes`."""
-        execute = self._database.execute
-        conversation, arm = entry.assignment.conversation, entry.assignment.arm
-        if entry.response is not None:
-            execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, NULL)",
-                (
-                    int(now // _DAY),
-                    _packed(entry.response),
-                    bytes.fromhex(experiment),
-                    conversation and bytes.fromhex(conversation),
-                    ARMS.index(arm),
-                ),
-            )
-        for measure, (count, total) in entry.measures.items():
-            change = Moments.of(count, total)
-            if conversation is not None:
-                place = (experiment, conversation, measure)
-                before = execute(
-                    "SELECT count, total FROM conversations "
-                    "WHERE experiment = ? AND conversation = ? AND measure = ?",
-                    place,
-                ).fetchone() or (0.0, 0.0)
-                after = (before[0] + count, before[1] + total)
-                execute(
-                    "REPLACE INTO conversations VALUES (?, ?, ?, ?, ?, ?)", (*place, *after, now)
-                )
-                change = Moments.of(*after) - Moments.of(*before)
-            changes[arm, measure] = changes.get((arm, measure), Moments()) + change
+        """Charge the conversations, and add what that changes to the totals."""
+        changes: dict[Key, Moments] = {}
+        more: dict[tuple[str, str], tuple[Arm, float, float]] = {}  # by conversation and measure
+        for entry in batch:
+            conversation, arm = entry.assignment.conversation, entry.assignment.arm
+            for measure, (count, total) in entry.measures.items():
+                if conversation is None:
+                    _change(changes, (arm, measure), Moments.of(count, total))
+                else:
+                    _, counted, summed = more.get((conversation, measure), (arm, 0.0, 0.0))
+                    more[conversation, measure] = (arm, counted + count, summed + total)
+        before = self._sums(statements, {conversation for conversation, _ in more}, experiment)
+        rows = []
+        for (conversation, measure), (arm, count, total) in more.items():
+            was = before.get((conversation, measure), (0.0, 0.0))
+            after = (was[0] + count, was[1] + total)
+            rows.append((experiment, conversation, measure, *after, now))
+            _change(changes, (arm, measure), Moments.of(*after) - Moments.of(*was))
+        statements.executemany(
+            "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (experiment, conversation, measure) DO UPDATE SET "
+            "count = excluded.count, total = excluded.total, seen_at = excluded.seen_at",
+            rows,
+        )
+        self._add(statements, changes, experiment)
 
-    def _add(self, changes: Mapping[Key, Moments], experiment: str) -> None:
-        for (arm, measure), change in changes.items():
-            self._database.execute(
-                "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (experiment, arm, measure) DO UPDATE SET "
-                "conversations = conversations + excluded.conversations, "
-                "count = count + excluded.count, total = total + excluded.total, "
-                "squares = squares + excluded.squares, products = products + excluded.products, "
-                "count_squares = count_squares + excluded.count_squares",
-                (experiment, arm, measure, *change.row),
-            )
+    def _sums(
+        self, statements: Statements, conversations: Iterable[str], experiment: str
+    ) -> dict[tuple[str, str], tuple[float, float]]:
+        """What conversations were charged with until now: (count, total) by measure."""
+        found, names = {}, sorted(conversations)
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            for conversation, measure, count, total in statements.execute(
+                "SELECT conversation, measure, count, total FROM conversations "
+                f"WHERE experiment = ? AND conversation IN ({_marks(some)})",
+                (experiment, *some),
+            ):
+                found[conversation, measure] = (count, total)
+        return found
 
-    def _prune(self, now: float) -> None:
+    def _add(self, statements: Statements, changes: Mapping[Key, Moments], experiment: str) -> None:
+        sums = ("conversations", "count", "total", "squares", "products", "count_squares")
+        statements.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (experiment, arm, measure) DO UPDATE SET "
+            + ", ".join(f"{name} = totals.{name} + excluded.{name}" for name in sums),
+            [(experiment, *key, *change.row) for key, change in changes.items()],
+        )
+
+    def _prune(self, statements: Statements, now: float) -> None:
         """Forget, once an hour, what can no longer change; its part in the totals stays."""
-        if now < self._prune_at:
-            return
-        self._prune_at = now + 3600
-        execute = self._database.execute
-        execute("DELETE FROM answers WHERE day < ?", (int(now // _DAY) - int(FEEDBACK_DAYS),))
-        execute("DELETE FROM responses WHERE seen_at < ?", (now - FEEDBACK_DAYS * _DAY,))
-        execute("DELETE FROM conversations WHERE seen_at < ?", (now - IDLE_DAYS * _DAY,))
+        oldest = int(now // DAY) - int(FEEDBACK_DAYS)
+        statements.execute("DELETE FROM answers WHERE day < ?", (oldest,))
+        statements.execute("DELETE FROM conversations WHERE seen_at < ?", (now - IDLE_DAYS * DAY,))
 
 
-def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=patience_s, isolation_level=None)
+def _change(changes: dict[Key, Moments], key: Key, change: Moments) -> None:
+    changes[key] = changes.get(key, Moments()) + change
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _packed(response: str) -> bytes:
@@ -326,27 +261,3 @@ def _packed(response: str) -> bytes:
     if _DIGITS.fullmatch(digits):
         return bytes.fromhex(digits)
     return response.encode()
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """No other process is in here with the same directory."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, and alone: what is read in it is what is written from."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise

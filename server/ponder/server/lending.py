@@ -16,6 +16,7 @@ from ponder.server.observers.protocol import Observer, Watch
 from ponder.server.pools.memory import MemoryPools
 from ponder.server.pools.protocol import Kind, Lease, Pools
 from ponder.server.settings import Settings
+from ponder.server.shared.link import Link
 
 HEADERS = tuple(f"x-ratelimit-{what}-thinking-tokens" for what in ("limit", "remaining", "reset"))
 _PASSES_S = 60.0  # from the end of a request's time to that of its lease: it has ended by then
@@ -35,9 +36,17 @@ class Loan:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def configured_pools(settings: Settings) -> dict[Kind, Pools]:
-    """The pools that the operator set, in the order in which they are asked."""
+def configured_pools(settings: Settings, link: Link | None) -> dict[Kind, Pools]:
+    """The pools that the operator set, in the order in which they are asked.
+
+    With a `link` they lie in Redis, for all servers.
+    """
     lifetime = settings.request_timeout + _PASSES_S
+    if link is not None:
+        from ponder.server.pools.redis import SharedPools
+
+        sizes = settings.pools.items()
+        return {kind: SharedPools(link, kind, size, lifetime) for kind, size in sizes}
     return {kind: MemoryPools(size, lifetime) for kind, size in settings.pools.items()}
 
 
@@ -72,9 +81,16 @@ class Lending(Observer):
             buckets=_SHARES,
             registry=None,
         )
-        self.collectors = (self._used, self._requests, self._left)
+        self._alone = Counter(
+            "ponder_pool_lent_alone_total",
+            "Requests that this server lent their thoughts by itself, while Redis was away",
+            ["pool"],
+            registry=None,
+        )
+        self.collectors = (self._used, self._requests, self._left, self._alone)
         for kind in pools:
             self._used.labels(kind)
+            self._alone.labels(kind)
             for lent in ("whole", "less", "nothing"):
                 self._requests.labels(kind, lent)
 
@@ -128,6 +144,8 @@ class Lending(Observer):
     def _count(self, kind: Kind, pools: Pools, lease: Lease, most: int) -> None:
         lent = "whole" if lease.each >= most else "less" if lease.each else "nothing"
         self._requests.labels(kind, lent).inc()
+        if lease.alone:
+            self._alone.labels(kind).inc()
         self._left.labels(kind).observe(lease.left / pools.size.tokens)
 
     def _headers(self, loan: Loan) -> dict[str, str]:

@@ -34,6 +34,7 @@ from ponder.server.observers.verifier import Verifier
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_KNOWS, BUNDLED_MODEL, Settings, misspelt
+from ponder.server.shared.link import Link
 from ponder.server.start import Start, stop_signals
 from ponder.thought.contract import Contract
 from ponder.thought.errors import InvalidCloseText
@@ -95,10 +96,17 @@ async def _serve(settings: Settings, start: Start) -> int:
             )
         model = ServedModel.load(files, settings)
         ledger = stack.enter_context(contextlib.closing(open_ledger(settings, model)))
+        link = None
+        if settings.redis is not None:
+            link = Link(settings.redis.get_secret_value())
+            await link.check()
         engine = await _load(settings, files, model, start)
         try:
-            service = Service(settings, model, engine, ledger, observers, verifier=verifier)
-            await Server(service, listener).serve(sockets=[listener])
+            service = Service(
+                settings, model, engine, ledger, observers, verifier=verifier, link=link
+            )
+            async with link.running() if link else contextlib.nullcontext():
+                await Server(service, listener).serve(sockets=[listener])
             return 1 if service.watch.dead else 0
         finally:
             engine.shutdown()

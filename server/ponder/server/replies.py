@@ -56,8 +56,11 @@ class OwnReplies:
                 if self._running.get(name) is completion:
                     del self._running[name]
 
+    def find(self, name: str, tenant: str) -> Completion | None:
+        return self._running.get((tenant, name))
+
     async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
-        completion = self._running.get((tenant, name))
+        completion = self.find(name, tenant)
         if completion is None:
             raise ApiError(
                 404,

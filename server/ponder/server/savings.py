@@ -102,8 +102,8 @@ async def report(ledger: Ledger, share: float, *, sheds: bool = False) -> Saving
 class SavingsCollector(Collector):
     """`ponder_holdout_*`: six sums per arm and measure, from which PromQL can compute the report.
 
-    They are totals of the state file, not of the process: processes that share a file export the
-    same, under the same `experiment`.
+    They are totals of the state, not of the process: processes that share one export the same,
+    under the same `experiment`.
     """
 
     def __init__(self, ledger: Ledger, share: float) -> None:
@@ -115,16 +115,16 @@ class SavingsCollector(Collector):
             "ponder_holdout_share", "Share of conversations held out", self._share
         )
         yield CounterMetricFamily(
-            "ponder_state_failures", "Uses of the state file that failed", self._ledger.failures
+            "ponder_state_failures", "Uses of the state that failed", self._ledger.failures
         )
         yield CounterMetricFamily(
             "ponder_state_lost_entries",
-            "Requests whose savings were never written to the state file",
+            "Requests whose savings were never written to the state",
             self._ledger.lost,
         )
         yield GaugeMetricFamily(
             "ponder_state_pending_entries",
-            "Requests whose savings wait to be written to the state file",
+            "Requests whose savings wait to be written to the state",
             self._ledger.pending,
         )
         for cost in COSTS:

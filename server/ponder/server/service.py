@@ -31,6 +31,7 @@ from ponder.server.planning import Planner, in_words_of
 from ponder.server.replies import OwnReplies, Replies
 from ponder.server.savings import SavingsCollector, report
 from ponder.server.settings import Settings
+from ponder.server.shared.link import Link
 from ponder.server.shedding import load_of
 from ponder.server.watch import EngineWatch
 from ponder.thought.thought import Event
@@ -38,14 +39,15 @@ from ponder.thought.thought import Event
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-STATE_SECONDS = 1.0  # that a scrape waits for the state file
+STATE_SECONDS = 1.0  # that a scrape waits for the state
 
 
 class Service:
     """State of one server process: it runs what is planned, before its observers.
 
     `observers` come beside those of every server, which count, charge and log. A `verifier` scores
-    every answer, and those that a strategy chooses from.
+    every answer, and those that a strategy chooses from. By its `link` it shares pools and running
+    replies with other servers.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Service:
         observers: Sequence[Observer] = (),
         *,
         verifier: Verifier | None = None,
+        link: Link | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -64,12 +67,16 @@ class Service:
         self.ledger = ledger
         self.gate = Gate(settings.max_running, settings.request_timeout)
         self.replies: Replies = OwnReplies()
+        if link is not None:
+            from ponder.server.shared.replies import SharedReplies
+
+            self.replies = SharedReplies(link)
         self.watch = EngineWatch(engine, settings.stall_timeout)
         self._judging = Judging(verifier, ledger) if verifier else None
         judge = self._judging.score if self._judging else None
         self.planner = Planner(settings, model, engine, self._load, judge)
         shedding = self.planner.shedding
-        pools = configured_pools(settings)
+        pools = configured_pools(settings, link)
         self._lending = Lending(pools, refuses=settings.on_exhausted == "error") if pools else None
         seeing = [*observers, *filter(None, (self._judging, self._lending))]
         self.metrics = Metrics(
@@ -82,6 +89,7 @@ class Service:
             collectors=[
                 *(collector for one in seeing for collector in one.collectors),
                 *(shedding.collectors if shedding else ()),
+                *(link.collectors if link else ()),
             ],
         )
         self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
@@ -186,7 +194,7 @@ class Service:
         except StateError as error:
             logger.error("%s", error)
         except TimeoutError:
-            logger.error("the state file was not read within %g seconds", STATE_SECONDS)
+            logger.error("the state was not read within %g seconds", STATE_SECONDS)
         return self.metrics.render()
 
     async def savings(self) -> SavingsReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,10 +19,12 @@ from pydantic_settings import (
 )
 
 from ponder import environment
+from ponder.experiment.ledger import POSTGRES
 from ponder.protocol.fields import BUDGET
 from ponder.server.pools.protocol import Kind, PoolSize, read_pools
 
 PREFIX = "PONDER_"
+_REDIS = re.compile(r"rediss?://[^/]|unix:///")
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "models" / "tiny")
 BUNDLED_EXAMPLES = (
     "2+2",
@@ -109,10 +112,16 @@ class Settings(BaseSettings):
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"
     )
-    state: Path = Field(
-        default_factory=lambda: environment.state_home() / "state.sqlite3",
-        description="SQLite file, on a local disk, that keeps the savings; :memory: keeps them no "
-        "longer than the process (default: ~/.local/state/ponder/state.sqlite3)",
+    state: str = Field(
+        default_factory=lambda: str(environment.state_home() / "state.sqlite3"),
+        description="what keeps the savings: a SQLite file, on a local disk; or, for servers on "
+        "several machines, postgresql://user@host/database; :memory: keeps them no longer than the "
+        "process (default: ~/.local/state/ponder/state.sqlite3)",
+    )
+    redis: SecretStr | None = Field(
+        None,
+        description="Redis in which servers behind one address share pools and running replies, as "
+        "redis://host:6379/0; while it is away each goes on alone (default: none is shared)",
     )
     verifier: str | None = Field(
         None,
@@ -218,6 +227,24 @@ class Settings(BaseSettings):
                 "setting out altogether to serve without keys"
             )
         return [SecretStr(key) for key in stripped]
+
+    @field_validator("state")
+    @classmethod
+    def _state_is_kept(cls, given: str) -> str:
+        scheme, found, _ = given.partition("://")
+        if found and not given.startswith(POSTGRES):
+            remedy = "give it to --redis" if scheme.startswith("redis") else "see --help"
+            raise ValueError(
+                f"savings are kept in a file or in postgresql://, not in {scheme}://: {remedy}"
+            )
+        return given
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_is_an_address(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not _REDIS.match(given.get_secret_value()):
+            raise ValueError("write redis://host:6379/0, rediss:// with TLS, or unix:///its/socket")
+        return given
 
     @field_validator("pool")
     @classmethod

@@ -20,19 +20,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ponder.experiment import file as file_module
 from ponder.experiment import ledger as ledger_module
-from ponder.experiment import store as store_module
+from ponder.experiment.file import FileStore
 from ponder.experiment.holdout import Arm, Assignment
 from ponder.experiment.ledger import Ledger
 from ponder.experiment.moments import Moments
-from ponder.experiment.store import Entry, StateError, Store
+from ponder.experiment.store import Entry, StateError
 
 SETTINGS = '{"model": "tiny"}'
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(file_module, "LOCK_SECONDS", 0.01)
     monkeypatch.setattr(ledger_module, "RETRY_SECONDS", 0.0)
 
 
@@ -78,7 +79,7 @@ async def until(happened: Callable[[], object]) -> None:
 
 
 def written(path: Path) -> dict[tuple[str, str], Moments]:
-    with closing(Store(path, SETTINGS)) as store:
+    with closing(FileStore(path, SETTINGS)) as store:
         return dict(store.totals())
 
 
@@ -234,7 +235,9 @@ def test_a_lock_is_met_at_once_and_not_by_one_after_the_other(
         ledger.record(single())
         write = ledger._store.write
         monkeypatch.setattr(
-            ledger._store, "write", lambda batch: (waited.append(len(list(batch))), write(batch))
+            ledger._store,
+            "write",
+            lambda batch, name: (waited.append(len(batch)), write(batch, name)),
         )
         with locked(path):
             for _ in range(20):
@@ -303,7 +306,7 @@ def test_a_request_without_a_conversation_takes_a_hundred_bytes(tmp_path: Path) 
         "empty": (1.0, 0.0),
         "forced": (1.0, 1.0),
     }
-    with closing(Store(path, SETTINGS)) as store:
+    with closing(FileStore(path, SETTINGS)) as store:
         for start in range(0, requests, 50):
             store.write(
                 Entry(Assignment(None, "policy"), measures, id) for id in ids[start : start + 50]
@@ -320,7 +323,7 @@ def version_1(path: Path) -> str:
     """A file as the first version left it, with a conversation whose response can be rated."""
     id = response()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.executescript(store_module._SCHEMA[0])
+        database.executescript(file_module._SCHEMA[0])
         database.execute("PRAGMA user_version = 1")
         database.execute("INSERT INTO experiments VALUES ('0a0b0c0d', ?, 1000.0)", (SETTINGS,))
         database.execute(
@@ -358,7 +361,7 @@ def test_a_process_of_the_first_version_may_still_write(tmp_path: Path) -> None:
     """Servers are replaced one after the other, and share the file meanwhile."""
     path = tmp_path / "state"
     version_1(path)
-    new, id = Store(path, SETTINGS), response()
+    new, id = FileStore(path, SETTINGS), response()
     with closing(new), closing(sqlite3.connect(path, isolation_level=None)) as old:
         old.execute(
             "INSERT INTO responses VALUES (?, '0a0b0c0d', ?, 'policy', 2e9, NULL)",
@@ -371,7 +374,7 @@ def test_a_process_of_the_first_version_may_still_write(tmp_path: Path) -> None:
 
 def test_answers_can_be_rated_for_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [response(), "an id of another form", "chatcmpl-ABCDEF", f"chatcmpl-{'A' * 32}"]
-    with closing(Store(tmp_path / "state", SETTINGS)) as store:
+    with closing(FileStore(tmp_path / "state", SETTINGS)) as store:
         now = time.time()
         store.write([single(id=id) for id in ids])
         monkeypatch.setattr(time, "time", lambda: now + 6.9 * 86_400)
@@ -422,7 +425,7 @@ def test_processes_that_start_together_share_one_file(tmp_path: Path) -> None:
 
     def start(number: int) -> str:
         together.wait()
-        with closing(Store(tmp_path / f"{number // writers}", SETTINGS)) as store:
+        with closing(FileStore(tmp_path / f"{number // writers}", SETTINGS)) as store:
             return store.experiment
 
     with ThreadPoolExecutor(writers) as pool:
@@ -436,7 +439,7 @@ def test_processes_that_share_a_deleted_file_go_on_in_one(tmp_path: Path) -> Non
     opened, deleted = (threading.Barrier(writers + 1, timeout=60) for _ in range(2))
 
     def live() -> None:
-        with closing(Store(path, SETTINGS)) as store:
+        with closing(FileStore(path, SETTINGS)) as store:
             _until_written(store)
             opened.wait()
             deleted.wait()
@@ -454,7 +457,7 @@ def test_processes_that_share_a_deleted_file_go_on_in_one(tmp_path: Path) -> Non
     assert written(path)["policy", "tokens"].count == writers * 11
 
 
-def _until_written(store: Store) -> None:
+def _until_written(store: FileStore) -> None:
     for _ in range(3000):
         try:
             return store.write([single()])
@@ -467,7 +470,7 @@ def test_a_file_that_is_replaced_is_taken_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, other = tmp_path / "state", tmp_path / "other"
-    with closing(Store(other, SETTINGS)) as store:
+    with closing(FileStore(other, SETTINGS)) as store:
         store.write([single()] * 3)
 
     async def work(ledger: Ledger) -> None:
@@ -553,7 +556,7 @@ def test_damage_inside_the_file_is_named(
 ) -> None:
     monkeypatch.setattr(ledger_module, "CLOSING_SECONDS", 0.0)
     path = tmp_path / "state"
-    with closing(Store(path, SETTINGS)) as store:
+    with closing(FileStore(path, SETTINGS)) as store:
         store.write([single(id=response()) for _ in range(1000)])
 
     async def work(ledger: Ledger) -> None:

@@ -103,7 +103,8 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         observers: Sequence[Observer] = (),
         **settings: object,
     ) -> Running:
-        config = Settings(**{"state": ":memory:", **settings})  # type: ignore[arg-type]
+        state = str(settings.pop("state", ":memory:"))
+        config = Settings(state=state, **settings)  # type: ignore[arg-type]
         given = files
         contract = Contract.load(files.directory)
         assert contract is not None

@@ -214,7 +214,7 @@ def test_other_settings_are_another_experiment(serve: Serve, tmp_path: Path) -> 
 
 
 def test_a_checkpoint_trained_anew_is_another_experiment(files: ModelFiles, tmp_path: Path) -> None:
-    settings = Settings(**HOLDOUT, state=tmp_path / "state.sqlite3")
+    settings = Settings(**HOLDOUT, state=str(tmp_path / "state.sqlite3"))
     model = ServedModel.load(files, settings)
     checkpoint = model.checkpoint
     assert checkpoint.contract is not None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from redis.asyncio import Redis
 
 from ponder.server.pools.memory import MemoryPools
 from ponder.server.pools.protocol import LEAST, Lease, Pools, PoolSize, fair_part, read_pools
+from ponder.server.pools.redis import RedisPools
+from stores import RedisServer
 
-pytestmark = pytest.mark.quick
 SIZE = PoolSize(10_000, 100)  # 100 tokens come back in a second
 LIFETIME = 50.0
-Make = Callable[[PoolSize, Callable[[], float]], Pools]
-MAKERS: dict[str, Make] = {"memory": lambda size, clock: MemoryPools(size, LIFETIME, clock)}
 
 
 @dataclass
@@ -28,10 +30,17 @@ class Bench:
 
     pools: Pools
     clock: list[float]
-    runner: asyncio.Runner
+    redis: Redis | None = None
+    team: str = field(default_factory=lambda: secrets.token_hex(8))
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
 
-    def grant(self, *wants: int, name: str = "team") -> Lease:
-        return self.runner.run(self._grant(name, wants or (4096,)))
+    def close(self) -> None:
+        if self.redis is not None:
+            self.runner.run(self.redis.aclose())
+        self.runner.close()
+
+    def grant(self, *wants: int, name: str = "") -> Lease:
+        return self.runner.run(self._grant(name or self.team, wants or (4096,)))
 
     def settle(self, lease: Lease, used: int) -> None:
         self.runner.run(self._settle(lease, used))
@@ -42,17 +51,42 @@ class Bench:
     async def _settle(self, lease: Lease, used: int) -> None:
         await self.pools.settle(lease, used)
 
-    def use(self, want: int, name: str = "team") -> int:
+    def use(self, want: int, name: str = "") -> int:
         lease = self.grant(want, name=name)
         self.settle(lease, lease.tokens)
         return lease.tokens
 
 
-@pytest.fixture(params=list(MAKERS))
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+Make = Callable[[], Bench]
+
+
+def in_memory() -> Bench:
     clock = [0.0]
-    with asyncio.Runner() as runner:
-        yield Bench(MAKERS[request.param](SIZE, lambda: clock[0]), clock, runner)
+    return Bench(MemoryPools(SIZE, LIFETIME, lambda: clock[0]), clock)
+
+
+@pytest.fixture
+def in_redis(redis_server: RedisServer) -> Make:
+    def make() -> Bench:
+        clock, redis = [0.0], Redis(port=redis_server.port)
+        return Bench(RedisPools(redis, "tenant", SIZE, LIFETIME, lambda: clock[0]), clock, redis)
+
+    return make
+
+
+@pytest.fixture(params=[pytest.param("memory", marks=pytest.mark.quick), "redis"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes pools that nobody has used yet."""
+    if request.param == "memory":
+        return in_memory
+    found: Make = request.getfixturevalue("in_redis")
+    return found
+
+
+@pytest.fixture
+def bench(make: Make) -> Iterator[Bench]:
+    with closing(make()) as bench:
+        yield bench
 
 
 def test_budgets_shrink_smoothly_before_anything_is_refused(bench: Bench) -> None:
@@ -140,8 +174,7 @@ def test_what_a_late_holder_used_is_owed(bench: Bench) -> None:
 def test_memory_keeps_no_pool_that_is_full() -> None:
     clock = [0.0]
     pools = MemoryPools(SIZE, LIFETIME, lambda: clock[0])
-    with asyncio.Runner() as runner:
-        bench = Bench(pools, clock, runner)
+    with closing(Bench(pools, clock)) as bench:
         for name in map(str, range(100)):
             bench.use(100, name=name)
             clock[0] += 0.5
@@ -202,9 +235,8 @@ class Interleaving(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = [0.0]
-        pools = self.make(SIZE, lambda: self.clock[0])
-        self.bench = Bench(pools, self.clock, asyncio.Runner())
+        self.bench = self.make()
+        self.clock = self.bench.clock
         self.open: dict[str, tuple[Lease, float]] = {}
         self.used = self.grace = 0  # within and after a lease's time
 
@@ -250,15 +282,97 @@ class Interleaving(RuleBasedStateMachine):
             self.bench.settle(lease, 0)
         self.clock[0] += (SIZE.tokens + self.used + self.grace) / SIZE.rate + LIFETIME
         assert self.bench.grant(0).left == SIZE.tokens
-        self.bench.runner.close()
+        self.bench.close()
 
 
-@pytest.mark.parametrize("name", list(MAKERS))
-def test_any_interleaving_keeps_to_the_size(name: str) -> None:
-    kind = type(f"Interleaving_{name}", (Interleaving,), {"make": staticmethod(MAKERS[name])})
+def test_any_interleaving_keeps_to_the_size(make: Make) -> None:
+    kind = type("Interleaving_of_pools", (Interleaving,), {"make": staticmethod(make)})
     case = kind.TestCase  # type: ignore[attr-defined]
-    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    case.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
     case().runTest()
+
+
+class Pair(RuleBasedStateMachine):
+    """The same steps in memory and in Redis, at times that a float holds exactly."""
+
+    in_redis: Make
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.benches = (in_memory(), self.in_redis())
+
+    @rule(target=leases, wants=st.lists(st.integers(0, 5000), min_size=1, max_size=5))
+    def grant(self, wants: list[int]) -> tuple[Lease, Lease]:
+        here, there = (bench.grant(*wants) for bench in self.benches)
+        assert replace(here, pool="", id="") == replace(there, pool="", id="")
+        return here, there
+
+    @rule(pair=consumes(leases), share=st.floats(0, 1))
+    def settle(self, pair: tuple[Lease, Lease], share: float) -> None:
+        for bench, lease in zip(self.benches, pair, strict=True):
+            bench.settle(lease, int(lease.tokens * share))
+
+    @rule(eighths=st.integers(0, 480))
+    def wait(self, eighths: int) -> None:
+        for bench in self.benches:
+            bench.clock[0] += eighths / 8
+
+    def teardown(self) -> None:
+        for bench in self.benches:
+            bench.close()
+
+
+def test_redis_and_memory_lend_the_same(in_redis: Make) -> None:
+    kind = type("Pair_of_pools", (Pair,), {"in_redis": staticmethod(in_redis)})
+    case = kind.TestCase  # type: ignore[attr-defined]
+    case.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+    case().runTest()
+
+
+# -- in Redis --------------------------------------------------------------------------------
+
+
+def test_a_step_that_comes_twice_counts_once(in_redis: Make) -> None:
+    with closing(in_redis()) as bench:
+        pools = bench.pools
+        assert isinstance(pools, RedisPools)
+        for _ in range(2):
+            lease = bench.runner.run(pools.grant(bench.team, [4096], "lease"))
+            assert (lease.tokens, lease.left) == (1000, 9000)
+        for _ in range(2):
+            bench.settle(lease, 300)
+            assert bench.grant(0).left == 9700
+        late = bench.runner.run(pools.grant(bench.team, [4096], "lease"))  # it was given up
+        assert (late.tokens, late.left) == (0, 9700)
+
+
+def test_a_clock_that_falls_behind_takes_nothing_and_gives_nothing(in_redis: Make) -> None:
+    """That of a Redis which takes another's place."""
+    with closing(in_redis()) as bench:
+        bench.clock[0] = 3600.0
+        bench.use(1000)
+        bench.clock[0] = 0.0
+        assert bench.grant(0).left == 9000
+        bench.use(1)
+        bench.clock[0] = 4.0
+        assert bench.grant(0).left == 9399
+
+
+def test_redis_keeps_no_pool_that_is_full(in_redis: Make, redis_server: RedisServer) -> None:
+    """Its keys, of one slot, are gone by then."""
+    with closing(in_redis()) as bench, redis_server.client() as client:
+        keys = [f"ponder:{{pool:tenant:{bench.team}}}{part}" for part in ("", ":leases")]
+        bench.grant(0)
+        assert client.exists(*keys) == 0
+        bench.use(4096)
+        assert client.exists(*keys) == 2
+        for _ in range(20):
+            bench.use(4096)
+        full_in = bench.grant(0).full_in
+        assert full_in > 60
+        for key in keys:
+            assert full_in - 5 < client.ttl(key) <= full_in + 2
 
 
 # -- as an operator writes them --------------------------------------------------------------

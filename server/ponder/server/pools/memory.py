@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from ponder.server.pools.protocol import Lease, Pools, PoolSize, fair_part, least_of
+from ponder.server.pools.protocol import Lease, Pools, PoolSize, fair_part
 
 
 class _Pool:
@@ -75,16 +75,12 @@ class MemoryPools(Pools):
         each = fair_part(pool.left, wants, self._size)
         tokens = sum(min(want, each) for want in wants)
         number = str(next(self._numbers))
-        enough_in = 0.0
         if tokens:
             pool.leases[number] = (tokens, now + self._lifetime)
             pool.lent += tokens
             self._pools[name] = pool
             self._pools.move_to_end(name)
-        else:
-            enough_in = (least_of(wants, self._size) - pool.left) / self._size.rate
-        full_in = (self._size.tokens - pool.left) / self._size.rate
-        return Lease(name, number, tokens, each, pool.left, full_in, max(0.0, enough_in))
+        return Lease.of(name, number, wants, self._size, tokens=tokens, each=each, left=pool.left)
 
     async def settle(self, lease: Lease, used: int) -> None:
         if not lease.tokens:

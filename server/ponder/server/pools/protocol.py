@@ -77,7 +77,8 @@ class Lease:
 
     Each of them may have `each` tokens, and all of them hold `tokens`. `left` are what others may
     still be lent. The pool is full in `full_in` seconds if nobody takes more; where it lends
-    nothing, it has enough for such a request in `enough_in` seconds.
+    nothing, it has enough for such a request in `enough_in` seconds. `alone` says that a server
+    lent it by itself, while it could not ask what servers share.
     """
 
     pool: str
@@ -87,6 +88,24 @@ class Lease:
     left: int
     full_in: float
     enough_in: float = 0.0
+    alone: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        pool: str,
+        id: str,
+        wants: Sequence[int],
+        size: PoolSize,
+        *,
+        tokens: int,
+        each: int,
+        left: int,
+    ) -> Lease:
+        """The lease with the times that follow from what is left."""
+        full_in = (size.tokens - left) / size.rate
+        enough_in = 0.0 if tokens else (least_of(wants, size) - left) / size.rate
+        return cls(pool, id, tokens, each, left, full_in, max(0.0, enough_in))
 
 
 class Pools(Protocol):
@@ -132,18 +151,24 @@ def fair_part(left: int, wants: Sequence[int], size: PoolSize) -> int:
         >>> fair_part(63, [4096], PoolSize(10_000, 60)), fair_part(63, [20], PoolSize(10_000, 60))
         (0, 64)
     """
-    thoughts = sum(want > 0 for want in wants)
-    if not thoughts or left < least_of(wants, size):
+    parts, least = parts_of(wants), least_each(wants, size)
+    if not parts or left < least_of(wants, size):
         return 0
-    return max(left // (thoughts + PARTS - 1), _least(thoughts, size))
+    return max(left // parts, least)
+
+
+def parts_of(wants: Sequence[int]) -> int:
+    """Into how many parts what is left is cut, of which each thought gets one; 0 without one."""
+    thoughts = sum(want > 0 for want in wants)
+    return thoughts + PARTS - 1 if thoughts else 0
 
 
 def least_of(wants: Sequence[int], size: PoolSize) -> int:
     """Tokens without which a pool lends such a request nothing."""
-    least = _least(sum(want > 0 for want in wants), size)
+    least = least_each(wants, size)
     return sum(min(want, least) for want in wants)
 
 
-def _least(thoughts: int, size: PoolSize) -> int:
+def least_each(wants: Sequence[int], size: PoolSize) -> int:
     """For each thought: of so many that `LEAST` each is more than a full pool, less."""
-    return min(LEAST, size.tokens // max(1, thoughts))
+    return min(LEAST, size.tokens // max(1, sum(want > 0 for want in wants)))

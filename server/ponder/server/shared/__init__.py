@@ -1,0 +1,1 @@
+"""What servers behind one address share while they run, in Redis."""
