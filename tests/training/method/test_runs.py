@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 
 from ponder.training.command import Options
 from ponder.training.command import run as command
-from training.policy import metrics, raw_recipe, recipe, train, write_recipe
+from ponder.training.method.components import COMPONENTS
+from training.policy import (
+    TINY,
+    furthest,
+    metrics,
+    raw_recipe,
+    recipe,
+    train,
+    weights,
+    write_recipe,
+)
 
 ASPO: dict[str, Any] = {"aspo": {"k": 0.9}}
 DOT: dict[str, Any] = {"dot": {"alpha": 0.5, "least": 1}}
@@ -20,6 +31,44 @@ def test_aspo_on_methods_of_their_own_advantage(method: str, tmp_path: Path) -> 
     train(recipe(tmp_path, method, method={"add": [ASPO]}), tmp_path / "out")
     lines = metrics(tmp_path / "out", "step")
     assert len(lines) == 2 and any(line["advantage_length"] != 0 for line in lines)
+
+
+SMALL: dict[str, Any] = {
+    "rollouts": {"prompts": 2},
+    "optimisation": {"updates": 1},
+    "validation": {"every": 2, "problems": 1},
+}
+# What fits together in one run: each component once, on a method where it makes sense.
+TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "hbpo": ("hbpo", [{"adora": {"favour": "shorter"}}, {"progrpo": {}}, {"d3s": {}}]),
+    "bundles": ("grpo", [{"riskpo": {"bundle": 2}}, ASPO]),
+    "batch": ("dapo", [DOT, {"lite_ppo": {}}]),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
+    method, add = TOGETHER[name]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    brief = {"longest": 96, **({"budgets": [16, 32, 48, 64]} if method == "hbpo" else {})}
+    own = recipe(tmp_path, method, method={**brief, "add": add}, **SMALL)
+    train(own, whole)
+    assert furthest(weights(whole), weights(TINY)) > 0
+    shutil.copytree(whole / "checkpoints" / "checkpoint-1", stopped / "checkpoints/checkpoint-1")
+    for file in ("recipe.json", "metrics.jsonl"):
+        shutil.copy(whole / file, stopped)
+    train(own, stopped, resume=True)
+    assert furthest(weights(whole), weights(stopped)) == 0
+    assert metrics(whole) == metrics(stopped)
+    states = [
+        (out / "checkpoints/checkpoint-2/method.json").read_text() for out in (whole, stopped)
+    ]
+    assert states[0] == states[1]
+
+
+def test_every_component_has_a_run() -> None:
+    run = {name for _, add in TOGETHER.values() for it in add for name in it}
+    assert run == set(COMPONENTS)
 
 
 def test_dot_leaves_dapo_more_to_learn_from(tmp_path: Path) -> None:

@@ -9,21 +9,50 @@ method:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, ValidationError
 
+from .adora import Adora
 from .aspo import Aspo
+from .d3s import D3s
 from .dot import Dot
+from .lite_ppo import LitePpo
+from .progrpo import ProGrpo
+from .riskpo import RiskPo
 from .stages import PLACES, Component
 
 COMPONENTS: dict[str, type[Component]] = {
+    "adora": Adora,
     "aspo": Aspo,
+    "d3s": D3s,
     "dot": Dot,
+    "lite_ppo": LitePpo,
+    "progrpo": ProGrpo,
+    "riskpo": RiskPo,
 }
+
+CONFLICTS: dict[tuple[str, str], str] = {
+    ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
+    ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
+    ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
+}
+"""Pairs that contradict each other, of components, or a component and a method, and the remedy."""
+
+
+def conflict(method: str, names: Sequence[str]) -> str | None:
+    """What is wrong with these components on a method, in a sentence; None for nothing."""
+    for i, name in enumerate(names):
+        if name in COMPONENTS and name in names[:i]:
+            return f"{name} stands there twice: once is enough"
+    chosen = {method, *names}
+    for (one, other), remedy in CONFLICTS.items():
+        if {one, other} <= chosen:
+            return f"{one} does not go with {other}: {remedy}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ..rollout.kinds import HintedPlan, PlainPlan, TruncatedPlan
 from .brpo import BrpoConfig, BudgetRelative, OneIfSummaryCorrect
+from .components import conflict
 from .dapo import DapoConfig, MixedGroups, OverlongCosts
 from .grpo import GroupMean, GroupStd, GrpoConfig, OneIfCorrect
 from .hbpo import BudgetReward, HbpoConfig, WithinAndAcross
@@ -65,6 +66,8 @@ class Method:
     def of(cls, settings: MethodSettings) -> Method:
         """Raises `ValueError` for a component that does not fit the method."""
         preset = PRESETS[settings.method]
+        if wrong := conflict(settings.method, [addition.name for addition in settings.add]):
+            raise ValueError(f"method.add: {wrong}")
         added = [addition.component for addition in settings.add]
         stages = ordered(
             [

@@ -16,7 +16,7 @@ from ponder.tasks.draws import Source
 from ponder.tasks.problems import Problem, Task
 from ponder.tasks.workers import Verdict
 
-from ..method.batch import Batch, Context, Prompt
+from ..method.batch import Batch, Context, Prompt, Scores, unscored
 from ..method.presets import Method
 from ..method.settings import MethodSettings
 from ..method.stages import EVERY, FIRST, LAST, run
@@ -41,11 +41,15 @@ def _alone(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all."""
+    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all.
+
+    `score` runs the policy that samples over sequences of tokens.
+    """
 
     rank: int = 0
     world: int = 1
     reduce: Callable[[Tensor], Tensor] = _alone
+    score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
 
     def added(self, sums: Tensor) -> Tensor:
         """`sums` of all processes together. Raises `RuntimeError` where nobody said how."""
@@ -118,8 +122,17 @@ class Collector:
             for i in range(mine)
         ]
         rng = Random(f"{self._seed}/{step}/{share.rank}")
-        context = Context(step, rng, self._judged, share.added, self._state)
-        apart = replace(context, reduce=_refused)
+        context = Context(
+            step,
+            rng,
+            self._judged,
+            share.added,
+            self._state,
+            rank=share.rank,
+            world=share.world,
+            score=share.score,
+        )
+        apart = replace(context, reduce=_refused, score=unscored)
         kept: list[Batch] = []
         left_out: list[Batch] = []
         attempts = 0

@@ -79,7 +79,8 @@ def pack(
             completion += node.ids
             value = 0.0 if advantage is None else advantage[node.place].item()
             advantages += [value] * len(node.ids)
-            learnt += [node.learnt and advantage is not None] * len(node.ids)
+            each = node.learnt if isinstance(node.learnt, tuple) else (node.learnt,) * len(node.ids)
+            learnt += [it and advantage is not None for it in each]
         elif node.parent not in begins:
             raise ValueError(
                 "a row holds branches of the trunk alone: make every leaf of a deeper tree a "
@@ -184,6 +185,15 @@ def loss_inputs(
         batch["loss_mask"],
         {**batch, "entropy": entropies_BT.detach()},
     )
+
+
+def telling(rows: Sequence[Row], least: int) -> list[Row]:
+    """The rows with tokens to learn, and as many others as it takes to be `least`.
+
+    What carries no loss need not be computed; a batch must have a row.
+    """
+    ordered = sorted(rows, key=lambda row: not row.learnt_tokens)
+    return ordered[: max(least, sum(row.learnt_tokens > 0 for row in rows))]
 
 
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:
