@@ -193,6 +193,10 @@ def unscored(sequences: Sequence[Sequence[int]]) -> list[Scores]:
     raise RuntimeError("a stage asks for scores: give this step a Share with `score`")
 
 
+def unpredicted(prompts: Sequence[str], history: Sequence[tuple[str, float]]) -> list[float]:
+    raise RuntimeError("a stage asks for predictions: set `predicts` on its component")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What stages may ask for beside the batch.
@@ -201,9 +205,10 @@ class Context:
     judges the rollouts whose tokens changed and fills their columns anew. `reduce` adds a tensor
     up over all processes, number `rank` of `world`; every process must call it as often, so the
     stages before `credit`, which repeat where groups are replaced, are refused it. `score` runs the
-    policy over sequences of tokens, from `credit` on, too. `state` is saved with checkpoints as
-    JSON, by the main process for all: change it by what `reduce` returned alone. `sampled` has what
-    the step has rolled out so far, kept or not, with rewards.
+    policy over sequences of tokens, from `credit` on, too. `predict` says of prompts how likely a
+    rollout is right, from prompts and their shares of right ones. `state` is saved with
+    checkpoints as JSON, by the main process for all: change it by what `reduce` returned alone.
+    `sampled` has what the step has rolled out so far, kept or not, with rewards.
     """
 
     step: int
@@ -215,6 +220,7 @@ class Context:
     rank: int = 0
     world: int = 1
     score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
+    predict: Callable[[Sequence[str], Sequence[tuple[str, float]]], list[float]] = unpredicted
 
     def gather(self, values: Tensor) -> tuple[Tensor, slice]:
         """The values (N, …) of all processes in the order of ranks, and where this one's are.

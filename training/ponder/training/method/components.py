@@ -24,6 +24,7 @@ from .lite_ppo import LitePpo
 from .progrpo import ProGrpo
 from .riskpo import RiskPo
 from .stages import PLACES, Component
+from .v0 import V0
 
 COMPONENTS: dict[str, type[Component]] = {
     "adora": Adora,
@@ -33,12 +34,15 @@ COMPONENTS: dict[str, type[Component]] = {
     "lite_ppo": LitePpo,
     "progrpo": ProGrpo,
     "riskpo": RiskPo,
+    "v0": V0,
 }
 
 CONFLICTS: dict[tuple[str, str], str] = {
     ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
     ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
     ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
+    ("v0", "hbpo"): "hbpo's subgroups fix how many rollouts a prompt has: use another method",
+    ("v0", "riskpo"): "a bundle's papers need groups of one size: remove one of them",
 }
 """Pairs that contradict each other, of components, or a component and a method, and the remedy."""
 

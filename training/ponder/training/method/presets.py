@@ -91,6 +91,10 @@ class Method:
         return cls(settings, preset, stages, objective, tuple(notes))
 
     @property
+    def predicts(self) -> bool:
+        return any(addition.component.predicts for addition in self.settings.add)
+
+    @property
     def ships(self) -> frozenset[str]:
         return self.objective.reads - {"entropy"}
 

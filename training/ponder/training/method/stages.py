@@ -69,7 +69,7 @@ class Component(BaseModel):
 
     A component with one stage is that stage itself: it sets `at`, `reads` and `makes` and is
     called with a batch. One with several overrides `stages`; one that acts where tokens are scored
-    overrides `around`.
+    overrides `around`. `predicts`: its stages call `context.predict`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +77,7 @@ class Component(BaseModel):
     at: ClassVar[Place]
     reads: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[frozenset[str]] = frozenset()
+    predicts: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
         raise NotImplementedError(f"{type(self).__name__} has no stage of its own")

@@ -16,10 +16,11 @@ from ponder.tasks.draws import Source
 from ponder.tasks.problems import Problem, Task
 from ponder.tasks.workers import Verdict
 
-from ..method.batch import Batch, Context, Prompt, Scores, unscored
+from ..method.batch import Batch, Context, Prompt, Scores, unpredicted, unscored
 from ..method.presets import Method
 from ..method.settings import MethodSettings
 from ..method.stages import EVERY, FIRST, LAST, run
+from .chances import Chances
 from .drive import Sampler, pull
 from .kinds import RolloutPlan
 from .plans import Reader
@@ -95,6 +96,7 @@ class Collector:
         self._seed = seed
         self._attempts = config.attempts
         self._source = Source(tasks, seed, prompts, self._attempts - 1, self._fits(longest_prompt))
+        self._predict = Chances(reader.directory) if self.method.predicts else unpredicted
         self._state: dict[str, object] = {}
 
     # -- prompts ---------------------------------------------------------------------------
@@ -131,6 +133,7 @@ class Collector:
             rank=share.rank,
             world=share.world,
             score=share.score,
+            predict=self._predict,
         )
         apart = replace(context, reduce=_refused, score=unscored)
         kept: list[Batch] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -84,6 +85,11 @@ class Reader:
         self.tokenizer = checkpoint.tokenizer
         self.form = replace(form, opened_by="template")
         self.end_tokens = len(self.tokenizer.encode(form.end.text))
+
+    @property
+    def directory(self) -> Path:
+        """Where the checkpoint's files are."""
+        return self._checkpoint.files.directory
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
         tools = {"tools": list(problem.tools)} if problem.tools else {}

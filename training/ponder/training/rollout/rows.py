@@ -9,7 +9,7 @@ scored exactly as if it stood in a row of its own, at a fraction of the tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -188,12 +188,15 @@ def loss_inputs(
 
 
 def telling(rows: Sequence[Row], least: int) -> list[Row]:
-    """The rows with tokens to learn, and as many others as it takes to be `least`.
+    """The rows with tokens to learn, and as many without as it takes to be `least`.
 
-    What carries no loss need not be computed; a batch must have a row.
+    What carries no loss need not be computed, but every batch must have a row.
     """
-    ordered = sorted(rows, key=lambda row: not row.learnt_tokens)
-    return ordered[: max(least, sum(row.learnt_tokens > 0 for row in rows))]
+    told = [row for row in rows if row.learnt_tokens]
+    silent = [row for row in rows if not row.learnt_tokens]
+    spare = min(rows, key=lambda row: row.tokens)
+    silent += [replace(spare, learnt=(False,) * len(spare.learnt), chunks=())] * least
+    return [*told, *silent[: max(0, least - len(told))]]
 
 
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:
