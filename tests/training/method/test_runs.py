@@ -42,7 +42,15 @@ SMALL: dict[str, Any] = {
 TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "hbpo": ("hbpo", [{"adora": {"favour": "shorter"}}, {"progrpo": {}}, {"d3s": {}}]),
     "bundles": ("grpo", [{"riskpo": {"bundle": 2}}, ASPO]),
-    "batch": ("dapo", [DOT, {"lite_ppo": {}}, {"v0": {"warmup": 2, "history": 8}}]),
+    "batch": (
+        "dapo",
+        [
+            DOT,
+            {"lite_ppo": {}},
+            {"v0": {"warmup": 2, "history": 8}},
+            {"treepo": {"segment": 24}},
+        ],
+    ),
 }
 
 

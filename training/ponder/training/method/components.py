@@ -24,6 +24,7 @@ from .lite_ppo import LitePpo
 from .progrpo import ProGrpo
 from .riskpo import RiskPo
 from .stages import PLACES, Component
+from .treepo import TreePo
 from .v0 import V0
 
 COMPONENTS: dict[str, type[Component]] = {
@@ -34,6 +35,7 @@ COMPONENTS: dict[str, type[Component]] = {
     "lite_ppo": LitePpo,
     "progrpo": ProGrpo,
     "riskpo": RiskPo,
+    "treepo": TreePo,
     "v0": V0,
 }
 
@@ -41,6 +43,10 @@ CONFLICTS: dict[tuple[str, str], str] = {
     ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
     ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
     ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
+    ("treepo", "hbpo"): "rollouts that are promised other budgets cannot share a beginning: use "
+    "another method",
+    ("treepo", "brpo"): "brpo's rollouts are a tree of their own: use another method",
+    ("treepo", "riskpo"): "both credit a rollout by others, in other groups: remove one of them",
     ("v0", "hbpo"): "hbpo's subgroups fix how many rollouts a prompt has: use another method",
     ("v0", "riskpo"): "a bundle's papers need groups of one size: remove one of them",
 }

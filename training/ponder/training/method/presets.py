@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ..rollout.kinds import HintedPlan, PlainPlan, TruncatedPlan
+from ..rollout.kinds import HintedPlan, PlainPlan, RolloutPlan, TruncatedPlan
 from .brpo import BrpoConfig, BudgetRelative, OneIfSummaryCorrect
 from .components import conflict
 from .dapo import DapoConfig, MixedGroups, OverlongCosts
@@ -52,12 +52,13 @@ else:
 class Method:
     """A preset with its settings and what the recipe adds to it, ready to run.
 
-    `stages` are in order; `ships` are the columns that rows carry for the objective; `notes` is
-    what the user should know at the start.
+    `plan` rolls out; `stages` are in order; `ships` are the columns that rows carry for the
+    objective; `notes` is what the user should know at the start.
     """
 
     settings: MethodSettings
     preset: Preset
+    plan: type[RolloutPlan]
     stages: tuple[Stage, ...]
     objective: Objective
     notes: tuple[str, ...] = ()
@@ -78,8 +79,9 @@ class Method:
         objective = reduce(
             lambda inner, component: component.around(inner), added, preset.objective(settings)
         )
+        plan = reduce(lambda usual, component: component.plan(usual), added, preset.plan)
         try:
-            columns = check(stages, preset.plan.makes, preset.plan.ragged)
+            columns = check(stages, plan.makes, plan.ragged)
         except ValueError as error:
             raise ValueError(f"method.add: with {settings.method}, {error}") from error
         if missing := sorted(objective.reads - columns - {"entropy"}):
@@ -88,7 +90,7 @@ class Method:
                 f"entropy, {', '.join(sorted(columns))}"
             )
         notes = (note for component in added for note in component.notes(settings.group_size))
-        return cls(settings, preset, stages, objective, tuple(notes))
+        return cls(settings, preset, plan, stages, objective, tuple(notes))
 
     @property
     def predicts(self) -> bool:

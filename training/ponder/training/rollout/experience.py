@@ -88,7 +88,7 @@ class Collector:
         longest_prompt: int | None = None,
     ) -> None:
         self.method = Method.of(config)
-        self._plan: RolloutPlan = self.method.preset.plan(config, reader)
+        self._plan: RolloutPlan = self.method.plan(config, reader)
         self._reader = reader
         self._judge = judge
         self._prompts = prompts

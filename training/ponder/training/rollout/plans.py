@@ -165,6 +165,12 @@ def _whole(prompt: Prompt, hint: tuple[int, ...], longest: int, reader: Reader) 
     return reader.start((*prompt.ids, *hint), longest, grace=0, answer=1, apart=False)
 
 
+def stop_ids(prompt: Prompt, longest: int, reader: Reader) -> frozenset[int]:
+    """The tokens that end a response."""
+    segment = _whole(prompt, (), longest, reader).segment
+    return frozenset(segment.eos | set(segment.sampling.stop_token_ids))
+
+
 def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
     """Thinking tokens, whether it is formatted, and its answer.
 
