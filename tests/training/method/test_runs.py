@@ -40,8 +40,19 @@ SMALL: dict[str, Any] = {
 }
 # What fits together in one run: each component once, on a method where it makes sense.
 TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
-    "hbpo": ("hbpo", [{"adora": {"favour": "shorter"}}, {"progrpo": {}}, {"d3s": {}}]),
-    "bundles": ("grpo", [{"riskpo": {"bundle": 2}}, ASPO]),
+    "hbpo": (
+        "hbpo",
+        [
+            {"adora": {"favour": "shorter"}},
+            {"progrpo": {}},
+            {"d3s": {}},
+            {"t1": {"beta": 0.1, "answer_tokens": 6}},
+        ],
+    ),
+    "bundles": (
+        "grpo",
+        [{"riskpo": {"bundle": 2}}, ASPO, {"a2fm": {"instant": 1, "thinking": 1}}],
+    ),
     "batch": (
         "dapo",
         [

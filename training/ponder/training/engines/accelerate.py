@@ -26,11 +26,13 @@ from ponder.engine.tokenizer import ModelFiles
 
 from ..method.batch import Scores
 from ..method.kernel import Objective, aggregate
+from ..method.t1 import REFERENCE
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
 from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens, telling
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
+from .anchor import Anchor
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
 from .rounded import RoundedSampler
 from .scoring import add_scoring, score
@@ -85,6 +87,10 @@ class AccelerateEngine:
             self._optimizer, lambda update: update / warmup if update < warmup else 1.0
         )
         self._accelerator.register_for_checkpointing(self._schedule)
+        self._anchor: Anchor | None = None
+        if (decay := recipe.method.anchor) is not None:
+            self._anchor = Anchor(self._model, decay)
+            self._accelerator.register_for_checkpointing(self._anchor)
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
@@ -201,6 +207,10 @@ class AccelerateEngine:
             for batch in packed:
                 with torch.no_grad():
                     batch["old_log_probs"], _ = score(self._model, batch)
+        if self._anchor is not None:
+            with torch.no_grad(), self._anchor.inside():
+                for batch in packed:
+                    batch[REFERENCE], _ = score(self._model, batch)
         return packed
 
     def update(
@@ -225,6 +235,8 @@ class AccelerateEngine:
             raise Diverged("gradient's norm", norm, self.updates + 1)
         rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
+        if self._anchor is not None:
+            self._anchor.follow()
         self._schedule.step()
         self._optimizer.zero_grad()
         return Learnt(norm, rate, sums)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, ValidationError
 
+from .a2fm import A2fm
 from .adora import Adora
 from .aspo import Aspo
 from .d3s import D3s
@@ -24,10 +25,12 @@ from .lite_ppo import LitePpo
 from .progrpo import ProGrpo
 from .riskpo import RiskPo
 from .stages import PLACES, Component
+from .t1 import T1
 from .treepo import TreePo
 from .v0 import V0
 
 COMPONENTS: dict[str, type[Component]] = {
+    "a2fm": A2fm,
     "adora": Adora,
     "aspo": Aspo,
     "d3s": D3s,
@@ -35,6 +38,7 @@ COMPONENTS: dict[str, type[Component]] = {
     "lite_ppo": LitePpo,
     "progrpo": ProGrpo,
     "riskpo": RiskPo,
+    "t1": T1,
     "treepo": TreePo,
     "v0": V0,
 }
@@ -43,6 +47,11 @@ CONFLICTS: dict[tuple[str, str], str] = {
     ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
     ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
     ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
+    ("a2fm", "hbpo"): "hints promise thoughts that are forced away: use another method",
+    ("a2fm", "brpo"): "brpo's rollouts are cut thoughts: use another method",
+    ("a2fm", "treepo"): "modes that are forced share no beginning: remove one of them",
+    ("a2fm", "v0"): "a2fm forces a fixed number of a prompt's rollouts: remove one of them",
+    ("t1", "brpo"): "brpo answers after every budget itself: use another method",
     ("treepo", "hbpo"): "rollouts that are promised other budgets cannot share a beginning: use "
     "another method",
     ("treepo", "brpo"): "brpo's rollouts are a tree of their own: use another method",

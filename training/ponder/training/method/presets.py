@@ -24,6 +24,7 @@ from .kernel import Objective
 from .length_penalty import CosineReward, LengthPenaltyConfig
 from .settings import MethodSettings, Preset
 from .stages import Stage, check, ordered
+from .t1 import REFERENCE
 
 PRESETS: dict[str, Preset] = {
     "grpo": Preset(GrpoConfig, PlainPlan, (OneIfCorrect, GroupMean, GroupStd)),
@@ -46,6 +47,10 @@ else:
         Field(discriminator="method"),
     ]
 """The `method` section of a recipe: the settings of the preset that it names."""
+
+
+ENGINE_MADE = frozenset({"entropy", REFERENCE})
+"""What an objective may read that no stage makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Method:
             columns = check(stages, plan.makes, plan.ragged)
         except ValueError as error:
             raise ValueError(f"method.add: with {settings.method}, {error}") from error
-        if missing := sorted(objective.reads - columns - {"entropy"}):
+        if missing := sorted(objective.reads - columns - ENGINE_MADE):
             raise ValueError(
                 f"method.add: the objective reads {', '.join(missing)}, and {settings.method} has "
                 f"entropy, {', '.join(sorted(columns))}"
@@ -98,7 +103,7 @@ class Method:
 
     @property
     def ships(self) -> frozenset[str]:
-        return self.objective.reads - {"entropy"}
+        return self.objective.reads - ENGINE_MADE
 
     @property
     def constant_tokens(self) -> int | None:

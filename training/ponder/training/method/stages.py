@@ -90,6 +90,11 @@ class Component(BaseModel):
         """This one alone where it has a place; none where it only wraps the objective."""
         return (self,) if hasattr(self, "at") else ()
 
+    @property
+    def anchor(self) -> float | None:
+        """Decay of the weights that follow those in training; None where nobody reads them."""
+        return None
+
     def around(self, objective: Objective) -> Objective:
         """The objective with this component in it; the same unless overridden."""
         return objective

@@ -24,6 +24,7 @@ from .chances import Chances
 from .drive import Sampler, pull
 from .kinds import RolloutPlan
 from .plans import Reader
+from .probes import PROBE
 from .rows import Row, pack
 
 Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
@@ -161,6 +162,7 @@ class Collector:
         metrics = {
             **_measure(everything, {prompt.key for b in kept for prompt in b.prompts}),
             **_terms(weighed),
+            **_probes(everything),
             "generation_batches": float(attempts),
         }
         return Experience(updates, metrics, self._shown(everything))
@@ -275,3 +277,9 @@ def _terms(batch: Batch) -> dict[str, float]:
         for name, column in batch.columns.items()
         if name.startswith("advantage_")
     }
+
+
+def _probes(batch: Batch) -> dict[str, float]:
+    """What probes found, over everything that was sampled and probed; 0 without any."""
+    found = {name: column for name, column in batch.columns.items() if name.startswith(PROBE)}
+    return {name: float(column.nanmean().nan_to_num()) for name, column in found.items()}

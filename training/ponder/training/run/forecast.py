@@ -186,7 +186,8 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     method, plan = recipe.method, recipe.optimisation
     work = tokens(recipe, prompt)
     added = "".join(f" + {addition.name}" for addition in method.add)
-    yield f"{recipe.name}: {method.method}{added} ({Method.of(method).plan.kind} rollouts) on {recipe.base}"
+    kind = Method.of(method).plan.kind
+    yield f"{recipe.name}: {method.method}{added} ({kind} rollouts) on {recipe.base}"
     part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
     yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"
     yield from (f"note        {note}" for note in Method.of(method).notes)
