@@ -49,6 +49,7 @@ TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {"t1": {"beta": 0.1, "answer_tokens": 6}},
         ],
     ),
+    "windows": ("hbpo", [{"tppo": {"window": 64}}]),
     "bundles": (
         "grpo",
         [{"riskpo": {"bundle": 2}}, ASPO, {"a2fm": {"instant": 1, "thinking": 1}}],

@@ -17,11 +17,15 @@ from ponder.tasks.workers import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples."""
+    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples.
+
+    `begun` has what earlier steps sampled of each of its rollouts, where any did.
+    """
 
     problem: Problem
     ids: tuple[int, ...]
     key: str
+    begun: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,10 @@ def unpredicted(prompts: Sequence[str], history: Sequence[tuple[str, float]]) ->
     raise RuntimeError("a stage asks for predictions: set `predicts` on its component")
 
 
+def undrawn(key: str) -> Prompt:
+    raise RuntimeError(f"nobody says what prompt {key} was")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What stages may ask for beside the batch.
@@ -208,7 +216,8 @@ class Context:
     policy over sequences of tokens, from `credit` on, too. `predict` says of prompts how likely a
     rollout is right, from prompts and their shares of right ones. `state` is saved with
     checkpoints as JSON, by the main process for all: change it by what `reduce` returned alone.
-    `sampled` has what the step has rolled out so far, kept or not, with rewards.
+    `redraw` gives the prompt of a key again. `sampled` has what the step has rolled out so far,
+    kept or not, with rewards.
     """
 
     step: int
@@ -221,6 +230,7 @@ class Context:
     world: int = 1
     score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
     predict: Callable[[Sequence[str], Sequence[tuple[str, float]]], list[float]] = unpredicted
+    redraw: Callable[[str], Prompt] = undrawn
 
     def gather(self, values: Tensor) -> tuple[Tensor, slice]:
         """The values (N, …) of all processes in the order of ranks, and where this one's are.

@@ -26,6 +26,7 @@ from .progrpo import ProGrpo
 from .riskpo import RiskPo
 from .stages import PLACES, Component
 from .t1 import T1
+from .tppo import TPpo
 from .treepo import TreePo
 from .v0 import V0
 
@@ -39,6 +40,7 @@ COMPONENTS: dict[str, type[Component]] = {
     "progrpo": ProGrpo,
     "riskpo": RiskPo,
     "t1": T1,
+    "tppo": TPpo,
     "treepo": TreePo,
     "v0": V0,
 }
@@ -52,6 +54,13 @@ CONFLICTS: dict[tuple[str, str], str] = {
     ("a2fm", "treepo"): "modes that are forced share no beginning: remove one of them",
     ("a2fm", "v0"): "a2fm forces a fixed number of a prompt's rollouts: remove one of them",
     ("t1", "brpo"): "brpo answers after every budget itself: use another method",
+    ("tppo", "dapo"): "dynamic sampling would replace what has not ended: use another method",
+    ("tppo", "htpo"): "dynamic sampling would replace what has not ended: use another method",
+    ("tppo", "brpo"): "brpo's thoughts are cut where they are sampled: use another method",
+    ("tppo", "treepo"): "a tree is grown in one step: remove one of them",
+    ("tppo", "a2fm"): "modes are forced in one step: remove one of them",
+    ("tppo", "v0"): "groups that go on have their sizes: remove one of them",
+    ("tppo", "t1"): "a thought that goes on has no shares to be cut at: remove one of them",
     ("treepo", "hbpo"): "rollouts that are promised other budgets cannot share a beginning: use "
     "another method",
     ("treepo", "brpo"): "brpo's rollouts are a tree of their own: use another method",

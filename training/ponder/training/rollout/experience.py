@@ -113,6 +113,10 @@ class Collector:
         key = f"{self._seed}/{step}/{attempt}/{number}"
         return self._reader.prompt(self._source.problem(step, attempt, number, key), key)
 
+    def _redrawn(self, key: str) -> Prompt:
+        step, attempt, number = map(int, key.split("/")[1:])
+        return self._drawn(step, attempt, number)
+
     # -- a step ----------------------------------------------------------------------------
 
     def collect(self, step: int, sampler: Sampler, share: Share) -> Experience:
@@ -135,6 +139,7 @@ class Collector:
             world=share.world,
             score=share.score,
             predict=self._predict,
+            redraw=self._redrawn,
         )
         apart = replace(context, reduce=_refused, score=unscored)
         kept: list[Batch] = []
@@ -252,18 +257,23 @@ def _per_rollout(reward: Tensor) -> Tensor:
 
 
 def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
-    """What the logs show of a step, over everything that was sampled, kept or not."""
+    """What the logs show of a step, over all that was sampled and has ended, kept or not."""
     reward = _per_rollout(batch["reward"]).tolist()
     # A length penalty may tell apart what dynamic sampling drops.
     silent = [
         prompt.key not in chosen or len(set(reward[low:high])) == 1
         for prompt, (low, high) in zip(batch.prompts, batch.bounds, strict=True)
     ]
+    ended = batch.keep(~batch["open"]) if "open" in batch.columns else batch
+
+    def mean(column: Tensor) -> float:
+        return fmean(column.tolist() or [0.0])
+
     return {
-        "reward": fmean(reward),
-        "accuracy": fmean(batch["accuracy"].tolist()),
-        "thinking_tokens": fmean(batch["thinking"].tolist()),
-        "truncation_rate": fmean(batch["truncated"].tolist()),
+        "reward": mean(_per_rollout(ended["reward"])),
+        "accuracy": mean(ended["accuracy"]),
+        "thinking_tokens": mean(ended["thinking"]),
+        "truncation_rate": mean(ended["truncated"]),
         "zero_variance_share": fmean(silent),
         "sampled_tokens": float(batch["sampled"].sum()),
         "unjudged_answers": float(batch["unjudged"].sum()),
