@@ -81,6 +81,11 @@ class Finished:
 
 
 def _ended(open_G: Tensor) -> Tensor:
+    """Whether nothing of a group goes on; (G,) bool.
+
+    >>> _ended(torch.tensor([False, True]))
+    tensor([False, False])
+    """
     return (~open_G.any()).expand(len(open_G))
 
 
