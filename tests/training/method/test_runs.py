@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ponder.evaluation import plots
 from ponder.training.command import Options
 from ponder.training.command import run as command
 from ponder.training.method.components import COMPONENTS
@@ -33,6 +34,12 @@ def test_aspo_on_methods_of_their_own_advantage(method: str, tmp_path: Path) -> 
     assert len(lines) == 2 and any(line["advantage_length"] != 0 for line in lines)
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here."""
+    monkeypatch.setattr(plots, "plot_training", lambda *_: None)
+
+
 SMALL: dict[str, Any] = {
     "rollouts": {"prompts": 2},
     "optimisation": {"updates": 1},
@@ -49,7 +56,7 @@ TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {"t1": {"beta": 0.1, "answer_tokens": 6}},
         ],
     ),
-    "windows": ("hbpo", [{"tppo": {"window": 64}}]),
+    "windows": ("hbpo", [{"tppo": {"window": 48}}]),
     "bundles": (
         "grpo",
         [{"riskpo": {"bundle": 2}}, ASPO, {"a2fm": {"instant": 1, "thinking": 1}}],
@@ -70,7 +77,7 @@ TOGETHER: dict[str, tuple[str, list[dict[str, Any]]]] = {
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
     method, add = TOGETHER[name]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    brief = {"longest": 96, **({"budgets": [16, 32, 48, 64]} if method == "hbpo" else {})}
+    brief = {"longest": 64, **({"budgets": [8, 16, 24, 32]} if method == "hbpo" else {})}
     own = recipe(tmp_path, method, method={**brief, "add": add}, **SMALL)
     train(own, whole)
     assert furthest(weights(whole), weights(TINY)) > 0

@@ -86,7 +86,7 @@ class Anchored:
     >>> columns = {REFERENCE: torch.tensor([[-1.0, -2.0, -3.0]])}
     >>> rows = LossInputs(torch.tensor([[-1.0, -1.0, -9.0]]), old, old, mask, columns)
     >>> Anchored(Nothing(), beta=0.5)(rows).per_token_BT
-    tensor([[-0.0000, -0.1839, -0.0000]])
+    tensor([[ 0.0000, -0.1839,  0.0000]])
     """
 
     inner: Objective

@@ -67,7 +67,7 @@ def allocated(chances: Sequence[float], total: int, least: int, most: int) -> li
     """Sizes that add up to `total`, with the largest expected number of mixed groups.
 
     >>> allocated([0.5, 0.05, 0.99], total=12, least=2, most=8)
-    [3, 7, 2]
+    [5, 5, 2]
     """
     sizes = [least] * len(chances)
     if least == most:
