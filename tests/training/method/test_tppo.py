@@ -88,16 +88,17 @@ def test_windows_add_up_to_whole_responses(reader: Reader, config: MethodSetting
     for step in range(12):
         whole |= told(plain.collect(step, sampler, Share()))
     windowed = collector(reader, config.model_validate({**config.model_dump(), "add": WINDOW}))
-    finished, waited, steps = 0, 0, 12
+    finished, waited, longest, steps = 0, 0, 0, 12
     for step in range(steps):
         found = windowed.collect(step, sampler, Share())
         assert [len(rows) for rows in found.updates] == [2 * config.group_size] * 2
         for prompt, rows in told(found).items():
             assert rows == whole[prompt]
             finished += 1
+            longest = max(longest, *(sum(row.learnt) for row in rows))
         waited = max(waited, len(windowed._state["tppo"]))  # type: ignore[arg-type]
         assert found.metrics["sampled_tokens"] <= 4 * config.group_size * 7
-    assert finished > 4 and waited > 0
+    assert finished > 8 and waited > 0 and longest > 4 * 7
 
 
 def test_what_a_checkpoint_keeps_goes_on(reader: Reader, tmp_path: Path) -> None:

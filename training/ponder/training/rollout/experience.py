@@ -176,7 +176,7 @@ class Collector:
         """Rollouts of all prompts, judged, edited and rewarded."""
         sizes = (self.method.settings.group_size,) * len(prompts)
         asked = run(self.method.stages, FIRST, Batch(prompts, sizes), context)
-        rollouts = pull(self._plan.rollouts(prompts, asked.sizes), sampler)
+        rollouts = pull(self._plan.rollouts(asked.prompts, asked.sizes), sampler)
         batch = context.judge(asked.with_rollouts(rollouts))
         return run(self.method.stages, EVERY, batch, context)
 
