@@ -126,3 +126,9 @@ def test_it_takes_the_place_of_the_groups_std() -> None:
 def test_levels_rise() -> None:
     with pytest.raises(ValidationError, match="swap them"):
         RiskPo(low=0.8, high=0.2)
+
+
+def test_a_step_without_groups_says_nothing() -> None:
+    state: dict[str, Any] = {}
+    found = RiskPo()(batch([], []), context(state))["advantage"]
+    assert len(found) == 0 and not state

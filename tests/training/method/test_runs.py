@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(name: str, tmp_path: Pa
     brief = {"longest": 64, **({"budgets": [8, 16, 24, 32]} if method == "hbpo" else {})}
     own = recipe(tmp_path, method, method={**brief, "add": add}, **SMALL)
     train(own, whole)
-    assert furthest(weights(whole), weights(TINY)) > 0
+    assert furthest(weights(whole), weights(TINY)) > 0 and did_something(name, whole)
     shutil.copytree(whole / "checkpoints" / "checkpoint-1", stopped / "checkpoints/checkpoint-1")
     for file in ("recipe.json", "metrics.jsonl"):
         shutil.copy(whole / file, stopped)
@@ -91,6 +92,22 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(name: str, tmp_path: Pa
         (out / "checkpoints/checkpoint-2/method.json").read_text() for out in (whole, stopped)
     ]
     assert states[0] == states[1]
+
+
+def did_something(name: str, out: Path) -> bool:
+    """What a run of these components must show beside the weights."""
+    first, second = metrics(out, "step")
+    kept = json.loads((out / "checkpoints" / "checkpoint-1" / "method.json").read_text())
+    match name:
+        case "hbpo":
+            said = second["anchor_kl"] > 0 and "probe_accuracy_50" in second
+            return said and first["advantage_confidence"] != 0
+        case "windows":
+            return bool(kept["tppo"]) and first["learnt_tokens"] < second["learnt_tokens"]
+        case "bundles":
+            return len(kept["riskpo"]) == 2
+        case _:
+            return len(kept["v0"]) >= 2
 
 
 def test_every_component_has_a_run() -> None:

@@ -116,3 +116,9 @@ def test_thoughts_are_probed_where_they_are_cut(reader: Reader) -> None:
     )
     with pytest.raises(ValidationError, match="must differ by a percent"):
         T1(cuts=(0.501, 0.502))
+
+
+@pytest.mark.parametrize("names", [["t1", "treepo"], ["treepo", "t1"]])
+def test_it_probes_whatever_rolls_out(names: list[str]) -> None:
+    plan = Method.of(GrpoConfig(add=[{name: {}} for name in names])).plan
+    assert {"subtree", "probe_accuracy_50"} <= plan.makes and plan.kind == "tree"

@@ -53,6 +53,7 @@ CONFLICTS: dict[tuple[str, str], str] = {
     ("a2fm", "brpo"): "brpo's rollouts are cut thoughts: use another method",
     ("a2fm", "treepo"): "modes that are forced share no beginning: remove one of them",
     ("a2fm", "v0"): "a2fm forces a fixed number of a prompt's rollouts: remove one of them",
+    ("t1", "a2fm"): "t1 probes thoughts, and a2fm forces some away: remove one of them",
     ("t1", "brpo"): "brpo answers after every budget itself: use another method",
     ("tppo", "dapo"): "dynamic sampling would replace what has not ended: use another method",
     ("tppo", "htpo"): "dynamic sampling would replace what has not ended: use another method",

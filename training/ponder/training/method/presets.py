@@ -84,7 +84,8 @@ class Method:
         objective = reduce(
             lambda inner, component: component.around(inner), added, preset.objective(settings)
         )
-        plan = reduce(lambda usual, component: component.plan(usual), added, preset.plan)
+        inside_out = sorted(added, key=lambda component: component.wraps)
+        plan = reduce(lambda usual, component: component.plan(usual), inside_out, preset.plan)
         try:
             columns = check(stages, plan.makes, plan.ragged)
         except ValueError as error:

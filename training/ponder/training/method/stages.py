@@ -72,8 +72,8 @@ class Component(BaseModel):
 
     A component with one stage is that stage itself: it sets `at`, `reads` and `makes` and is
     called with a batch. One with several overrides `stages`; one that acts where tokens are scored
-    overrides `around`, and one that rolls out in a way of its own `plan`. `predicts`: its stages
-    call `context.predict`.
+    overrides `around`; one that rolls out in a way of its own overrides `plan`, and where it
+    `wraps` it gets what the others made of it. `predicts`: its stages call `context.predict`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +82,7 @@ class Component(BaseModel):
     reads: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
+    wraps: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
         raise NotImplementedError(f"{type(self).__name__} has no stage of its own")

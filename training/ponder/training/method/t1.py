@@ -16,7 +16,7 @@ gives the rules; β, d, the estimator of KL (GRPO's) and the cuts are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -33,6 +33,8 @@ REFERENCE = "reference_log_probs"
 
 class T1(Component):
     """T1: a reference that follows the policy, and thoughts that are probed (arXiv 2501.11651)."""
+
+    wraps: ClassVar[bool] = True
 
     beta: float = Field(0.001, ge=0, le=10, description="weight of KL (β); 0 for no anchor; ours")
     decay: float = Field(0.99, ge=0, lt=1, description="of the anchor, per update (d); ours")
