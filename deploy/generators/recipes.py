@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ponder.training.method.components import COMPONENTS
+from ponder.training.method.components import COMPONENTS, CONFLICTS
 from ponder.training.run.changes import models_in
 from ponder.training.run.recipe import PolicyRecipe, SftRecipe
 from ponder.training.run.shipped import shipped_recipes
@@ -124,7 +124,9 @@ def components() -> str:
     for name, component in COMPONENTS.items():
         text += f"\n#### `{name}`\n\n{_words(component)}\n"
         text += table(component, f"{name}.")
-    return text
+    text += "\n#### What does not go together\n\n| | with | remedy |\n|---|---|---|\n"
+    rows = ((one, other, remedy) for (one, other), remedy in CONFLICTS.items())
+    return text + "".join(f"| `{one}` | `{other}` | {said} |\n" for one, other, said in rows)
 
 
 def _words(model: type[BaseModel]) -> str:

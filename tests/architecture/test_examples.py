@@ -7,6 +7,8 @@ from importlib import import_module
 
 import pytest
 
+from ponder.training.method.components import COMPONENTS
+
 SEAMS = (
     "ponder.checkpoint.checkpoint",
     "ponder.engine.protocol",
@@ -17,6 +19,7 @@ SEAMS = (
     "ponder.thought.pace",
     "ponder.thought.thought",
     "ponder.training.method.stages",
+    *(component.__module__ for component in COMPONENTS.values()),
 )
 
 

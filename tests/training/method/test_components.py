@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ponder.training.method.aspo import Aspo
 from ponder.training.method.batch import Batch, Context
-from ponder.training.method.components import COMPONENTS
+from ponder.training.method.components import COMPONENTS, CONFLICTS
 from ponder.training.method.kernel import LossInputs, Objective, PerToken
 from ponder.training.method.presets import PRESETS, Method, MethodConfig
 from ponder.training.method.stages import Component, Place
@@ -103,8 +103,8 @@ def test_a_component_may_stand_around_the_objective() -> None:
 @pytest.mark.parametrize(
     ("added", "said"),
     [
-        ({"asp": {}}, "did you mean aspo.* aspo, dot.*, and your own as package.module:Name"),
-        ({"brpo": {}}, "no component 'brpo'.*here are aspo, dot"),
+        ({"asp": {}}, "did you mean aspo.* aspo, .*dot.*, and your own as package.module:Name"),
+        ({"brpo": {}}, "no component 'brpo'.*here are .*aspo.*, dot"),
         ({"aspo": {"k": 1}}, "aspo.k: .*less than 1 .aspo has delta, k"),
         ({"aspo": {"gamma": 1}}, "aspo.gamma: .* .aspo has delta, k"),
         ({"aspo": {}, "dot": {}}, "one component with its settings"),
@@ -134,6 +134,27 @@ def test_what_does_not_fit_a_method_is_refused_before_a_model_is_loaded(
         load_recipe(find_recipe(f"tiny-{method}"), [f"method.add=[{added}]"])
 
 
+@pytest.mark.parametrize(
+    ("method", "added", "said"),
+    [
+        ("hbpo", ["lite_ppo"], "lite_ppo does not go with hbpo: .*use it with another method"),
+        ("grpo", ["riskpo", "lite_ppo"], "lite_ppo does not go with riskpo: .*remove one of them"),
+        ("grpo", ["aspo", "dot", "aspo"], "aspo stands there twice: once is enough"),
+    ],
+)
+def test_what_contradicts_each_other_is_refused_by_name(
+    method: str, added: list[str], said: str
+) -> None:
+    names = ",".join(f"{{{name}: {{}}}}" for name in added)
+    with pytest.raises(RecipeError, match=f"method.add: {said}"):
+        load_recipe(find_recipe(f"tiny-{method}"), [f"method.add=[{names}]"])
+
+
+def test_every_conflict_is_of_things_that_there_are() -> None:
+    for pair, remedy in CONFLICTS.items():
+        assert set(pair) <= set(COMPONENTS) | set(PRESETS) and remedy
+
+
 def test_a_component_in_the_wrong_section_is_told_its_place(tmp_path: Path) -> None:
     raw = yaml.safe_load(find_recipe("tiny-grpo").read_text())
     path = tmp_path / "own.yaml"
@@ -155,10 +176,27 @@ def test_every_setting_is_described_and_bounded(component: type[Component]) -> N
     assert component.__doc__ and "arXiv" in component.__doc__
     for name, field in component.model_json_schema()["properties"].items():
         assert field["description"], name
-        assert {"minimum", "exclusiveMinimum"} & set(field), name
-        assert {"maximum", "exclusiveMaximum"} & set(field), name
+        kind = field.get("items", field)
+        if kind["type"] in ("integer", "number"):
+            assert {"minimum", "exclusiveMinimum"} & set(kind), name
+            assert {"maximum", "exclusiveMaximum"} & set(kind), name
 
 
 def test_the_defaults_are_the_published_settings() -> None:
     assert Aspo().model_dump() == {"delta": -2, "k": 0.7}
     assert COMPONENTS["dot"]().model_dump() == {"alpha": 3, "least": 32}
+    published: dict[str, dict[str, Any]] = {
+        "adora": {"weight": 0.1, "favour": "longer"},
+        "a2fm": {"power": 2},
+        "progrpo": {"share": 0.2},
+        "riskpo": {"bundle": 5, "low": 0.2, "high": 0.8, "mix": 1.5, "rate": 0.1},
+        "treepo": {"segment": 512, "fork": 2},
+    }
+    for name, settings in published.items():
+        given = COMPONENTS[name]().model_dump()
+        assert {setting: given[setting] for setting in settings} == settings
+
+
+def test_the_page_names_every_method_and_component() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text()
+    assert [name for name in (*PRESETS, *COMPONENTS) if f"| `{name}`" not in page] == []

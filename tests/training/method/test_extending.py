@@ -23,7 +23,7 @@ PAGE = (EXTENDING / "method.md").read_text()
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
-    monkeypatch.delitem(sys.modules, "adora", raising=False)
+    monkeypatch.delitem(sys.modules, "harder", raising=False)
 
 
 def added() -> list[dict[str, Any]]:
@@ -33,16 +33,14 @@ def added() -> list[dict[str, Any]]:
     return added
 
 
-def test_groups_in_which_thinking_long_pays_count_whole() -> None:
+def test_hard_prompts_count_whole() -> None:
     config = GrpoConfig(group_size=3, add=added()[1:])
-    seen = scored(
-        [3, 3, 3, 3],
-        correct=[*[True, False, False] * 2, *[True] * 3, *[False] * 3],
-        length=[11, 5, 15, 10, 5, 15, *[1, 2, 3] * 2],
-    )
+    shares = [1 / 3] * 3 + [2 / 3] * 3
+    seen = scored([3, 3], correct=[1, 0, 0, 1, 1, 0], group_accuracy=shares)
     plain, found = after(GrpoConfig(group_size=3), seen), after(config, seen)
-    weights = [1.0] * 3 + [0.1] * 3 + [1.0] * 6
-    expected = [a * w for a, w in zip(plain["advantage"].tolist(), weights, strict=True)]
+    expected = [
+        a * w for a, w in zip(plain["advantage"].tolist(), [1.0] * 3 + [0.1] * 3, strict=True)
+    ]
     assert found["advantage"].tolist() == pytest.approx(expected)
 
 
@@ -50,7 +48,7 @@ def test_it_trains_from_a_recipe(tmp_path: Path) -> None:
     raw = raw_recipe("grpo", method={"add": added()}, validation={"every": 1, "problems": 2})
     own = load_recipe(write_recipe(tmp_path / "own.yaml", raw))
     assert isinstance(own, PolicyRecipe)
-    assert [addition.name for addition in own.method.add] == ["aspo", "adora:Adora"]
+    assert [addition.name for addition in own.method.add] == ["aspo", "harder:Harder"]
     train(own, tmp_path / "out")
     assert all("advantage_length" in line for line in metrics(tmp_path / "out", "step"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.training.engines.scoring import score
-from ponder.training.rollout.rows import Chunk, Row, collate, split_by_tokens, unpack
+from ponder.training.rollout.rows import Chunk, Row, collate, split_by_tokens, telling, unpack
 
 
 def packed(rng: Random) -> Row:
@@ -100,3 +101,14 @@ def test_batches_hold_every_row_once_in_order_of_length(lengths: list[int], part
     assert [row.tokens for row in flat] == sorted(row.tokens for row in flat)
     if len(rows) >= parts:
         assert all(batches)
+
+
+def test_rows_without_loss_are_computed_only_to_fill_batches() -> None:
+    told = Row((1, 2), (3, 4), (1.0, 1.0), (True, False))
+    silent = Row((1,), (3, 4), (0.0, 0.0), (False, False))
+    chunk = replace(silent, chunks=(Chunk(1, (9, 9), 1, 1.0),))
+    assert telling([silent, told, silent], 1) == [told]
+    assert telling([silent, chunk, told], 2) == [chunk, told]
+    assert telling([silent, told], 2) == [told, silent]
+    filled = telling([told], 3)
+    assert filled[0] == told and [row.learnt_tokens for row in filled] == [1, 0, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,9 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    own = recipe(tmp_path, "hbpo", optimisation={"steps": 1})
+    # Components that ask the other process: through `gather`, and by scores of their own.
+    add: list[dict[str, Any]] = [{"progrpo": {}}, {"d3s": {"tokens": 1}}]
+    own = recipe(tmp_path, "hbpo", method={"add": add}, optimisation={"steps": 1})
     alone, both = tmp_path / "alone", tmp_path / "both"
     train(own, alone)
     script = tmp_path / "rank.py"

@@ -24,12 +24,15 @@ from transformers import AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
 
+from ..method.batch import Scores
 from ..method.kernel import Objective, aggregate
+from ..method.t1 import REFERENCE
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens
+from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens, telling
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
+from .anchor import Anchor
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
 from .rounded import RoundedSampler
 from .scoring import add_scoring, score
@@ -84,6 +87,10 @@ class AccelerateEngine:
             self._optimizer, lambda update: update / warmup if update < warmup else 1.0
         )
         self._accelerator.register_for_checkpointing(self._schedule)
+        self._anchor: Anchor | None = None
+        if (decay := recipe.method.anchor) is not None:
+            self._anchor = Anchor(self._model, decay)
+            self._accelerator.register_for_checkpointing(self._anchor)
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
@@ -127,12 +134,33 @@ class AccelerateEngine:
     @property
     def share(self) -> Share:
         rank, world = self._accelerator.process_index, self._accelerator.num_processes
-        return Share(rank, world, self._added_up)
+        return Share(rank, world, self._added_up, self._scored)
 
     def _added_up(self, sums: torch.Tensor) -> torch.Tensor:
         """`sums` of all processes together, on the device that they came from."""
         total: torch.Tensor = self._accelerator.reduce(sums.to(self._accelerator.device), "sum")
         return total.to(sums.device)
+
+    def _scored(self, sequences: Sequence[Sequence[int]]) -> list[Scores]:
+        """What the weights in training think of given tokens; each process may ask on its own."""
+        if not sequences:
+            return []
+        nothing = [(0.0,) * (len(ids) - 1) for ids in sequences]
+        rows = [
+            Row(tuple(ids[:1]), tuple(ids[1:]), zeros, (True,) * len(zeros))
+            for ids, zeros in zip(sequences, nothing, strict=True)
+        ]
+        model = self._accelerator.unwrap_model(self._model)
+        found: dict[int, Scores] = {}
+        with gathered(self._model) if self._apart is not None else nullcontext():
+            for part in split_by_tokens(rows, min(len(rows), self._plan.micro_batches)):
+                batch = {k: v.to(self._accelerator.device) for k, v in collate(part, 0).items()}
+                with torch.no_grad():
+                    log_probs_BT, entropies_BT = (it.cpu() for it in score(model, batch))
+                for i, row in enumerate(part):
+                    n = len(row.completion)
+                    found[id(row)] = Scores(log_probs_BT[i, :n], entropies_BT[i, :n])
+        return [found[id(row)] for row in rows]
 
     @property
     def updates(self) -> int:
@@ -171,13 +199,18 @@ class AccelerateEngine:
 
     def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
         packed = []
-        for part in split_by_tokens(rows, self._plan.micro_batches):
+        parts = self._plan.micro_batches
+        for part in split_by_tokens(telling(rows, parts), parts):
             batch = collate(part, pad_id=0)
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
             for batch in packed:
                 with torch.no_grad():
                     batch["old_log_probs"], _ = score(self._model, batch)
+        if self._anchor is not None:
+            with torch.no_grad(), self._anchor.inside():
+                for batch in packed:
+                    batch[REFERENCE], _ = score(self._model, batch)
         return packed
 
     def update(
@@ -202,6 +235,8 @@ class AccelerateEngine:
             raise Diverged("gradient's norm", norm, self.updates + 1)
         rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
+        if self._anchor is not None:
+            self._anchor.follow()
         self._schedule.step()
         self._optimizer.zero_grad()
         return Learnt(norm, rate, sums)

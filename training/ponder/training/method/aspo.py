@@ -43,7 +43,12 @@ class Aspo(Component):
         return batch.with_columns(advantage=advantage + gain, advantage_length=gain)
 
     def gain(self, thinking_G: Tensor, length_G: Tensor) -> Tensor:
-        """δ·(p - p̄)/L̄ of one group: p tokens of thought, L of the response; (G,)."""
+        """δ·(p - p̄)/L̄ of one group: p tokens of thought, L of the response; (G,).
+
+        >>> import torch
+        >>> Aspo().gain(torch.tensor([100, 300]), torch.tensor([150, 350])).tolist()
+        [0.8, -0.8]
+        """
         thinking_G = thinking_G.double()
         mean_length = length_G.double().mean().clamp(min=1)
         return self.delta * (thinking_G - thinking_G.mean()) / mean_length

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +17,15 @@ from ponder.tasks.workers import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples."""
+    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples.
+
+    `begun` has what earlier steps sampled of each of its rollouts, where any did.
+    """
 
     problem: Problem
     ids: tuple[int, ...]
     key: str
+    begun: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,9 @@ class Node:
 
     `after` None continues the parent; a number branches off after so many of its tokens. The first
     `forced` tokens of a branch are ours and carry no loss; there is at least one, which the next
-    is predicted from. `place` is where the node's advantage stands in its rollout's entry of the
-    column `advantage`, or of `branch_advantage` if it is a branch.
+    is predicted from. `learnt` says it of all tokens, or of each. `place` is where the node's
+    advantage stands in its rollout's entry of the column `advantage`, or of `branch_advantage` if
+    it is a branch.
     """
 
     ids: tuple[int, ...]
@@ -39,7 +44,7 @@ class Node:
     parent: int | None = None
     after: int | None = None
     forced: int = 0
-    learnt: bool = True
+    learnt: bool | tuple[bool, ...] = True
     place: tuple[int, ...] = ()
 
 
@@ -77,6 +82,11 @@ class Rollout:
     def trunk(self) -> tuple[Node, ...]:
         """The nodes that continue each other from the prompt on."""
         return tuple(node for node in self.nodes if node.after is None)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens of the trunk."""
+        return tuple(i for node in self.trunk for i in node.ids)
 
     def of(self, kind: str) -> tuple[int, ...]:
         """The tokens of the trunk's nodes of one kind."""
@@ -172,16 +182,42 @@ class Batch:
         )
 
 
+class Scores(NamedTuple):
+    """Of each token of a sequence but its first, under the policy that sampled: (T - 1,) both.
+
+    The log-probability, natural, and the entropy of what it was drawn from, in nats, at the
+    sampling temperature.
+    """
+
+    log_probs: Tensor
+    entropies: Tensor
+
+
+def unscored(sequences: Sequence[Sequence[int]]) -> list[Scores]:
+    raise RuntimeError("a stage asks for scores: give this step a Share with `score`")
+
+
+def unpredicted(prompts: Sequence[str], history: Sequence[tuple[str, float]]) -> list[float]:
+    raise RuntimeError("a stage asks for predictions: set `predicts` on its component")
+
+
+def undrawn(key: str) -> Prompt:
+    raise RuntimeError(f"nobody says what prompt {key} was")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What stages may ask for beside the batch.
 
     `step` counts from 0. `rng` is drawn from the seed, the step and the process. `judge` reads and
     judges the rollouts whose tokens changed and fills their columns anew. `reduce` adds a tensor
-    up over all processes; every process must call it as often, so the stages before `credit`, which
-    repeat where groups are replaced, are refused it. `state` is saved with checkpoints as JSON, by
-    the main process for all: change it by what `reduce` returns alone. `sampled` has what the step
-    has rolled out so far, kept or not, with rewards.
+    up over all processes, number `rank` of `world`; every process must call it as often, so the
+    stages before `credit`, which repeat where groups are replaced, are refused it. `score` runs the
+    policy over sequences of tokens, from `credit` on, too. `predict` says of prompts how likely a
+    rollout is right, from prompts and their shares of right ones. `state` is saved with
+    checkpoints as JSON, by the main process for all: change it by what `reduce` returned alone.
+    `redraw` gives the prompt of a key again. `sampled` has what the step has rolled out so far,
+    kept or not, with rewards.
     """
 
     step: int
@@ -190,3 +226,22 @@ class Context:
     reduce: Callable[[Tensor], Tensor]
     state: dict[str, Any]
     sampled: list[Batch] = field(default_factory=list)
+    rank: int = 0
+    world: int = 1
+    score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
+    predict: Callable[[Sequence[str], Sequence[tuple[str, float]]], list[float]] = unpredicted
+    redraw: Callable[[str], Prompt] = undrawn
+
+    def gather(self, values: Tensor) -> tuple[Tensor, slice]:
+        """The values (N, …) of all processes in the order of ranks, and where this one's are.
+
+        In double precision; every process must call it as often.
+        """
+        counts = torch.zeros(self.world, dtype=torch.long)
+        counts[self.rank] = len(values)
+        counts = self.reduce(counts)
+        start = int(counts[: self.rank].sum())
+        mine = slice(start, start + len(values))
+        everyone = torch.zeros((int(counts.sum()), *values.shape[1:]), dtype=torch.double)
+        everyone[mine] = values.to(everyone)
+        return self.reduce(everyone), mine

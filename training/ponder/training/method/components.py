@@ -9,21 +9,79 @@ method:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, ValidationError
 
+from .a2fm import A2fm
+from .adora import Adora
 from .aspo import Aspo
+from .d3s import D3s
 from .dot import Dot
+from .lite_ppo import LitePpo
+from .progrpo import ProGrpo
+from .riskpo import RiskPo
 from .stages import PLACES, Component
+from .t1 import T1
+from .tppo import TPpo
+from .treepo import TreePo
+from .v0 import V0
 
 COMPONENTS: dict[str, type[Component]] = {
+    "a2fm": A2fm,
+    "adora": Adora,
     "aspo": Aspo,
+    "d3s": D3s,
     "dot": Dot,
+    "lite_ppo": LitePpo,
+    "progrpo": ProGrpo,
+    "riskpo": RiskPo,
+    "t1": T1,
+    "tppo": TPpo,
+    "treepo": TreePo,
+    "v0": V0,
 }
+
+CONFLICTS: dict[tuple[str, str], str] = {
+    ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
+    ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
+    ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
+    ("a2fm", "hbpo"): "hints promise thoughts that are forced away: use another method",
+    ("a2fm", "brpo"): "brpo's rollouts are cut thoughts: use another method",
+    ("a2fm", "treepo"): "modes that are forced share no beginning: remove one of them",
+    ("a2fm", "v0"): "a2fm forces a fixed number of a prompt's rollouts: remove one of them",
+    ("t1", "a2fm"): "t1 probes thoughts, and a2fm forces some away: remove one of them",
+    ("t1", "brpo"): "brpo answers after every budget itself: use another method",
+    ("tppo", "dapo"): "dynamic sampling would replace what has not ended: use another method",
+    ("tppo", "htpo"): "dynamic sampling would replace what has not ended: use another method",
+    ("tppo", "brpo"): "brpo's thoughts are cut where they are sampled: use another method",
+    ("tppo", "treepo"): "a tree is grown in one step: remove one of them",
+    ("tppo", "a2fm"): "modes are forced in one step: remove one of them",
+    ("tppo", "v0"): "groups that go on have their sizes: remove one of them",
+    ("tppo", "t1"): "a thought that goes on has no shares to be cut at: remove one of them",
+    ("treepo", "hbpo"): "rollouts that are promised other budgets cannot share a beginning: use "
+    "another method",
+    ("treepo", "brpo"): "brpo's rollouts are a tree of their own: use another method",
+    ("treepo", "riskpo"): "both credit a rollout by others, in other groups: remove one of them",
+    ("v0", "hbpo"): "hbpo's subgroups fix how many rollouts a prompt has: use another method",
+    ("v0", "riskpo"): "a bundle's papers need groups of one size: remove one of them",
+}
+"""Pairs that contradict each other, of components, or a component and a method, and the remedy."""
+
+
+def conflict(method: str, names: Sequence[str]) -> str | None:
+    """What is wrong with these components on a method, in a sentence; None for nothing."""
+    for i, name in enumerate(names):
+        if name in COMPONENTS and name in names[:i]:
+            return f"{name} stands there twice: once is enough"
+    chosen = {method, *names}
+    for (one, other), remedy in CONFLICTS.items():
+        if {one, other} <= chosen:
+            return f"{one} does not go with {other}: {remedy}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,11 @@ class Dot(Component):
         return context.judge(batch.with_rollouts(rollouts))
 
     def limit(self, lengths: list[int]) -> int:
-        """T = ⌊mean + α·std⌋, unbiased std."""
+        """T = ⌊mean + α·std⌋, unbiased std.
+
+        >>> Dot().limit([100] * 11 + [1000])
+        954
+        """
         spread = stdev(lengths) if len(lengths) > 1 else 0.0
         return math.floor(fmean(lengths) + self.alpha * spread)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ..rollout.kinds import HintedPlan, PlainPlan, TruncatedPlan
+from ..rollout.kinds import HintedPlan, PlainPlan, RolloutPlan, TruncatedPlan
 from .brpo import BrpoConfig, BudgetRelative, OneIfSummaryCorrect
+from .components import conflict
 from .dapo import DapoConfig, MixedGroups, OverlongCosts
 from .grpo import GroupMean, GroupStd, GrpoConfig, OneIfCorrect
 from .hbpo import BudgetReward, HbpoConfig, WithinAndAcross
@@ -23,6 +24,7 @@ from .kernel import Objective
 from .length_penalty import CosineReward, LengthPenaltyConfig
 from .settings import MethodSettings, Preset
 from .stages import Stage, check, ordered
+from .t1 import REFERENCE
 
 PRESETS: dict[str, Preset] = {
     "grpo": Preset(GrpoConfig, PlainPlan, (OneIfCorrect, GroupMean, GroupStd)),
@@ -47,16 +49,21 @@ else:
 """The `method` section of a recipe: the settings of the preset that it names."""
 
 
+ENGINE_MADE = frozenset({"entropy", REFERENCE})
+"""What an objective may read that no stage makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A preset with its settings and what the recipe adds to it, ready to run.
 
-    `stages` are in order; `ships` are the columns that rows carry for the objective; `notes` is
-    what the user should know at the start.
+    `plan` rolls out; `stages` are in order; `ships` are the columns that rows carry for the
+    objective; `notes` is what the user should know at the start.
     """
 
     settings: MethodSettings
     preset: Preset
+    plan: type[RolloutPlan]
     stages: tuple[Stage, ...]
     objective: Objective
     notes: tuple[str, ...] = ()
@@ -65,6 +72,8 @@ class Method:
     def of(cls, settings: MethodSettings) -> Method:
         """Raises `ValueError` for a component that does not fit the method."""
         preset = PRESETS[settings.method]
+        if wrong := conflict(settings.method, [addition.name for addition in settings.add]):
+            raise ValueError(f"method.add: {wrong}")
         added = [addition.component for addition in settings.add]
         stages = ordered(
             [
@@ -75,21 +84,27 @@ class Method:
         objective = reduce(
             lambda inner, component: component.around(inner), added, preset.objective(settings)
         )
+        inside_out = sorted(added, key=lambda component: component.wraps)
+        plan = reduce(lambda usual, component: component.plan(usual), inside_out, preset.plan)
         try:
-            columns = check(stages, preset.plan.makes, preset.plan.ragged)
+            columns = check(stages, plan.makes, plan.ragged)
         except ValueError as error:
             raise ValueError(f"method.add: with {settings.method}, {error}") from error
-        if missing := sorted(objective.reads - columns - {"entropy"}):
+        if missing := sorted(objective.reads - columns - ENGINE_MADE):
             raise ValueError(
                 f"method.add: the objective reads {', '.join(missing)}, and {settings.method} has "
                 f"entropy, {', '.join(sorted(columns))}"
             )
         notes = (note for component in added for note in component.notes(settings.group_size))
-        return cls(settings, preset, stages, objective, tuple(notes))
+        return cls(settings, preset, plan, stages, objective, tuple(notes))
+
+    @property
+    def predicts(self) -> bool:
+        return any(addition.component.predicts for addition in self.settings.add)
 
     @property
     def ships(self) -> frozenset[str]:
-        return self.objective.reads - {"entropy"}
+        return self.objective.reads - ENGINE_MADE
 
     @property
     def constant_tokens(self) -> int | None:

@@ -75,6 +75,12 @@ class MethodSettings(BaseModel):
         return 1
 
     @property
+    def anchor(self) -> float | None:
+        """Decay of the weights that follow those in training; None without such."""
+        asked = (addition.component.anchor for addition in self.add)
+        return next((decay for decay in asked if decay is not None), None)
+
+    @property
     def branches(self) -> int:
         """Answers beside a rollout's own tokens, `branch_tokens` each at most."""
         return 0

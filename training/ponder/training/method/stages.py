@@ -7,12 +7,15 @@ or several, that a recipe adds to any method.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from .batch import Batch, Context
 from .kernel import Objective
+
+if TYPE_CHECKING:
+    from ..rollout.kinds import RolloutPlan
 
 Place = Literal["allocate", "edit", "reward", "select", "credit", "normalise", "weight"]
 
@@ -69,7 +72,8 @@ class Component(BaseModel):
 
     A component with one stage is that stage itself: it sets `at`, `reads` and `makes` and is
     called with a batch. One with several overrides `stages`; one that acts where tokens are scored
-    overrides `around`.
+    overrides `around`; one that rolls out in a way of its own overrides `plan`, and where it
+    `wraps` it gets what the others made of it. `predicts`: its stages call `context.predict`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +81,8 @@ class Component(BaseModel):
     at: ClassVar[Place]
     reads: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[frozenset[str]] = frozenset()
+    predicts: ClassVar[bool] = False
+    wraps: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
         raise NotImplementedError(f"{type(self).__name__} has no stage of its own")
@@ -85,9 +91,18 @@ class Component(BaseModel):
         """This one alone where it has a place; none where it only wraps the objective."""
         return (self,) if hasattr(self, "at") else ()
 
+    @property
+    def anchor(self) -> float | None:
+        """Decay of the weights that follow those in training; None where nobody reads them."""
+        return None
+
     def around(self, objective: Objective) -> Objective:
         """The objective with this component in it; the same unless overridden."""
         return objective
+
+    def plan(self, usual: type[RolloutPlan]) -> type[RolloutPlan]:
+        """What rolls out, in place of the method's own; the same unless overridden."""
+        return usual
 
     def notes(self, group_size: int) -> Iterator[str]:
         """What the user should know before the run starts, in sentences."""

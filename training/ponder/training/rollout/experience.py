@@ -16,13 +16,15 @@ from ponder.tasks.draws import Source
 from ponder.tasks.problems import Problem, Task
 from ponder.tasks.workers import Verdict
 
-from ..method.batch import Batch, Context, Prompt
+from ..method.batch import Batch, Context, Prompt, Scores, unpredicted, unscored
 from ..method.presets import Method
 from ..method.settings import MethodSettings
 from ..method.stages import EVERY, FIRST, LAST, run
+from .chances import Chances
 from .drive import Sampler, pull
 from .kinds import RolloutPlan
 from .plans import Reader
+from .probes import PROBE
 from .rows import Row, pack
 
 Judge = Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
@@ -41,11 +43,15 @@ def _alone(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all."""
+    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all.
+
+    `score` runs the policy that samples over sequences of tokens.
+    """
 
     rank: int = 0
     world: int = 1
     reduce: Callable[[Tensor], Tensor] = _alone
+    score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
 
     def added(self, sums: Tensor) -> Tensor:
         """`sums` of all processes together. Raises `RuntimeError` where nobody said how."""
@@ -83,7 +89,7 @@ class Collector:
         longest_prompt: int | None = None,
     ) -> None:
         self.method = Method.of(config)
-        self._plan: RolloutPlan = self.method.preset.plan(config, reader)
+        self._plan: RolloutPlan = self.method.plan(config, reader)
         self._reader = reader
         self._judge = judge
         self._prompts = prompts
@@ -91,6 +97,7 @@ class Collector:
         self._seed = seed
         self._attempts = config.attempts
         self._source = Source(tasks, seed, prompts, self._attempts - 1, self._fits(longest_prompt))
+        self._predict = Chances(reader.directory) if self.method.predicts else unpredicted
         self._state: dict[str, object] = {}
 
     # -- prompts ---------------------------------------------------------------------------
@@ -106,6 +113,10 @@ class Collector:
         key = f"{self._seed}/{step}/{attempt}/{number}"
         return self._reader.prompt(self._source.problem(step, attempt, number, key), key)
 
+    def _redrawn(self, key: str) -> Prompt:
+        step, attempt, number = map(int, key.split("/")[1:])
+        return self._drawn(step, attempt, number)
+
     # -- a step ----------------------------------------------------------------------------
 
     def collect(self, step: int, sampler: Sampler, share: Share) -> Experience:
@@ -118,8 +129,19 @@ class Collector:
             for i in range(mine)
         ]
         rng = Random(f"{self._seed}/{step}/{share.rank}")
-        context = Context(step, rng, self._judged, share.added, self._state)
-        apart = replace(context, reduce=_refused)
+        context = Context(
+            step,
+            rng,
+            self._judged,
+            share.added,
+            self._state,
+            rank=share.rank,
+            world=share.world,
+            score=share.score,
+            predict=self._predict,
+            redraw=self._redrawn,
+        )
+        apart = replace(context, reduce=_refused, score=unscored)
         kept: list[Batch] = []
         left_out: list[Batch] = []
         attempts = 0
@@ -145,6 +167,7 @@ class Collector:
         metrics = {
             **_measure(everything, {prompt.key for b in kept for prompt in b.prompts}),
             **_terms(weighed),
+            **_probes(everything),
             "generation_batches": float(attempts),
         }
         return Experience(updates, metrics, self._shown(everything))
@@ -153,7 +176,7 @@ class Collector:
         """Rollouts of all prompts, judged, edited and rewarded."""
         sizes = (self.method.settings.group_size,) * len(prompts)
         asked = run(self.method.stages, FIRST, Batch(prompts, sizes), context)
-        rollouts = pull(self._plan.rollouts(prompts, asked.sizes), sampler)
+        rollouts = pull(self._plan.rollouts(asked.prompts, asked.sizes), sampler)
         batch = context.judge(asked.with_rollouts(rollouts))
         return run(self.method.stages, EVERY, batch, context)
 
@@ -234,18 +257,23 @@ def _per_rollout(reward: Tensor) -> Tensor:
 
 
 def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
-    """What the logs show of a step, over everything that was sampled, kept or not."""
+    """What the logs show of a step, over all that was sampled and has ended, kept or not."""
     reward = _per_rollout(batch["reward"]).tolist()
     # A length penalty may tell apart what dynamic sampling drops.
     silent = [
         prompt.key not in chosen or len(set(reward[low:high])) == 1
         for prompt, (low, high) in zip(batch.prompts, batch.bounds, strict=True)
     ]
+    ended = batch.keep(~batch["open"]) if "open" in batch.columns else batch
+
+    def mean(column: Tensor) -> float:
+        return fmean(column.tolist() or [0.0])
+
     return {
-        "reward": fmean(reward),
-        "accuracy": fmean(batch["accuracy"].tolist()),
-        "thinking_tokens": fmean(batch["thinking"].tolist()),
-        "truncation_rate": fmean(batch["truncated"].tolist()),
+        "reward": mean(_per_rollout(ended["reward"])),
+        "accuracy": mean(ended["accuracy"]),
+        "thinking_tokens": mean(ended["thinking"]),
+        "truncation_rate": mean(ended["truncated"]),
         "zero_variance_share": fmean(silent),
         "sampled_tokens": float(batch["sampled"].sum()),
         "unjudged_answers": float(batch["unjudged"].sum()),
@@ -259,3 +287,9 @@ def _terms(batch: Batch) -> dict[str, float]:
         for name, column in batch.columns.items()
         if name.startswith("advantage_")
     }
+
+
+def _probes(batch: Batch) -> dict[str, float]:
+    """What probes found, over everything that was sampled and probed; 0 without any."""
+    found = {name: column for name, column in batch.columns.items() if name.startswith(PROBE)}
+    return {name: float(column.nanmean().nan_to_num()) for name, column in found.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -85,6 +86,11 @@ class Reader:
         self.form = replace(form, opened_by="template")
         self.end_tokens = len(self.tokenizer.encode(form.end.text))
 
+    @property
+    def directory(self) -> Path:
+        """Where the checkpoint's files are."""
+        return self._checkpoint.files.directory
+
     def prompt(self, problem: Problem, key: str) -> Prompt:
         tools = {"tools": list(problem.tools)} if problem.tools else {}
         ids = self._checkpoint.opened([{"role": "user", "content": problem.question}], tools)
@@ -157,6 +163,12 @@ def responses(
 
 def _whole(prompt: Prompt, hint: tuple[int, ...], longest: int, reader: Reader) -> Life:
     return reader.start((*prompt.ids, *hint), longest, grace=0, answer=1, apart=False)
+
+
+def stop_ids(prompt: Prompt, longest: int, reader: Reader) -> frozenset[int]:
+    """The tokens that end a response."""
+    segment = _whole(prompt, (), longest, reader).segment
+    return frozenset(segment.eos | set(segment.sampling.stop_token_ids))
 
 
 def _read(life: Life, marked: bool) -> tuple[int, bool, str]:

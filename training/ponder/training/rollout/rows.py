@@ -9,7 +9,7 @@ scored exactly as if it stood in a row of its own, at a fraction of the tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -79,7 +79,8 @@ def pack(
             completion += node.ids
             value = 0.0 if advantage is None else advantage[node.place].item()
             advantages += [value] * len(node.ids)
-            learnt += [node.learnt and advantage is not None] * len(node.ids)
+            each = node.learnt if isinstance(node.learnt, tuple) else (node.learnt,) * len(node.ids)
+            learnt += [it and advantage is not None for it in each]
         elif node.parent not in begins:
             raise ValueError(
                 "a row holds branches of the trunk alone: make every leaf of a deeper tree a "
@@ -184,6 +185,18 @@ def loss_inputs(
         batch["loss_mask"],
         {**batch, "entropy": entropies_BT.detach()},
     )
+
+
+def telling(rows: Sequence[Row], least: int) -> list[Row]:
+    """The rows with tokens to learn, and as many without as it takes to be `least`.
+
+    What carries no loss need not be computed, but every batch must have a row.
+    """
+    told = [row for row in rows if row.learnt_tokens]
+    silent = [row for row in rows if not row.learnt_tokens]
+    spare = min(rows, key=lambda row: row.tokens)
+    silent += [replace(spare, learnt=(False,) * len(spare.learnt), chunks=())] * least
+    return [*told, *silent[: max(0, least - len(told))]]
 
 
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:

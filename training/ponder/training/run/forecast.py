@@ -16,7 +16,7 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
-from ..method.presets import PRESETS, Method
+from ..method.presets import Method
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
@@ -185,8 +185,8 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     """The plan as text."""
     method, plan = recipe.method, recipe.optimisation
     work = tokens(recipe, prompt)
-    kind = PRESETS[method.method].plan.kind
     added = "".join(f" + {addition.name}" for addition in method.add)
+    kind = Method.of(method).plan.kind
     yield f"{recipe.name}: {method.method}{added} ({kind} rollouts) on {recipe.base}"
     part = "" if recipe.lora is None else f", {model.trained / 1e6:,.1f}M of them trained (LoRA)"
     yield f"model       {model.parameters / 1e6:,.1f}M parameters{part}, by {model.source}"

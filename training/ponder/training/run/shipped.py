@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -13,10 +14,16 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def listed() -> str:
-    """A line for each recipe: its name and what it is for."""
-    recipes = shipped_recipes()
-    width = max(map(len, recipes))
-    return "\n".join(f"{name:<{width}}  {purpose}" for name, purpose in recipes.items())
+    """A line for each recipe and for each component: its name and what it is for."""
+    from ..method.components import COMPONENTS
+
+    components = {name: (it.__doc__ or "").partition("\n")[0] for name, it in COMPONENTS.items()}
+    return f"{_lines(shipped_recipes())}\n\nComponents, for method.add:\n{_lines(components)}"
+
+
+def _lines(purposes: Mapping[str, str]) -> str:
+    width = max(map(len, purposes))
+    return "\n".join(f"{name:<{width}}  {purpose}" for name, purpose in purposes.items())
 
 
 def _purpose(path: Path) -> str:

@@ -1,0 +1,116 @@
+"""Responses that grow as a tree: they share what came before they parted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..method.batch import Prompt, Rollout
+from .drive import Round, Rounds, uniforms
+from .kinds import PlainPlan
+from .plans import replay, stop_ids
+
+
+@dataclass(slots=True)
+class Path:
+    """A response as far as it is; `nodes` number its segments, and paths share those they share."""
+
+    ids: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Tree:
+    """The paths of one prompt, `size` of them in the end.
+
+    Every unfinished path forks into `fork` before a segment while there is room. Where all have
+    ended and there still is, new ones begin at inner nodes that are drawn at random.
+    """
+
+    prompt: Prompt
+    size: int
+    segment: int
+    fork: int
+    paths: list[Path] = field(default_factory=lambda: [Path()])
+    rounds: int = 0
+    _numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 60)))
+
+    def grow(self) -> list[Path]:
+        """The paths that want another segment."""
+        live = [path for path in self.paths if not path.done]
+        if live:
+            for path in live * (self.fork - 1):
+                if len(self.paths) < self.size:
+                    self.paths.append(replace(path))
+        elif len(self.paths) < self.size:
+            rng = Random(f"{self.prompt.key}/{self.rounds}/fork")
+            ended = list(self.paths)
+            while len(self.paths) < self.size:
+                path = rng.choice(ended)
+                depth = rng.randrange(len(path.nodes))
+                self.paths.append(Path(path.ids[: depth * self.segment], path.nodes[:depth]))
+        self.rounds += 1
+        return [path for path in self.paths if not path.done]
+
+    def take(self, path: Path, ids: Sequence[int], done: bool) -> None:
+        """A segment of a path."""
+        path.ids += tuple(ids)
+        path.nodes += (next(self._numbers),)
+        path.done = done
+
+
+class TreePlan(PlainPlan):
+    """Plain responses that fork at the ends of segments.
+
+    TreePO (arXiv 2508.17445, §3). Beside those of plain ones the column `subtree` (B, D): the
+    number of the segment at each depth, which rollouts that share it have alike; -1 after the end.
+    """
+
+    kind: ClassVar[str] = "tree"
+    makes: ClassVar[frozenset[str]] = PlainPlan.makes | {"subtree"}
+    segment: ClassVar[int]
+    fork: ClassVar[int]
+
+    def rollouts(self, prompts: Sequence[Prompt], sizes: Sequence[int]) -> Rounds[list[Rollout]]:
+        trees = [
+            Tree(prompt, size, self.segment, self.fork)
+            for prompt, size in zip(prompts, sizes, strict=True)
+        ]
+        stops = stop_ids(prompts[0], self.longest, self.reader) if prompts else frozenset[int]()
+        while any(growing := [tree.grow() for tree in trees]):
+            asked = [
+                (tree, path) for tree, paths in zip(trees, growing, strict=True) for path in paths
+            ]
+            noise_BT = torch.cat(
+                [
+                    uniforms(f"{tree.prompt.key}/{tree.rounds}", len(paths), self.segment)
+                    for tree, paths in zip(trees, growing, strict=True)
+                    if paths
+                ]
+            )
+            whole = [(*tree.prompt.ids, *path.ids) for tree, path in asked]
+            written = yield Round(whole, noise_BT, stops)
+            for (tree, path), ids in zip(asked, written, strict=True):
+                left = ids[: self.longest - len(path.ids)]
+                full = len(path.ids) + len(left) == self.longest
+                tree.take(path, left, done=left[-1] in stops or full)
+        return [self._leaf(tree.prompt, path) for tree in trees for path in tree.paths]
+
+    def _leaf(self, prompt: Prompt, path: Path) -> Rollout:
+        found = self._rollout(replay(prompt, (), path.ids, self.longest, self.reader))
+        return replace(found, tags={**found.tags, "subtree": path.nodes})
+
+    def columns(self, rollouts: Sequence[Rollout]) -> dict[str, Tensor]:
+        depth = math.ceil(self.longest / self.segment)
+        subtree_BD = torch.full((len(rollouts), depth), -1, dtype=torch.long)
+        for i, rollout in enumerate(rollouts):
+            nodes = rollout.tags["subtree"]
+            subtree_BD[i, : len(nodes)] = torch.tensor(nodes)
+        return {**super().columns(rollouts), "subtree": subtree_BD}
