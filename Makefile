@@ -19,9 +19,9 @@ serve: ## serve the bundled checkpoint (HOST, PORT, MODEL and ARGS override)
 	@$(PYTHON) deploy/bootstrap.py engine
 	@exec $(BIN)/ponder serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
-serve-fleet: ## a fleet on this machine: two vLLM servers, their router, two Ponder servers, nginx (PORT, ARGS)
-	@$(PYTHON) deploy/bootstrap.py engine fleet
-	@$(PYTHON) deploy/programs.py prometheus nginx
+serve-fleet: ## a fleet on this machine: vLLM servers, a router, Ponder servers, Redis, nginx (PORT, ARGS)
+	@$(PYTHON) deploy/bootstrap.py engine fleet shared
+	@$(PYTHON) deploy/programs.py prometheus nginx redis-server
 	@exec $(BIN)/python deploy/fleet.py --port $(PORT) $(ARGS)
 
 demo: ## measure what a budget saves: load for DURATION seconds, a report, the end (KEEP=1 runs on)

@@ -3,8 +3,9 @@
     .venv/bin/python deploy/fleet.py [--port 8000] [options of `ponder serve`]
 
 Two stock vLLM servers on the bundled checkpoint, vLLM's router before them, two Ponder servers,
-nginx before those, and Prometheus. Everything ends with Ctrl-C. Options that this command does not
-know are given to both Ponder servers: a state that they share, as in `--state redis://…`, too.
+which share pools and running replies in Redis and the savings in a file, nginx before those, and
+Prometheus. Everything ends with Ctrl-C. Options that this command does not know are given to both
+Ponder servers.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ def prometheus(folder: Path, replicas: Sequence[str], workers: Sequence[str]) ->
         yield url
 
 
+def redis(folder: Path, port: int) -> list[str | Path]:
+    """A store for a trial: what it holds ends with it."""
+    command: list[str | Path] = [programs.find("redis-server"), "--port", str(port), "--save", ""]
+    return [*command, "--bind", "127.0.0.1", "--dir", folder, "--maxmemory-policy", "noeviction"]
+
+
 def check_port(port: int) -> None:
     """Raises `DemoError` where somebody listens there already."""
     with socket.socket() as probe:
@@ -123,6 +130,11 @@ def fleet(folder: Path, port: int, options: Sequence[str]) -> Iterator[tuple[str
         running: list[tuple[str, str, Path]] = []
         processes: dict[str, demo.Child] = {}
         environ = environment(model)
+        if "--redis" not in options:
+            at = free_port()
+            libraries = {**os.environ, "LD_LIBRARY_PATH": programs.libraries()}
+            stack.enter_context(demo.process(redis(folder, at), folder / "redis.log", libraries))
+            state += ["--redis", f"redis://127.0.0.1:{at}/0"]
         workers = [
             started(f"vLLM {n + 1}", worker(model, at), "/health", at, environ)
             for n, at in enumerate(free_port() for _ in range(WORKERS))
@@ -153,7 +165,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore Ctrl-C
         signal.signal(number, signal.default_int_handler)
     try:
-        for program in ("nginx", "prometheus"):
+        for program in ("nginx", "prometheus", "redis-server"):
             programs.find(program)
         check_port(known.port)
         with contextlib.ExitStack() as stack:

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
+from pydantic import SecretStr
 
 from ponder.server.settings import BUNDLED_MODEL, Settings
 
@@ -125,6 +126,28 @@ def test_compose_asks_the_router_and_watches_the_servers() -> None:
         for name in ("vllm-1", "vllm-2")
     ]
     assert devices == [["0"], ["1"]]
+
+
+def test_ponder_servers_share_a_redis_that_they_may_ask() -> None:
+    named = objects()
+    service = named["Service", "redis"]
+    selected = named["Deployment", "redis"]["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == selected
+    container = named["Deployment", "ponder"]["spec"]["template"]["spec"]["containers"][0]
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    (port,) = [item["port"] for item in service["spec"]["ports"]]
+    url = Settings(redis=SecretStr(variables["PONDER_REDIS"])).redis
+    assert url is not None
+    assert url.get_secret_value() == f"redis://redis:{port}/0"
+    egress = named["NetworkPolicy", "ponder-engines"]["spec"]["egress"]
+    asked = [rule for rule in egress if rule["to"][0]["podSelector"]["matchLabels"] == selected]
+    assert [rule["ports"] for rule in asked] == [[{"port": port}]]
+    (source,) = named["NetworkPolicy", "redis"]["spec"]["ingress"][0]["from"]
+    labels = named["Deployment", "ponder"]["spec"]["template"]["metadata"]["labels"]
+    assert source["podSelector"]["matchLabels"].items() <= labels.items()
+    services = composed("compose.yaml", "compose.fleet.yaml")
+    assert services["ponder"]["environment"]["PONDER_REDIS"] == f"redis://redis:{port}/0"
+    assert "redis" in services
 
 
 def test_the_policy_is_the_one_that_is_tested() -> None:
