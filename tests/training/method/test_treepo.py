@@ -133,4 +133,10 @@ def test_a_leaf_reads_as_the_response_that_it_is(reader: Reader) -> None:
     columns = plan.columns(leaves)
     assert set(columns) == set(plan.makes) - {"group_accuracy"}
     assert columns["subtree"].shape == (8, 6)
+    segments = {
+        (leaf.prompt.key, node): len(leaf.of("response")[4 * d : 4 * d + 4])
+        for leaf in leaves
+        for d, node in enumerate(leaf.tags["subtree"])
+    }
+    assert columns["sampled"].sum() == sum(segments.values()) < columns["length"].sum()
     assert columns["length"].tolist() == [len(leaf.of("response")) for leaf in leaves]

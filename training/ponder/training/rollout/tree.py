@@ -110,7 +110,13 @@ class TreePlan(PlainPlan):
     def columns(self, rollouts: Sequence[Rollout]) -> dict[str, Tensor]:
         depth = math.ceil(self.longest / self.segment)
         subtree_BD = torch.full((len(rollouts), depth), -1, dtype=torch.long)
+        drawn_B = torch.zeros(len(rollouts), dtype=torch.long)
+        seen: set[tuple[str, int]] = set()  # segments that several share were drawn once
         for i, rollout in enumerate(rollouts):
-            nodes = rollout.tags["subtree"]
+            nodes, written = rollout.tags["subtree"], len(rollout.of("response"))
             subtree_BD[i, : len(nodes)] = torch.tensor(nodes)
-        return {**super().columns(rollouts), "subtree": subtree_BD}
+            for d, node in enumerate(nodes):
+                if (rollout.prompt.key, node) not in seen:
+                    seen.add((rollout.prompt.key, node))
+                    drawn_B[i] += max(0, min(self.segment, written - d * self.segment))
+        return {**super().columns(rollouts), "subtree": subtree_BD, "sampled": drawn_B}
