@@ -66,7 +66,7 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    own = recipe(tmp_path, "hbpo", optimisation={"steps": 1})
+    own = recipe(tmp_path, "hbpo", optimisation={"steps": 1, "tokens_per_pass": 400})
     alone, both = tmp_path / "alone", tmp_path / "both"
     train(own, alone)
     script = tmp_path / "rank.py"

@@ -107,16 +107,26 @@ def test_a_step_without_a_signal_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
-    """An update's gradient is that of its rows, however many passes it takes."""
-    for parts in (1, 4):
-        own = recipe(tmp_path, "hbpo", optimisation={"steps": 1, "micro_batches": parts})
-        train(own, tmp_path / str(parts))
+    """An update's gradient is that of its rows, however many passes and batches it takes."""
+    ways: dict[str, dict[str, Any]] = {
+        "whole": {"optimisation": {"steps": 1, "micro_batches": 1}},
+        "parts": {"optimisation": {"steps": 1, "micro_batches": 4}},
+        "tokens": {
+            "optimisation": {"steps": 1, "micro_batches": 1, "tokens_per_pass": 300},
+            "rollouts": {"cache_gib": 0.002},
+        },
+    }
+    for name, sections in ways.items():
+        train(recipe(tmp_path, "hbpo", **sections), tmp_path / name)
     checkpoint = Path("checkpoints") / "checkpoint-2"
-    one, four = (weights(tmp_path / str(parts) / checkpoint) for parts in (1, 4))
-    assert furthest(one, four) < 1e-5
-    (a,), (b,) = (metrics(tmp_path / str(parts), "step") for parts in (1, 4))
-    assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
-    assert a["entropy"] == pytest.approx(b["entropy"], rel=1e-4)
+    whole = weights(tmp_path / "whole" / checkpoint)
+    (line,) = metrics(tmp_path / "whole", "step")
+    for name in ("parts", "tokens"):
+        assert furthest(whole, weights(tmp_path / name / checkpoint)) < 1e-5
+        (other,) = metrics(tmp_path / name, "step")
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+        assert line["entropy"] == pytest.approx(other["entropy"], rel=1e-4)
+        assert line["sampled_tokens"] == other["sampled_tokens"]
 
 
 def test_adapters_are_merged_into_what_is_served(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Base:
             raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         try:
             found = Checkpoint.load(files)
-            contract = found.contract or _of_family(recipe.base, found)
+            contract = found.contract or contract_of_family(recipe.base, found)
             if recipe.close_text is not None:
                 contract = replace(contract, close_text=recipe.close_text)
             if recipe.answer_prefix is not None:
@@ -68,8 +68,11 @@ class Base:
         return raw
 
 
-def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
-    """What the table of families knows of a checkpoint without a contract."""
+def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
+    """What the table of families knows of a checkpoint without a contract.
+
+    A thought that the template leaves to the model is opened, in rollouts and in service.
+    """
     form = checkpoint.form
     if form is None:
         raise RecipeError(
@@ -81,7 +84,7 @@ def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
         think_end=form.end,
         close_text=form.close_text,
         answer_prefix=form.answer_prefix,
-        opened_by="template",  # where the template does not, rollouts and servers do
+        opened_by="template",
         family=form.name,
         tokenizer_sha256="",
         method="",

@@ -27,7 +27,13 @@ from ponder.engine.tokenizer import ModelFiles
 from ..method.kernel import Objective, aggregate
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens
+from ..rollout.rows import (
+    Row,
+    collate,
+    loss_inputs,
+    passes_of,
+    split_further,
+)
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
@@ -52,6 +58,7 @@ class AccelerateEngine:
         plan = recipe.optimisation
         self._plan = plan
         self._temperature = recipe.rollouts.temperature
+        self._room = recipe.rollouts.cache_bytes
         logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
         # The recipe's precision holds, whatever accelerate's configuration says of it.
         self._accelerator = Accelerator(
@@ -94,7 +101,9 @@ class AccelerateEngine:
 
             self._apart = VLLMSampler(base, self._temperature, self.share)
         elif plan.precision == "bfloat16":
-            self._apart = RoundedSampler(base, self._temperature, self._accelerator.device)
+            self._apart = RoundedSampler(
+                base, self._temperature, self._room, self._accelerator.device
+            )
         if recipe.report_to:
             self._accelerator.init_trackers(recipe.name)
 
@@ -116,7 +125,7 @@ class AccelerateEngine:
             # DeepSpeed counts passes and clips by itself.
             plugin.deepspeed_config |= {
                 "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": plan.micro_batches,
+                "gradient_accumulation_steps": 1,  # accelerate says which pass is the last
                 "gradient_clipping": plan.clip_norm,
             }
         model, optimizer = self._accelerator.prepare(model, optimizer)
@@ -163,7 +172,7 @@ class AccelerateEngine:
         with gathered(self._model):
             model.eval()
             try:
-                yield partial(_sample, model, self._temperature)
+                yield partial(_sample, model, self._temperature, self._room)
             finally:
                 model.train()
 
@@ -171,7 +180,7 @@ class AccelerateEngine:
 
     def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
         packed = []
-        for part in split_by_tokens(rows, self._plan.micro_batches):
+        for part in self._parts(rows):
             batch = collate(part, pad_id=0)
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
@@ -179,6 +188,15 @@ class AccelerateEngine:
                 with torch.no_grad():
                     batch["old_log_probs"], _ = score(self._model, batch)
         return packed
+
+    def _parts(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """As many passes on every process: sharded models meet in each of them."""
+        plan = self._plan
+        parts = passes_of(rows, plan.micro_batches, plan.tokens_per_pass)
+        if plan.tokens_per_pass is None:
+            return parts
+        here = torch.tensor([len(parts)], device=self._accelerator.device)
+        return split_further(parts, int(self._accelerator.gather(here).max()))
 
     def update(
         self,
@@ -278,11 +296,12 @@ class AccelerateEngine:
 def _sample(
     model: Any,
     temperature: float,
+    room: float,
     prompts: Sequence[Sequence[int]],
     noise_BT: torch.Tensor,
     stop_ids: frozenset[int],
 ) -> list[list[int]]:
-    return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature)
+    return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature, room=room)
 
 
 def _adapted(model: Any, recipe: PolicyRecipe) -> Any:

@@ -21,11 +21,14 @@ from ..rollout.sampler import sample
 class RoundedSampler:
     """Samples from weights that `load` hands over, rounded; it begins with those of `base`."""
 
-    def __init__(self, base: ModelFiles, temperature: float, device: torch.device) -> None:
+    def __init__(
+        self, base: ModelFiles, temperature: float, room: float, device: torch.device
+    ) -> None:
         kind = torch.bfloat16
         self.model: Any = AutoModelForCausalLM.from_pretrained(base.name, dtype=kind).to(device)
         self.model.eval()
         self._temperature = temperature
+        self._room = room
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -39,5 +42,10 @@ class RoundedSampler:
     ) -> list[list[int]]:
         """A `Sampler`."""
         return sample(
-            self.model, prompts, noise_BT, stop_ids=stop_ids, temperature=self._temperature
+            self.model,
+            prompts,
+            noise_BT,
+            stop_ids=stop_ids,
+            temperature=self._temperature,
+            room=self._room,
         )

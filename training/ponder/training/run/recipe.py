@@ -10,7 +10,7 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -121,10 +121,21 @@ class Rollouts(_Section):
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="who samples; vllm shares the trainer's process and GPU"
     )
+    cache_gib: float = Field(
+        4.0,
+        gt=0,
+        le=4096,
+        description="GiB of keys and values that the transformers engine holds; rows beyond it "
+        "wait for the next batch",
+    )
     verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
     longest_prompt: int | None = Field(
         None, ge=1, description="tokens; problems with longer prompts are left out"
     )
+
+    @property
+    def cache_bytes(self) -> float:
+        return self.cache_gib * (1 << 30)
 
 
 class PolicyOptimisation(_Section):
@@ -134,6 +145,12 @@ class PolicyOptimisation(_Section):
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
     micro_batches: int = Field(
         1, ge=1, le=4096, description="passes each update is split into; more save memory"
+    )
+    tokens_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of a process's pass, padding included: an update takes as many passes "
+        "as that needs, on any number of GPUs; a longer row passes by itself",
     )
     learning_rate: float = Field(gt=0, le=1, description="after the warm-up")
     warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
@@ -258,16 +275,28 @@ def _kind(raw: object) -> type[Recipe]:
     return SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
 
 
+# Fields that recipes were recorded without.
+_LATER = (
+    "rollouts.cache_gib",
+    "optimisation.tokens_per_pass",
+    "validation.longest",
+)
+
+
 def recipe_sha256(recipe: Recipe) -> str:
     """Hash of what the recipe says, whatever its YAML looks like.
 
-    One that cuts without grace, or validates at the method's length, has the hash of those recorded
-    before a recipe could say so.
+    One that leaves a later field at its default, or cuts without grace, has the hash of those
+    recorded before a recipe could say so.
     """
-    method = getattr(recipe, "method", None)
-    unsaid: dict[str, set[str]] = {}
-    if getattr(method, "grace", None) == 0:
-        unsaid["method"] = {"grace"}
-    if isinstance(recipe, PolicyRecipe) and recipe.validation.longest is None:
-        unsaid["validation"] = {"longest"}
+    unsaid: dict[str, Any] = {}
+    for place in _LATER if isinstance(recipe, PolicyRecipe) else ():
+        *sections, name = place.split(".")
+        holder, inside = recipe, unsaid
+        for section in sections:
+            holder, inside = getattr(holder, section), inside.setdefault(section, {})
+        if getattr(holder, name) == type(holder).model_fields[name].default:
+            inside[name] = True
+    if getattr(getattr(recipe, "method", None), "grace", None) == 0:
+        unsaid["method"] = {"grace": True}
     return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

@@ -71,9 +71,9 @@ class Run:
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._contract = base.contract
-        self._reader = _reader(base)
-        self._collector = _collector(recipe, tasks, self._reader, judge, room)
-        self._validation = _validation(recipe, tasks, self._reader, room)
+        self.reader = _reader(base)
+        self._collector = _collector(recipe, tasks, self.reader, judge, room)
+        self._validation = _validation(recipe, tasks, self.reader, room)
         quieten()
         self._tokenizer = AutoTokenizer.from_pretrained(base.files.name)
         self.engine: TrainingEngine = AccelerateEngine(base.files, recipe, out)
@@ -149,7 +149,7 @@ class Run:
         share, watched = self.engine.share, self._recipe.validation
         longest = watched.longest or self._recipe.method.longest
         mine = self._validation[share.rank :: share.world]
-        responses = plain(mine, watched.samples, longest, sampler, self._reader)
+        responses = plain(mine, watched.samples, longest, sampler, self.reader)
         verdicts = self._judge([(r.prompt.problem, r.answer) for r in responses])
         correct = sum(v.correct and r.formatted for v, r in zip(verdicts, responses, strict=True))
         thinking = sum(response.thinking_tokens for response in responses)
