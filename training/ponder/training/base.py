@@ -11,6 +11,7 @@ from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
+from .rollout.plans import Reader
 from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 
@@ -44,6 +45,13 @@ class Base:
         except InvalidCloseText as error:
             raise RecipeError(f"close_text: {error}") from error
         return cls(checkpoint, _trained(contract, recipe, files))
+
+    def reader(self, recipe: PolicyRecipe) -> Reader:
+        """Asks problems as the recipe says. Raises `RecipeError` for a base that does not think."""
+        try:
+            return Reader(self.checkpoint, recipe.system_prompt, recipe.instruction)
+        except ValueError as error:
+            raise RecipeError(f"base: {error}") from error
 
     @property
     def files(self) -> ModelFiles:

@@ -244,7 +244,6 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     from ponder.tasks.sources import find_tasks
 
     from ..base import Base
-    from ..rollout.plans import Reader
 
     given = recipe.rollouts.longest_prompt
     # What the hub has is asked for only where its problems are needed.
@@ -260,7 +259,7 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
         return given, "rollouts.longest_prompt"
     try:
         source = Source(tasks, recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
-        reader = Reader(base.checkpoint)
+        reader = base.reader(recipe)
         drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
     except ValueError as error:
         raise RecipeError(f"tasks: {error}") from error

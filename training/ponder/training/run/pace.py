@@ -19,7 +19,6 @@ from ponder.tasks.workers import VerifierPool
 from ..base import Base
 from ..coldstart.sft import SftResult, train_sft
 from ..rollout.experience import Collector, Share
-from ..rollout.plans import Reader
 from ..rollout.rows import Row, collate, passes_of, tree_mask
 from ..rollout.sampler import sample
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
@@ -70,7 +69,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
             collector = Collector(
                 recipe.method,
                 find_tasks(recipe.tasks),
-                Reader(base.checkpoint),
+                base.reader(recipe),
                 pool.judge,
                 prompts=recipe.rollouts.prompts,
                 updates=recipe.optimisation.updates,

@@ -199,6 +199,14 @@ class PolicyRecipe(_Section):
         None, description="begins the answer after a close; the base's unless given"
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
+    system_prompt: str | None = Field(
+        None, min_length=1, description="the chat's system message; none unless given"
+    )
+    instruction: str = Field(
+        "",
+        description="follows every question as it stands, so it begins with a space or a line "
+        "break; who asks the trained checkpoint adds it, too",
+    )
     method: MethodConfig
     rollouts: Rollouts
     optimisation: PolicyOptimisation
@@ -277,6 +285,8 @@ def _kind(raw: object) -> type[Recipe]:
 
 # Fields that recipes were recorded without.
 _LATER = (
+    "system_prompt",
+    "instruction",
     "rollouts.cache_gib",
     "optimisation.tokens_per_pass",
     "validation.longest",

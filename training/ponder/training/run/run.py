@@ -71,7 +71,7 @@ class Run:
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._contract = base.contract
-        self.reader = _reader(base)
+        self.reader = base.reader(recipe)
         self._collector = _collector(recipe, tasks, self.reader, judge, room)
         self._validation = _validation(recipe, tasks, self.reader, room)
         quieten()
@@ -177,13 +177,6 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
         return find_tasks(recipe.tasks)
     except ValueError as error:
         raise RecipeError(f"tasks: {error}") from error
-
-
-def _reader(base: Base) -> Reader:
-    try:
-        return Reader(base.checkpoint)
-    except ValueError as error:
-        raise RecipeError(f"base: {error}") from error
 
 
 def _collector(
