@@ -267,6 +267,11 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
+    return recipe_from(raw, str(path), changes)
+
+
+def recipe_from(raw: Any, where: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe that `raw` says, as YAML has read it; `where` it stands is named in errors."""
     kind = _kind(raw)
     try:
         recipe = kind.model_validate(changed(raw, changes) if changes else raw)
@@ -274,7 +279,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
             Method.of(recipe.method)  # what is added has to fit
         return recipe
     except ValidationError as error:
-        raise RecipeError(f"{path}: {sentences(error, kind)}") from error
+        raise RecipeError(f"{where}: {sentences(error, kind)}") from error
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
