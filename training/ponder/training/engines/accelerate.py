@@ -36,10 +36,12 @@ from ..rollout.rows import (
 )
 from ..rollout.sampler import sample
 from ..run.recipe import PolicyRecipe
+from .correction import DRAWN, weights
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
 from .rounded import RoundedSampler
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
+from .trackers import show
 
 if TYPE_CHECKING:
     from .vllm import VLLMSampler
@@ -96,14 +98,15 @@ class AccelerateEngine:
         # Samples from weights of its own; None where those in training sample.
         self._apart: RoundedSampler | VLLMSampler | None = None
         self._sampled_at: int | None = None
+        self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
-            from .vllm import VLLMSampler
+            from .vllm import VLLMSampler, options_for
 
-            self._apart = VLLMSampler(base, self._temperature, self.share)
+            options = options_for(recipe, self.share.world)
+            self._apart = VLLMSampler(base, self.share, options)
+            self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
-            self._apart = RoundedSampler(
-                base, self._temperature, self._room, self._accelerator.device
-            )
+            self._apart = RoundedSampler(base, self._room, self._accelerator.device)
         if recipe.report_to:
             self._accelerator.init_trackers(recipe.name)
 
@@ -161,18 +164,19 @@ class AccelerateEngine:
     # -- rollouts --------------------------------------------------------------------------
 
     @contextmanager
-    def sampler(self) -> Iterator[Sampler]:
+    def sampler(self, greedy: bool = False) -> Iterator[Sampler]:
+        temperature = 0.0 if greedy else self._temperature
         if self._apart is not None:
             if self._sampled_at != self.updates:
                 self._apart.load(self.weights())
                 self._sampled_at = self.updates
-            yield self._apart.sample
+            yield partial(self._apart.sample, temperature)
             return
         model = self._accelerator.unwrap_model(self._model)
         with gathered(self._model):
             model.eval()
             try:
-                yield partial(_sample, model, self._temperature, self._room)
+                yield partial(_sample, model, temperature, self._room)
             finally:
                 model.train()
 
@@ -182,6 +186,8 @@ class AccelerateEngine:
         packed = []
         for part in self._parts(rows):
             batch = collate(part, pad_id=0)
+            if self._cap is not None and not isinstance(self._apart, RoundedSampler | None):
+                batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
             for batch in packed:
@@ -234,12 +240,17 @@ class AccelerateEngine:
         """The loss of a micro-batch; what it measured is added to `sums`."""
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
-        found = objective(loss_inputs(batch, log_probs_BT, entropies_BT))
-        loss = -aggregate(found.per_token_BT, mask_BT, divisor)
+        rows = loss_inputs(batch, log_probs_BT, entropies_BT)
+        found = objective(rows)
+        per_token_BT, stats = found.per_token_BT, dict(found.stats)
+        if DRAWN in batch and self._cap is not None:
+            weight_BT, more = weights(rows.old_log_probs_BT, batch[DRAWN], mask_BT, self._cap)
+            per_token_BT, stats = per_token_BT * weight_BT, stats | more
+        loss = -aggregate(per_token_BT, mask_BT, divisor)
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.updates + 1)
         entropy = (entropies_BT * mask_BT).sum()
-        for name, value in {**found.stats, "entropy": entropy, "loss": loss.detach()}.items():
+        for name, value in {**stats, "entropy": entropy, "loss": loss.detach()}.items():
             sums[name] += float(value)
         return loss
 
@@ -287,6 +298,10 @@ class AccelerateEngine:
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
         self._accelerator.log(dict(figures), step=update)
+
+    def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
+        for tracker in self._accelerator.trackers:
+            show(tracker, samples, update)
 
     def close(self) -> None:
         for tracker in self._accelerator.trackers:

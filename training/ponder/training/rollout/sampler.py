@@ -249,7 +249,12 @@ def _seen(mask_BT: torch.Tensor) -> torch.Tensor:
 
 
 def pick(logits_BV: torch.Tensor, noise_B: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The token at which each row's cumulative probability passes its uniform number."""
+    """The token at which each row's cumulative probability passes its uniform number.
+
+    At temperature 0 the likeliest.
+    """
+    if temperature == 0:
+        return logits_BV.argmax(-1)
     cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
     target_B1 = noise_B[:, None] * cumulative_BV[:, -1:]
     last = logits_BV.shape[-1] - 1

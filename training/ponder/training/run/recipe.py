@@ -121,6 +121,19 @@ class Rollouts(_Section):
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="who samples; vllm shares the trainer's process and GPU"
     )
+    vllm_options: tuple[str, ...] = Field(
+        (),
+        description="vLLM's own options, such as --gpu-memory-utilization=0.5; three tenths of "
+        "the memory, as many places as there are rows (1,024 at most) and as much context as the "
+        "recipe needs unless given",
+    )
+    sampler_cap: float | None = Field(
+        2.0,
+        ge=1,
+        le=1000,
+        description="a token counts p/q times, at most so often, where vLLM drew it with "
+        "probability q and the trainer gives it p (truncated importance sampling); null for none",
+    )
     cache_gib: float = Field(
         4.0,
         gt=0,
@@ -167,9 +180,20 @@ class Validation(_Section):
 
     every: int = Field(ge=1, description="steps between validations")
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
-    samples: int = Field(1, ge=1, le=1024, description="responses per problem")
+    samples: int = Field(1, ge=1, le=1024, description="responses per problem (mean@k)")
     longest: int | None = Field(
         None, ge=1, description="tokens of a response; method.longest unless given"
+    )
+    greedy: bool = Field(
+        False, description="take the likeliest token, instead of rollouts.temperature"
+    )
+    also: tuple[str, ...] = Field(
+        (), description="other tasks to watch, as many problems of each, under their own names"
+    )
+    hints: tuple[int, ...] = Field((), description="budgets to tell the model, one after the other")
+    budgets: Budgets | tuple[()] = Field((), description="budgets to cut its thoughts at, rising")
+    answer_tokens: int = Field(
+        128, ge=1, le=1_000_000, description="tokens of an answer behind a thought that is cut"
     )
 
 
@@ -292,9 +316,16 @@ def _kind(raw: object) -> type[Recipe]:
 _LATER = (
     "system_prompt",
     "instruction",
+    "rollouts.vllm_options",
+    "rollouts.sampler_cap",
     "rollouts.cache_gib",
     "optimisation.tokens_per_pass",
     "validation.longest",
+    "validation.greedy",
+    "validation.also",
+    "validation.hints",
+    "validation.budgets",
+    "validation.answer_tokens",
 )
 
 
