@@ -1,4 +1,4 @@
-"""Some 120 real chat templates from the packages that carry them, and the table of how they think."""
+"""Some 120 real chat templates from the packages that carry them, and how they think."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from ponder.training.run.look import Look, Seen
 from ponder.training.run.recipe import PolicyRecipe, load_recipe, recipe_from
 from training.policy import TINY, metrics
 
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -86,8 +87,16 @@ def test_every_method_gets_a_recipe_that_holds(
             "grpo",
             "50% of the responses did not end",
         ),
-        ({"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(99, 90, True, True),)}}, "hbpo", "flat"),
-        ({"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(30, 21, True, True),)}}, "hbpo", "untold"),
+        (
+            {"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(99, 90, True, True),)}},
+            "hbpo",
+            "flat",
+        ),
+        (
+            {"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(30, 21, True, True),)}},
+            "hbpo",
+            "untold",
+        ),
     ],
 )
 def test_where_a_setting_cannot_work_it_is_said(

@@ -68,6 +68,8 @@ class Diary:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from ()
 
+    def save_adapters(self, directory: Path) -> None: ...
+
     def save(self, directory: Path) -> None:
         self.lines.append(f"save {directory.name}")
 

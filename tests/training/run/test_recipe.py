@@ -76,5 +76,7 @@ def test_later_fields_at_their_defaults_leave_the_hash_of_earlier_records(name: 
     at_the_token = shipped.method.model_copy(update={"grace": 0} if name == "tiny-brpo" else {})
     bare = shipped.model_copy(update={"method": at_the_token})
     assert recipe_sha256(bare) == RECORDED[name]
-    said = load_recipe(find_recipe(name), ["rollouts.cache_gib=9", "optimisation.tokens_per_pass=9"])
+    said = load_recipe(
+        find_recipe(name), ["rollouts.cache_gib=9", "optimisation.tokens_per_pass=9"]
+    )
     assert recipe_sha256(said) not in RECORDED.values()

@@ -61,6 +61,9 @@ class Options(BaseModel):
     write: Path | None = Field(
         default=None, description="of a method: write its recipe to this file, and train nothing"
     )
+    push: str | None = Field(
+        default=None, description="OWNER/NAME on the Hugging Face hub: upload what was trained"
+    )
     dry_run: bool = Field(
         default=False, description="print the plan, the memory and the time it needs"
     )
@@ -95,6 +98,7 @@ def run(options: Options) -> int:
     require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
     from ponder.training.run.advised import is_method
+    from ponder.training.run.push import check_push
     from ponder.training.run.recipe import RecipeError
 
     try:
@@ -104,6 +108,8 @@ def run(options: Options) -> int:
             if options.write is not None:
                 raise RecipeError("--write is for methods: a recipe is written down already")
             recipe, text = _recipe(options.recipe, options), None
+        if options.push is not None:
+            check_push(options.push)
         if options.write is not None:
             _write_recipe(options.write, text)
             return 0
@@ -233,7 +239,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float
         raise
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
     _say_what_came(directory, result.reached())
-    return 0
+    return _push(directory, options)
 
 
 def _check_base(base: str) -> None:
@@ -289,6 +295,25 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float)
         raise
     if run.is_main:
         _say_what_came(directory, run.reached())
+        return _push(directory, options)
+    return 0
+
+
+def _push(directory: Path, options: Options) -> int:
+    """Upload where that was asked for; what was trained is here whatever the hub says."""
+    if options.push is None:
+        return 0
+    from ponder.training.run.push import push
+
+    try:
+        print(f"pushed to {push(directory, options.push)}")
+    except OSError as error:
+        print(
+            f"ponder train: --push: {error}; `hf upload {options.push} "
+            f"{shlex.quote(str(directory))}` tries again",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -19,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from safetensors.torch import load_file, load_model
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
@@ -35,8 +34,9 @@ from ..rollout.rows import (
     split_further,
 )
 from ..rollout.sampler import sample
-from ..run.recipe import PolicyRecipe
+from ..run.recipe import PolicyRecipe, RecipeError
 from .correction import DRAWN, weights
+from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
 from .rounded import RoundedSampler
 from .scoring import add_scoring, score
@@ -75,7 +75,7 @@ class AccelerateEngine:
             ],
         )
         set_seed(recipe.seed)  # of the adapters
-        model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
+        model = _loaded(base, recipe)
         add_scoring(model, self._temperature)
         self._base = model
         self._scaling = 0.0
@@ -88,10 +88,7 @@ class AccelerateEngine:
                 model.enable_input_require_grads()  # of the frozen layers below the adapters
         self._model, self._optimizer = self._prepared(model)
         self._model.train()
-        warmup = plan.warmup_updates
-        self._schedule = LambdaLR(
-            self._optimizer, lambda update: update / warmup if update < warmup else 1.0
-        )
+        self._schedule = schedule(plan, self._optimizer)
         self._accelerator.register_for_checkpointing(self._schedule)
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
@@ -111,19 +108,9 @@ class AccelerateEngine:
             self._accelerator.init_trackers(recipe.name)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
-        """The model wrapped for its processes, and its optimizer.
-
-        Matrices decay; norms and biases, which are vectors, do not.
-        """
+        """The model wrapped for its processes, and its optimizer."""
         plan = self._plan
-        trained = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": plan.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-        )
+        chosen = optimizer(plan, model.parameters())
         if plugin := self._accelerator.state.deepspeed_plugin:
             # DeepSpeed counts passes and clips by itself.
             plugin.deepspeed_config |= {
@@ -131,8 +118,8 @@ class AccelerateEngine:
                 "gradient_accumulation_steps": 1,  # accelerate says which pass is the last
                 "gradient_clipping": plan.clip_norm,
             }
-        model, optimizer = self._accelerator.prepare(model, optimizer)
-        return model, optimizer
+        model, chosen = self._accelerator.prepare(model, chosen)
+        return model, chosen
 
     # -- processes -------------------------------------------------------------------------
 
@@ -176,7 +163,7 @@ class AccelerateEngine:
         with gathered(self._model):
             model.eval()
             try:
-                yield partial(_sample, model, temperature, self._room)
+                yield partial(_sample, model, (temperature, self._room))
             finally:
                 model.train()
 
@@ -265,6 +252,10 @@ class AccelerateEngine:
         tied = self._base.all_tied_weights_keys  # copies: their originals are enough
         return ((n, whole) for n, whole in merged(state, self._scaling) if n not in tied)
 
+    def save_adapters(self, directory: Path) -> None:
+        if self._scaling and self._accelerator.is_main_process:
+            self._accelerator.unwrap_model(self._model).save_pretrained(directory)
+
     def save(self, directory: Path) -> None:
         self._accelerator.save_state(str(directory))
 
@@ -310,13 +301,26 @@ class AccelerateEngine:
 
 def _sample(
     model: Any,
-    temperature: float,
-    room: float,
+    settings: tuple[float, float],
     prompts: Sequence[Sequence[int]],
     noise_BT: torch.Tensor,
     stop_ids: frozenset[int],
 ) -> list[list[int]]:
+    temperature, room = settings
     return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature, room=room)
+
+
+def _loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
+    plan = recipe.optimisation
+    kernel = {} if plan.attention is None else {"attn_implementation": plan.attention}
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            base.name, dtype=getattr(torch, plan.weights), **kernel
+        )
+    except (ImportError, ValueError) as error:
+        if plan.attention is None:
+            raise
+        raise RecipeError(f"optimisation.attention: {error}") from error
 
 
 def _adapted(model: Any, recipe: PolicyRecipe) -> Any:

@@ -109,6 +109,12 @@ class TrainingEngine(Protocol):
     def model(self) -> Any:
         """The transformers model for its configuration; its weights may be sharded."""
 
+    def save_adapters(self, directory: Path) -> None:
+        """Write low-rank adapters by themselves, as PEFT loads them; nothing where there are none.
+
+        Every process calls it, the main one writes.
+        """
+
     def save(self, directory: Path) -> None:
         """Write what `resume` needs: weights, optimizer, schedule, random state."""
 

@@ -67,6 +67,7 @@ class VLLMSampler:
         """Replace the weights, tensor by tensor; what was computed with the old ones is dropped."""
         # Not `load_weights`: what a kernel has packed at the start must be packed anew.
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._llm.apply_model(_pack_vocabulary)
         self._llm.reset_prefix_cache()
         self.drawn.clear()
 
@@ -99,3 +100,12 @@ class VLLMSampler:
             self.drawn.note(prompt, ids, drawn)
             found.append(ids)
         return found
+
+
+def _pack_vocabulary(model: torch.nn.Module) -> None:
+    """A reload passes over embeddings with padded entries; on a CPU their head is packed, too."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    for module in model.modules():
+        if isinstance(module, VocabParallelEmbedding):
+            module.quant_method.process_weights_after_loading(module)

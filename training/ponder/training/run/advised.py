@@ -1,4 +1,4 @@
-"""`ponder train METHOD --base … --tasks …`: a recipe from defaults, scaled by a look at the base."""
+"""`ponder train METHOD --base … --tasks …`: defaults, scaled by a look at the base."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def _closing(recipe: PolicyRecipe) -> int:
     return len(Base.find(recipe).reader(recipe).form.close.ids)
 
 
-def _warnings(
-    method: str, longest: int, seen: Look, tasks: Sequence[Task]
-) -> Iterator[str]:
+def _warnings(method: str, longest: int, seen: Look, tasks: Sequence[Task]) -> Iterator[str]:
     """Where this setting cannot work, and what would."""
     question, reference, said = seen.shown
     if seen.unfinished == 1:

@@ -25,6 +25,8 @@ GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
 _WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
 _PROMPTS_DRAWN = 64
+# Python, PyTorch and transformers in a process on a CPU, before any model.
+_LIBRARIES = int(0.6 * GIB)
 
 # Shapes that the publishers' config.json state, for machines that cannot reach the hub.
 _QWEN2_1_5B: dict[str, Any] = {
@@ -147,6 +149,8 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
 
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
     """Bytes that one of `processes` needs for each purpose, nothing sharded."""
+    import torch
+
     plan = recipe.optimisation
     width = 2 if plan.precision == "bfloat16" else 4
     mine = work.rows / processes
@@ -159,11 +163,13 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     if plan.gradient_checkpointing:
         kept = model.layers * model.hidden + block
     found = {
-        "weights": _WEIGHT * model.parameters,
+        "weights": (2 if plan.weights == "bfloat16" else _WEIGHT) * model.parameters,
         "gradients": _GRADIENT * model.trained,
         "AdamW": _ADAMW * model.trained,
         "activations": width * micro * kept,
     }
+    if not torch.cuda.is_available():
+        found["libraries"] = _LIBRARIES
     if recipe.method.branches:
         # Booleans, row by row; no more than a micro-batch's is there at once.
         found["tree mask"] = micro * work.row
@@ -183,9 +189,7 @@ def _cached(recipe: PolicyRecipe, needs: RowBytes, work: Tokens, processes: int)
     if method.branches:
         batches.append((work.rows * method.branches, longest + method.branch_tokens))
     room = recipe.rollouts.cache_bytes
-    return max(
-        min(rows / processes * needs(row), max(room, needs(row))) for rows, row in batches
-    )
+    return max(min(rows / processes * needs(row), max(room, needs(row))) for rows, row in batches)
 
 
 def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -> Iterator[str]:

@@ -152,7 +152,10 @@ class Rollouts(_Section):
 
 
 class PolicyOptimisation(_Section):
-    """AdamW with linear warm-up, then a constant learning rate; counts are optimizer updates."""
+    """AdamW with linear warm-up, then a constant learning rate, unless others are named.
+
+    Counts are optimizer updates.
+    """
 
     steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
@@ -169,7 +172,26 @@ class PolicyOptimisation(_Section):
     warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
     clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened")
+    optimizer: str = Field(
+        "AdamW",
+        description="a class of torch.optim, or package.module:Name, such as "
+        "bitsandbytes.optim:AdamW8bit",
+    )
+    optimizer_options: dict[str, Any] = Field(
+        {}, description="its arguments beside learning_rate and weight_decay"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rate after the warm-up; the others fall to 0"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights; bfloat16 where lora leaves them as they are"
+    )
+    attention: str | None = Field(
+        None,
+        description="kernel by transformers' name, such as sdpa, eager or flash_attention_2; its "
+        "own choice unless given",
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
     )
@@ -249,6 +271,17 @@ class PolicyRecipe(_Section):
                 f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates = "
                 f"{updates}: every update learns from whole groups"
             )
+        plan = self.optimisation
+        if plan.weights == "bfloat16" and self.lora is None:
+            raise ValueError(
+                "optimisation.weights = bfloat16 is for lora: updates of so small a learning rate "
+                "are lost when a weight is rounded; leave it out, or add lora"
+            )
+        if self.method.branches and plan.attention not in (None, "sdpa", "eager"):
+            raise ValueError(
+                f"optimisation.attention = {plan.attention}: the summaries of "
+                f"{self.method.method} need a mask of their own, which sdpa and eager take"
+            )
         rows = prompts // updates * self.method.group_size
         if self.optimisation.micro_batches > rows:
             raise ValueError(
@@ -320,6 +353,11 @@ _LATER = (
     "rollouts.sampler_cap",
     "rollouts.cache_gib",
     "optimisation.tokens_per_pass",
+    "optimisation.optimizer",
+    "optimisation.optimizer_options",
+    "optimisation.schedule",
+    "optimisation.weights",
+    "optimisation.attention",
     "validation.longest",
     "validation.greedy",
     "validation.also",

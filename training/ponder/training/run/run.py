@@ -1,6 +1,7 @@
 """A reinforcement-learning run: from a recipe and a checkpoint to a directory that can be served.
 
 OUT/               the last weights, servable, with ponder.json
+OUT/adapter/       with LoRA: the last adapters by themselves, for PEFT and for vLLM
 OUT/best/          the weights with the best validation accuracy, servable
 OUT/checkpoints/   states to resume from
 OUT/recipe.json    what was run
@@ -36,6 +37,8 @@ from .loop import Loop
 from .recipe import PolicyRecipe, RecipeError
 from .validation import Watched
 from .watch import BEST, Progress, quieten
+
+ADAPTER = "adapter"
 
 
 class Run:
@@ -117,6 +120,7 @@ class Run:
             end=end,
         ).run()
         self._export(self._out)
+        engine.save_adapters(self._out / ADAPTER)
         self._watch.close()
         engine.close()
         engine.wait()
