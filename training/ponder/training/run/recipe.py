@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ponder.errors import SetupError
 
 from ..method.presets import Method, MethodConfig
-from ..method.settings import Budgets
+from ..method.settings import Budgets, Rising
 from .changes import changed, sentences
 from .shipped import FOLDER, shipped_recipes
 
@@ -213,7 +213,7 @@ class Validation(_Section):
         (), description="other tasks to watch, as many problems of each, under their own names"
     )
     hints: tuple[int, ...] = Field((), description="budgets to tell the model, one after the other")
-    budgets: Budgets | tuple[()] = Field((), description="budgets to cut its thoughts at, rising")
+    budgets: Rising = Field((), description="budgets to cut its thoughts at, rising")
     answer_tokens: int = Field(
         128, ge=1, le=1_000_000, description="tokens of an answer behind a thought that is cut"
     )
