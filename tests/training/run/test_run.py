@@ -142,7 +142,9 @@ def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
     """TensorBoard's own event files, read back by TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(recipe(tmp_path, "grpo", report_to=["tensorboard"]), tmp_path / "out")
+    watched = {"greedy": True, "hints": [40, 200], "budgets": [20, 60], "also": ["24"]}
+    own = recipe(tmp_path, "grpo", report_to=["tensorboard"], validation=watched)
+    run = train(own, tmp_path / "out")
     (events,) = (tmp_path / "out" / "runs").glob("*/events.*")
     read = EventAccumulator(str(events))
     read.Reload()
@@ -152,11 +154,43 @@ def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
         ("train/grad_norm", steps, "grad_norm"),
         ("eval/accuracy", validations, "accuracy"),
         ("eval/thinking_tokens", validations, "thinking_tokens"),
+        *(
+            (f"eval/{kind}/{name}", validations, f"{kind}/{name}")
+            for kind in ("hint_40", "hint_200", "cut_20", "cut_60", "24")
+            for name in ("accuracy", "thinking_tokens")
+        ),
     ):
         scalars = read.Scalars(tag)
         assert [(it.step // 2, pytest.approx(it.value)) for it in scalars] == [
             (line["step"], line[name]) for line in lines
         ], tag
+    (last,) = read.Tensors("samples/0/text_summary")
+    (text,) = last.tensor_proto.string_val
+    assert last.step == 4 and b"**problem**" in text and b"**thought**" in text
+    assert all(line["cut_20/thinking_tokens"] <= 20 for line in validations)
+    assert validations[0]["hint_40/thinking_tokens"] < validations[0]["hint_200/thinking_tokens"]
+    assert all(line["seconds_rollout"] > 0 for line in _lines(tmp_path / "out", "step"))
+    assert "time in steps: rollout " in list(run.reached())[-1]
+
+
+def _lines(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("watched", "said"),
+    [
+        ({"also": ["huge"]}, "validation.also: no task 'huge'"),
+        ({"hints": [40]}, "validation.hints: neither the base nor the method has a hint"),
+        ({"budgets": [4000]}, "do not fit the 4096 positions"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(
+    watched: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        train(recipe(tmp_path, "brpo", validation=watched), tmp_path / "out")
 
 
 def test_a_tracker_that_is_not_installed_names_its_package(
