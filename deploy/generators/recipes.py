@@ -62,6 +62,8 @@ def typed(annotation: Any) -> str:
         return typed(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin is dict:
+        return "names and values"
     if origin is tuple:
         return f"list of {typed(arguments[0])}"
     if arguments:

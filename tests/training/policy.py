@@ -74,9 +74,8 @@ def train(own: PolicyRecipe, out: Path, resume: bool = False) -> Run:
 def metrics(out: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, without what a clock says."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "step_time")
     return [
-        {name: value for name, value in line.items() if name not in clock}
+        {name: value for name, value in line.items() if not name.startswith("seconds")}
         for line in lines
         if kind in (None, line["kind"])
     ]

@@ -7,10 +7,8 @@ it writes calls.
 
 from __future__ import annotations
 
-import copy
-import csv
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -20,49 +18,19 @@ from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.budget import Ask, Limits
-from server.engine.sources import Unreachable, published_sdist, published_wheel
+from server.checkpoint.published import ROWS, THINKING, published_templates, with_template
 
-TABLE = Path(__file__).with_name("real_templates.csv")
-ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
-THINKING = [row for row in ROWS if row["family"]]
 LIMITS = Limits(max_model_len=1 << 20)
 
 
 @pytest.fixture(scope="module")
 def templates() -> Mapping[str, str]:
-    """Their texts by name: `package/file`."""
-    try:
-        wheel = published_wheel("trl==1.16.0")
-        source = published_sdist("llama-cpp-python", "0.3.36")
-    except Unreachable as error:
-        pytest.skip(f"the packages are not to be had: {error}")
-    found = {
-        f"trl/{PurePosixPath(name).stem}": wheel.read(name).decode()
-        for name in wheel.namelist()
-        if name.startswith("trl/chat_templates/") and name.endswith(".jinja")
-    }
-    for member in source:
-        path = PurePosixPath(member.name)
-        if path.suffix == ".jinja" and path.parent.name == "templates":
-            file = source.extractfile(member)
-            assert file is not None
-            found[f"llama.cpp/{path.stem}"] = file.read().decode()
-    return found
+    return published_templates()
 
 
 @pytest.fixture(scope="module")
 def bundled() -> HFTokenizer:
     return HFTokenizer(Path(BUNDLED_MODEL))
-
-
-def with_template(tokenizer: HFTokenizer, template: str) -> HFTokenizer:
-    """The same tokens, another chat template."""
-    own = copy.copy(tokenizer)
-    for read in ("template_variables", "_template_inputs", "takes_tools"):
-        own.__dict__.pop(read, None)
-    own._tokenizer = copy.copy(tokenizer._tokenizer)
-    own._tokenizer.chat_template = template
-    return own
 
 
 def learnt(tokenizer: HFTokenizer, model_type: str) -> dict[str, str]:

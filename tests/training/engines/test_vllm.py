@@ -38,7 +38,7 @@ asked = [checkpoint.opened([{"role": "user", "content": said}], {}) for said in 
 stops = frozenset({18})
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).eval()
 noise = uniforms("key", 3, 12)
-there = VLLMSampler(files, 1e-6, Share())  # so cold that the noise has no say
+there = VLLMSampler(files, Share())
 found = []
 one, two = checkpoint.tokenizer.encode("12")
 for swapped in (False, True):
@@ -47,7 +47,11 @@ for swapped in (False, True):
         weight[[one, two]] = weight[[two, one]]
     there.load((name, weight.detach().float()) for name, weight in model.named_parameters())
     here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
-    found.append([there.sample(asked, noise, stops), here])
+    said = there.sample(0.0, asked, noise, stops)
+    found.append([said, here])
+    drawn = [there.drawn.of(prompt, ids) for prompt, ids in zip(asked, said)]
+    assert all(len(known) == len(ids) for known, ids in zip(drawn, said))
+    assert there.drawn.of(asked[0], [*said[0], 5]) is None
 print(json.dumps(found))
 """
 
@@ -73,11 +77,17 @@ def test_it_samples_from_the_weights_that_it_was_given() -> None:
 
 @pytest.mark.timeout(300)
 def test_a_run_learns_from_its_rollouts(tmp_path: Path) -> None:
-    path = write_recipe(tmp_path / "own.yaml", raw_recipe("brpo", rollouts={"engine": "vllm"}))
+    options = ["--max-num-seqs=8", "--max-model-len=1024"]
+    rollouts = {"engine": "vllm", "vllm_options": options, "longest_prompt": 200}
+    path = write_recipe(tmp_path / "own.yaml", raw_recipe("brpo", rollouts=rollouts))
     python("-m", "ponder.cli.main", "train", path, "--out", tmp_path / "out", "--threads", "1")
     steps = metrics(tmp_path / "out", "step")
     assert [line["step"] for line in steps] == [1, 2]
     # vLLM's bfloat16 may choose otherwise than float32, but not throughout.
     assert all(line["sampled_tokens"] > 0 and line["entropy"] < 1 for line in steps)
     assert any(line["grad_norm"] > 0 for line in steps)
+    # The same weights, in bfloat16 and float32: close, and never the same.
+    assert all(0.9 < line["sampler_ratio"] < 1.1 for line in steps)
+    assert all(line["sampler_ratio"] != 1 for line in steps)
+    assert all(line["sampler_truncated"] < 0.05 for line in steps)
     assert (tmp_path / "out" / "ponder.json").exists()

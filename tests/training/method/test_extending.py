@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ponder.tasks.problems import Problem
 from ponder.training.method.grpo import GrpoConfig
 from ponder.training.method.stages import PLACES
 from ponder.training.run.recipe import PolicyRecipe, load_recipe
@@ -51,6 +53,31 @@ def test_it_trains_from_a_recipe(tmp_path: Path) -> None:
     assert [addition.name for addition in own.method.add] == ["aspo", "harder:Harder"]
     train(own, tmp_path / "out")
     assert all("advantage_length" in line for line in metrics(tmp_path / "out", "step"))
+
+
+def test_ones_own_reward_on_ones_own_problems_with_ones_own_verifier(tmp_path: Path) -> None:
+    problems = tmp_path / "mine.jsonl"
+    lines = [
+        {"prompt": f"What is {n} + 1?", "answer": f"{n + 1}", "verifier": "tolerant:close"}
+        for n in range(150, 210)
+    ]
+    problems.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    raw = raw_recipe(
+        "grpo",
+        tasks=[f"jsonl:{problems}"],
+        instruction=" Think well.",
+        method={"add": [{"terse:Terse": {"words": 0, "cost": 0.125}}]},
+        optimisation={"steps": 1},
+        validation={"every": 1, "problems": 2},
+    )
+    own = load_recipe(write_recipe(tmp_path / "own.yaml", raw))
+    assert isinstance(own, PolicyRecipe)
+    run = train(own, tmp_path / "out")
+    (step,) = metrics(tmp_path / "out", "step")
+    assert step["unjudged_answers"] == 0
+    assert step["accuracy"] > 0 and step["reward"] < step["accuracy"]
+    asked = run.reader.prompt(Problem("a:1", "a", 0, "1 + 1?", "2"), "key").ids
+    assert "1 + 1? Think well." in run.reader.text(asked)
 
 
 def test_the_page_names_every_place() -> None:

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.training.engines.scoring import score
-from ponder.training.rollout.rows import Chunk, Row, collate, split_by_tokens, telling, unpack
+from ponder.training.rollout.rows import (
+    Chunk,
+    Row,
+    collate,
+    passes_of,
+    split_by_tokens,
+    split_further,
+    telling,
+    unpack,
+)
 
 
 def packed(rng: Random) -> Row:
@@ -112,3 +121,21 @@ def test_rows_without_loss_are_computed_only_to_fill_batches() -> None:
     assert telling([silent, told], 2) == [told, silent]
     filled = telling([told], 3)
     assert filled[0] == told and [row.learnt_tokens for row in filled] == [1, 0, 0]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40),
+    most=st.integers(1, 300),
+    parts=st.integers(1, 60),
+)
+def test_passes_hold_every_row_once_and_few_enough_tokens(
+    lengths: list[int], most: int, parts: int
+) -> None:
+    rows = [Row((i,), (0,) * n, (0.0,) * n, (True,) * n) for i, n in enumerate(lengths)]
+    passes = passes_of(rows, parts, most)
+    assert len(passes) >= parts
+    learning = [row for batch in passes for row in batch if row.learnt_tokens]
+    assert sorted(row.prompt for row in learning) == [(i,) for i in range(len(rows))]
+    for batch in passes:
+        assert len(batch) == 1 or len(batch) * max(row.tokens for row in batch) <= most
+    assert len(split_further(passes, len(passes) + 3)) == len(passes) + 3

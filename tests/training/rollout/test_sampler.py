@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder.training.rollout import sampler
 from ponder.training.rollout.drive import uniforms
-from ponder.training.rollout.sampler import pick, sample
+from ponder.training.rollout.sampler import batches, pick, row_bytes, sample
 
 STOP = frozenset({31})
 
@@ -78,3 +80,32 @@ def test_how_often_ends_are_looked_for_changes_no_row(
     monkeypatch.setattr(sampler, "_LOOKS", (7, 7))
     monkeypatch.setattr(sampler, "_seen", lambda mask_BT: mask_BT[:, None, None].bool())
     assert sample(model, asked, noise, stop_ids=STOP) == often
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=60),
+    longest=st.integers(1, 200),
+    room=st.integers(1, 20_000),
+)
+def test_batches_hold_every_row_once_within_their_room(
+    lengths: list[int], longest: int, room: int
+) -> None:
+    asked = [[i] * length for i, length in enumerate(lengths)]
+    made = batches(asked, longest, lambda tokens: 3.0 * tokens + 5, room)
+    assert sorted(row for batch in made for row in batch) == list(range(len(asked)))
+    for batch in made:
+        widest = max(lengths[row] for row in batch) + longest
+        assert len(batch) == 1 or len(batch) * (3 * widest + 5) <= room
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.floats(0, 20), seed=st.integers(0, 1000))
+def test_samples_are_the_same_in_any_batches(rows: float, seed: int, model: Any) -> None:
+    asked = [prompt for prompt in prompts(6) for _ in range(1 + seed % 4)]
+    noise = uniforms(f"room/{seed}", len(asked), 20)
+    room = rows * row_bytes(model)(9 + 20)
+    assert len(batches(asked, 20, row_bytes(model), room)) > 1 or rows > 5
+    assert sample(model, asked, noise, stop_ids=STOP, room=room) == sample(
+        model, asked, noise, stop_ids=STOP
+    )

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from ponder.training.command import Options, run
 from ponder.training.run import forecast, pace
+from ponder.training.run.checks import check_processes
 from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
 from training.policy import METHODS, TINY, raw_recipe, write_recipe
 from training.policy import recipe as small
@@ -93,9 +94,13 @@ def test_memory_adds_up(tmp_path: Path) -> None:
     one, two = (forecast.memory(own, model, work, processes) for processes in (1, 2))
     assert one["weights"] == one["gradients"] == one["AdamW"] / 2 == 4 * model.parameters
     token = 4 * 2 * model.layers * model.cache_width
-    assert one["KV cache"] == token * 16 * 180
+    picked = model.config.vocab_size * (4 + 24)
+    assert one["KV cache"] == 16 * (token * (180 + 64) + picked)
     summaries = forecast.memory(small(tmp_path, "brpo"), model, work, 1)["KV cache"]
-    assert summaries == token * (16 * 4 * 2) * (180 + 8)  # 4 budgets, 2 summaries of 8
+    row = token * (180 + 8 + 64) + picked
+    assert summaries == (16 * 4 * 2) * row  # 4 budgets, 2 summaries of 8
+    tight = small(tmp_path, "brpo", rollouts={"cache_gib": 10 * row / 2**30})
+    assert forecast.memory(tight, model, work, 1)["KV cache"] == pytest.approx(10 * row)
     assert two["activations"] == one["activations"] / 2
     assert two["weights"] == one["weights"]
     saving = own.model_copy(
@@ -166,3 +171,14 @@ def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:
     whole, step = pace.try_step(small(tmp_path, "brpo"))
     assert step > 0
     assert 2 * step < whole < 2 * step * 4  # two steps, and two validations of a part of one
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_recipes_run_on_one_to_sixteen_gpus_with_a_bounded_cache(name: str) -> None:
+    own = load_recipe(find_recipe(name), ["rollouts.engine=transformers"])
+    assert isinstance(own, PolicyRecipe)
+    shape = forecast.shape(own)
+    for processes in (1, 2, 4, 8, 16):
+        check_processes(own, processes)
+        needed = forecast.memory(own, shape, forecast.tokens(own, 1024), processes)
+        assert needed["KV cache"] <= own.rollouts.cache_bytes

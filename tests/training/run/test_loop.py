@@ -42,7 +42,7 @@ class Diary:
         return Share(0, self.world)
 
     @contextmanager
-    def sampler(self) -> Iterator[Sampler]:
+    def sampler(self, greedy: bool = False) -> Iterator[Sampler]:
         self.lines.append("sample")
         yield lambda *_: []
 
@@ -68,6 +68,8 @@ class Diary:
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from ()
 
+    def save_adapters(self, directory: Path) -> None: ...
+
     def save(self, directory: Path) -> None:
         self.lines.append(f"save {directory.name}")
 
@@ -75,6 +77,9 @@ class Diary:
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
         self.told.append((update, figures))
+
+    def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
+        self.lines.append(f"show {len(samples)} after {update}")
 
     def close(self) -> None: ...
 
@@ -131,8 +136,8 @@ def test_a_step_is_what_the_page_says(tmp_path: Path) -> None:
     assert run(tmp_path, Diary(), **sections) == [
         *("sample", "ask", "export"),
         *step(1),
-        *(*step(2), "sample", "ask", "save checkpoint-4"),
-        *(*step(3), "sample", "ask", "save checkpoint-6"),
+        *(*step(2), "show 1 after 4", "sample", "ask", "save checkpoint-4"),
+        *(*step(3), "show 1 after 6", "sample", "ask", "save checkpoint-6"),
     ]
     lines = metrics(tmp_path)
     assert [(line["kind"], line["step"]) for line in lines] == [
@@ -151,7 +156,8 @@ def test_a_run_goes_on_where_its_engine_stands(tmp_path: Path) -> None:
         '{"kind": "step", "step": 3}\n'
     )
     lines = run(tmp_path, Diary(updates=4))
-    assert lines == [*step(3), "sample", "ask", "save checkpoint-6"], "and none were better"
+    shown = "show 1 after 6"
+    assert lines == [*step(3), shown, "sample", "ask", "save checkpoint-6"], "and none were better"
     assert [line["step"] for line in metrics(tmp_path)] == [0, 3, 3]
     done = Diary(updates=6)
     assert run(tmp_path, done) == []

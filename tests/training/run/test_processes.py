@@ -69,7 +69,9 @@ torch.distributed.destroy_process_group()
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     # Components that ask the other process: through `gather`, and by scores of their own.
     add: list[dict[str, Any]] = [{"progrpo": {}}, {"d3s": {"tokens": 1}}]
-    own = recipe(tmp_path, "hbpo", method={"add": add}, optimisation={"steps": 1})
+    own = recipe(
+        tmp_path, "hbpo", method={"add": add}, optimisation={"steps": 1, "tokens_per_pass": 400}
+    )
     alone, both = tmp_path / "alone", tmp_path / "both"
     train(own, alone)
     script = tmp_path / "rank.py"

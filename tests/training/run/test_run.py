@@ -107,16 +107,26 @@ def test_a_step_without_a_signal_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
-    """An update's gradient is that of its rows, however many passes it takes."""
-    for parts in (1, 4):
-        own = recipe(tmp_path, "hbpo", optimisation={"steps": 1, "micro_batches": parts})
-        train(own, tmp_path / str(parts))
+    """An update's gradient is that of its rows, however many passes and batches it takes."""
+    ways: dict[str, dict[str, Any]] = {
+        "whole": {"optimisation": {"steps": 1, "micro_batches": 1}},
+        "parts": {"optimisation": {"steps": 1, "micro_batches": 4}},
+        "tokens": {
+            "optimisation": {"steps": 1, "micro_batches": 1, "tokens_per_pass": 300},
+            "rollouts": {"cache_gib": 0.002},
+        },
+    }
+    for name, sections in ways.items():
+        train(recipe(tmp_path, "hbpo", **sections), tmp_path / name)
     checkpoint = Path("checkpoints") / "checkpoint-2"
-    one, four = (weights(tmp_path / str(parts) / checkpoint) for parts in (1, 4))
-    assert furthest(one, four) < 1e-5
-    (a,), (b,) = (metrics(tmp_path / str(parts), "step") for parts in (1, 4))
-    assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
-    assert a["entropy"] == pytest.approx(b["entropy"], rel=1e-4)
+    whole = weights(tmp_path / "whole" / checkpoint)
+    (line,) = metrics(tmp_path / "whole", "step")
+    for name in ("parts", "tokens"):
+        assert furthest(whole, weights(tmp_path / name / checkpoint)) < 1e-5
+        (other,) = metrics(tmp_path / name, "step")
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+        assert line["entropy"] == pytest.approx(other["entropy"], rel=1e-4)
+        assert line["sampled_tokens"] == other["sampled_tokens"]
 
 
 def test_adapters_are_merged_into_what_is_served(tmp_path: Path) -> None:
@@ -132,7 +142,9 @@ def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
     """TensorBoard's own event files, read back by TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(recipe(tmp_path, "grpo", report_to=["tensorboard"]), tmp_path / "out")
+    watched = {"greedy": True, "hints": [40, 200], "budgets": [20, 60], "also": ["24"]}
+    own = recipe(tmp_path, "grpo", report_to=["tensorboard"], validation=watched)
+    run = train(own, tmp_path / "out")
     (events,) = (tmp_path / "out" / "runs").glob("*/events.*")
     read = EventAccumulator(str(events))
     read.Reload()
@@ -142,11 +154,43 @@ def test_trackers_get_steps_and_validations(tmp_path: Path) -> None:
         ("train/grad_norm", steps, "grad_norm"),
         ("eval/accuracy", validations, "accuracy"),
         ("eval/thinking_tokens", validations, "thinking_tokens"),
+        *(
+            (f"eval/{kind}/{name}", validations, f"{kind}/{name}")
+            for kind in ("hint_40", "hint_200", "cut_20", "cut_60", "24")
+            for name in ("accuracy", "thinking_tokens")
+        ),
     ):
         scalars = read.Scalars(tag)
         assert [(it.step // 2, pytest.approx(it.value)) for it in scalars] == [
             (line["step"], line[name]) for line in lines
         ], tag
+    (last,) = read.Tensors("samples/0/text_summary")
+    (text,) = last.tensor_proto.string_val
+    assert last.step == 4 and b"**problem**" in text and b"**thought**" in text
+    assert all(line["cut_20/thinking_tokens"] <= 20 for line in validations)
+    assert validations[0]["hint_40/thinking_tokens"] < validations[0]["hint_200/thinking_tokens"]
+    assert all(line["seconds_rollout"] > 0 for line in _lines(tmp_path / "out", "step"))
+    assert "time in steps: rollout " in list(run.reached())[-1]
+
+
+def _lines(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+@pytest.mark.parametrize(
+    ("watched", "said"),
+    [
+        ({"also": ["huge"]}, "validation.also: no task 'huge'"),
+        ({"hints": [40]}, "validation.hints: neither the base nor the method has a hint"),
+        ({"budgets": [4000]}, "do not fit the 4096 positions"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(
+    watched: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        train(recipe(tmp_path, "brpo", validation=watched), tmp_path / "out")
 
 
 def test_a_tracker_that_is_not_installed_names_its_package(

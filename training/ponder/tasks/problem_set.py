@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .problems import Problem, Split, content_digest, split_of
-from .verifiers import VERIFIERS, verify
+from .verifiers import VERIFIERS, find, verify
 
 # Data sets hold whole numbers as numbers; the answer is their text.
 _Text = Annotated[
@@ -38,14 +38,21 @@ class Row(BaseModel):
 
     prompt: str = Field(min_length=1)
     answer: _Text
-    verifier: str = Field(default="number", description=f"one of {', '.join(_JUDGES)}")
+    verifier: str = Field(
+        default="number", description=f"one of {', '.join(_JUDGES)}, or package.module:name"
+    )
     difficulty: int = 0
     id: str | None = None
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Row:
-        if self.verifier not in _JUDGES:
-            raise ValueError(f"no verifier {self.verifier!r}: name one of {', '.join(_JUDGES)}")
+        if ":" in self.verifier:
+            find(self.verifier)
+        elif self.verifier not in _JUDGES:
+            raise ValueError(
+                f"no verifier {self.verifier!r}: name one of {', '.join(_JUDGES)}, or your own as "
+                "package.module:name"
+            )
         number = self.answer.rpartition(_FINALLY)[-1].strip()
         if self.verifier == "number" and not _NUMBER.fullmatch(number):
             raise ValueError(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -47,10 +48,48 @@ class Verifier:
     shared: int = 1
 
 
+def find(name: str, table: Mapping[str, Verifier] | None = None) -> Verifier:
+    """The verifier of a name in the table, or one's own as `package.module:name`.
+
+    One's own is a function of a `Problem` and the text after the thought, at the top of its module,
+    or a `Verifier`. A function judges in a worker's cell, an answer a process. Raises `ValueError`
+    that lists what there is.
+    """
+    table = VERIFIERS if table is None else table
+    if name in table:
+        return table[name]
+    return _own(name)
+
+
+@cache
+def _own(name: str) -> Verifier:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"no verifier {name!r}: name one of {', '.join(VERIFIERS)}, or your own as "
+            "package.module:name"
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"the verifier {name} cannot be imported: {error}; PYTHONPATH has to name the folder "
+            "that its module lies in"
+        ) from error
+    if isinstance(found, Verifier):
+        return found
+    if getattr(found, "__qualname__", None) != attribute or isinstance(found, type):
+        raise ValueError(
+            f"the verifier {name} must be a function at the top of its module, or a "
+            "ponder.tasks.verifiers.Verifier"
+        )
+    return Verifier(found, trusted=False)
+
+
 def verify(problem: Problem, text: str) -> bool:
     """Judge in this process, without a limit of time; what cannot be judged is wrong."""
     try:
-        return VERIFIERS[problem.verifier].check(problem, text)
+        return find(problem.verifier).check(problem, text)
     except Exception:  # noqa: BLE001  a scorer may raise anything on a text that it does not expect
         return False
 

@@ -23,7 +23,7 @@ from ponder.errors import VerifierError
 
 from .keeper import LOADING_LIMIT_S, Item
 from .problems import Problem
-from .verifiers import VERIFIERS, Verifier
+from .verifiers import VERIFIERS, Verifier, find
 
 Failure = Literal["time", "memory", "error", "death", "canary"]
 
@@ -82,7 +82,7 @@ class VerifierPool:
         verdicts: dict[int, Verdict] = {}
         apart: dict[tuple[str, str, int], dict[int, Item]] = {}
         for index, (problem, text) in enumerate(items):
-            verifier = self._verifiers[problem.verifier]
+            verifier = find(problem.verifier, self._verifiers)
             if verifier.trusted:
                 verdicts[index] = Verdict(verifier.check(problem, text))
             else:
@@ -106,7 +106,7 @@ class VerifierPool:
         """Jobs whose items need the same things loaded, small enough that every worker has some."""
         jobs: deque[_Job] = deque()
         for (name, _, _), items in apart.items():
-            verifier = self._verifiers[name]
+            verifier = find(name, self._verifiers)
             size = min(verifier.shared, math.ceil(len(items) / self._workers))
             places = list(items)
             for start in range(0, len(places), size):

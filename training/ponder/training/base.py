@@ -11,6 +11,7 @@ from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
+from .rollout.plans import Reader
 from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
 
 
@@ -33,7 +34,7 @@ class Base:
             raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         try:
             found = Checkpoint.load(files)
-            contract = found.contract or _of_family(recipe.base, found)
+            contract = found.contract or contract_of_family(recipe.base, found)
             if recipe.close_text is not None:
                 contract = replace(contract, close_text=recipe.close_text)
             if recipe.answer_prefix is not None:
@@ -44,6 +45,13 @@ class Base:
         except InvalidCloseText as error:
             raise RecipeError(f"close_text: {error}") from error
         return cls(checkpoint, _trained(contract, recipe, files))
+
+    def reader(self, recipe: PolicyRecipe) -> Reader:
+        """Asks problems as the recipe says. Raises `RecipeError` for a base that does not think."""
+        try:
+            return Reader(self.checkpoint, recipe.system_prompt, recipe.instruction)
+        except ValueError as error:
+            raise RecipeError(f"base: {error}") from error
 
     @property
     def files(self) -> ModelFiles:
@@ -68,8 +76,11 @@ class Base:
         return raw
 
 
-def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
-    """What the table of families knows of a checkpoint without a contract."""
+def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
+    """What the table of families knows of a checkpoint without a contract.
+
+    A thought that the template leaves to the model is opened, in rollouts and in service.
+    """
     form = checkpoint.form
     if form is None:
         raise RecipeError(
@@ -81,7 +92,7 @@ def _of_family(name: str, checkpoint: Checkpoint) -> Contract:
         think_end=form.end,
         close_text=form.close_text,
         answer_prefix=form.answer_prefix,
-        opened_by="template",  # where the template does not, rollouts and servers do
+        opened_by="template",
         family=form.name,
         tokenizer_sha256="",
         method="",

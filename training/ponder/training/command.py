@@ -12,12 +12,16 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder.errors import TrainingError, VerifierError
+from ponder.tasks.sources import SOURCES
 from ponder.training.run.installed import require
 from ponder.training.run.shipped import listed, shipped_recipes
+
+ADVISED = "recipe.yaml"
+"""In a run's directory: the recipe that was made for it, to read and to change."""
 
 if TYPE_CHECKING:
     from ponder.training.run.recipe import PolicyRecipe, Recipe, SftRecipe
@@ -25,7 +29,9 @@ if TYPE_CHECKING:
 
 class Options(BaseModel):
     recipe: CliPositionalArg[str | None] = Field(
-        default=None, description="a shipped recipe, or the path of a YAML file"
+        default=None,
+        description="a shipped recipe, the path of a YAML file, or a method: its recipe is made "
+        "from a look at --base on --tasks",
     )
     out: Path | None = Field(
         default=None, description="directory of the run (default: ./NAME of the recipe)"
@@ -33,6 +39,7 @@ class Options(BaseModel):
     base: str | None = Field(
         default=None, description="replaces the recipe's base checkpoint (not for a cold start)"
     )
+    tasks: list[str] = Field(default=[], description=f"replaces the recipe's tasks: {SOURCES}")
     seed: int | None = Field(default=None, ge=0, description="replaces the recipe's seed")
     changes: list[str] = Field(
         default=[],
@@ -51,10 +58,21 @@ class Options(BaseModel):
         description="stop after so many seconds; a cold start comes to its end by then, another "
         "run writes a checkpoint that --resume goes on from",
     )
+    write: Path | None = Field(
+        default=None, description="of a method: write its recipe to this file, and train nothing"
+    )
+    push: str | None = Field(
+        default=None, description="OWNER/NAME on the Hugging Face hub: upload what was trained"
+    )
     dry_run: bool = Field(
         default=False, description="print the plan, the memory and the time it needs"
     )
     list_recipes: bool = Field(default=False, alias="list", description="list the recipes")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _comma_separated(cls, names: list[str]) -> list[str]:
+        return [name for part in names for name in part.split(",")]
 
 
 Options.__doc__ = f"""Train a checkpoint from a recipe.
@@ -79,17 +97,31 @@ def run(options: Options) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # downloads say who asks otherwise
     require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
+    from ponder.training.run.advised import is_method
+    from ponder.training.run.push import check_push
     from ponder.training.run.recipe import RecipeError
 
     try:
-        recipe = _recipe(options.recipe, options)
+        if is_method(options.recipe):
+            recipe, text = _of_method(options.recipe, options)
+        else:
+            if options.write is not None:
+                raise RecipeError("--write is for methods: a recipe is written down already")
+            recipe, text = _recipe(options.recipe, options), None
+        if options.push is not None:
+            check_push(options.push)
+        if options.write is not None:
+            _write_recipe(options.write, text)
+            return 0
         if options.dry_run:
             from ponder.training.run.forecast import describe
 
-            print(describe(recipe, options.threads))
+            print(*filter(None, (text, describe(recipe, options.threads))), sep="\n")
             return 0
         directory = options.out or Path(recipe.name)
         _check_out(directory)
+        if text is not None:
+            _write_recipe(directory / ADVISED, text)
         if options.resume:
             from ponder.training.run.directory import check_resumable
 
@@ -113,8 +145,63 @@ def _recipe(name: str, options: Options) -> Recipe:
         return recipe
     if options.base is not None:
         recipe = recipe.model_copy(update={"base": options.base})
+    if options.tasks:
+        recipe = recipe.model_copy(update={"tasks": tuple(options.tasks)})
     _check_base(recipe.base)
     return recipe
+
+
+def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
+    """A recipe from a look at the base, and its text; on a resume the one that was written then."""
+    from ponder.training.run.advised import advised, as_yaml, told
+    from ponder.training.run.recipe import RecipeError, load_recipe, recipe_from
+
+    if options.base is None or not options.tasks:
+        raise RecipeError(
+            f"{method} is a method: say what it is to train and on what (--base MODEL --tasks "
+            "jsonl:my.jsonl), or name a recipe"
+        )
+    out = options.out or Path(f"{method}-{Path(options.base).name}")
+    if options.resume:
+        from ponder.training.run.directory import check_resumable
+
+        check_resumable(out)
+        return load_recipe(out / ADVISED), None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RecipeError(
+            f"{method}: one process looks at the base: make the recipe first (--write my.yaml), "
+            "and start the processes with it"
+        )
+    import torch
+
+    torch.set_num_threads(options.threads)
+    _check_base(options.base)
+    if not (options.dry_run or options.write):
+        _check_out(out)
+    print(f"ponder train: looking at {options.base} …", file=sys.stderr)
+    raw, seen, warnings = advised(
+        method, options.base, options.tasks, options.seed or 0, options.changes
+    )
+    lines = list(told(seen))
+    for line in lines:
+        print(f"  {line}", file=sys.stderr)
+    for warning in warnings:
+        print(f"ponder train: warning: {warning}", file=sys.stderr)
+    recipe = recipe_from(raw, method)
+    return recipe, as_yaml(raw, lines, warnings)
+
+
+def _write_recipe(path: Path, text: str | None) -> None:
+    if text is None:  # a resumed run has it
+        return
+    from ponder.training.run.recipe import RecipeError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be written: {error}") from error
+    print(f"ponder train: the recipe is in {path}", file=sys.stderr)
 
 
 def _end(options: Options, began: float) -> float:
@@ -152,7 +239,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float
         raise
     export(directory, result.model, result.tokenizer, cold_start_contract(recipe))
     _say_what_came(directory, result.reached())
-    return 0
+    return _push(directory, options)
 
 
 def _check_base(base: str) -> None:
@@ -208,6 +295,25 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float)
         raise
     if run.is_main:
         _say_what_came(directory, run.reached())
+        return _push(directory, options)
+    return 0
+
+
+def _push(directory: Path, options: Options) -> int:
+    """Upload where that was asked for; what was trained is here whatever the hub says."""
+    if options.push is None:
+        return 0
+    from ponder.training.run.push import push
+
+    try:
+        print(f"pushed to {push(directory, options.push)}")
+    except OSError as error:
+        print(
+            f"ponder train: --push: {error}; `hf upload {options.push} "
+            f"{shlex.quote(str(directory))}` tries again",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
@@ -227,6 +333,7 @@ def _say_how_to_go_on(directory: Path, options: Options) -> None:
     if found := checkpoints(directory):
         words = ["ponder", "train", str(options.recipe), "--out", str(directory)]
         words += ["--base", options.base] if options.base is not None else []
+        words += ["--tasks", ",".join(options.tasks)] if options.tasks else []
         words += ["--seed", str(options.seed)] if options.seed is not None else []
         words += [word for change in options.changes for word in ("--set", change)]
         words += ["--threads", str(options.threads), "--resume"]

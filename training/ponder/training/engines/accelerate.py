@@ -19,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from safetensors.torch import load_file, load_model
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
@@ -29,14 +28,24 @@ from ..method.kernel import Objective, aggregate
 from ..method.t1 import REFERENCE
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.rows import Row, collate, loss_inputs, split_by_tokens, telling
+from ..rollout.rows import (
+    Row,
+    collate,
+    loss_inputs,
+    passes_of,
+    split_further,
+    telling,
+)
 from ..rollout.sampler import sample
-from ..run.recipe import PolicyRecipe
+from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
+from .correction import DRAWN, weights
+from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
 from .rounded import RoundedSampler
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
+from .trackers import show
 
 if TYPE_CHECKING:
     from .vllm import VLLMSampler
@@ -55,6 +64,7 @@ class AccelerateEngine:
         plan = recipe.optimisation
         self._plan = plan
         self._temperature = recipe.rollouts.temperature
+        self._room = recipe.rollouts.cache_bytes
         logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
         # The recipe's precision holds, whatever accelerate's configuration says of it.
         self._accelerator = Accelerator(
@@ -69,7 +79,7 @@ class AccelerateEngine:
             ],
         )
         set_seed(recipe.seed)  # of the adapters
-        model = AutoModelForCausalLM.from_pretrained(base.name, dtype=torch.float32)
+        model = _loaded(base, recipe)
         add_scoring(model, self._temperature)
         self._base = model
         self._scaling = 0.0
@@ -82,10 +92,7 @@ class AccelerateEngine:
                 model.enable_input_require_grads()  # of the frozen layers below the adapters
         self._model, self._optimizer = self._prepared(model)
         self._model.train()
-        warmup = plan.warmup_updates
-        self._schedule = LambdaLR(
-            self._optimizer, lambda update: update / warmup if update < warmup else 1.0
-        )
+        self._schedule = schedule(plan, self._optimizer)
         self._accelerator.register_for_checkpointing(self._schedule)
         self._anchor: Anchor | None = None
         if (decay := recipe.method.anchor) is not None:
@@ -96,38 +103,31 @@ class AccelerateEngine:
         # Samples from weights of its own; None where those in training sample.
         self._apart: RoundedSampler | VLLMSampler | None = None
         self._sampled_at: int | None = None
+        self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
-            from .vllm import VLLMSampler
+            from .vllm import VLLMSampler, options_for
 
-            self._apart = VLLMSampler(base, self._temperature, self.share)
+            options = options_for(recipe, self.share.world)
+            self._apart = VLLMSampler(base, self.share, options)
+            self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
-            self._apart = RoundedSampler(base, self._temperature, self._accelerator.device)
+            self._apart = RoundedSampler(base, self._room, self._accelerator.device)
         if recipe.report_to:
             self._accelerator.init_trackers(recipe.name)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
-        """The model wrapped for its processes, and its optimizer.
-
-        Matrices decay; norms and biases, which are vectors, do not.
-        """
+        """The model wrapped for its processes, and its optimizer."""
         plan = self._plan
-        trained = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": plan.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=plan.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-        )
+        chosen = optimizer(plan, model.parameters())
         if plugin := self._accelerator.state.deepspeed_plugin:
             # DeepSpeed counts passes and clips by itself.
             plugin.deepspeed_config |= {
                 "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": plan.micro_batches,
+                "gradient_accumulation_steps": 1,  # accelerate says which pass is the last
                 "gradient_clipping": plan.clip_norm,
             }
-        model, optimizer = self._accelerator.prepare(model, optimizer)
-        return model, optimizer
+        model, chosen = self._accelerator.prepare(model, chosen)
+        return model, chosen
 
     # -- processes -------------------------------------------------------------------------
 
@@ -153,7 +153,8 @@ class AccelerateEngine:
         model = self._accelerator.unwrap_model(self._model)
         found: dict[int, Scores] = {}
         with gathered(self._model) if self._apart is not None else nullcontext():
-            for part in split_by_tokens(rows, min(len(rows), self._plan.micro_batches)):
+            plan = self._plan  # as wide as passes may be, and not as many as other processes have
+            for part in passes_of(rows, min(len(rows), plan.micro_batches), plan.tokens_per_pass):
                 batch = {k: v.to(self._accelerator.device) for k, v in collate(part, 0).items()}
                 with torch.no_grad():
                     log_probs_BT, entropies_BT = (it.cpu() for it in score(model, batch))
@@ -180,18 +181,19 @@ class AccelerateEngine:
     # -- rollouts --------------------------------------------------------------------------
 
     @contextmanager
-    def sampler(self) -> Iterator[Sampler]:
+    def sampler(self, greedy: bool = False) -> Iterator[Sampler]:
+        temperature = 0.0 if greedy else self._temperature
         if self._apart is not None:
             if self._sampled_at != self.updates:
                 self._apart.load(self.weights())
                 self._sampled_at = self.updates
-            yield self._apart.sample
+            yield partial(self._apart.sample, temperature)
             return
         model = self._accelerator.unwrap_model(self._model)
         with gathered(self._model):
             model.eval()
             try:
-                yield partial(_sample, model, self._temperature)
+                yield partial(_sample, model, (temperature, self._room))
             finally:
                 model.train()
 
@@ -199,9 +201,10 @@ class AccelerateEngine:
 
     def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
         packed = []
-        parts = self._plan.micro_batches
-        for part in split_by_tokens(telling(rows, parts), parts):
+        for part in self._parts(rows):
             batch = collate(part, pad_id=0)
+            if self._cap is not None and not isinstance(self._apart, RoundedSampler | None):
+                batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
             for batch in packed:
@@ -212,6 +215,16 @@ class AccelerateEngine:
                 for batch in packed:
                     batch[REFERENCE], _ = score(self._model, batch)
         return packed
+
+    def _parts(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """As many passes on every process: sharded models meet in each of them."""
+        plan = self._plan
+        told = telling(rows, plan.micro_batches)
+        parts = passes_of(told, plan.micro_batches, plan.tokens_per_pass)
+        if plan.tokens_per_pass is None:
+            return parts
+        here = torch.tensor([len(parts)], device=self._accelerator.device)
+        return split_further(parts, int(self._accelerator.gather(here).max()))
 
     def update(
         self,
@@ -251,12 +264,17 @@ class AccelerateEngine:
         """The loss of a micro-batch; what it measured is added to `sums`."""
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
-        found = objective(loss_inputs(batch, log_probs_BT, entropies_BT))
-        loss = -aggregate(found.per_token_BT, mask_BT, divisor)
+        rows = loss_inputs(batch, log_probs_BT, entropies_BT)
+        found = objective(rows)
+        per_token_BT, stats = found.per_token_BT, dict(found.stats)
+        if DRAWN in batch and self._cap is not None:
+            weight_BT, more = weights(rows.old_log_probs_BT, batch[DRAWN], mask_BT, self._cap)
+            per_token_BT, stats = per_token_BT * weight_BT, stats | more
+        loss = -aggregate(per_token_BT, mask_BT, divisor)
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.updates + 1)
         entropy = (entropies_BT * mask_BT).sum()
-        for name, value in {**found.stats, "entropy": entropy, "loss": loss.detach()}.items():
+        for name, value in {**stats, "entropy": entropy, "loss": loss.detach()}.items():
             sums[name] += float(value)
         return loss
 
@@ -270,6 +288,10 @@ class AccelerateEngine:
         state = self._accelerator.unwrap_model(self._model).state_dict(keep_vars=True)
         tied = self._base.all_tied_weights_keys  # copies: their originals are enough
         return ((n, whole) for n, whole in merged(state, self._scaling) if n not in tied)
+
+    def save_adapters(self, directory: Path) -> None:
+        if self._scaling and self._accelerator.is_main_process:
+            self._accelerator.unwrap_model(self._model).save_pretrained(directory)
 
     def save(self, directory: Path) -> None:
         self._accelerator.save_state(str(directory))
@@ -305,6 +327,10 @@ class AccelerateEngine:
     def report(self, update: int, figures: Mapping[str, float]) -> None:
         self._accelerator.log(dict(figures), step=update)
 
+    def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
+        for tracker in self._accelerator.trackers:
+            show(tracker, samples, update)
+
     def close(self) -> None:
         for tracker in self._accelerator.trackers:
             tracker.finish()
@@ -312,12 +338,26 @@ class AccelerateEngine:
 
 def _sample(
     model: Any,
-    temperature: float,
+    settings: tuple[float, float],
     prompts: Sequence[Sequence[int]],
     noise_BT: torch.Tensor,
     stop_ids: frozenset[int],
 ) -> list[list[int]]:
-    return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature)
+    temperature, room = settings
+    return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature, room=room)
+
+
+def _loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
+    plan = recipe.optimisation
+    kernel = {} if plan.attention is None else {"attn_implementation": plan.attention}
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            base.name, dtype=getattr(torch, plan.weights), **kernel
+        )
+    except (ImportError, ValueError) as error:
+        if plan.attention is None:
+            raise
+        raise RecipeError(f"optimisation.attention: {error}") from error
 
 
 def _adapted(model: Any, recipe: PolicyRecipe) -> Any:

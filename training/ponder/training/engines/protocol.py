@@ -73,8 +73,8 @@ class TrainingEngine(Protocol):
     def updates(self) -> int:
         """Optimizer updates so far, those before a resume among them."""
 
-    def sampler(self) -> AbstractContextManager[Sampler]:
-        """Samples from the current weights, at the recipe's temperature."""
+    def sampler(self, greedy: bool = False) -> AbstractContextManager[Sampler]:
+        """Samples from the current weights, at the recipe's temperature or the likeliest token."""
 
     def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
         """The micro-batches of one update, of similar numbers of tokens.
@@ -109,6 +109,12 @@ class TrainingEngine(Protocol):
     def model(self) -> Any:
         """The transformers model for its configuration; its weights may be sharded."""
 
+    def save_adapters(self, directory: Path) -> None:
+        """Write low-rank adapters by themselves, as PEFT loads them; nothing where there are none.
+
+        Every process calls it, the main one writes.
+        """
+
     def save(self, directory: Path) -> None:
         """Write what `resume` needs: weights, optimizer, schedule, random state."""
 
@@ -117,6 +123,9 @@ class TrainingEngine(Protocol):
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
         """Tell the trackers (TensorBoard, W&B, …) the figures after `update` optimizer updates."""
+
+    def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
+        """Give some rollouts to those trackers that show texts."""
 
     def close(self) -> None:
         """The run has ended: trackers write what they hold."""

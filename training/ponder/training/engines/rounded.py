@@ -21,11 +21,11 @@ from ..rollout.sampler import sample
 class RoundedSampler:
     """Samples from weights that `load` hands over, rounded; it begins with those of `base`."""
 
-    def __init__(self, base: ModelFiles, temperature: float, device: torch.device) -> None:
+    def __init__(self, base: ModelFiles, room: float, device: torch.device) -> None:
         kind = torch.bfloat16
         self.model: Any = AutoModelForCausalLM.from_pretrained(base.name, dtype=kind).to(device)
         self.model.eval()
-        self._temperature = temperature
+        self._room = room
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -35,9 +35,18 @@ class RoundedSampler:
             state[name].copy_(weight)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
+        self,
+        temperature: float,
+        prompts: Sequence[Sequence[int]],
+        noise_BT: torch.Tensor,
+        stop_ids: frozenset[int],
     ) -> list[list[int]]:
-        """A `Sampler`."""
+        """A `Sampler` once its temperature is given."""
         return sample(
-            self.model, prompts, noise_BT, stop_ids=stop_ids, temperature=self._temperature
+            self.model,
+            prompts,
+            noise_BT,
+            stop_ids=stop_ids,
+            temperature=temperature,
+            room=self._room,
         )

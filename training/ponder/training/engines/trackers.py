@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def missing(names: Sequence[str]) -> list[str]:
@@ -14,6 +16,30 @@ def missing(names: Sequence[str]) -> list[str]:
             raise ValueError(f"{name} is not a known tracker: name some of {_listed()}")
     available = {str(tracker) for tracker in get_available_trackers()}
     return [name for name in names if name not in available]
+
+
+def show(tracker: Any, samples: Sequence[Mapping[str, object]], update: int) -> None:
+    """Texts for TensorBoard, a table for W&B; the other trackers take numbers alone."""
+    if tracker.name == "wandb":
+        columns = list(dict.fromkeys(name for sample in samples for name in sample))
+        rows = [[_cell(sample.get(name)) for name in columns] for sample in samples]
+        tracker.log_table("samples", columns=columns, data=rows, step=update)
+    elif tracker.name == "tensorboard":
+        texts = {f"samples/{i}": _page(sample) for i, sample in enumerate(samples)}
+        tracker.log(texts, step=update)
+
+
+def _cell(value: object) -> str | float | int | None:
+    return value if isinstance(value, str | float | int | None) else json.dumps(value)
+
+
+def _page(sample: Mapping[str, object]) -> str:
+    """A sample as Markdown; an indented block keeps a thought's own marks."""
+    parts = []
+    for name, value in sample.items():
+        text = str(_cell(value)).replace("\n", "\n    ")
+        parts.append(f"**{name}**\n\n    {text}\n")
+    return "\n".join(parts)
 
 
 def _listed() -> str:

@@ -36,7 +36,8 @@ def _rising(budgets: tuple[int, ...]) -> tuple[int, ...]:
     return budgets
 
 
-Budgets = Annotated[tuple[Tokens, ...], Field(min_length=1, max_length=64), AfterValidator(_rising)]
+Rising = Annotated[tuple[Tokens, ...], Field(max_length=64), AfterValidator(_rising)]
+Budgets = Annotated[Rising, Field(min_length=1)]
 
 
 class MethodSettings(BaseModel):

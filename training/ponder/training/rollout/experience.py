@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,11 +63,15 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """Rows per update, what the step measured, and some responses to look at."""
+    """Rows per update, what the step measured, and some responses to look at.
+
+    `judging` are the seconds that verifiers took of it.
+    """
 
     updates: list[list[Row]]
     metrics: Mapping[str, float]
     shown: Sequence[Mapping[str, object]]
+    judging: float = 0.0
 
 
 class Collector:
@@ -99,6 +104,7 @@ class Collector:
         self._source = Source(tasks, seed, prompts, self._attempts - 1, self._fits(longest_prompt))
         self._predict = Chances(reader.directory) if self.method.predicts else unpredicted
         self._state: dict[str, object] = {}
+        self._judging = 0.0
 
     # -- prompts ---------------------------------------------------------------------------
 
@@ -170,7 +176,8 @@ class Collector:
             **_probes(everything),
             "generation_batches": float(attempts),
         }
-        return Experience(updates, metrics, self._shown(everything))
+        judging, self._judging = self._judging, 0.0
+        return Experience(updates, metrics, self._shown(everything), judging)
 
     def _sampled(self, prompts: tuple[Prompt, ...], sampler: Sampler, context: Context) -> Batch:
         """Rollouts of all prompts, judged, edited and rewarded."""
@@ -191,7 +198,10 @@ class Collector:
         ]
         answers = [list(rollout.answers or ()) for rollout in read]
         texts = [(read[i].prompt.problem, answers[i][n].text) for i, n in asked]
-        for (i, n), verdict in zip(asked, self._judge(texts) if texts else [], strict=True):
+        began = time.monotonic()
+        verdicts = self._judge(texts) if texts else []
+        self._judging += time.monotonic() - began
+        for (i, n), verdict in zip(asked, verdicts, strict=True):
             answers[i][n] = replace(answers[i][n], verdict=verdict)
         judged = [
             replace(rollout, answers=tuple(said))

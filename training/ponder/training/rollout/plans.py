@@ -75,13 +75,20 @@ class Truncated:
 
 
 class Reader:
-    """Asks a checkpoint's problems, and starts the lives that follow."""
+    """Asks a checkpoint's problems, and starts the lives that follow.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    `instruction` stands right behind every question, `system_prompt` before it.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, system_prompt: str | None = None, instruction: str = ""
+    ) -> None:
         form = checkpoint.compiled
         if form is None:
             raise ValueError("training needs a checkpoint that thinks, and this one does not")
         self._checkpoint = checkpoint
+        self._opening = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        self._instruction = instruction
         self.tokenizer = checkpoint.tokenizer
         self.form = replace(form, opened_by="template")
         self.end_tokens = len(self.tokenizer.encode(form.end.text))
@@ -93,7 +100,8 @@ class Reader:
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
         tools = {"tools": list(problem.tools)} if problem.tools else {}
-        ids = self._checkpoint.opened([{"role": "user", "content": problem.question}], tools)
+        asked = {"role": "user", "content": problem.question + self._instruction}
+        ids = self._checkpoint.opened([*self._opening, asked], tools)
         return Prompt(problem, tuple(ids), key)
 
     def text(self, sampled: Sequence[int]) -> str:

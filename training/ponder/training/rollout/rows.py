@@ -215,3 +215,44 @@ def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:
             part += 1
         made[part].append(row)
     return made
+
+
+def batches_of_tokens(rows: Sequence[Row], most: int) -> list[list[Row]]:
+    """Batches of rows of similar length with at most `most` tokens each, padding included.
+
+    A row that is longer has a batch of its own. Every row is in exactly one batch.
+    """
+    made: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.tokens):
+        if not made or (len(made[-1]) + 1) * row.tokens > most:
+            made.append([])
+        made[-1].append(row)
+    return made
+
+
+def passes_of(rows: Sequence[Row], parts: int, most: int | None) -> list[list[Row]]:
+    """The batches of one update: `parts` of them at least, and none above `most` tokens."""
+    if most is None:
+        return split_by_tokens(rows, parts)
+    return split_further(batches_of_tokens(rows, most), parts)
+
+
+def split_further(parts: Sequence[list[Row]], count: int) -> list[list[Row]]:
+    """`count` batches of the same rows: the widest are halved, and where single rows are left the
+    rest are copies of one that teach nothing.
+    """
+    made = list(parts)
+    while len(made) < count:
+        widest = max(range(len(made)), key=lambda i: len(made[i]))
+        part = made[widest]
+        half = len(part) // 2
+        if half:
+            made[widest : widest + 1] = [part[:half], part[half:]]
+        else:
+            made.append([_silent(part[0])])
+    return made
+
+
+def _silent(row: Row) -> Row:
+    """A row of the same prompt without anything to learn."""
+    return Row(row.prompt, row.completion[:1], (0.0,), (False,), columns=row.columns)

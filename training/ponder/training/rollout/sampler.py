@@ -5,12 +5,14 @@ share its prefill, finished rows leave the batch, the cache grows in blocks inst
 token, and heads that share keys read them where they are.
 
 A row's randomness is its own: one uniform number per token, drawn from a key. So a sample does not
-depend on what shares its batch, on the process that draws it, or on where a run was resumed.
+depend on what shares its batch, on the process that draws it, or on where a run was resumed. Rows
+are sampled in as many batches as the memory for them asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +28,8 @@ _COMPACT_AT = 0.25
 # Tokens between two looks at what has finished, on a CPU and on a GPU, which has to be waited for.
 _LOOKS = (1, 16)
 _ATTENTION = "ponder_grouped_sdpa"
+# Bytes for each entry of the vocabulary: three of float64, at the most at once.
+_PICKED = 24
 
 
 class _BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -122,14 +126,58 @@ def sample(
     *,
     stop_ids: frozenset[int],
     temperature: float = 1.0,
+    room: float = math.inf,
 ) -> list[list[int]]:
     """Continue every prompt by at most T tokens, ending with the first of `stop_ids`.
 
     `noise_BT` holds the uniform numbers that pick each row's tokens (see `uniforms`). Rows with
-    equal prompts are prefilled once. Returns the sampled token ids, the stop token included.
+    equal prompts are prefilled once. `room` is how many bytes keys, values and the choice of tokens
+    may take: rows beyond it wait for the next batch. Returns the sampled token ids, the stop token
+    included.
     """
+    ids: list[list[int]] = [[] for _ in prompts]
     with _attending(model):
-        return _sample(model, prompts, noise_BT, stop_ids, temperature)
+        for rows in batches(prompts, noise_BT.shape[1], row_bytes(model), room):
+            part = [prompts[row] for row in rows]
+            found = _sample(model, part, noise_BT[rows], stop_ids, temperature)
+            for row, sampled in zip(rows, found, strict=True):
+                ids[row] = sampled
+    return ids
+
+
+RowBytes = Callable[[int], float]
+"""Bytes that a row of so many tokens, its prompt among them, takes while it is sampled."""
+
+
+def row_bytes(model: Any) -> RowBytes:
+    """What `model` needs for a row, by its configuration."""
+    return bytes_of(model.config, model.dtype.itemsize)
+
+
+def bytes_of(config: Any, width: int) -> RowBytes:
+    """Keys and values of `width` bytes a number, and what `pick` makes of a row's logits."""
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * width
+    choice = config.vocab_size * (width + _PICKED)
+    return lambda tokens: (tokens + _BLOCK) * token + choice
+
+
+def batches(
+    prompts: Sequence[Sequence[int]], longest: int, needs: RowBytes, room: float
+) -> list[list[int]]:
+    """The places of all rows in batches that fit `room`, or have one row.
+
+    Prompts of a batch are of similar length, and copies of one lie side by side.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
+    made: list[list[int]] = []
+    for row in order:
+        need = needs(len(prompts[row]) + longest)
+        if not made or (len(made[-1]) + 1) * need > room:
+            made.append([])
+        made[-1].append(row)
+    return made
 
 
 def _sample(
@@ -201,7 +249,12 @@ def _seen(mask_BT: torch.Tensor) -> torch.Tensor:
 
 
 def pick(logits_BV: torch.Tensor, noise_B: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The token at which each row's cumulative probability passes its uniform number."""
+    """The token at which each row's cumulative probability passes its uniform number.
+
+    At temperature 0 the likeliest.
+    """
+    if temperature == 0:
+        return logits_BV.argmax(-1)
     cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
     target_B1 = noise_B[:, None] * cumulative_BV[:, -1:]
     last = logits_BV.shape[-1] - 1

@@ -38,17 +38,21 @@ def hint_tokens(method: MethodSettings, tokenizer: HFTokenizer | None = None) ->
     return max((len(tokenizer.encode(hint)) for hint in method.hints), default=0)
 
 
+def beside_prompt(recipe: PolicyRecipe, tokenizer: HFTokenizer | None = None) -> int:
+    """Tokens of the longest that may follow a prompt, in rollouts or in a validation."""
+    method, watched = recipe.method, recipe.validation
+    hint = hint_tokens(method, tokenizer)
+    cut = watched.budgets[-1] + watched.answer_tokens if watched.budgets else 0
+    return max(method.longest + hint + method.branch_tokens, (watched.longest or 0) + hint, cut)
+
+
 def room_for_prompt(
     recipe: PolicyRecipe, positions: int | None, tokenizer: HFTokenizer | None = None
 ) -> int | None:
     """Tokens that the base's positions leave to a prompt; None where they are not known."""
     if positions is None:
         return None
-    method, given = recipe.method, recipe.rollouts.longest_prompt
-    beside = max(
-        method.longest + hint_tokens(method, tokenizer) + method.branch_tokens,
-        recipe.validation.longest or 0,
-    )
+    given, beside = recipe.rollouts.longest_prompt, beside_prompt(recipe, tokenizer)
     if positions - beside < (given or 1):
         prompt = "" if given is None else f" and prompts of {given}"
         raise RecipeError(

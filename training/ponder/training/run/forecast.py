@@ -17,6 +17,7 @@ from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
 from ..method.presets import Method
+from ..rollout.sampler import RowBytes, bytes_of
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
@@ -24,6 +25,8 @@ GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
 _WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
 _PROMPTS_DRAWN = 64
+# Python, PyTorch and transformers in a process on a CPU, before any model.
+_LIBRARIES = int(0.6 * GIB)
 
 # Shapes that the publishers' config.json state, for machines that cannot reach the hub.
 _QWEN2_1_5B: dict[str, Any] = {
@@ -69,6 +72,7 @@ class Shape:
     intermediate: int
     cache_width: int  # keys or values of a token and layer, all heads together
     positions: int | None
+    config: Any  # transformers'
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ def shape(recipe: PolicyRecipe) -> Shape:
         config.intermediate_size,
         config.num_key_value_heads * head,
         getattr(config, "max_position_embeddings", None),
+        config,
     )
 
 
@@ -144,41 +149,47 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
 
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
     """Bytes that one of `processes` needs for each purpose, nothing sharded."""
+    import torch
+
     plan = recipe.optimisation
     width = 2 if plan.precision == "bfloat16" else 4
     mine = work.rows / processes
     micro = mine / plan.updates / plan.micro_batches * work.row
+    if plan.tokens_per_pass is not None:
+        micro = min(micro, max(plan.tokens_per_pass, work.row))
     # Inputs of the projections, keys, values, norms and residuals; the feed-forward's three.
     block = 12 * model.hidden + 2 * model.cache_width + 3 * model.intermediate
     kept = model.layers * block
     if plan.gradient_checkpointing:
         kept = model.layers * model.hidden + block
     found = {
-        "weights": _WEIGHT * model.parameters,
+        "weights": (2 if plan.weights == "bfloat16" else _WEIGHT) * model.parameters,
         "gradients": _GRADIENT * model.trained,
         "AdamW": _ADAMW * model.trained,
         "activations": width * micro * kept,
     }
+    if not torch.cuda.is_available():
+        found["libraries"] = _LIBRARIES
     if recipe.method.branches:
         # Booleans, row by row; no more than a micro-batch's is there at once.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
-        cached = _cached(recipe, work, processes)
         if plan.precision == "bfloat16":
             found["sampled from"] = width * model.parameters
-        found["KV cache"] = width * 2 * model.layers * model.cache_width * cached
+        found["KV cache"] = _cached(recipe, bytes_of(model.config, width), work, processes)
     return {name: float(value) for name, value in found.items()}
 
 
-def _cached(recipe: PolicyRecipe, work: Tokens, processes: int) -> float:
-    """Tokens that the largest batch of the sampler holds: rollouts, summaries or a validation."""
+def _cached(recipe: PolicyRecipe, needs: RowBytes, work: Tokens, processes: int) -> float:
+    """Bytes of the sampler's largest batch: of rollouts, summaries or a validation."""
     method, watched = recipe.method, recipe.validation
     longest = work.prompt + method.longest
     asked = work.prompt + (watched.longest or method.longest)
-    batches = [work.rows * longest, watched.problems * watched.samples * asked]
+    batches = [(work.rows, longest), (watched.problems * watched.samples, asked)]
     if method.branches:
-        batches.append(work.rows * method.branches * (longest + method.branch_tokens))
-    return max(batches) / processes
+        batches.append((work.rows * method.branches, longest + method.branch_tokens))
+    room = recipe.rollouts.cache_bytes
+    return max(min(rows / processes * needs(row), max(room, needs(row))) for rows, row in batches)
 
 
 def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -> Iterator[str]:
@@ -216,7 +227,7 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         yield "memory      a process, estimated, beside what vLLM takes for itself"
     else:
         yield "memory      a process, estimated"
-    for processes in (1, 2, 4, 8):
+    for processes in (1, 2, 4, 8, 16):
         try:
             check_processes(recipe, processes)
         except RecipeError:
@@ -237,7 +248,6 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
     from ponder.tasks.sources import find_tasks
 
     from ..base import Base
-    from ..rollout.plans import Reader
 
     given = recipe.rollouts.longest_prompt
     # What the hub has is asked for only where its problems are needed.
@@ -253,7 +263,7 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
         return given, "rollouts.longest_prompt"
     try:
         source = Source(tasks, recipe.seed, _PROMPTS_DRAWN, 0, lambda _: True)
-        reader = Reader(base.checkpoint)
+        reader = base.reader(recipe)
         drawn = [source.problem(0, 0, n, f"plan/{n}") for n in range(_PROMPTS_DRAWN)]
     except ValueError as error:
         raise RecipeError(f"tasks: {error}") from error

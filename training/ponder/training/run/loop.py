@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ..engines.protocol import Learnt, TrainingEngine
@@ -19,6 +20,7 @@ from ..rollout.experience import COUNTS, Collector, Experience
 from ..rollout.rows import Row
 from .directory import place_checkpoint
 from .recipe import PolicyRecipe
+from .validation import means
 from .watch import Progress
 
 
@@ -28,7 +30,7 @@ class Loop:
 
     `objective` is what is maximised for each token, and the sum over an update's tokens is divided
     by `denominator` of its rows. `ask` answers the validation problems of this process and returns
-    sums over its responses: `correct`, `thinking_tokens`, `responses`. `export` keeps the weights
+    sums over its responses (`validation.Watched`). `export` keeps the weights
     of the best validation. `observe` gets every step and what it learns from. All are called on
     every process. The first step that is over after `end` is saved and the last one.
     """
@@ -52,16 +54,20 @@ class Loop:
         if done == 0:
             self._validate(0)
         for step in range(done + 1, plan.steps + 1):
+            clock = [time.monotonic()]
             with engine.sampler() as sample:
                 experience = self.collector.collect(step - 1, sample, engine.share)
+            clock.append(time.monotonic())
             self.observe(step, experience)
             updates = experience.updates
             packed = [engine.pack(rows, remember=i > 0) for i, rows in enumerate(updates)]
+            clock.append(time.monotonic())
             learnt = [
                 engine.update(batches, self.objective, self.denominator(rows))
                 for batches, rows in zip(packed, updates, strict=True)
             ]
-            self._watch(step, experience, learnt)
+            clock.append(time.monotonic())
+            self._watch(step, experience, learnt, _phases(clock, experience.judging))
             if self._due(step, self.recipe.validation.every):
                 self._validate(step)
             late = engine.reduce({"late": float(time.monotonic() > self.end)})["late"] > 0
@@ -73,7 +79,13 @@ class Loop:
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.recipe.optimisation.steps
 
-    def _watch(self, step: int, experience: Experience, learnt: Sequence[Learnt]) -> None:
+    def _watch(
+        self,
+        step: int,
+        experience: Experience,
+        learnt: Sequence[Learnt],
+        phases: Mapping[str, float],
+    ) -> None:
         """Tell what the step measured, over all processes."""
         engine = self.engine
         world, last = engine.share.world, learnt[-1]
@@ -87,19 +99,20 @@ class Loop:
             **{name: total / tokens for name, total in sums.items()},
             "learnt_tokens": tokens,
             **{n: total if n in COUNTS else total / world for n, total in metrics.items()},
+            **phases,
         }
         self.watch.stepped(step, figures)
         if self._due(step, self.recipe.validation.every):
             self.watch.sample(step, experience.shown)
+            engine.show(self._updates(step), experience.shown)
         self._report(step, "train", figures)
 
     def _validate(self, step: int) -> None:
         """Natural thinking on the validation problems; keeps the weights if none were better."""
-        with self.engine.sampler() as sample:
-            sums = self.engine.reduce(self.ask(sample))
-        accuracy, thinking = (sums[n] / sums["responses"] for n in ("correct", "thinking_tokens"))
-        better = self.watch.validated(step, accuracy, thinking)
-        self._report(step, "eval", {"accuracy": accuracy, "thinking_tokens": thinking})
+        with self.engine.sampler(greedy=self.recipe.validation.greedy) as sample:
+            figures = means(self.engine.reduce(self.ask(sample)))
+        better = self.watch.validated(step, figures)
+        self._report(step, "eval", figures)
         # The main process alone knows the validations before a resume, and all of them export.
         main = self.engine.share.rank == 0
         if self.engine.reduce({"better": float(main and better)})["better"]:
@@ -123,3 +136,10 @@ class Loop:
 
     def _updates(self, step: int) -> int:
         return step * self.recipe.optimisation.updates
+
+
+def _phases(clock: Sequence[float], judging: float) -> dict[str, float]:
+    """Seconds of a step's parts on this process; sampling waits for no judge."""
+    rollout, scoring, update = (late - early for early, late in pairwise(clock))
+    found = {"rollout": rollout - judging, "judging": judging, "scoring": scoring, "update": update}
+    return {f"seconds_{name}": round(seconds, 3) for name, seconds in found.items()}

@@ -19,8 +19,7 @@ from ponder.tasks.workers import VerifierPool
 from ..base import Base
 from ..coldstart.sft import SftResult, train_sft
 from ..rollout.experience import Collector, Share
-from ..rollout.plans import Reader
-from ..rollout.rows import Row, collate, split_by_tokens, tree_mask
+from ..rollout.rows import Row, collate, passes_of, tree_mask
 from ..rollout.sampler import sample
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
 
@@ -62,6 +61,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
             noise_BT,
             stop_ids=stop_ids,
             temperature=recipe.rollouts.temperature,
+            room=recipe.rollouts.cache_bytes,
         )
 
     with VerifierPool(recipe.rollouts.verifiers) as pool:
@@ -69,7 +69,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
             collector = Collector(
                 recipe.method,
                 find_tasks(recipe.tasks),
-                Reader(base.checkpoint),
+                base.reader(recipe),
                 pool.judge,
                 prompts=recipe.rollouts.prompts,
                 updates=recipe.optimisation.updates,
@@ -81,8 +81,8 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
         sampling, experience = _timed(lambda: collector.collect(0, sampler, Share()))
 
     plan, watched = recipe.optimisation, recipe.validation
-    part = split_by_tokens(experience.updates[0], plan.micro_batches)[-1]
-    passes = plan.updates * plan.micro_batches
+    parts = passes_of(experience.updates[0], plan.micro_batches, plan.tokens_per_pass)
+    part, passes = parts[-1], plan.updates * len(parts)
     # The updates after the first score their rows once more, forward only: a third of the work.
     learning = _timed(lambda: _learn(model, part))[0] * passes * (1 + (1 - 1 / plan.updates) / 3)
     rows = recipe.rollouts.prompts * recipe.method.group_size

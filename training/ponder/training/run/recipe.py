@@ -10,14 +10,14 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ponder.errors import SetupError
 
 from ..method.presets import Method, MethodConfig
-from ..method.settings import Budgets
+from ..method.settings import Budgets, Rising
 from .changes import changed, sentences
 from .shipped import FOLDER, shipped_recipes
 
@@ -121,25 +121,77 @@ class Rollouts(_Section):
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="who samples; vllm shares the trainer's process and GPU"
     )
+    vllm_options: tuple[str, ...] = Field(
+        (),
+        description="vLLM's own options, such as --gpu-memory-utilization=0.5; three tenths of "
+        "the memory, as many places as there are rows (1,024 at most) and as much context as the "
+        "recipe needs unless given",
+    )
+    sampler_cap: float | None = Field(
+        2.0,
+        ge=1,
+        le=1000,
+        description="a token counts p/q times, at most so often, where vLLM drew it with "
+        "probability q and the trainer gives it p (truncated importance sampling); null for none",
+    )
+    cache_gib: float = Field(
+        4.0,
+        gt=0,
+        le=4096,
+        description="GiB of keys and values that the transformers engine holds; rows beyond it "
+        "wait for the next batch",
+    )
     verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
     longest_prompt: int | None = Field(
         None, ge=1, description="tokens; problems with longer prompts are left out"
     )
 
+    @property
+    def cache_bytes(self) -> float:
+        return self.cache_gib * (1 << 30)
+
 
 class PolicyOptimisation(_Section):
-    """AdamW with linear warm-up, then a constant learning rate; counts are optimizer updates."""
+    """AdamW with linear warm-up, then a constant learning rate, unless others are named.
+
+    Counts are optimizer updates.
+    """
 
     steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
     micro_batches: int = Field(
         1, ge=1, le=4096, description="passes each update is split into; more save memory"
     )
+    tokens_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of a process's pass, padding included: an update takes as many passes "
+        "as that needs, on any number of GPUs; a longer row passes by itself",
+    )
     learning_rate: float = Field(gt=0, le=1, description="after the warm-up")
     warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
     clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened")
+    optimizer: str = Field(
+        "AdamW",
+        description="a class of torch.optim, or package.module:Name, such as "
+        "bitsandbytes.optim:AdamW8bit",
+    )
+    optimizer_options: dict[str, Any] = Field(
+        {}, description="its arguments beside learning_rate and weight_decay"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rate after the warm-up; the others fall to 0"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights; bfloat16 where lora leaves them as they are"
+    )
+    attention: str | None = Field(
+        None,
+        description="kernel by transformers' name, such as sdpa, eager or flash_attention_2; its "
+        "own choice unless given",
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
     )
@@ -150,9 +202,20 @@ class Validation(_Section):
 
     every: int = Field(ge=1, description="steps between validations")
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
-    samples: int = Field(1, ge=1, le=1024, description="responses per problem")
+    samples: int = Field(1, ge=1, le=1024, description="responses per problem (mean@k)")
     longest: int | None = Field(
         None, ge=1, description="tokens of a response; method.longest unless given"
+    )
+    greedy: bool = Field(
+        False, description="take the likeliest token, instead of rollouts.temperature"
+    )
+    also: tuple[str, ...] = Field(
+        (), description="other tasks to watch, as many problems of each, under their own names"
+    )
+    hints: tuple[int, ...] = Field((), description="budgets to tell the model, one after the other")
+    budgets: Rising = Field((), description="budgets to cut its thoughts at, rising")
+    answer_tokens: int = Field(
+        128, ge=1, le=1_000_000, description="tokens of an answer behind a thought that is cut"
     )
 
 
@@ -182,6 +245,14 @@ class PolicyRecipe(_Section):
         None, description="begins the answer after a close; the base's unless given"
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
+    system_prompt: str | None = Field(
+        None, min_length=1, description="the chat's system message; none unless given"
+    )
+    instruction: str = Field(
+        "",
+        description="follows every question as it stands, so it begins with a space or a line "
+        "break; who asks the trained checkpoint adds it, too",
+    )
     method: MethodConfig
     rollouts: Rollouts
     optimisation: PolicyOptimisation
@@ -199,6 +270,17 @@ class PolicyRecipe(_Section):
             raise ValueError(
                 f"rollouts.prompts = {prompts} must be a multiple of optimisation.updates = "
                 f"{updates}: every update learns from whole groups"
+            )
+        plan = self.optimisation
+        if plan.weights == "bfloat16" and self.lora is None:
+            raise ValueError(
+                "optimisation.weights = bfloat16 is for lora: updates of so small a learning rate "
+                "are lost when a weight is rounded; leave it out, or add lora"
+            )
+        if self.method.branches and plan.attention not in (None, "sdpa", "eager"):
+            raise ValueError(
+                f"optimisation.attention = {plan.attention}: the summaries of "
+                f"{self.method.method} need a mask of their own, which sdpa and eager take"
             )
         rows = prompts // updates * self.method.group_size
         if self.optimisation.micro_batches > rows:
@@ -242,6 +324,11 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
+    return recipe_from(raw, str(path), changes)
+
+
+def recipe_from(raw: Any, where: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe that `raw` says, as YAML has read it; `where` it stands is named in errors."""
     kind = _kind(raw)
     try:
         recipe = kind.model_validate(changed(raw, changes) if changes else raw)
@@ -249,7 +336,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
             Method.of(recipe.method)  # what is added has to fit
         return recipe
     except ValidationError as error:
-        raise RecipeError(f"{path}: {sentences(error, kind)}") from error
+        raise RecipeError(f"{where}: {sentences(error, kind)}") from error
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
@@ -258,16 +345,42 @@ def _kind(raw: object) -> type[Recipe]:
     return SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
 
 
+# Fields that recipes were recorded without.
+_LATER = (
+    "system_prompt",
+    "instruction",
+    "rollouts.vllm_options",
+    "rollouts.sampler_cap",
+    "rollouts.cache_gib",
+    "optimisation.tokens_per_pass",
+    "optimisation.optimizer",
+    "optimisation.optimizer_options",
+    "optimisation.schedule",
+    "optimisation.weights",
+    "optimisation.attention",
+    "validation.longest",
+    "validation.greedy",
+    "validation.also",
+    "validation.hints",
+    "validation.budgets",
+    "validation.answer_tokens",
+)
+
+
 def recipe_sha256(recipe: Recipe) -> str:
     """Hash of what the recipe says, whatever its YAML looks like.
 
-    One that cuts without grace, or validates at the method's length, has the hash of those recorded
-    before a recipe could say so.
+    One that leaves a later field at its default, or cuts without grace, has the hash of those
+    recorded before a recipe could say so.
     """
-    method = getattr(recipe, "method", None)
-    unsaid: dict[str, set[str]] = {}
-    if getattr(method, "grace", None) == 0:
-        unsaid["method"] = {"grace"}
-    if isinstance(recipe, PolicyRecipe) and recipe.validation.longest is None:
-        unsaid["validation"] = {"longest"}
+    unsaid: dict[str, Any] = {}
+    for place in _LATER if isinstance(recipe, PolicyRecipe) else ():
+        *sections, name = place.split(".")
+        holder, inside = recipe, unsaid
+        for section in sections:
+            holder, inside = getattr(holder, section), inside.setdefault(section, {})
+        if getattr(holder, name) == type(holder).model_fields[name].default:
+            inside[name] = True
+    if getattr(getattr(recipe, "method", None), "grace", None) == 0:
+        unsaid["method"] = {"grace": True}
     return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

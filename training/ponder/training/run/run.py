@@ -1,6 +1,7 @@
 """A reinforcement-learning run: from a recipe and a checkpoint to a directory that can be served.
 
 OUT/               the last weights, servable, with ponder.json
+OUT/adapter/       with LoRA: the last adapters by themselves, for PEFT and for vLLM
 OUT/best/          the weights with the best validation accuracy, servable
 OUT/checkpoints/   states to resume from
 OUT/recipe.json    what was run
@@ -14,31 +15,30 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
 
-from ponder.tasks.problems import Task, held_out
+from ponder.tasks.problems import Task
 from ponder.tasks.sources import find_tasks
 
 from ..base import Base
 from ..engines.accelerate import AccelerateEngine
 from ..engines.protocol import CheckpointError, TrainingEngine
-from ..method.batch import Prompt
-from ..rollout.drive import Sampler
 from ..rollout.experience import Collector, Experience, Judge
-from ..rollout.plans import Reader, plain
+from ..rollout.plans import Reader
 from ..rollout.rows import Row
 from .checks import adapted, check_processes, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
 from .export import export
 from .loop import Loop
 from .recipe import PolicyRecipe, RecipeError
+from .validation import Watched
 from .watch import BEST, Progress, quieten
 
-_VALIDATION_SEED = 1
+ADAPTER = "adapter"
 
 
 class Run:
@@ -59,7 +59,6 @@ class Run:
     ) -> None:
         self._recipe = recipe
         self._out = out
-        self._judge = judge
         self._observe = observe
         self._start = last_checkpoint(out, recipe, resume)
         check_processes(recipe, int(os.environ.get("WORLD_SIZE", "1")))  # set by torchrun
@@ -71,9 +70,11 @@ class Run:
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._contract = base.contract
-        self._reader = _reader(base)
-        self._collector = _collector(recipe, tasks, self._reader, judge, room)
-        self._validation = _validation(recipe, tasks, self._reader, room)
+        self.reader = base.reader(recipe)
+        self._collector = _collector(recipe, tasks, self.reader, judge, room)
+        self._watched = Watched(
+            recipe, tasks, self.reader, judge, hint=base.contract.budget_hint, room=room
+        )
         quieten()
         self._tokenizer = AutoTokenizer.from_pretrained(base.files.name)
         self.engine: TrainingEngine = AccelerateEngine(base.files, recipe, out)
@@ -111,7 +112,7 @@ class Run:
             self._collector,
             objective=method.objective,
             denominator=denominator,
-            ask=self._ask,
+            ask=lambda sampler: self._watched.ask(sampler, engine.share),
             export=lambda: self._export(self._out / BEST),
             observe=self._observe,
             watch=self._watch,
@@ -119,6 +120,7 @@ class Run:
             end=end,
         ).run()
         self._export(self._out)
+        engine.save_adapters(self._out / ADAPTER)
         self._watch.close()
         engine.close()
         engine.wait()
@@ -144,17 +146,6 @@ class Run:
         except (CheckpointError, FileNotFoundError) as error:
             raise RecipeError(f"--resume: {error}") from error
 
-    def _ask(self, sampler: Sampler) -> Mapping[str, float]:
-        """Natural thinking on this process's validation problems."""
-        share, watched = self.engine.share, self._recipe.validation
-        longest = watched.longest or self._recipe.method.longest
-        mine = self._validation[share.rank :: share.world]
-        responses = plain(mine, watched.samples, longest, sampler, self._reader)
-        verdicts = self._judge([(r.prompt.problem, r.answer) for r in responses])
-        correct = sum(v.correct and r.formatted for v, r in zip(verdicts, responses, strict=True))
-        thinking = sum(response.thinking_tokens for response in responses)
-        return {"correct": correct, "thinking_tokens": thinking, "responses": len(responses)}
-
     def _export(self, directory: Path) -> None:
         """Every process brings its shards, the main one writes."""
         state = {}
@@ -179,13 +170,6 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
         raise RecipeError(f"tasks: {error}") from error
 
 
-def _reader(base: Base) -> Reader:
-    try:
-        return Reader(base.checkpoint)
-    except ValueError as error:
-        raise RecipeError(f"base: {error}") from error
-
-
 def _collector(
     recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader, judge: Judge, room: int | None
 ) -> Collector:
@@ -202,20 +186,3 @@ def _collector(
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error
-
-
-def _validation(
-    recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader, room: int | None
-) -> list[Prompt]:
-    try:
-        problems = held_out(tasks, recipe.validation.problems, "validation", _VALIDATION_SEED)
-    except ValueError as error:
-        raise RecipeError(f"validation.problems: {error}") from error
-    prompts = [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
-    longest = max(len(prompt.ids) for prompt in prompts)
-    if room is not None and longest > room:
-        raise RecipeError(
-            f"method.longest: a validation problem's prompt has {longest} tokens, and the "
-            f"positions of {recipe.base} leave {room}: lower it, or the budgets"
-        )
-    return prompts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Progress:
         self._main = main
         self._began = time.monotonic()
         self._shown = {"step": "", "validation": ""}
+        self._phases: dict[str, float] = defaultdict(float)
         earlier = self._keep_until(done) if main else []
         self.validations = [entry for entry in earlier if entry["kind"] == "validation"]
         self._bar = step_bar(name, steps, done, main and bar)
@@ -50,14 +52,22 @@ class Progress:
         self._shown["step"] = (
             f"{figures['accuracy']:.1%} at {figures['thinking_tokens']:.0f} tokens"
         )
+        for name, seconds in figures.items():
+            if name.startswith("seconds_"):
+                self._phases[name.removeprefix("seconds_")] += seconds
         self._bar.set_postfix_str(_told(self._shown), refresh=False)
         self._bar.update(step - self._bar.n)
 
-    def validated(self, step: int, accuracy: float, thinking_tokens: float) -> bool:
-        """Record a validation; whether it is the best so far (ties: fewer tokens)."""
-        entry = {"step": step, "accuracy": accuracy, "thinking_tokens": thinking_tokens}
+    def validated(self, step: int, figures: Mapping[str, float]) -> bool:
+        """Record a validation; whether it is the best so far (ties: fewer tokens).
+
+        `accuracy` and `thinking_tokens` decide; other figures are named after what else was asked.
+        """
+        entry = {"step": step, **figures}
         self._write(METRICS, {"kind": "validation", **entry})
-        self._shown["validation"] = f"validated {accuracy:.1%} at {thinking_tokens:.0f}"
+        self._shown["validation"] = (
+            f"validated {entry['accuracy']:.1%} at {entry['thinking_tokens']:.0f}"
+        )
         self._bar.set_postfix_str(_told(self._shown))
         better = all(_score(entry) > _score(earlier) for earlier in self.validations)
         self.validations.append(entry)
@@ -77,6 +87,9 @@ class Progress:
             f"best: {best['accuracy']:.1%} at {best['thinking_tokens']:.0f} tokens, "
             f"step {best['step']}, in {self._out / BEST}"
         )
+        if whole := sum(self._phases.values()):
+            shares = (f"{name} {seconds / whole:.0%}" for name, seconds in self._phases.items())
+            yield f"time in steps: {', '.join(shares)}"
 
     def sample(self, step: int, shown: Sequence[Mapping[str, object]]) -> None:
         for rollout in shown:

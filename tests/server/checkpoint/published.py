@@ -1,0 +1,48 @@
+"""Some 120 real chat templates from the packages that carry them, and how they think."""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from ponder.engine.tokenizer import HFTokenizer
+from server.engine.sources import Unreachable, published_sdist, published_wheel
+
+TABLE = Path(__file__).with_name("real_templates.csv")
+ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
+THINKING = [row for row in ROWS if row["family"]]
+
+
+def published_templates() -> Mapping[str, str]:
+    """Their texts by name, `package/file`; the test is skipped where they are not to be had."""
+    try:
+        wheel = published_wheel("trl==1.16.0")
+        source = published_sdist("llama-cpp-python", "0.3.36")
+    except Unreachable as error:
+        pytest.skip(f"the packages are not to be had: {error}")
+    found = {
+        f"trl/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        for name in wheel.namelist()
+        if name.startswith("trl/chat_templates/") and name.endswith(".jinja")
+    }
+    for member in source:
+        path = PurePosixPath(member.name)
+        if path.suffix == ".jinja" and path.parent.name == "templates":
+            file = source.extractfile(member)
+            assert file is not None
+            found[f"llama.cpp/{path.stem}"] = file.read().decode()
+    return found
+
+
+def with_template(tokenizer: HFTokenizer, template: str) -> HFTokenizer:
+    """The same tokens, another chat template."""
+    own = copy.copy(tokenizer)
+    for read in ("template_variables", "_template_inputs", "takes_tools"):
+        own.__dict__.pop(read, None)
+    own._tokenizer = copy.copy(tokenizer._tokenizer)
+    own._tokenizer.chat_template = template
+    return own

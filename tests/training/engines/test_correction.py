@@ -1,0 +1,68 @@
+"""What a sampler drew with is found again for packed rows, and what it makes of the loss."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ponder.training.engines.correction import Drawn, weights
+from ponder.training.rollout.rows import Chunk, Row, collate
+
+
+def log_prob(prefix: tuple[int, ...], token: int) -> float:
+    """Any function of what came before and of the token."""
+    return -1.0 - hash((prefix, token)) % 1000 / 1000
+
+
+def drawn_behind(drawn: Drawn, asked: tuple[int, ...], ids: list[int]) -> None:
+    drawn.note(asked, ids, [log_prob((*asked, *ids[:i]), ids[i]) for i in range(len(ids))])
+
+
+@given(seed=st.integers(0, 10_000))
+def test_every_sampled_token_of_a_row_gets_its_own(seed: int) -> None:
+    rng = Random(seed)
+
+    def some(most: int) -> list[int]:
+        return [rng.randrange(5) for _ in range(rng.randint(1, most))]
+
+    drawn, prompt, hint, thought = Drawn(), tuple(some(6)), tuple(some(3)), some(12)
+    drawn_behind(drawn, (*prompt, *hint), thought)
+    drawn_behind(drawn, (*prompt, *hint), [*thought[:-1], 7])  # another rollout of the prompt
+    kept = rng.randint(1, len(thought))  # a part of it may have been cut off
+    trunk = (*prompt, *hint, *thought[:kept])
+    chunks = []
+    for _ in range(rng.randint(0, 3)):
+        start, head, said = rng.randint(len(prompt) + 1, len(trunk)), tuple(some(3)), some(4)
+        drawn_behind(drawn, (*trunk[:start], *head), said)
+        chunks.append(Chunk(start, (*head, *said), len(head), 0.5))
+    completion = trunk[len(prompt) :]
+    learnt = (*(False,) * len(hint), *(True,) * kept)
+    row = Row(prompt, completion, (1.0,) * len(completion), learnt, tuple(chunks))
+    batch = collate([row], 0)
+    found = drawn.collated([row], batch["input_ids"].shape[1])[0]
+    mask = batch["loss_mask"][0].bool()
+    assert mask.sum() == row.learnt_tokens and not found[mask].isnan().any()
+    expected = [log_prob(trunk[:i], trunk[i]) for i in range(len(prompt) + len(hint), len(trunk))]
+    for chunk in chunks:
+        whole = (*trunk[: chunk.start], *chunk.ids)
+        first = chunk.start + chunk.inserted
+        expected += [log_prob(whole[:i], whole[i]) for i in range(first, len(whole))]
+    torch.testing.assert_close(found[mask], torch.tensor(expected))
+
+
+def test_what_nobody_drew_counts_once() -> None:
+    old, nan = torch.tensor([[0.5, 0.5, 0.1]]).log(), float("nan")
+    drawn = torch.tensor([[nan, math.log(0.1), math.log(0.2)]])
+    mask = torch.tensor([[1.0, 1.0, 1.0]])
+    found, stats = weights(old, drawn, mask, cap=2.0)
+    assert found.tolist() == [[1.0, 2.0, pytest.approx(0.5)]]
+    assert stats["sampler_ratio"].item() == pytest.approx(1 + 5 + 0.5)
+    assert stats["sampler_truncated"].item() == 1
+    none = Drawn()
+    row = Row((1, 2), (3, 4), (1.0, 1.0), (True, True))
+    assert none.collated([row], 4).isnan().all()

@@ -1,0 +1,137 @@
+"""Recipes that follow from a look at the base: `ponder train METHOD --base … --tasks …`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ponder.tasks.sources import find_tasks
+from ponder.training.command import ADVISED, run
+from ponder.training.command import Options as Command
+from ponder.training.method.presets import PRESETS
+from ponder.training.run import advised
+from ponder.training.run.look import Look, Seen
+from ponder.training.run.recipe import PolicyRecipe, load_recipe, recipe_from
+from training.policy import TINY, metrics
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> str:
+    lines = [{"prompt": f"What is {n} + 2?", "answer": f"{n + 2}"} for n in range(30, 90)]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return f"jsonl:{path}"
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.training.run.look.LONGEST", 200)
+
+
+def seen(**change: Any) -> Look:
+    """What a base of middling skill shows: 200 to 575 tokens, 40 of them the answer."""
+    natural = tuple(Seen(200 + 25 * n, 160 + 25 * n, True, n % 3 > 0) for n in range(16))
+    told = tuple(replace(it, thinking=it.thinking - 10) for it in natural)
+    look = Look(10**9, 4000, 60, 4000, natural, {64: told, 320: told}, ("1 + 1?", "2", "2."))
+    return replace(look, **change)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_every_method_gets_a_recipe_that_holds(
+    method: str, problems: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advised, "look", lambda *_: seen())
+    raw, look, warnings = advised.advised(method, str(TINY), [problems], 0, ["seed=4"])
+    text = advised.as_yaml(raw, list(advised.told(look)), ["mind the gap"])
+    assert text.startswith(f"# {method} on {TINY}") and "# warning: mind the gap" in text
+    own = recipe_from(raw, "own")
+    assert isinstance(own, PolicyRecipe)
+    mean, settings = look.mean, own.method
+    if method == "brpo":
+        assert settings.longest == round(look.thinking)
+        assert settings.branch_tokens >= 2 * 40
+    elif method in ("dapo", "htpo"):
+        assert settings.longest == look.length(0.95) > mean
+    else:
+        assert 0.75 * mean <= settings.longest < mean
+        assert look.beyond(settings.longest) <= 0.6
+    assert own.seed == 4
+    assert own.validation.longest is not None and own.validation.longest >= settings.longest
+    assert own.validation.problems <= 60
+    assert not [line for line in warnings if "learnt by heart" not in line]
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "said"),
+    [
+        ({"natural": (Seen(4000, 4000, False, False),) * 4}, "hbpo", "no thought ended"),
+        ({"natural": (Seen(90, 60, True, False),) * 4}, "hbpo", "0% of the answers are right.*'2'"),
+        ({"natural": (Seen(90, 60, True, True),) * 4}, "grpo", "next to nothing to learn"),
+        ({"natural": (Seen(9, 6, True, True),) * 4}, "hbpo", "little to shorten"),
+        (
+            {"natural": (*[Seen(4000, 4000, False, False)] * 2, *[Seen(90, 60, True, True)] * 2)},
+            "grpo",
+            "50% of the responses did not end",
+        ),
+        (
+            {"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(99, 90, True, True),)}},
+            "hbpo",
+            "flat",
+        ),
+        (
+            {"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(30, 21, True, True),)}},
+            "hbpo",
+            "untold",
+        ),
+    ],
+)
+def test_where_a_setting_cannot_work_it_is_said(
+    change: dict[str, Any], method: str, said: str, problems: str
+) -> None:
+    look = seen(**change)
+    longest = round(0.75 * look.mean)
+    warned = list(advised._warnings(method, longest, look, find_tasks(["tiny"])))
+    assert len([line for line in warned if re.search(said, line)]) == 1, warned
+    assert not list(advised._warnings(method, 400, seen(), find_tasks(["tiny"])))
+
+
+def test_a_run_without_a_recipe_writes_the_one_that_it_ran(
+    problems: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    changes = ["optimisation.steps=1", "optimisation.updates=1", "rollouts.prompts=1"]
+    changes += ["validation.problems=2", "instruction=' Think.'"]
+    given: dict[str, Any] = {"base": str(TINY), "tasks": [problems], "threads": 1}
+    given |= {"recipe": "hbpo", "out": out, "set": changes}
+    assert run(Command(**given)) == 0
+    said = capsys.readouterr().err
+    assert "looking at" in said and "% right" in said and "learnt by heart" in said
+    own = load_recipe(out / ADVISED)
+    assert isinstance(own, PolicyRecipe)
+    assert json.loads((out / "recipe.json").read_text()) == own.model_dump(mode="json")
+    assert (own.instruction, own.optimisation.steps) == (" Think.", 1)
+    assert len(metrics(out, "step")) == 1
+    assert run(Command(**given, resume=True)) == 0  # its last checkpoint, without another look
+    assert "looking at" not in capsys.readouterr().err
+
+
+def test_what_a_method_needs_is_said(problems: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Command(recipe="hbpo", base=str(TINY))) == 2
+    assert "--base MODEL --tasks jsonl:my.jsonl" in capsys.readouterr().err
+    given: dict[str, Any] = {"recipe": "hbpo", "base": str(TINY), "tasks": [problems]}
+    assert run(Command(**given, set=["instructions=x"])) == 2
+    assert "did you mean instruction" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""Truncated importance sampling: rollouts of another engine, weighed by how it differs.
+
+vLLM and the trainer compute other probabilities from the same weights. A token that the sampler
+drew with probability q, and that the trainer gives p, counts min(p / q, C) times: Yao et al. 2025,
+"Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", with C = 2; TRL and verl
+have it, too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..rollout.rows import Row
+
+DRAWN = "drawn_log_probs"
+"""The column of a micro-batch: what the sampler drew its tokens with."""
+
+_LONGEST_HEAD = 256
+"""Tokens behind a prompt that may be ours, such as a hint, before the sampled ones begin."""
+
+Request = tuple[int, ...]
+
+
+class Drawn:
+    """The log-probabilities of what was sampled since the last `clear`, by what was asked."""
+
+    def __init__(self) -> None:
+        self._found: dict[Request, list[tuple[list[int], list[float]]]] = defaultdict(list)
+
+    def note(self, asked: Sequence[int], ids: list[int], log_probs: list[float]) -> None:
+        self._found[tuple(asked)].append((ids, log_probs))
+
+    def clear(self) -> None:
+        self._found.clear()
+
+    def of(self, asked: Sequence[int], ids: Sequence[int]) -> list[float] | None:
+        """Those of `ids`, the beginning of what was sampled behind `asked`; None for others."""
+        given = list(ids)
+        for sampled, log_probs in self._found.get(tuple(asked), ()):
+            if sampled[: len(given)] == given:
+                return log_probs[: len(given)]
+        return None
+
+    def row(self, row: Row) -> list[float]:
+        """Of every token of a packed row; NaN where it was not sampled."""
+        trunk = (*row.prompt, *row.completion)
+        found = [float("nan")] * row.tokens
+        first = len(row.prompt)
+        for start in range(first, min(len(trunk), first + _LONGEST_HEAD)):
+            if (known := self.of(trunk[:start], trunk[start:])) is not None:
+                found[start : len(trunk)] = known
+                break
+        at = len(trunk)
+        for chunk in row.chunks:
+            begin, end = at + chunk.inserted, at + len(chunk.ids)
+            asked = (*trunk[: chunk.start], *chunk.ids[: chunk.inserted])
+            if (known := self.of(asked, chunk.ids[chunk.inserted :])) is not None:
+                found[begin:end] = known
+            at = end
+        return found
+
+    def collated(self, rows: Sequence[Row], width: int) -> Tensor:
+        """(B, W-1), as `rollout.rows.collate` aligns the tokens."""
+        drawn_BW = torch.full((len(rows), width), float("nan"))
+        for i, row in enumerate(rows):
+            drawn_BW[i, : row.tokens] = torch.tensor(self.row(row))
+        return drawn_BW[:, 1:]
+
+
+def weights(
+    old_BT: Tensor, drawn_BT: Tensor, mask_BT: Tensor, cap: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """min(p / q, C) of every token, 1 where q is not known; and sums over the learnt tokens.
+
+    `sampler_ratio`: p / q; `sampler_truncated`: tokens whose ratio is above C.
+
+        >>> import torch
+        >>> p, q = torch.tensor([[0.5, 0.2]]).log(), torch.tensor([[0.1, 0.2]]).log()
+        >>> weights(p, q, torch.ones(1, 2), cap=2.0)[0]
+        tensor([[2., 1.]])
+    """
+    known_BT = ~drawn_BT.isnan()
+    ratio_BT = torch.where(known_BT, (old_BT - drawn_BT.nan_to_num()).exp(), 1.0)
+    stats = {
+        "sampler_ratio": (ratio_BT * mask_BT).sum(),
+        "sampler_truncated": ((ratio_BT > cap) * mask_BT).sum(),
+    }
+    return ratio_BT.clamp(max=cap), stats
