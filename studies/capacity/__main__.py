@@ -62,7 +62,7 @@ def write(path: Path, found: Found) -> None:
         for name, rows in found.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=0) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Sequence[Row]]:
