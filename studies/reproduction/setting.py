@@ -181,6 +181,7 @@ def _judged(
     hardness = [level.accuracy for level in levels]
     lost = accuracy - closed
     criteria = [
+        Criterion("accuracy", accuracy, "at least 0.5", accuracy >= 0.5),
         Criterion("natural mean", mean, "at least 300 tokens", mean >= 300),
         Criterion("natural / shortest", mean / shortest, "at least 5", mean >= 5 * shortest),
         Criterion("ninth / first decile", deciles[8] / deciles[0], "at least 5",
