@@ -56,7 +56,12 @@ def find(program: str) -> Path:
 
 def libraries() -> str:
     """`LD_LIBRARY_PATH` for a program with libraries."""
-    return os.pathsep.join(str(folder) for folder in sorted(TOOLS.glob("usr/lib/*-linux-gnu")))
+    found = {
+        library.parent
+        for depth in ("", "*/")  # some packages keep libraries of their own in a folder
+        for library in TOOLS.glob(f"usr/lib/*-linux-gnu/{depth}lib*.so*")
+    }
+    return os.pathsep.join(map(str, sorted(found)))
 
 
 def fetch(program: str) -> None:

@@ -1,7 +1,7 @@
 """What a demonstration measured: a sentence, a table, and a page that needs neither server.
 
-The page shows the alerts and every panel of the Grafana dashboard, with its own queries asked of
-Prometheus over the time of the demonstration.
+The page shows the alerts and every panel of the Grafana dashboard but a fleet's, with its own
+queries asked of Prometheus over the time of the demonstration.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from rich.table import Table
 
 DEPLOY = Path(__file__).resolve().parent
 DASHBOARD = DEPLOY / "grafana" / "ponder.json"
+FLEET = "Fleet"
+"""The dashboard's last row, of engines behind HTTP: a demonstration has none."""
 RUNBOOK = DEPLOY / "prometheus" / "consoles" / "runbook.html"
 COLOURS = {"green": "#37872d", "red": "#c4162a", "orange": "#e0752d", "blue": "#3d71d9"}
 POINTS = 120  # of a line
@@ -166,11 +168,17 @@ def panel(monitor: Monitor, shown: dict[str, Any]) -> str:
     return charts.graph(title, about, series, unit, start=monitor.start, end=monitor.end)
 
 
+def panels() -> list[dict[str, Any]]:
+    """The dashboard's panels and the heads of its rows, without those of a fleet."""
+    shown: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return shown[: [one["title"] for one in shown].index(FLEET)]
+
+
 def rows(monitor: Monitor) -> Iterator[str]:
     """The dashboard's rows: numbers and graphs."""
     kinds = {"stat": "numbers", "timeseries": "row"}
     open_ = ""
-    for shown in json.loads(DASHBOARD.read_text())["panels"]:
+    for shown in panels():
         if shown["type"] == "row":
             yield f"{open_}<h2>{escape(shown['title'])}</h2>\n"
             open_ = ""

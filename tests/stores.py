@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,10 @@ class PostgresServer:
         return self.url.replace("/postgres", f"/{name}")
 
     def kill(self) -> None:
-        self._send(signal.SIGKILL)
+        """It starts again only when the processes of its connections are gone, too."""
+        killed = self._send(signal.SIGKILL)
         self.process.wait()
+        psutil.wait_procs(killed, timeout=30)
 
     def suspend(self) -> None:
         self._send(signal.SIGSTOP)
@@ -117,11 +120,14 @@ class PostgresServer:
     def resume(self) -> None:
         self._send(signal.SIGCONT)
 
-    def _send(self, number: signal.Signals) -> None:
+    def _send(self, number: signal.Signals) -> list[psutil.Process]:
         """To it and to the processes of its connections, which are in groups of their own."""
         server = psutil.Process(self.process.pid)
-        for process in (server, *server.children(recursive=True)):
-            process.send_signal(number)
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):  # a connection ended meanwhile
+                process.send_signal(number)
+        return processes
 
     def remove(self) -> None:
         self.kill()

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ import fleet
 import httpx
 import psutil
 import pytest
+import report
 from demo import free_port
 
 from ponder.engine.http import HttpEngine, load
@@ -35,10 +37,7 @@ pytestmark = pytest.mark.engine
 
 MODEL = Path(BUNDLED_MODEL)
 BUDGET, TOKENS = 12, 200
-SEATS, QUEUE = (
-    128,
-    100,
-)  # of a worker: all streams of a test fit into one, and a burst of them waits
+SEATS, QUEUE = 128, 100  # of a worker: a test's streams fit into one, and a burst of them waits
 
 
 @dataclass
@@ -241,6 +240,22 @@ def worker_metric(running: Fleet, name: str) -> float:
         for line in page.splitlines()
         if line.startswith(wanted)
     )
+
+
+def test_the_fleet_has_what_its_row_of_the_dashboard_shows(running: Fleet) -> None:
+    panels = json.loads(report.DASHBOARD.read_text())["panels"]
+    titles = [panel["title"] for panel in panels]
+    queries = [
+        target["expr"]
+        for panel in panels[titles.index(report.FLEET) + 1 :]
+        for target in panel.get("targets", [])
+    ]
+    named = {name for query in queries for name in re.findall(r"[a-z]+[_:]\w+(?=\{)", query)}
+    assert len(named) >= 5
+    servers = [worker.url for worker in running.workers]
+    servers += [replica.url for replica in running.replicas]
+    pages = "".join(httpx.get(f"{url}/metrics").text for url in servers)
+    assert {name for name in named if f"\n{name}{{" not in pages} == set()
 
 
 def test_a_worker_that_is_slow_holds_up_its_own_streams_alone(running: Fleet) -> None:

@@ -163,7 +163,11 @@ def test_sums_survive_a_restart(measuring: ServerProcess, tmp_path: Path) -> Non
     assert measuring.process.wait(60) == 0
     state = measuring.log.with_name("state.sqlite3")
     settings = Settings(  # type: ignore[call-arg]
-        holdout=0.5, holdout_key=KEY, default_budget=BUDGET, budget_ceiling=CEILING, state=state
+        holdout=0.5,
+        holdout_key=KEY,
+        default_budget=BUDGET,
+        budget_ceiling=CEILING,
+        state=str(state),
     )
     model = ServedModel.load(ModelFiles.find(settings.model), settings)
     ledger = open_ledger(settings, model)

@@ -32,6 +32,7 @@ from ponder.server.observers.verifier import Verifier
 from ponder.server.savings import open_ledger
 from ponder.server.service import Service
 from ponder.server.settings import BUNDLED_MODEL, Settings
+from ponder.server.shared.link import Link
 from ponder.thought.contract import Contract
 from waiting import PATIENCE, wait_until
 
@@ -139,7 +140,9 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         if config.verifier:
             verifier = Verifier(config.verifier, config.verifier_memory, config.verifier_env)
             closing.enter_context(contextlib.closing(verifier))
-        service = Service(config, model, engine, ledger, seeing, verifier=verifier)
+        # Nobody runs it: to this server, Redis is away.
+        link = Link(config.redis.get_secret_value()) if config.redis else None
+        service = Service(config, model, engine, ledger, seeing, verifier=verifier, link=link)
         connections = Listener(service, bounds)
         server = uvicorn.Server(
             connections.config(create_app(service), port=0, log_level="error", log_config=None)

@@ -43,6 +43,7 @@ def exported(serve: Serve) -> dict[str, set[str]]:
         holdout_key="a key for the tests",
         pool=["tenant=1000000/1h"],
         shed_load="unasked",
+        redis="redis://127.0.0.1:1/0",  # nobody listens there
     )
     for user in range(8):
         running.ask(user=str(user))
