@@ -46,9 +46,10 @@ import sys
 from statistics import fmean
 from ponder.cli.main import main
 from ponder.thought import pace
-assert hasattr(pace, "_at_share") and pace.Pace().safety == pace.MOST
+from ponder.thought.exits import deadline
+assert hasattr(pace, "_at_share") and hasattr(deadline, "SAFETY")
 pace._at_share = lambda values: fmean(found) if (found := list(values)) else None
-pace.MOST = pace.LEAST = 1.0
+deadline.SAFETY = 1.0
 sys.exit(main())
 """
 _PROGRAMS = {"bare": _BARE, "silent": _BARE, "means": _MEANS}

@@ -150,15 +150,16 @@ class Driver:
         stream = self._engine.generate(self._request(segment, most))
         self._waiting, self._hears = asyncio.timeout(None), segment
         asked_at, heard_at = _clock(), None
-        answers = not thought.thinking and segment.number > 0  # a request for the answer alone
-        foreseen = self._pace.foresee(asked_at) if answers else None
         try:
             async with self._waiting, aclosing(stream):
                 self._set_alarm(thought.wake_at)
                 self._run_probes()
                 async for chunk in stream:
                     now = _clock()
-                    self._measure(chunk, asked_at, heard_at, now)
+                    if heard_at is None:
+                        self._pace.first(now - asked_at, now)
+                    else:
+                        self._pace.later(now - heard_at, len(chunk.token_ids), now)
                     heard_at = now
                     if self._woken:
                         self._tell_woken()
@@ -171,8 +172,6 @@ class Driver:
                             self._run_probes()
                     if thought.segment is not segment or waits:
                         self._hears = None
-                        if foreseen is not None:
-                            self._pace.judge(foreseen, len(segment.sampled), now - asked_at)
                         break
                     if (at := thought.wake_at) != self._alarm_at:
                         self._set_alarm(at)
@@ -182,12 +181,6 @@ class Driver:
             if not self._waiting.expired():
                 raise
         self._tell_woken()
-
-    def _measure(self, chunk: Chunk, asked_at: float, heard_at: float | None, now: float) -> None:
-        if heard_at is None:
-            self._pace.first(now - asked_at, now)
-        else:
-            self._pace.later(now - heard_at, len(chunk.token_ids), now)
 
     def _request(self, segment: Segment, most: float) -> EngineRequest:
         """What is left of a segment, or as much of it as brings the thought to `most` tokens."""

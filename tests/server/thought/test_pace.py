@@ -16,18 +16,7 @@ from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ScriptedEngine, say
 from ponder.thought import drive as driving
 from ponder.thought.outcome import Outcome
-from ponder.thought.pace import (
-    ANSWERS,
-    FIRSTS,
-    FRESH_SECONDS,
-    GAPS,
-    LATE_SHARE,
-    LEAST,
-    MOST,
-    STEP,
-    Foreseen,
-    Pace,
-)
+from ponder.thought.pace import ANSWERS, FIRSTS, FRESH_SECONDS, GAPS, Pace
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
 from server.thought.helpers import PROMPT, SINGLE, compiled, plan
@@ -157,10 +146,6 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
             super().__init__()
             self.firsts: list[tuple[float, float]] = []
             self.laters: list[tuple[float, int, float]] = []
-            self.judged: list[tuple[int, float]] = []
-
-        def judge(self, foreseen: Foreseen, tokens: int, seconds: float) -> None:
-            self.judged.append((tokens, seconds))
 
         def first(self, seconds: float, now: float) -> None:
             self.firsts.append((seconds, now))
@@ -189,36 +174,3 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
     assert all(tokens <= chunk for _, tokens, _ in told.laters)
     assert all(before < after for (*_, before), (*_, after) in pairwise(told.laters))
     assert told.answer == outcome.answer_tokens == 3
-    assert told.judged == [(3, -(-3 // chunk))]  # the answer's request, and not the thought's
-
-
-def test_what_is_not_known_teaches_nothing() -> None:
-    pace = Pace()
-    pace.judge(pace.foresee(0.0), 5, 9.0)
-    pace.first(0.25, 0.0)
-    pace.judge(pace.foresee(0.0), 5, 0.1)
-    assert pace.safety == MOST
-    pace.later(0.5, 2, 0.0)
-    assert pace.foresee(0.0) == Foreseen(0.25, 0.25)
-    pace.judge(pace.foresee(0.0), 5, 2 * 1.5)
-    assert pace.safety == MOST - STEP * LATE_SHARE
-
-
-@given(st.lists(st.floats(LEAST, MOST, exclude_min=True, exclude_max=True), min_size=1))
-def test_in_the_long_run_few_answers_take_longer_than_their_safety(ratios: list[float]) -> None:
-    """Gibbs and Candès, arXiv 2106.00170, proposition 4.1: for any sequence of answers."""
-    pace, late = Pace(), 0
-    for ratio in ratios:
-        late += ratio * 7.0 > pace.safety * 7.0
-        pace.judge(Foreseen(2.0, 0.5), 10, ratio * 7.0)
-        assert LEAST <= pace.safety <= MOST
-    assert late <= LATE_SHARE * len(ratios) + (MOST - LEAST + STEP) / STEP
-
-
-def test_answers_that_keep_to_what_was_foreseen_need_no_safety() -> None:
-    pace = Pace()
-    for _ in range(round((MOST - LEAST) / (STEP * LATE_SHARE)) + 1):
-        pace.judge(Foreseen(0.5, 0.5), 1, 1.0)
-    assert pace.safety == LEAST
-    pace.judge(Foreseen(0.5, 0.5), 1, 1.5)
-    assert pace.safety == pytest.approx(LEAST + STEP * (1 - LATE_SHARE))

@@ -1,8 +1,8 @@
 """Closes a thought while there is still time for its answer.
 
 The end of a thought need not be foreseen, only how long an answer takes: the thought is closed when
-that, by the pace of the engine and with its safety, is all the time that is left.
-`tests.bench.deadline` measures the rule against means, and against a plain cap.
+that, by the pace of the engine, is half of the time that is left. `tests.bench.deadline` measures
+the rule against means, and against a plain cap.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ponder.thought.budget import Plan
 from ponder.thought.exits.exit import Close, GoOn, Progress
 from ponder.thought.pace import Pace
 
+SAFETY = 2.0
 _TICK = 0.002  # seconds: what is due sooner is due
 
 
@@ -40,7 +41,7 @@ class Deadline:
     pace: Pace
 
     def look(self, at: Progress) -> GoOn | Close:
-        slack = self.at - at.now - self.pace.safety * self.needed(at.now)
+        slack = self.at - at.now - SAFETY * self.needed(at.now)
         if slack < _TICK:
             return Close("deadline")
         return GoOn(time=at.now + max(slack / 2, _TICK))
@@ -51,7 +52,7 @@ class Deadline:
 
     def room(self, now: float) -> int | None:
         """Tokens of thought that the time leaves; None where the pace is not known."""
-        return self.pace.tokens(self.at - now - self.pace.safety * self.needed(now), now)
+        return self.pace.tokens(self.at - now - SAFETY * self.needed(now), now)
 
 
 @dataclass(frozen=True, slots=True)
