@@ -18,6 +18,8 @@ QUESTION = [{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}]
 def test_a_thought_is_closed_in_time_for_its_answer(client: openai.OpenAI, stream: bool) -> None:
     extra = {"ponder": {**ASKED, "loop_exit": False}}
     more = {"stream_options": {"include_usage": True}} if stream else {}
+    # A new engine compiles what reads a prompt as long as a cut thought: the first is none to time.
+    client.chat.completions.create(model="tiny", messages=QUESTION, extra_body=extra, n=2)
     reply = client.chat.completions.create(
         model="tiny", messages=QUESTION, extra_body=extra, stream=stream, n=2, **more
     )  # type: ignore[call-overload]
