@@ -18,19 +18,19 @@ class Job(Generic[Owner]):
     """One engine request: it is to sample `tokens` behind a prompt.
 
     `cached` of the prompt's tokens are in the engine's prefix cache. `mark` is the token that
-    somebody waits for: an answer's first. What it has sampled when it leaves the engine is `done`.
+    somebody waits for, an answer's first; infinite where nobody does. What it has sampled when it
+    leaves the engine is `done`.
     """
 
     owner: Owner
     prompt: int
     tokens: int
-    mark: int = 1
+    mark: float = 1
     cached: int = 0
     done: int = 0
     marked: bool = False
     entered: float = field(default=0.0, repr=False)
     running: bool = False
-    gone: bool = False
     entry: int = field(default=0, repr=False)
 
     @property
@@ -49,12 +49,10 @@ class SimulatedEngine(Generic[Owner]):
     Times are in seconds.
     """
 
-    def __init__(self, profile: Profile, number: int = 0) -> None:
+    def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.number = number
         self.waiting: deque[Job[Owner]] = deque()
         self.running = 0
-        self.preempted = 0
         self.prefilled = 0  # tokens
         self.version = 0  # of what `next_at` said
         self._ends: list[tuple[float, int, Job[Owner]]] = []
@@ -75,9 +73,9 @@ class SimulatedEngine(Generic[Owner]):
         """Tokens in the cache of running rows."""
         return self._offset + self.running * self._steps
 
-    def add(self, job: Job[Owner], now: float, *, front: bool = False) -> None:
+    def add(self, job: Job[Owner], now: float) -> None:
         self.advance(now)
-        (self.waiting.appendleft if front else self.waiting.append)(job)
+        self.waiting.append(job)
         self._admit()
 
     def remove(self, job: Job[Owner], now: float) -> None:
@@ -87,7 +85,6 @@ class SimulatedEngine(Generic[Owner]):
             self._leave(job)
         else:
             self.waiting.remove(job)
-        job.gone = True
         self._admit()
 
     def sampled(self, job: Job[Owner]) -> int:
@@ -132,7 +129,7 @@ class SimulatedEngine(Generic[Owner]):
             job.marked = True
         for job in ended:
             self._leave(job)
-            job.done, job.gone = job.tokens, True
+            job.done = job.tokens
         while self.running > 1 and self.context > self.profile.cache:
             self._preempt()
         self._admit()
@@ -168,11 +165,10 @@ class SimulatedEngine(Generic[Owner]):
             self._offset = self._steps = 0.0
 
     def _preempt(self) -> None:
-        while (job := self._newest.pop()).gone or not job.running:
+        while not (job := self._newest.pop()).running:
             pass
         self._leave(job)
         job.cached = 0
-        self.preempted += 1
         self.waiting.appendleft(job)
 
 

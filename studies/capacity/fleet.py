@@ -71,14 +71,13 @@ class Reply:
 
 @dataclass(slots=True)
 class Outcome:
-    """A simulation's replies after its warm-up, and what the engines did in all."""
+    """A simulation's replies and refusals after its warm-up, and what the engines did in all."""
 
     replies: list[Reply]
     refused: int
     seconds: float
     most_inside: int
     prefilled: int
-    preempted: int
     sampled: int
 
     def answered(self) -> list[Reply]:
@@ -124,7 +123,6 @@ class Outcome:
             "cut": sum(one.cause != "natural" for one in answered) / max(1, len(answered)),
             "most_inside": self.most_inside,
             "prefilled_per_sampled": self.prefilled / max(1, self.sampled),
-            "preempted": self.preempted / offered,
         }
 
 
@@ -163,7 +161,7 @@ class Fleet:
 
     def __init__(self, profile: Profile, engines: int, policy: Policy, *, seed: int = 0) -> None:
         self.policy = policy
-        self.engines = [SimulatedEngine[Reply](profile, number) for number in range(engines)]
+        self.engines = [SimulatedEngine[Reply](profile) for _ in range(engines)]
         self._alive = list(self.engines)
         self._dice = random.Random(seed)
         self._order = itertools.count()
@@ -173,7 +171,8 @@ class Fleet:
         self._pools: dict[int, _Pool] = {}
         self._inside = 0
         self._most_inside = 0
-        self._refused = 0
+        self._refused = 0  # since the warm-up
+        self._warm_up = 0.0
         self._sampled = 0
         self._answer_s = 0.0
         self._replies: list[Reply] = []
@@ -193,7 +192,7 @@ class Fleet:
         Requests of the first `warm_up` seconds are simulated and not reported. `deaths`: at a
         time, an engine's number dies for good. `after` a reply its client may ask again.
         """
-        self._after = after
+        self._after, self._warm_up = after, warm_up
         coming = iter(requests)
         upcoming = next(coming, None)
         last = 0.0
@@ -216,7 +215,6 @@ class Fleet:
             max(1e-9, last - warm_up),
             self._most_inside,
             sum(engine.prefilled for engine in self.engines),
-            sum(engine.preempted for engine in self.engines),
             self._sampled,
         )
 
@@ -239,7 +237,7 @@ class Fleet:
     def _arrive(self, asked: Asked) -> None:
         now, policy = asked.at, self.policy
         if self._inside >= policy.places:
-            self._refused += 1
+            self._refused += now >= self._warm_up
             return
         budget, cause = self._budget(asked, now)
         lent = 0
@@ -254,7 +252,7 @@ class Fleet:
         reply = Reply(asked, budget, cause if asked.thought > budget else "natural", lent=lent)
         self._replies.append(reply)
         if asked.thought > budget:
-            job = Job(reply, asked.prompt, max(1, int(budget)), mark=0)
+            job = Job(reply, asked.prompt, max(1, int(budget)), mark=math.inf)
         else:  # thought and answer are one request
             tokens = asked.thought + asked.answer
             job = Job(reply, asked.prompt, tokens, mark=asked.thought + 1)

@@ -154,6 +154,19 @@ def test_a_deadline_closes_thoughts_in_time() -> None:
     assert {one.cause for one in outcome.replies} == {"natural", "deadline"}
 
 
+def test_an_answer_that_never_came_has_no_first_token() -> None:
+    asked = [Asked(0.0, 10, 300, 200, 100.0), Asked(0.1, 10, 50, 5)]
+    outcome = Fleet(STEADY, 1, Policy("impatient")).run(asked, patience=0.7)
+    assert [one.answer_at is None for one in outcome.replies] == [True, False]
+    assert (outcome.first_answer_s(1.0), len(outcome.answered())) == (math.inf, 1)
+
+
+def test_refusals_of_the_warm_up_are_not_reported() -> None:
+    asked = [Asked(0.01 * n, 10, 500, 10) for n in range(100)]
+    outcome = Fleet(STEADY, 1, Policy("full", places=1)).run(asked, warm_up=0.5)
+    assert outcome.refused == 50
+
+
 def test_more_requests_than_places_are_refused() -> None:
     outcome = Fleet(STEADY, 1, Policy("full", places=3)).run(
         Asked(0.001 * n, 10, 100, 10) for n in range(10)

@@ -123,7 +123,7 @@ def look(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.bfloat16 if device == "cuda" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(base.files.name, dtype=kind).to(device).eval()
-    sampler = _sampler(model, recipe)
+    sampler = sampler_of(model, recipe)
     try:
         problems = at_most(tasks, PROBLEMS, "train", recipe.seed)
     except ValueError as error:
@@ -162,7 +162,9 @@ def look(
     )
 
 
-def _sampler(model: Any, recipe: PolicyRecipe) -> Sampler:
+def sampler_of(model: Any, recipe: PolicyRecipe) -> Sampler:
+    """One that samples a model here, as the recipe has it."""
+
     def sampler(
         prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
     ) -> list[list[int]]:

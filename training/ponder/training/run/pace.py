@@ -20,7 +20,7 @@ from ..base import Base
 from ..coldstart.sft import SftResult, train_sft
 from ..rollout.experience import Collector, Share
 from ..rollout.rows import Row, collate, passes_of, tree_mask
-from ..rollout.sampler import sample
+from .look import sampler_of
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
 
 LARGEST = 50_000_000
@@ -52,18 +52,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
     base = Base.find(recipe)
     model = AutoModelForCausalLM.from_pretrained(base.files.name, dtype=torch.float32)
 
-    def sampler(
-        prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
-    ) -> list[list[int]]:
-        return sample(
-            model,
-            prompts,
-            noise_BT,
-            stop_ids=stop_ids,
-            temperature=recipe.rollouts.temperature,
-            room=recipe.rollouts.cache_bytes,
-        )
-
+    sampler = sampler_of(model, recipe)
     with VerifierPool(recipe.rollouts.verifiers) as pool:
         try:
             collector = Collector(
