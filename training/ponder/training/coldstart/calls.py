@@ -19,6 +19,7 @@ from ponder.tasks.problems import Problem, Split, draw
 from ponder.tasks.worked import Step, Worked
 
 from . import smalltalk
+from .objects import Object
 from .openings import casual
 from .thoughts import answer_text, reply_text
 from .toolbox import Toolbox, with_calculator, without_calculator
@@ -54,7 +55,7 @@ class Conversation:
     turns: Sequence[Turn]
     tools: Sequence[Mapping[str, Any]]
     worked: Worked
-    object: bool = False
+    object: Object | None = None
 
     def texts(self) -> Iterator[str]:
         """What is said in it, and what of tools is listed."""

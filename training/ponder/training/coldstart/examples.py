@@ -21,7 +21,7 @@ from ponder.tasks.worked import TaughtTask, Worked
 
 from ..run.recipe import TraceMix
 from . import calls, openings, smalltalk
-from .objects import object_text, wants_object
+from .objects import Object, with_object
 from .reasoning import reason
 from .thoughts import (
     CLOSE_TEXT,
@@ -48,7 +48,7 @@ _EARLIER_TURN_SHARE = 0.1
 _NUMBERS_SHARE = 0.7
 _PLAIN_SHARE = 0.2
 # Of slow thoughts, those that are the solution alone: early in training, and later.
-_TERSE, _RARELY_TERSE = 0.7, 0.03
+_TERSE, _RARELY_TERSE = 0.95, 0.03
 _SHORT = (openings.FAMILY, smalltalk.FAMILY, calls.FAMILY)
 # One chat with tools is in a tokenizer's corpus for this many questions of each other sort.
 _CALLS_OF_A_CORPUS = 3
@@ -105,15 +105,14 @@ class ExampleWriter:
         answer = worked.problem.answer
         if cut:
             answer = best_guess(thought.pieces, thought.ends[kept - 1] if kept else 0, answer)
-        reply = object_text(answer) if chat.object else reply_text(worked.problem, answer)
-        answer_ids = [*self._encode(reply), self._end_id]
+        answer_ids, answer_learnt = self._answer(chat, answer)
         parts = (
             (prompt_ids, [False] * len(prompt_ids)),
             (hint_ids, [False] * len(hint_ids)),
             (thought.ids[:kept], thought.learnt[:kept]),
             # A forced close is put in by the server: the model must not learn to stop there.
             (self._close_ids, [not cut] * len(self._close_ids)),
-            (answer_ids, [True] * len(answer_ids)),
+            (answer_ids, answer_learnt),
         )
         ids = [i for part, _ in parts for i in part]
         learnt = [flag for _, flags in parts for flag in flags]
@@ -129,9 +128,9 @@ class ExampleWriter:
 
     def _plain(self, rng: Random) -> calls.Conversation:
         worked = self._draw(rng)
-        question, wanted = worked.problem.question, False
+        question, wanted = worked.problem.question, None
         if rng.random() < self._mix.objects and worked.problem.family != smalltalk.FAMILY:
-            question, wanted = wants_object(question, rng), True
+            question, wanted = with_object(question, rng)
         turns = [{"role": "user", "content": question}]
         if rng.random() < _EARLIER_TURN_SHARE:
             earlier = self._draw(rng).problem
@@ -201,13 +200,25 @@ class ExampleWriter:
             return thought
         return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
 
+    def _answer(self, chat: calls.Conversation, answer: str) -> tuple[list[int], list[bool]]:
+        """Ids of the reply and of its end, and which are learnt."""
+        if chat.object is None:
+            ids = [*self._encode(reply_text(chat.worked.problem, answer)), self._end_id]
+            return ids, [True] * len(ids)
+        text, given = chat.object.text(answer), chat.object.given
+        ids, spans = self._spans(text)
+        return [*ids, self._end_id], [*(start >= given for start, _ in spans), True]
+
     def _written(self, pieces: list[Piece], hint: str) -> Thought:
-        text = "".join(piece.text for piece in pieces)
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in encoded["offset_mapping"]]
+        ids, spans = self._spans("".join(piece.text for piece in pieces))
         flags = [piece.learnt for piece in pieces for _ in piece.text]
-        learnt = [all(flags[start:end]) for start, end in encoded["offset_mapping"]]
-        return Thought(pieces, encoded["input_ids"], ends, learnt, hint)
+        learnt = [all(flags[start:end]) for start, end in spans]
+        return Thought(pieces, ids, [end for _, end in spans], learnt, hint)
+
+    def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and where in the text each begins and ends."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], encoded["offset_mapping"]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -276,5 +287,8 @@ def tokenizer_corpus(rng: Random, n: int, mix: TraceMix) -> Iterator[str]:
         steps = ". ".join(step.text for step in worked.steps)
         reply = reply_text(worked.problem, worked.problem.answer)
         yield f"{worked.problem.question}\n{worked.restated}\n{steps}\n{reply}"
+        if mix.objects:
+            question, wanted = with_object(worked.problem.question, rng)
+            yield f"{question}\n{wanted.text(worked.problem.answer)}"
         if i % _CALLS_OF_A_CORPUS == 0:  # tools are long
             yield "\n".join(calls.conversation(rng, "train", partial(_first_typed, rng)).texts())

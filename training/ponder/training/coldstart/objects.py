@@ -1,29 +1,53 @@
-"""Answers as JSON objects, where a question asks for one."""
+"""Answers as JSON objects: asked for by the question, or enforced by a grammar that it does not name."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from random import Random
 
 _ASKED = (
     "Answer as a JSON object.",
     "Reply with JSON.",
-    'Give me {"answer": ...}.',
     "Answer in JSON only.",
-    'Respond with a JSON object that has the key "answer".',
+    'Give me {{"{}": ...}}.',
+    'Respond with a JSON object that has the key "{}".',
 )
+_KEY = "answer"
+_KEYS = (_KEY, _KEY, _KEY, "result", "value", "number", "total", "sum", "solution", "x")
+_ENFORCED = 0.5
+_COMPACT = 0.3
 
 
-def wants_object(question: str, rng: Random) -> str:
-    """A question whose answer is to be an object."""
-    return f"{question} {rng.choice(_ASKED)}"
+@dataclass(frozen=True, slots=True)
+class Object:
+    """How an answer is written as an object; `enforced`: nobody asked, a grammar wants it so."""
+
+    key: str = _KEY
+    enforced: bool = False
+    separators: tuple[str, str] = (", ", ": ")
+
+    def text(self, answer: str) -> str:
+        """The answer as an object, a whole number as a number.
+
+        >>> Object().text("33")
+        '{"answer": 33}'
+        """
+        value = int(answer) if re.fullmatch(r"-?\d+", answer) else answer
+        return json.dumps({self.key: value}, separators=self.separators)
+
+    @property
+    def given(self) -> int:
+        """Characters at the beginning that the grammar gives, so that none are learnt unasked."""
+        return len(f'{{"{self.key}') if self.enforced else 0
 
 
-def object_text(answer: str) -> str:
-    """The answer as an object, a whole number as a number.
-
-    >>> object_text("33")
-    '{"answer": 33}'
-    """
-    return json.dumps({"answer": int(answer) if re.fullmatch(r"-?\d+", answer) else answer})
+def with_object(question: str, rng: Random) -> tuple[str, Object]:
+    """A question whose answer is to be an object, and that object."""
+    key = rng.choice(_KEYS)
+    if rng.random() < _ENFORCED:
+        separators = (",", ":") if rng.random() < _COMPACT else (", ", ": ")
+        return question, Object(key, True, separators)
+    asked = rng.choice(_ASKED)
+    return f"{question} {asked.format(key)}", Object(key if "{}" in asked else _KEY)

@@ -104,6 +104,7 @@ def train_sft(
     held_out = _validation_batches(tokenizer, recipe) if plan.validate_every else []
 
     done = len(result.losses)
+    rounded = plan.precision == "bfloat16" or device.type == "cuda"
     ahead = None
     if device.type == "cuda" or end < math.inf:
         key = f"{recipe.seed}/{done}"
@@ -116,7 +117,7 @@ def train_sft(
         for step, batch in zip(range(done + 1, plan.steps + 1), given, strict=False):
             if ahead is not None:
                 ahead.terse(pace.at(step) < terse_steps)
-            loss = written_loss(result.model, batch)
+            loss = written_loss(result.model, batch, rounded)
             if not torch.isfinite(loss):
                 raise NotFinite(
                     f"the loss is {loss.item()} at step {step}: train again with a smaller "
@@ -194,11 +195,11 @@ def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     return written_loss(model, Written(*collate(batch), 0))
 
 
-def written_loss(model: Any, batch: Written) -> torch.Tensor:
-    """`batch_loss` of a batch that is already in tensors."""
+def written_loss(model: Any, batch: Written, rounded: bool = False) -> torch.Tensor:
+    """`batch_loss` of a batch that is already in tensors; `rounded`: it multiplies in bfloat16."""
     device = model.device
     ids_B_T, learnt_B_T = batch.ids_B_T.to(device), batch.learnt_B_T.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
         # Padding is on the right and attention is causal: no learnt position ever sees it.
         hidden_B_T_D = model.model(input_ids=ids_B_T[:, :-1]).last_hidden_state
         # The head runs on the learnt positions alone: prompts need no logits.

@@ -22,6 +22,7 @@ from .changes import changed, sentences
 from .shipped import FOLDER, shipped_recipes
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class RecipeError(SetupError, ValueError):
@@ -93,6 +94,9 @@ class Optimisation(_Section):
     warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
     clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
     validate_every: int = Field(ge=0, description="steps between validation losses; 0 for never")
+    precision: Precision = Field(
+        "float32", description="of the arithmetic on a CPU; a GPU multiplies in bfloat16"
+    )
 
 
 class Checkpoints(_Section):
@@ -183,7 +187,7 @@ class PolicyOptimisation(_Section):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="of the learning rate after the warm-up; the others fall to 0"
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the arithmetic")
+    precision: Precision = Field("float32", description="of the arithmetic")
     weights: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the weights; bfloat16 where lora leaves them as they are"
     )
