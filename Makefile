@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train train-tiny results
+.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,7 +40,8 @@ test: ## install what is lacking and run all tests
 		echo "setup: without promtool the rules and the dashboard are not proved, without nginx the" \
 		"rolling restart, without chromium the pages, without redis-server and postgres what" \
 		"servers share: their tests are skipped"
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		--durations 25 --durations-min 5
 
 test-clients: ## every client in an environment of its own, against a real server: writes docs/clients.md
 	@$(PYTHON) deploy/bootstrap.py engine dev
@@ -85,9 +86,6 @@ train: ## install what training needs, then train RECIPE (without one: list them
 	@$(PYTHON) deploy/bootstrap.py engine train
 	@exec $(BIN)/ponder train $(or $(RECIPE),--list) $(ARGS)
 
-train-tiny: ## the cold start, then the runs of the reproduction that are still missing
+results: ## the reproduction: docs/results, resumed run by run (about 40 core-hours in all)
 	@$(PYTHON) deploy/bootstrap.py engine dev
-	@test -f runs/tiny-sft/ponder.json || $(BIN)/ponder train tiny-sft --out runs/tiny-sft
-	@$(BIN)/python -m studies.reproduction --base runs/tiny-sft $(ARGS)
-
-results: train-tiny ## the reproduction: docs/results, resumed run by run (16 core-hours in all)
+	@$(BIN)/python -m studies.reproduction $(ARGS)

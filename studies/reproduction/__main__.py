@@ -1,15 +1,18 @@
 """The reproduction of docs/protocol.md, resumed run by run, then its results and plots.
 
-python -m studies.reproduction --base runs/tiny-sft
+python -m studies.reproduction
 python -m studies.reproduction accept runs/reasoner-sft
+python -m studies.reproduction power
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +20,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .runner import Study
 
+COLD_START = Path(__file__).parent / "cold-start"
+"""What `ponder train reasoner-sft` made, which all runs of protocol 4 begin with."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when all runs are recorded and reported, 1 when one failed, 2 where there is no cold start,
     130 on Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["accept"]:
-        return _accept(words[1:])
+    if words and words[0] in _COMMANDS:
+        return _COMMANDS[words[0]](words[1:])
     options = _parser().parse_args(words)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
@@ -35,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             study = Study(options.base, options.results, options.work)
         except OSError as error:
-            _say(f"{error}: run `ponder train tiny-sft` first, or name its directory with --base")
+            _say(f"{error}: name a cold start with --base (`ponder train reasoner-sft` makes one)")
             return 2
         if other := study.of_other_code():
             _say(
                 f"{other} records are of code that did otherwise, and count for nothing here: all "
                 "runs start anew (--report-only shows what was recorded)"
             )
-        if code := _execute(study, options.jobs):
+        if code := _execute(study, options.jobs, time.monotonic() + options.seconds):
             return code
     print(write_report(options.results))
     return 0
@@ -55,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--base", type=Path, default=Path("tiny-sft"), help="directory of the cold start")
+    add("--base", type=Path, default=COLD_START, help="directory of the cold start")
     add(
         "--results",
         type=Path,
@@ -64,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--work", type=Path, default=Path("runs/study"), help="directory of the runs themselves")
     add("--jobs", type=int, choices=range(1, 65), default=2, metavar="N", help="runs at a time")
+    add(
+        "--for",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        dest="seconds",
+        help="begin no step after them; the same command goes on",
+    )
     add("--report-only", action="store_true", help="start nothing: write what is recorded")
     return parser
 
@@ -81,7 +95,8 @@ def _accept(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="file to write what was measured to")
     options = parser.parse_args(argv)
 
-    from .setting import TASKS, accept, problems
+    from .acceptance import accept
+    from .setting import TASKS, problems
 
     if not (options.base / "ponder.json").exists():
         _say(f"{options.base} holds no checkpoint: run `ponder train reasoner-sft` first")
@@ -94,11 +109,35 @@ def _accept(argv: Sequence[str]) -> int:
     return 0 if found.accepted else 1
 
 
-def _execute(study: Study, jobs: int) -> int:
+def _power(argv: Sequence[str]) -> int:
+    """0: the differences that the plan can tell are printed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.reproduction power",
+        description="What difference the plan can tell, from the variances of recorded runs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("docs/results"), help="directory of the records")
+    add("--seeds", type=int, nargs="+", default=[3, 5], metavar="N", help="seeds of the plan")
+    add("--problems", type=int, default=300, metavar="N", help="test problems of the plan")
+    options = parser.parse_args(argv)
+
+    from .power import lines
+    from .records import read_records
+
+    for line in lines(read_records(options.results), options.seeds, options.problems):
+        print(line)
+    return 0
+
+
+_COMMANDS = {"accept": _accept, "power": _power}
+
+
+def _execute(study: Study, jobs: int, end: float) -> int:
     from .runner import StudyError
 
     try:
-        study.execute(jobs)
+        study.execute(jobs, end)
     except StudyError as error:
         _say(f"{error}; the same command resumes the others")
         return 1

@@ -15,12 +15,15 @@ from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe, r
 
 from .behaviour import Behaviour, behaviour
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 LEARNING_RATES = (1e-5, 3e-5, 1e-4)
 TUNING_SEED = 100
-TUNING_STEPS = 40
+TUNING_STEPS = 30
 
 Kind = Literal["tuning", "main", "ablation"]
+
+STAGES = (("hbpo", "grpo", "length-penalty"), ("brpo",), ("dapo", "htpo"))
+"""Main arms by the order in which they are tuned and run; ablations follow their main arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +46,47 @@ class StudyArm:
     def kind(self) -> Kind:
         return "main" if self.tuned == self.name else "ablation"
 
+    @property
+    def stage(self) -> int:
+        return next(i for i, arms in enumerate(STAGES) if self.tuned in arms)
+
 
 ARMS: tuple[StudyArm, ...] = (
-    StudyArm("grpo", "tiny-grpo", (0, 1, 2, 3, 4), "grpo"),
-    StudyArm("hbpo", "tiny-hbpo", (0, 1, 2, 3, 4), "hbpo"),
-    StudyArm("brpo", "tiny-brpo", (0, 1, 2, 3, 4), "brpo", {"grace": 0}),
-    StudyArm("length-penalty", "tiny-length-penalty", (0, 1, 2), "length-penalty", {}, True),
-    StudyArm("dapo", "tiny-dapo", (0, 1, 2), "dapo"),
-    StudyArm("htpo", "tiny-htpo", (0, 1, 2), "htpo"),
-    StudyArm("hbpo-1-budget", "tiny-hbpo", (0,), "hbpo", {"budgets": (120,)}),
-    StudyArm("hbpo-2-budgets", "tiny-hbpo", (0,), "hbpo", {"budgets": (40, 200)}),
+    StudyArm("hbpo", "reasoner-hbpo", (0, 1, 2, 3, 4), "hbpo"),
+    StudyArm("grpo", "reasoner-grpo", (0, 1, 2, 3, 4), "grpo"),
+    StudyArm(
+        "length-penalty",
+        "reasoner-length-penalty",
+        (0, 1, 2, 3, 4),
+        "length-penalty",
+        keep_checkpoints=True,
+    ),
+    StudyArm("brpo", "reasoner-brpo", (0, 1, 2), "brpo", {"grace": 0}),
+    StudyArm("dapo", "reasoner-dapo", (0, 1, 2), "dapo"),
+    StudyArm("htpo", "reasoner-htpo", (0, 1, 2), "htpo"),
+    StudyArm("hbpo-1-budget", "reasoner-hbpo", (0,), "hbpo", {"budgets": (72,)}),
+    StudyArm("hbpo-2-budgets", "reasoner-hbpo", (0,), "hbpo", {"budgets": (24, 120)}),
     StudyArm(
         "hbpo-6-budgets",
-        "tiny-hbpo",
+        "reasoner-hbpo",
         (0,),
         "hbpo",
-        {"budgets": (40, 80, 120, 160, 200, 240), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
+        {"budgets": (24, 48, 72, 96, 120, 144), "subgroup_sizes": (2, 2, 4, 4, 2, 2)},
     ),
-    StudyArm("hbpo-loss-on-hint", "tiny-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
-    StudyArm("brpo-base-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "base"}),
-    StudyArm("brpo-linear-prior", "tiny-brpo", (0,), "brpo", {"grace": 0, "prior": "linear"}),
-    StudyArm("brpo-v1", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v1"}),
-    StudyArm("brpo-v2", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v2"}),
+    StudyArm("hbpo-loss-on-hint", "reasoner-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
+    StudyArm("hbpo-skip-all-wrong", "reasoner-hbpo", (0,), "hbpo", {"skip_all_wrong": True}),
+    StudyArm("brpo-base-prior", "reasoner-brpo", (0,), "brpo", {"grace": 0, "prior": "base"}),
+    StudyArm("brpo-linear-prior", "reasoner-brpo", (0,), "brpo", {"grace": 0, "prior": "linear"}),
+    StudyArm("brpo-v1", "reasoner-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v1"}),
+    StudyArm("brpo-v2", "reasoner-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "v2"}),
     StudyArm(
-        "brpo-no-baseline", "tiny-brpo", (0,), "brpo", {"grace": 0, "variance_reduction": "none"}
+        "brpo-no-baseline",
+        "reasoner-brpo",
+        (0,),
+        "brpo",
+        {"grace": 0, "variance_reduction": "none"},
     ),
-    StudyArm("htpo-released-sign", "tiny-htpo", (0,), "htpo", {"sign": "released"}),
+    StudyArm("htpo-released-sign", "reasoner-htpo", (0,), "htpo", {"sign": "released"}),
 )
 
 
@@ -116,6 +134,14 @@ class Planned:
     @property
     def key(self) -> str:
         return f"{self.label}-{self.sha256[:8]}-{self.base.behaviour.label}"
+
+
+def plan(base: Base, rates: Mapping[str, float]) -> list[Planned]:
+    """All runs stage by stage, the trials of a stage before its scored runs; scored ones of the
+    arms that `rates` names, by their tuned learning rates.
+    """
+    runs = [*tuning_runs(base), *scored_runs(base, rates)]
+    return sorted(runs, key=lambda run: run.arm.stage)
 
 
 def tuning_runs(base: Base) -> list[Planned]:

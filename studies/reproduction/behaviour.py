@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ponder.tasks.problems import Problem, held_out
-from ponder.tasks.tiny import TINY_TASKS
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.verifiers import verify
 from ponder.tasks.workers import Verdict
 from ponder.training.run.recipe import PolicyRecipe
+
+from .setting import TASKS
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
@@ -212,17 +215,14 @@ def _moved(base: Path, trained: Path) -> list[float]:
 
 def _tasks() -> str:
     """The study's problems, and what is right and wrong there."""
-    problems = held_out(TINY_TASKS, 210, "test", 2) + held_out(TINY_TASKS, 140, "validation", 1)
-    judges: Mapping[str, Callable[[Problem, str], bool]] = {t.name: t.verify for t in TINY_TASKS}
-    said: Iterable[object] = (
-        [
-            problem.id,
-            problem.question,
-            [judges[problem.family](problem, text) for text in _answers(problem)],
-        ]
-        for problem in problems
-    )
-    return _sha256(list(said))
+    from .measure import test_problems
+
+    validation = held_out(find_tasks(TASKS), 170, "validation", 1)
+    said = [
+        [problem.id, problem.question, [verify(problem, text) for text in _answers(problem)]]
+        for problem in (*test_problems(), *validation)
+    ]
+    return _sha256(said)
 
 
 def _answers(problem: Problem) -> list[str]:

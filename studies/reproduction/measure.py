@@ -7,33 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
-from ponder.evaluation.protocol import MINIMAL_HINT
 from ponder.tasks.problems import Problem, held_out
-from ponder.tasks.tiny import TINY_TASKS
-from ponder.tasks.worked import Worked, WorkedTask
-from ponder.training.coldstart.thoughts import HINT, write_thought
+from ponder.tasks.sources import find_tasks
+from ponder.tasks.verifiers import verify
+from ponder.tasks.worked import Worked
+from ponder.training.coldstart.sft import fastest
+from ponder.training.coldstart.thoughts import HINT
 from ponder.training.rollout import sampler
-from ponder.training.rollout.plans import Reader, Response, hinted, plain, truncated
+from ponder.training.rollout.plans import Prompt, Reader, Response, hinted, plain, truncated
 
-PROBLEMS = 210
-PROBLEM_SEED = 2
-LONGEST = 320
-HINTS = (40, 80, 160, 200)
-GRID = tuple(range(20, 321, 20))
-NATURAL_SAMPLES = 16
-OTHER_SAMPLES = 4
-SUMMARY_TOKENS = 16
+from .setting import ANSWER, BUDGETS, HELD_OUT, LONGEST, problems
+
+EACH = 4
+"""Problems of a family and difficulty, where it has as many."""
+UNSEEN = 24
+"""Problems of the family that no training sees."""
+HINTS = BUDGETS
+GRID = tuple(range(24, 385, 24))
+NATURAL_SAMPLES = 8
+MANY_SAMPLES = 16
+"""Natural answers to a problem where pass@k is asked for."""
+FRONTIER_STEPS = 30
+OTHER_SAMPLES = 2
 _ROWS = 256  # in one batch of the sampler
-
-_JUDGES = {task.name: task for task in TINY_TASKS}
+_SEED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,13 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a checkpoint does in every mode; `anytime[j]` counts right answers at GRID[j]."""
+    """What a checkpoint does in every mode; `anytime[j]` counts right answers at GRID[j].
+
+    `unseen` are natural answers to problems of the family that no training sees.
+    """
 
     natural: Answers
-    efficient: Answers | None
+    unseen: Answers
     hinted: dict[str, Answers]
     anytime_samples: int
     anytime: list[list[int]]
@@ -59,9 +67,14 @@ class Measured:
         return asdict(self)
 
 
+@cache
+def _test() -> list[Worked]:
+    return problems(EACH, split="test")
+
+
 def test_problems() -> list[Problem]:
     """The held-out problems of every scored measurement."""
-    return held_out(TINY_TASKS, PROBLEMS, "test", PROBLEM_SEED)
+    return [worked.problem for worked in _test()]
 
 
 class Bench:
@@ -71,17 +84,16 @@ class Bench:
         from transformers import AutoModelForCausalLM
 
         self.reader = Reader(Checkpoint.load(ModelFiles.find(str(form))))
-        self.model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
-        self._prompts = [self.reader.prompt(p, f"test/{p.id}") for p in test_problems()]
+        model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
+        self.model = model.to(fastest()).eval()
+        self._prompts = self._prompted(test_problems())
 
     def natural(self, samples: int = NATURAL_SAMPLES) -> Answers:
         """No hint, free thinking: what the papers call natural mode."""
-        return self._tally(
-            plain(self._prompts, samples, LONGEST, self.sample, self.reader), samples
-        )
+        return self._plain(self._prompts, samples)
 
     def everything(self, natural_samples: int = NATURAL_SAMPLES) -> Measured:
-        minimal = (0, self._encoded(MINIMAL_HINT))
+        unseen = held_out(find_tasks(HELD_OUT), UNSEEN, "test", _SEED)
         promises = {str(b): (b, self._encoded(HINT.format(budget=b))) for b in HINTS}
         thoughts = truncated(
             self._prompts,
@@ -90,20 +102,20 @@ class Bench:
             self.reader,
             budgets=GRID,
             summaries=1,
-            summary_tokens=SUMMARY_TOKENS,
+            summary_tokens=ANSWER,
             grace=0,
         )
         anytime = [[0] * len(self._prompts) for _ in GRID]
         for i, thought in enumerate(thoughts):
             for j, answers in enumerate(thought.summaries):
                 right = any(
-                    answer.formatted and _right(thought.prompt.problem, answer.answer)
+                    answer.formatted and verify(thought.prompt.problem, answer.answer)
                     for answer in answers
                 )
                 anytime[j][i // OTHER_SAMPLES] += right
         return Measured(
             self.natural(natural_samples),
-            self._hinted(minimal),
+            self._plain(self._prompted(unseen), NATURAL_SAMPLES),
             {name: self._hinted(promise) for name, promise in promises.items()},
             OTHER_SAMPLES,
             anytime,
@@ -111,7 +123,13 @@ class Bench:
 
     def floors(self) -> list[int]:
         """Tokens of the shortest worked solution of each problem: how far savings can go."""
-        return [len(self._encoded(text)) for text in _shortest_traces()]
+        return [len(self._encoded(worked.shortest())) for worked in _test()]
+
+    def _prompted(self, asked: Sequence[Problem]) -> list[Prompt]:
+        return [self.reader.prompt(problem, f"test/{problem.id}") for problem in asked]
+
+    def _plain(self, prompts: Sequence[Prompt], samples: int) -> Answers:
+        return self._tally(plain(prompts, samples, LONGEST, self.sample, self.reader), samples)
 
     def _hinted(self, promise: tuple[int, tuple[int, ...]]) -> Answers:
         responses = hinted(
@@ -120,7 +138,7 @@ class Bench:
         return self._tally(responses, OTHER_SAMPLES)
 
     def _tally(self, responses: Sequence[Response], samples: int) -> Answers:
-        right = [r.formatted and _right(r.prompt.problem, r.answer) for r in responses]
+        right = [r.formatted and verify(r.prompt.problem, r.answer) for r in responses]
         starts = range(0, len(responses), samples)
         return Answers(
             samples,
@@ -149,42 +167,3 @@ def in_batches(
         for row, ids in zip(rows, written, strict=True):
             sampled[row] = ids
     return sampled
-
-
-def _right(problem: Problem, text: str) -> bool:
-    return _JUDGES[problem.family].verify(problem, text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorder:
-    """A tiny task that remembers how its problems are solved."""
-
-    task: WorkedTask
-    seen: dict[str, Worked]
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def difficulties(self) -> tuple[int, ...]:
-        return self.task.difficulties
-
-    def sample(self, rng: Random, difficulty: int) -> Problem:
-        worked = self.task.work(rng, difficulty)
-        self.seen[worked.problem.id] = worked
-        return worked.problem
-
-    def verify(self, problem: Problem, text: str) -> bool:
-        return self.task.verify(problem, text)
-
-
-def _shortest_traces() -> list[str]:
-    """The test problems' terse solutions."""
-    seen: dict[str, Worked] = {}
-    recorders = tuple(_Recorder(task, seen) for task in TINY_TASKS)
-    problems = held_out(recorders, PROBLEMS, "test", PROBLEM_SEED)
-    return [
-        "".join(piece.text for piece in write_thought(seen[p.id], "terse", 0, Random(0)))
-        for p in problems
-    ]

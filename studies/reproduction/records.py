@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, scored_runs, tuning_runs
+from .arms import ARMS, PROTOCOL_VERSION, Base, Planned, plan, tuning_runs
 
 Record = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ class Recorded:
         return [record for record in self.runs if record["key"] not in counted]
 
     def _plan(self) -> list[Planned]:
-        return [*self._tuning(), *scored_runs(self.base, self.rates())]
+        return plan(self.base, self.rates())
 
     def _tuning(self) -> list[Planned]:
         return tuning_runs(self.base)

@@ -13,6 +13,7 @@ from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base
 from .behaviour import Behaviour
 from .claims import HARD_BELOW, Claim, MeasuredArm, claims, hard_problems, pending, same_seeds
 from .figures import FIGURES, draw_figures
+from .measure import GRID, HINTS, MANY_SAMPLES
 from .records import COLD_START, Record, Recorded, diverged, read_records
 
 _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
@@ -122,7 +123,8 @@ def _arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Recor
         "accuracy",
         "thinking tokens",
         "of the removable removed",
-        "anytime, 20–320",
+        f"anytime, {GRID[0]}–{GRID[-1]}",
+        "unseen family",
     )
     shown = {COLD_START: cold, **arms}
     rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
@@ -144,7 +146,7 @@ def _figures(room: str) -> list[str]:
 
 
 def _hints(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
-    head = ("arm", "none", "40", "80", "160", "200", "minimal")
+    head = ("arm", "none", *map(str, HINTS))
     rows = [_hint_row(name, arm) for name, arm in {COLD_START: cold, **arms}.items()]
     return [
         "## Hints",
@@ -157,8 +159,8 @@ def _hints(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
 
 
 def _hard(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
-    """pass@k of the arms that were sampled 32 times, and what HTPO has over DAPO as k grows."""
-    hard, ks = hard_problems(cold), (1, 2, 4, 8, 16, 32)
+    """pass@k of the arms that were sampled often, and what HTPO has over DAPO as k grows."""
+    hard, ks = hard_problems(cold), (1, 2, 4, 8, MANY_SAMPLES)
     shown = {name: arm for name, arm in arms.items() if arm.samples() >= ks[-1]}
 
     def row(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
@@ -305,11 +307,12 @@ def _arm_row(name: str, arm: MeasuredArm, cold: MeasuredArm, floor: float) -> tu
         f"{tokens:.1f}",
         f"{100 * (before - tokens) / (before - floor):.0f} %",
         f"{100 * arm.anytime().mean():.1f} %",
+        f"{100 * arm.accuracy('unseen').mean():.1f} %",
     )
 
 
 def _hint_row(name: str, arm: MeasuredArm) -> tuple[str, ...]:
-    modes = ("natural", "40", "80", "160", "200", "efficient")
+    modes = ("natural", *map(str, HINTS))
     cells = (f"{arm.tokens(m).mean():.0f}, {100 * arm.accuracy(m).mean():.1f} %" for m in modes)
     return (name, *cells)
 

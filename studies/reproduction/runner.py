@@ -8,15 +8,19 @@ WORK/KEY/                 the run itself, from which a killed one resumes
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import platform
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +58,11 @@ class Study:
             r["base_sha256"] == self._base.sha256 and not self._base.made(r) for r in records
         )
 
-    def execute(self, jobs: int) -> None:
+    def execute(self, jobs: int, end: float = math.inf) -> None:
         """Run what is missing until nothing is; an interrupt leaves what is running resumable.
 
-        Raises `StudyError` once a run fails, after those that run beside it have ended.
+        So does `end` (of the monotonic clock), after which no step begins. Raises `StudyError` once
+        a run fails, after those that run beside it have ended.
         """
         if self._cold() is None:
             _measure_cold_start(self._base, self._results)
@@ -72,11 +77,11 @@ class Study:
             ) as bar,
             ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool,
         ):
-            while todo := self.missing():
-                # Tuning is over for all arms before the first scored run starts.
-                batch = [run for run in todo if run.kind == todo[0].kind]
+            while (todo := self.missing()) and time.monotonic() < end:
+                # Tuning is over for all arms of a stage before its first scored run starts.
+                batch = list(takewhile(partial(_beside, todo[0]), todo))
                 futures = {
-                    pool.submit(execute, run, self._results, self._work): run for run in batch
+                    pool.submit(execute, run, self._results, self._work, end): run for run in batch
                 }
                 for future in as_completed(futures):
                     if error := future.exception():
@@ -96,6 +101,11 @@ class Study:
         return next((r for r in records if r["kind"] == COLD_START and self._base.made(r)), None)
 
 
+def _beside(first: Planned, run: Planned) -> bool:
+    """Whether both may run at the same time."""
+    return (run.kind, run.arm.stage) == (first.kind, first.arm.stage)
+
+
 def cold_key(base: Base) -> str:
     return f"{COLD_START}-{base.sha256[:8]}-{base.behaviour.label}"
 
@@ -110,8 +120,12 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def execute(run: Planned, results: Path, work: Path) -> None:
-    """Train (or resume), measure and record one run, on one thread."""
+def execute(run: Planned, results: Path, work: Path, end: float) -> None:
+    """Train (or resume), measure and record one run, on one thread; what is not over by `end` is
+    left to be resumed.
+    """
+    if time.monotonic() > end:
+        return
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
@@ -120,7 +134,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     from ponder.training.run.directory import checkpoints
     from ponder.training.run.run import Run
 
-    from .measure import Bench
+    from .measure import MANY_SAMPLES, NATURAL_SAMPLES, Bench
 
     torch.set_num_threads(1)
     out = work / run.key
@@ -129,10 +143,13 @@ def execute(run: Planned, results: Path, work: Path) -> None:
     failure = {}
     try:
         with VerifierPool() as pool:
-            Run(run.recipe, out, pool.judge, resume=True).train(progress=False)
+            Run(run.recipe, out, pool.judge, resume=True).train(progress=False, end=end)
     except Diverged as error:
         failure = {"diverged": str(error)}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last_step = max((line["step"] for line in lines if line["kind"] == "step"), default=0)
+    if not failure and (last_step < run.recipe.optimisation.steps or time.monotonic() > end):
+        return
     recipe = run.recipe.model_copy(update={"base": run.base.path.name})
     record: dict[str, Any] = {
         **_identity(run),
@@ -144,7 +161,7 @@ def execute(run: Planned, results: Path, work: Path) -> None:
         "validations": [_rounded(line) for line in lines if line["kind"] == "validation"],
     }
     if run.kind != "tuning" and not failure:
-        samples = 32 if run.recipe.method.method in ("dapo", "htpo") else 16
+        samples = MANY_SAMPLES if run.recipe.method.method in ("dapo", "htpo") else NATURAL_SAMPLES
         # Not the exported weights: bfloat16 would round a part of a small rate's training away.
         last = checkpoints(out)[-1]
         record["measured"] = Bench(last, run.base.path).everything(samples).as_json()
@@ -155,13 +172,15 @@ def execute(run: Planned, results: Path, work: Path) -> None:
 
 
 def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
-    """Natural mode at every saved checkpoint."""
+    """Natural mode at some of the saved checkpoints, the last one among them."""
     from ponder.training.run.directory import checkpoints
 
-    from .measure import Bench
+    from .measure import FRONTIER_STEPS, Bench
 
     for path in checkpoints(out):
         step = int(path.name.rpartition("-")[2]) // updates
+        if step % FRONTIER_STEPS:
+            continue
         natural = Bench(path, base).natural()
         yield {"step": step, "correct": natural.correct, "tokens": natural.tokens}
 
@@ -169,7 +188,7 @@ def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
 def _measure_cold_start(base: Base, results: Path) -> None:
     import torch
 
-    from .measure import Bench, test_problems
+    from .measure import MANY_SAMPLES, Bench, test_problems
     from .variance import gradient_variance
 
     torch.set_num_threads(2)
@@ -189,7 +208,7 @@ def _measure_cold_start(base: Base, results: Path) -> None:
             {"id": p.id, "family": p.family, "difficulty": p.difficulty} for p in problems
         ],
         "floors": bench.floors(),
-        "measured": bench.everything(32).as_json(),
+        "measured": bench.everything(MANY_SAMPLES).as_json(),
         "gradient_variance": gradient_variance(base.path),
     }
     _write(results / "runs" / f"{cold_key(base)}.json", record)

@@ -33,7 +33,7 @@ def gradient_variance(base: Path, seed: int = 0) -> dict[str, dict[str, float]]:
     """By baseline: the trace of the covariance of a step's gradient, the squared norm of its mean,
     and their ratio (noise over signal).
     """
-    recipe = load_recipe(find_recipe("tiny-brpo"))
+    recipe = load_recipe(find_recipe("reasoner-brpo"))
     assert isinstance(recipe, PolicyRecipe) and isinstance(recipe.method, BrpoConfig)
     bench = Bench(base, base)
     add_scoring(bench.model)
@@ -63,11 +63,11 @@ def _gradient(model: Any, rows: list[Row], config: BrpoConfig) -> torch.Tensor:
     """The gradient of the first, on-policy update, as one vector."""
     model.zero_grad()
     for part in split_by_tokens(rows, _PARTS):
-        batch = collate(part, pad_id=0)
+        batch = {k: v.to(model.device) for k, v in collate(part, pad_id=0).items()}
         objective = ClippedObjective(config)(loss_inputs(batch, *score(model, batch)))
         denominator = float(len(rows) * config.longest)
         torch.autograd.backward(-aggregate(objective.per_token_BT, batch["loss_mask"], denominator))
-    return torch.cat([p.grad.flatten().double() for p in model.parameters()])
+    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters()])
 
 
 def _spread(gradients_SD: torch.Tensor) -> dict[str, float]:

@@ -11,7 +11,7 @@ from ponder.evaluation.evaluate import (
     evaluate,
     sample_seed,
 )
-from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject
+from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject, Wording
 from ponder.tasks.workers import VerifierPool
 from tasks import judges
 
@@ -82,6 +82,24 @@ def test_all_answers_are_counted() -> None:
         )
     )
     assert sum(counted) == len(PROBLEMS) * 3 * distinct(conditions)
+
+
+def test_every_question_is_asked_in_the_wording() -> None:
+    oracle, wording = Oracle(), Wording("Be brief.", " Box it.")
+    with VerifierPool(1) as pool:
+        asyncio.run(
+            evaluate(
+                oracle,
+                PROBLEMS,
+                pool=pool,
+                conditions=[Condition("natural")],
+                samples=1,
+                seed=0,
+                advance=lambda _: None,
+                wording=wording,
+            )
+        )
+    assert {ask.wording for ask in oracle.asked} == {wording}
 
 
 def test_a_verifier_that_hangs_costs_a_wrong_score() -> None:

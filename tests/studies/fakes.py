@@ -18,18 +18,19 @@ from studies.reproduction.arms import (
     tuning_runs,
 )
 from studies.reproduction.behaviour import Behaviour
-from studies.reproduction.measure import GRID, HINTS
+from studies.reproduction.measure import GRID, HINTS, MANY_SAMPLES, NATURAL_SAMPLES
 
 PROBLEMS = 70
 BEHAVIOUR = Behaviour({"grpo": "0" * 64}, {"grpo": [1.0, 2.0]})
 BASE = Base(Path("base"), "0" * 64, BEHAVIOUR)
+RUNS = sum(len(arm.seeds) for arm in ARMS)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 LEVELS = [1 + i % 7 for i in range(PROBLEMS)]
 
 Record = dict[str, Any]
 
 
-def measured(accuracy: float, tokens: float, seed: int, samples: int = 16) -> Record:
+def measured(accuracy: float, tokens: float, seed: int, samples: int = NATURAL_SAMPLES) -> Record:
     """Accuracy falls and length rises with difficulty, around these means."""
     rng = np.random.default_rng(seed)
     level = np.array(LEVELS)
@@ -45,10 +46,10 @@ def measured(accuracy: float, tokens: float, seed: int, samples: int = 16) -> Re
 
     return {
         "natural": answers(samples, 1e9),
-        "efficient": answers(4, 60),
-        "hinted": {str(budget): answers(4, budget) for budget in HINTS},
+        "unseen": answers(8, 1e9),
+        "hinted": {str(budget): answers(4, 2 * budget) for budget in HINTS},
         "anytime_samples": 4,
-        "anytime": [rng.binomial(4, chance * min(1, b / 160)).tolist() for b in GRID],
+        "anytime": [rng.binomial(4, chance * min(1, b / 144)).tolist() for b in GRID],
     }
 
 
@@ -67,7 +68,7 @@ def cold_start() -> Record:
         ],
         "gradient_variance": {"full": {"trace": 1.0}, "none": {"trace": 2.0}},
         "floors": [40] * PROBLEMS,
-        "measured": measured(0.7, 150, 1, 32),
+        "measured": measured(0.7, 150, 1, MANY_SAMPLES),
     }
 
 
@@ -90,14 +91,18 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "validations": [
             {"step": s, "accuracy": accuracy, "thinking_tokens": tokens} for s in (0, 40, 80)
         ],
-        "measured": measured(accuracy, tokens, 10 + seed, 32 if method in ("dapo", "htpo") else 16),
+        "measured": measured(accuracy, tokens, 10 + seed, _samples(method)),
     }
     if run.arm.keep_checkpoints:
+        correct = [int(NATURAL_SAMPLES * accuracy)] * PROBLEMS
         made["frontier"] = [
-            {"correct": [int(16 * accuracy)] * PROBLEMS, "tokens": [tokens - 10 * k] * PROBLEMS}
-            for k in range(8)
+            {"correct": correct, "tokens": [tokens - 10 * k] * PROBLEMS} for k in range(8)
         ]
     return made
+
+
+def _samples(method: str) -> int:
+    return MANY_SAMPLES if method in ("dapo", "htpo") else NATURAL_SAMPLES
 
 
 def scored(shorter: str = "hbpo") -> list[Record]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from ponder.training.run.recipe import find_recipe
-from studies.reproduction.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+from studies.reproduction.arms import ARMS, LEARNING_RATES, STAGES, plan, scored_runs, tuning_runs
 
 from . import fakes
 
@@ -26,7 +27,7 @@ def test_every_main_arm_gets_the_same_trials() -> None:
 
 def test_seeds_are_the_protocols() -> None:
     seeds = Counter(run.arm.name for run in scored_runs(BASE, RATES) if run.kind == "main")
-    five, three = ("grpo", "hbpo", "brpo"), ("length-penalty", "dapo", "htpo")
+    five, three = ("hbpo", "grpo", "length-penalty"), ("brpo", "dapo", "htpo")
     assert seeds == dict.fromkeys(five, 5) | dict.fromkeys(three, 3)
     assert all(
         run.recipe.seed in (0,) for run in scored_runs(BASE, RATES) if run.kind == "ablation"
@@ -34,10 +35,22 @@ def test_seeds_are_the_protocols() -> None:
 
 
 def test_arms_share_everything_but_their_method() -> None:
-    runs = [run.recipe for run in scored_runs(BASE, RATES)]
+    """Within a stage; tasks, base and validation in all of them."""
     shared = {"optimisation", "rollouts", "validation", "tasks", "base"}
-    assert len({r.model_dump_json(include=shared) for r in runs}) == 1
-    assert runs[0].optimisation.updates >= 4
+    runs = scored_runs(BASE, RATES)
+    for stage in range(len(STAGES)):
+        recipes = [run.recipe for run in runs if run.arm.stage == stage]
+        assert len({r.model_dump_json(include=shared) for r in recipes}) == 1
+        assert recipes[0].optimisation.updates >= 4
+    everywhere = {"validation", "tasks", "base"}
+    assert len({run.recipe.model_dump_json(include=everywhere) for run in runs}) == 1
+
+
+def test_a_stage_is_tuned_and_run_before_the_next() -> None:
+    stages = [(run.arm.stage, run.kind) for run in plan(BASE, RATES)]
+    order = [key for key, _ in groupby(stages)]
+    kinds = ("tuning", "main", "ablation")
+    assert order == [(stage, kind) for stage in range(len(STAGES)) for kind in kinds]
 
 
 def test_the_protocol_cuts_without_grace() -> None:
@@ -59,8 +72,8 @@ def test_a_run_is_known_by_what_it_runs() -> None:
 
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
     runs = scored_runs(BASE, {"hbpo": 3e-4})
-    names = {"hbpo", "hbpo-1-budget", "hbpo-2-budgets", "hbpo-6-budgets", "hbpo-loss-on-hint"}
-    assert {run.arm.name for run in runs} == names
+    assert {run.arm.name for run in runs} == {arm.name for arm in ARMS if arm.tuned == "hbpo"}
+    assert len(runs) == 10
     assert {run.recipe.optimisation.learning_rate for run in runs} == {3e-4}
 
 

@@ -12,6 +12,7 @@ from studies.reproduction import arms
 from studies.reproduction.__main__ import main
 from studies.reproduction.arms import Base, tuning_runs
 from studies.reproduction.claims import Claim, MeasuredArm, claims, pending, spearman
+from studies.reproduction.measure import MANY_SAMPLES, NATURAL_SAMPLES
 from studies.reproduction.report import write_report
 
 from . import fakes
@@ -54,11 +55,11 @@ def test_what_is_not_there_is_not_found(found: dict[str, Claim]) -> None:
 def test_htpo_that_touched_nothing_is_uninformative() -> None:
     records = fakes.scored()
     for r in records:
-        r["steps"] = [{"step": 1, "q_rise": 0.0005}]
+        r["steps"] = [{"step": 1, "q_rise": 0.005}]
     made = claims(arms_of(records), MeasuredArm([fakes.cold_start()]), fakes.LEVELS)
     notes = {c.id: c.note for c in made}
     assert notes["htpo_hard"].endswith("uninformative")
-    assert "0.050% of tokens in q-branches, 0.000% in masks" in notes["htpo_hard"]
+    assert "0.500% of tokens in q-branches, 0.000% in masks" in notes["htpo_hard"]
 
 
 def test_claims_wait_for_their_arms() -> None:
@@ -75,7 +76,7 @@ def test_seed_i_is_compared_with_seed_i() -> None:
     made = {c.id: c for c in claims(arms, MeasuredArm([fakes.cold_start()]), fakes.LEVELS)}
     assert made["hbpo_vs_grpo_tokens"].seeds == 3
     assert made["hbpo_tokens"].seeds == 4
-    assert made["hbpo_vs_length_penalty"].seeds == 2  # of the penalty's three
+    assert made["hbpo_vs_length_penalty"].seeds == 4
     alone = {
         name: MeasuredArm([r for r in arms[name].records if r["seed"] == seed])
         for name, seed in (("hbpo", 0), ("grpo", 1))
@@ -92,7 +93,7 @@ def test_the_frontier_is_the_best_at_as_many_tokens_or_fewer() -> None:
             # At 75 tokens as good as HBPO, at 80 hopeless: HBPO thinks about 75.
             level = {0: 0.8, 1: 0.1}.get(k, 0.1)
             point["tokens"] = [70.0 if k == 0 else 74.0] * fakes.PROBLEMS
-            point["correct"] = [16 * level] * fakes.PROBLEMS
+            point["correct"] = [NATURAL_SAMPLES * level] * fakes.PROBLEMS
     made = {
         c.id: c for c in claims(arms_of(records), MeasuredArm([fakes.cold_start()]), fakes.LEVELS)
     }
@@ -109,9 +110,9 @@ def test_rank_correlation_shares_tied_ranks() -> None:
 def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
     results = tmp_path / "results"
     fakes.write(results, [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
-    assert "34 of 34" in write_report(results)
+    assert f"{fakes.RUNS} of {fakes.RUNS}" in write_report(results)
     content = json.loads((tmp_path / "results.json").read_text())
-    assert len(content["claims"]) == 13
+    assert len(content["claims"]) == 14
     assert not content["waiting_for"]
     page = (tmp_path / "results.md").read_text()
     plots = page.split("](results/plots/")[1:]
@@ -124,7 +125,7 @@ def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
 def test_the_report_says_what_is_missing(tmp_path: Path) -> None:
     assert "nothing is recorded" in write_report(tmp_path)
     fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *fakes.scored()[:3]])
-    assert "3 of 34" in write_report(tmp_path / "results")
+    assert f"3 of {fakes.RUNS}" in write_report(tmp_path / "results")
     assert json.loads((tmp_path / "results.json").read_text())["waiting_for"]
 
 
@@ -142,13 +143,15 @@ def test_hard_problems_are_compared_as_k_grows(tmp_path: Path) -> None:
     """Each problem is solved by half of DAPO's answers, and by all of HTPO's."""
     runs = [r for r in fakes.scored() if r["arm"] in ("dapo", "htpo")]
     for r in runs:
-        r["measured"]["natural"]["correct"] = [32 if r["arm"] == "htpo" else 16] * fakes.PROBLEMS
+        r["measured"]["natural"]["correct"] = [
+            MANY_SAMPLES // (1 if r["arm"] == "htpo" else 2)
+        ] * fakes.PROBLEMS
     fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *runs])
     write_report(tmp_path / "results")
     section = (tmp_path / "results.md").read_text().split("## Hard problems")[1]
     rows = [line for line in section.split("##")[0].splitlines() if line.startswith("| ")]
-    assert rows[2] == "| dapo | 50.0 | 75.8 | 94.9 | 99.9 | 100.0 | 100.0 |"
-    assert rows[-1] == "| htpo less dapo | +50.0 | +24.2 | +5.1 | +0.1 | +0.0 | +0.0 |"
+    assert rows[2] == "| dapo | 50.0 | 76.7 | 96.2 | 100.0 | 100.0 |"
+    assert rows[-1] == "| htpo less dapo | +50.0 | +23.3 | +3.8 | +0.0 | +0.0 |"
 
 
 def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
@@ -156,10 +159,10 @@ def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:
     runs[0]["behaviour"] = {"tokens": {"grpo": "another"}, "numbers": {}}
     runs[1]["base_sha256"] = "other"
     fakes.write(tmp_path, [fakes.cold_start(), *fakes.trials(), *runs])
-    assert "32 of 34" in write_report(tmp_path)
+    assert f"{fakes.RUNS - 2} of {fakes.RUNS}" in write_report(tmp_path)
     another = {"behaviour": {"tokens": {"grpo": "another"}, "numbers": {}}}
     fakes.write(tmp_path / "later", [fakes.cold_start() | another])
-    assert "0 of 34" in write_report(tmp_path / "later")
+    assert f"0 of {fakes.RUNS}" in write_report(tmp_path / "later")
     assert "![" not in (tmp_path / "later.md").read_text()
 
 
@@ -167,7 +170,7 @@ def test_a_run_that_diverged_is_listed_and_not_scored(tmp_path: Path) -> None:
     runs = fakes.scored()
     runs[0]["diverged"] = "the loss is nan"
     fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *runs])
-    assert "33 of 34" in write_report(tmp_path / "results")
+    assert f"{fakes.RUNS - 1} of {fakes.RUNS}" in write_report(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert f"- `{runs[0]['key']}`: the loss is nan" in page.split("## Runs that diverged")[1]
 
@@ -198,4 +201,4 @@ def test_a_run_that_fails_is_named(
 
 def test_a_missing_cold_start_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"--base={tmp_path}", f"--results={tmp_path}", f"--work={tmp_path}"]) == 2
-    assert "ponder train tiny-sft" in capsys.readouterr().err
+    assert "ponder train reasoner-sft" in capsys.readouterr().err

@@ -10,7 +10,8 @@ from ponder.training.method.hbpo import HbpoConfig
 from ponder.training.run.export import cold_start_contract, export
 from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
 from studies.reproduction.__main__ import main
-from studies.reproduction.setting import BUDGETS, HELD_OUT, LONGEST, TASKS, accept, problems
+from studies.reproduction.acceptance import accept
+from studies.reproduction.setting import BUDGETS, HELD_OUT, LONGEST, TASKS, problems
 from training.fixtures import recipe, tokenizer, trained
 
 __all__ = ["recipe", "tokenizer", "trained"]

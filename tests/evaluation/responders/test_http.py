@@ -1,12 +1,13 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject
+from ponder.evaluation.protocol import Ask, Reply, ResponderError, Subject, Wording
 from ponder.evaluation.responders.http import HttpResponder
 from ponder.tasks.calculator import CALCULATE, CalculatorTask
 from ponder.tasks.problems import held_out
@@ -130,6 +131,15 @@ def test_what_every_request_says_is_sent_and_what_it_cost_is_read() -> None:
     ((reply,),) = server.ask([Ask("What is 3 + 4?", 11, hint="served")], ponder=early)[1]
     assert server.bodies[0]["ponder"] == {"holdout": "never", **early}
     assert (reply.completion_tokens, reply.answer_tokens, reply.probe_tokens) == (45, 9, 12)
+
+
+def test_a_question_is_asked_in_the_wording_that_was_trained() -> None:
+    server = Server(PONDER, answer=ponder_answer)
+    server.ask([replace(ASK, wording=Wording("Be brief.", " Box the answer."))])
+    assert server.bodies[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 3 + 4? Box the answer."},
+    ]
 
 
 def test_calls_are_part_of_an_answer() -> None:

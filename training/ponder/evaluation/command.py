@@ -16,7 +16,7 @@ from pydantic_settings import CliPositionalArg
 from ponder import environment
 from ponder.errors import SetupError
 from ponder.evaluation.evaluate import MODES, conditions_of, distinct, evaluate
-from ponder.evaluation.protocol import Mode, Responder, ResponderError, Subject
+from ponder.evaluation.protocol import Mode, Responder, ResponderError, Subject, Wording
 from ponder.tasks.problems import Problem, Split, at_most
 from ponder.tasks.sources import SOURCES, find_tasks
 from ponder.tasks.tiny import TINY_TASKS
@@ -75,6 +75,14 @@ class Options(BaseModel):
         default=None,
         ge=1,
         description="of thought and answer together (default: what the context leaves)",
+    )
+    system_prompt: str | None = Field(
+        default=None, min_length=1, description="the chat's system message (default: none)"
+    )
+    instruction: str = Field(
+        default="",
+        description="follows every question as it stands, so it begins with a space or a line "
+        "break; what a recipe trained with is in its recipe.json",
     )
     model: str | None = Field(
         default_factory=environment.model,
@@ -197,6 +205,7 @@ async def _measure(
                 conditions=conditions,
                 samples=options.samples,
                 seed=options.seed,
+                wording=Wording(options.system_prompt, options.instruction),
                 advance=bar.advance,
             )
         return samples, subject

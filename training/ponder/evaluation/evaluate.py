@@ -16,7 +16,7 @@ from ponder.tasks.problems import Problem
 from ponder.tasks.workers import VerifierPool
 from ponder.thought.budget import UNLIMITED
 
-from .protocol import Ask, Hint, Mode, Responder, ResponderError, Subject
+from .protocol import PLAIN, Ask, Hint, Mode, Responder, ResponderError, Subject, Wording
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -107,8 +107,9 @@ async def evaluate(
     samples: int,
     seed: int,
     advance: Callable[[int], object],
+    wording: Wording = PLAIN,
 ) -> list[Sample]:
-    """Ask every problem `samples` times under every condition.
+    """Ask every problem `samples` times under every condition, in the chat that `wording` makes.
 
     `advance` is called with the number of answers whenever some have come, `distinct(conditions)`
     for each sample of a problem; `pool` judges them all in the end. Raises what the responder and
@@ -117,7 +118,7 @@ async def evaluate(
     hints = dict.fromkeys(condition.hint for condition in conditions)
     cuts = {hint: _cuts(conditions, hint) for hint in hints}
     asked = [
-        (problem, _ask(problem, sample_seed(seed, problem, number), cuts[hint], hint))
+        (problem, _ask(problem, sample_seed(seed, problem, number), cuts[hint], hint, wording))
         for hint in hints
         for problem in problems
         for number in range(samples)
@@ -157,8 +158,10 @@ def sample_seed(seed: int, problem: Problem, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _ask(problem: Problem, seed: int, budgets: tuple[int, ...], hint: Hint) -> Ask:
-    return Ask(problem.question, seed, budgets, hint, problem.tools)
+def _ask(
+    problem: Problem, seed: int, budgets: tuple[int, ...], hint: Hint, wording: Wording
+) -> Ask:
+    return Ask(problem.question, seed, budgets, hint, problem.tools, wording)
 
 
 def _cuts(conditions: Sequence[Condition], hint: Hint) -> tuple[int, ...]:

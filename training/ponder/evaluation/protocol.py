@@ -28,6 +28,27 @@ class ResponderError(SetupError):
 
 
 @dataclass(frozen=True, slots=True)
+class Wording:
+    """What a chat says around a question: a recipe's `system_prompt` and `instruction`.
+
+    >>> Wording(instruction=" Think step by step.").messages("2+2?")
+    [{'role': 'user', 'content': '2+2? Think step by step.'}]
+    """
+
+    system_prompt: str | None = None
+    instruction: str = ""
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The chat that asks it."""
+        told = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return [*told, {"role": "user", "content": question + self.instruction}]
+
+
+PLAIN = Wording()
+"""The question alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One thought to sample at temperature 1, and the budgets that it has to serve.
 
@@ -42,6 +63,12 @@ class Ask:
     budgets: tuple[int, ...] = (UNLIMITED,)
     hint: Hint = None
     tools: Sequence[Mapping[str, Any]] = ()
+    wording: Wording = PLAIN
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The chat that asks the question."""
+        return self.wording.messages(self.question)
 
 
 @dataclass(frozen=True, slots=True)

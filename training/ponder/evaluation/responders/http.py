@@ -111,7 +111,7 @@ class HttpResponder:
     async def _complete(self, ask: Ask, budget: int) -> Reply:
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": "user", "content": ask.question}],
+            "messages": ask.messages,
             "temperature": 1.0,
             "seed": ask.seed,
         }

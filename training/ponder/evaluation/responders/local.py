@@ -122,7 +122,7 @@ class LocalResponder:
 
         try:
             prompt = checkpoint.prompt(
-                [{"role": "user", "content": ask.question}],
+                ask.messages,
                 Wish(budget=None if whole else budget, max_completion_tokens=self._max_tokens),
                 Limits(max_model_len=engine.facts.max_model_len),
                 arguments={"tools": list(ask.tools)} if ask.tools else {},

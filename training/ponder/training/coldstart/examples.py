@@ -21,7 +21,7 @@ from ponder.tasks.worked import TaughtTask, Worked
 
 from ..run.recipe import TraceMix
 from . import calls, openings, smalltalk
-from .objects import Object, with_object
+from .objects import with_object
 from .reasoning import reason
 from .thoughts import (
     CLOSE_TEXT,

@@ -1,4 +1,4 @@
-"""Answers as JSON objects: asked for by the question, or enforced by a grammar that it does not name."""
+"""Answers as JSON objects: asked for by a question, or enforced by a grammar unasked."""
 
 from __future__ import annotations
 

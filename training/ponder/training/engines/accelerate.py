@@ -42,7 +42,7 @@ from .anchor import Anchor
 from .correction import DRAWN, weights
 from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
-from .rounded import RoundedSampler
+from .sampling_copy import SamplingCopy
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
 from .trackers import show
@@ -101,7 +101,7 @@ class AccelerateEngine:
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
-        self._apart: RoundedSampler | VLLMSampler | None = None
+        self._apart: SamplingCopy | VLLMSampler | None = None
         self._sampled_at: int | None = None
         self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
@@ -111,7 +111,7 @@ class AccelerateEngine:
             self._apart = VLLMSampler(base, self.share, options)
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
-            self._apart = RoundedSampler(base, self._room, self._accelerator.device)
+            self._apart = SamplingCopy(base, self._room, self._accelerator.device)
         if recipe.report_to:
             self._accelerator.init_trackers(recipe.name)
 
@@ -203,7 +203,7 @@ class AccelerateEngine:
         packed = []
         for part in self._parts(rows):
             batch = collate(part, pad_id=0)
-            if self._cap is not None and not isinstance(self._apart, RoundedSampler | None):
+            if self._cap is not None and not isinstance(self._apart, SamplingCopy | None):
                 batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:

@@ -174,9 +174,10 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         # Booleans, row by row; no more than a micro-batch's is there at once.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
+        drawn = width if torch.cuda.is_available() else 4  # a CPU samples in float32
         if plan.precision == "bfloat16":
-            found["sampled from"] = width * model.parameters
-        found["KV cache"] = _cached(recipe, bytes_of(model.config, width), work, processes)
+            found["sampled from"] = drawn * model.parameters
+        found["KV cache"] = _cached(recipe, bytes_of(model.config, drawn), work, processes)
     return {name: float(value) for name, value in found.items()}
 
 
