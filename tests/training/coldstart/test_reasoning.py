@@ -14,7 +14,7 @@ from ponder.tasks.sudoku import SUDOKU
 from ponder.tasks.tiny import TINY_TASKS
 from ponder.tasks.worked import WorkedTask
 from ponder.training.coldstart.examples import ExampleWriter
-from ponder.training.coldstart.objects import object_text
+from ponder.training.coldstart.objects import Object
 from ponder.training.coldstart.reasoning import merged, reason
 from ponder.training.coldstart.slips import slipped
 from ponder.training.run.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
@@ -126,15 +126,32 @@ def test_what_is_wrong_is_not_learnt(tokenizer: Any, recipe: SftRecipe) -> None:
     assert masked > 20
 
 
-def test_an_object_is_the_answer_where_one_is_asked_for(tokenizer: Any, recipe: SftRecipe) -> None:
+def test_an_object_is_the_answer_where_one_is_asked_for_or_enforced(
+    tokenizer: Any, recipe: SftRecipe
+) -> None:
+    """What a grammar begins unasked is read and not learnt; its value is."""
     mix = SLOW | {"cut": 0.0, "objects": 1.0, "tasks": ("tiny",)}
     writer = ExampleWriter(tokenizer, recipe.traces.model_copy(update=mix), "train")
     rng = Random(1)
-    for _ in range(20):
-        prompt, _, answer = split(tokenizer, writer.write(rng, terse=False))
-        assert "JSON" in prompt or '"answer"' in prompt or '{"answer": ...}' in prompt
-        assert re.fullmatch(r'\{"answer": \d+\}<\|im_end\|>', answer)
-    assert object_text("(1 + 2) * 8") == '{"answer": "(1 + 2) * 8"}'
+    asked = enforced = 0
+    for _ in range(60):
+        example = writer.write(rng, terse=False)
+        prompt, _, answer = split(tokenizer, example)
+        found = re.fullmatch(r'\{"([a-z]+)": ?(\d+)\}<\|im_end\|>', answer)
+        assert found
+        ids = tokenizer.encode(answer, add_special_tokens=False)
+        learnt = example.learnt[-len(ids) :]
+        if "JSON" in prompt or "Give me {" in prompt:
+            asked += 1
+            assert all(learnt)
+            assert found[1] == "answer" or f'"{found[1]}"' in prompt
+        else:
+            enforced += 1
+            value = len(tokenizer.encode(f"{found[2]}}}", add_special_tokens=False))
+            assert not learnt[0] and all(learnt[-value:])
+    assert asked > 15 and enforced > 15
+    assert Object().text("(1 + 2) * 8") == '{"answer": "(1 + 2) * 8"}'
+    assert Object("sum", separators=(",", ":")).text("7") == '{"sum":7}'
 
 
 def test_slow_thoughts_take_no_minimal_hints() -> None:
