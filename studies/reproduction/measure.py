@@ -21,8 +21,9 @@ from ponder.tasks.verifiers import verify
 from ponder.tasks.worked import Worked
 from ponder.training.coldstart.sft import fastest
 from ponder.training.coldstart.thoughts import HINT
+from ponder.training.method.batch import Prompt
 from ponder.training.rollout import sampler
-from ponder.training.rollout.plans import Prompt, Reader, Response, hinted, plain, truncated
+from ponder.training.rollout.plans import Reader, Response, hinted, plain, truncated
 
 from .setting import ANSWER, BUDGETS, HELD_OUT, LONGEST, problems
 
