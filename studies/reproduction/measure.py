@@ -38,7 +38,7 @@ MANY_SAMPLES = 16
 """Natural answers to a problem where pass@k is asked for."""
 FRONTIER_STEPS = 30
 OTHER_SAMPLES = 2
-_ROWS = 256  # in one batch of the sampler
+_ROWS = 1024  # in one batch of the sampler: the longest thoughts go on almost alone
 _SEED = 2
 
 
