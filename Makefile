@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train train-tiny results
+.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train setup-verl train-verl test-verl train-tiny results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,17 @@ bench-train: ## the trainer against stock TRL, and without its shortcuts, as rat
 train: ## install what training needs, then train RECIPE (without one: list them; ARGS follow)
 	@$(PYTHON) deploy/bootstrap.py engine train
 	@exec $(BIN)/ponder train $(or $(RECIPE),--list) $(ARGS)
+
+setup-verl: ## make .venv-verl, in which verl trains on Ray (docs/howto/several-machines.md)
+	@$(PYTHON) deploy/bootstrap.py verl
+
+train-verl: ## train RECIPE by verl on Ray, on the GPUs of the cluster or on a CPU (ARGS follow)
+	@$(PYTHON) deploy/bootstrap.py verl
+	@exec .venv-verl/bin/ponder train $(or $(RECIPE),--list) --set optimisation.engine=verl $(ARGS)
+
+test-verl: ## verl's workers against the accelerate engine, on the CPU (3 minutes)
+	@$(PYTHON) deploy/bootstrap.py verl test
+	@.venv-verl/bin/python -m pytest -q -m verl tests/training/engines/test_verl.py
 
 train-tiny: ## the cold start, then the runs of the reproduction that are still missing
 	@$(PYTHON) deploy/bootstrap.py engine dev

@@ -7,7 +7,6 @@ AdamW, adapters are PEFT's.
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from safetensors.torch import load_file, load_model
 from transformers import AutoModelForCausalLM
 
@@ -37,18 +36,22 @@ from ..rollout.rows import (
     telling,
 )
 from ..rollout.sampler import sample
+from ..run.checks import check_processes
 from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
+from .copied import CopySampler
 from .correction import DRAWN, weights
 from .optimizers import optimizer, schedule
-from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
-from .rounded import RoundedSampler
+from .protocol import CheckpointError, Diverged, Learnt
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
-from .trackers import show
+from .trackers import Trackers
 
 if TYPE_CHECKING:
     from .vllm import VLLMSampler
+
+MicroBatch = dict[str, torch.Tensor]
+"""Tensors of some rows (`rollout.rows.collate`), on the engine's device."""
 
 _ADAPTERS = "adapter_model.safetensors"
 _WEIGHTS = "model.safetensors"
@@ -60,23 +63,26 @@ class AccelerateEngine:
     Trackers of `recipe.report_to` write below `out`.
     """
 
+    @staticmethod
+    def check(recipe: PolicyRecipe, launched: int) -> None:
+        check_processes(recipe, launched)
+
     def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:
         plan = recipe.optimisation
         self._plan = plan
         self._temperature = recipe.rollouts.temperature
         self._room = recipe.rollouts.cache_bytes
-        logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
+        self._trackers = Trackers(recipe, out)
         # The recipe's precision holds, whatever accelerate's configuration says of it.
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
-            log_with=list(recipe.report_to) or None,
-            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=logs),
             kwargs_handlers=[
                 DistributedDataParallelKwargs(
                     find_unused_parameters=not plan.gradient_checkpointing
                 )
             ],
+            **self._trackers.options,
         )
         set_seed(recipe.seed)  # of the adapters
         model = _loaded(base, recipe)
@@ -101,7 +107,7 @@ class AccelerateEngine:
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
-        self._apart: RoundedSampler | VLLMSampler | None = None
+        self._apart: CopySampler | VLLMSampler | None = None
         self._sampled_at: int | None = None
         self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
@@ -111,9 +117,8 @@ class AccelerateEngine:
             self._apart = VLLMSampler(base, self.share, options)
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
-            self._apart = RoundedSampler(base, self._room, self._accelerator.device)
-        if recipe.report_to:
-            self._accelerator.init_trackers(recipe.name)
+            self._apart = CopySampler(base, self._room, self._accelerator.device, torch.bfloat16)
+        self._trackers.begin(self._accelerator)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
         """The model wrapped for its processes, and its optimizer."""
@@ -203,7 +208,7 @@ class AccelerateEngine:
         packed = []
         for part in self._parts(rows):
             batch = collate(part, pad_id=0)
-            if self._cap is not None and not isinstance(self._apart, RoundedSampler | None):
+            if self._cap is not None and not isinstance(self._apart, CopySampler | None):
                 batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
@@ -325,15 +330,13 @@ class AccelerateEngine:
     # -- trackers --------------------------------------------------------------------------
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
-        self._accelerator.log(dict(figures), step=update)
+        self._trackers.report(update, figures)
 
     def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
-        for tracker in self._accelerator.trackers:
-            show(tracker, samples, update)
+        self._trackers.show(update, samples)
 
     def close(self) -> None:
-        for tracker in self._accelerator.trackers:
-            tracker.finish()
+        self._trackers.close()
 
 
 def _sample(

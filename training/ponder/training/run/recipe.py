@@ -161,6 +161,10 @@ class PolicyOptimisation(_Section):
     Counts are optimizer updates.
     """
 
+    engine: str = Field(
+        "accelerate", description="what trains: accelerate, verl on Ray, or package.module:Name"
+    )
+    workers: int | None = Field(None, ge=1, description="of verl; one for every GPU unless given")
     steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
     micro_batches: int = Field(
@@ -356,6 +360,8 @@ _LATER = (
     "rollouts.vllm_options",
     "rollouts.sampler_cap",
     "rollouts.cache_gib",
+    "optimisation.engine",
+    "optimisation.workers",
     "optimisation.tokens_per_pass",
     "optimisation.optimizer",
     "optimisation.optimizer_options",

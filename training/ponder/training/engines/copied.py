@@ -1,8 +1,8 @@
-"""A copy of the weights in bfloat16 that samples, where the arithmetic of a recipe is bfloat16.
+"""A copy of the weights that samples, where those in training cannot or should not.
 
 Under autocast the weights stay float32 and are cast at every token, and the cache holds float32
 keys beside bfloat16 values. In a copy all of it is bfloat16, as in a server. It takes two bytes
-a parameter on every process, sharded or not.
+a parameter on every process (four in float32), sharded or not.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ponder.engine.tokenizer import ModelFiles
 from ..rollout.sampler import sample
 
 
-class RoundedSampler:
-    """Samples from weights that `load` hands over, rounded; it begins with those of `base`."""
+class CopySampler:
+    """Samples from weights that `load` hands over, as `kind`; it begins with those of `base`."""
 
-    def __init__(self, base: ModelFiles, room: float, device: torch.device) -> None:
-        kind = torch.bfloat16
+    def __init__(
+        self, base: ModelFiles, room: float, device: torch.device, kind: torch.dtype
+    ) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(base.name, dtype=kind).to(device)
         self.model.eval()
         self._room = room
