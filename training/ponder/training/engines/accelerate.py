@@ -40,7 +40,7 @@ from ..run.checks import check_processes
 from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
 from .copied import CopySampler
-from .correction import DRAWN, weights
+from .correction import DRAWN, corrected
 from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Diverged, Learnt
 from .scoring import add_scoring, score
@@ -48,6 +48,7 @@ from .sharding import gathered, merged
 from .trackers import Trackers
 
 if TYPE_CHECKING:
+    from .served import ServedSampler
     from .vllm import VLLMSampler
 
 MicroBatch = dict[str, torch.Tensor]
@@ -107,7 +108,7 @@ class AccelerateEngine:
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
-        self._apart: CopySampler | VLLMSampler | None = None
+        self._apart: CopySampler | VLLMSampler | ServedSampler | None = None
         self._sampled_at: int | None = None
         self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
@@ -115,6 +116,12 @@ class AccelerateEngine:
 
             options = options_for(recipe, self.share.world)
             self._apart = VLLMSampler(base, self.share, options)
+            self._cap = recipe.rollouts.sampler_cap
+        elif recipe.rollouts.engine == "http":
+            from .served import ServedSampler
+
+            main = self._accelerator.is_main_process
+            self._apart = ServedSampler(base, recipe, out, main=main, wait=self.wait)
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
             self._apart = CopySampler(base, self._room, self._accelerator.device, torch.bfloat16)
@@ -270,16 +277,12 @@ class AccelerateEngine:
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
         rows = loss_inputs(batch, log_probs_BT, entropies_BT)
-        found = objective(rows)
-        per_token_BT, stats = found.per_token_BT, dict(found.stats)
-        if DRAWN in batch and self._cap is not None:
-            weight_BT, more = weights(rows.old_log_probs_BT, batch[DRAWN], mask_BT, self._cap)
-            per_token_BT, stats = per_token_BT * weight_BT, stats | more
-        loss = -aggregate(per_token_BT, mask_BT, divisor)
+        found = corrected(objective(rows), rows, batch.get(DRAWN), self._cap)
+        loss = -aggregate(found.per_token_BT, mask_BT, divisor)
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.updates + 1)
         entropy = (entropies_BT * mask_BT).sum()
-        for name, value in {**stats, "entropy": entropy, "loss": loss.detach()}.items():
+        for name, value in {**found.stats, "entropy": entropy, "loss": loss.detach()}.items():
             sums[name] += float(value)
         return loss
 
@@ -337,6 +340,8 @@ class AccelerateEngine:
 
     def close(self) -> None:
         self._trackers.close()
+        if self._apart is not None:
+            self._apart.close()
 
 
 def _sample(

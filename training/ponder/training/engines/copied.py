@@ -28,6 +28,9 @@ class CopySampler:
         self.model.eval()
         self._room = room
 
+    def close(self) -> None:
+        """It ends with this process."""
+
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Replace the weights, tensor by tensor."""

@@ -38,6 +38,12 @@ class Diverged(TrainingError):
         )
 
 
+class WorkersLost(TrainingError):
+    """A worker or a server that a run needs failed or died; the message says what is known of it,
+    and the remedy.
+    """
+
+
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be continued; the message names it and the remedy."""
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
-from ponder.errors import TrainingError
 
 from ..method.batch import Scores
 from ..method.kernel import Objective
@@ -32,20 +32,18 @@ from ..rollout.rows import Row, telling, unpack
 from ..run.checks import check_processes
 from ..run.recipe import PolicyRecipe, RecipeError
 from .copied import CopySampler
+from .correction import DRAWN
 from .optimizers import schedule
-from .protocol import CheckpointError, Diverged, Learnt, Packed
+from .protocol import CheckpointError, Diverged, Learnt, Packed, WorkersLost
 from .trackers import Trackers
+from .verl_cluster import CPU, config, placed
 
-CPU = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": f"{__package__}.verl_cpu"}
-"""The environment of a process in which verl trains on a CPU."""
+if TYPE_CHECKING:
+    from .served import ServedSampler
 
 _STATE = "ponder_engine.json"
 _TENSORS_AT_ONCE = 16
 """Weights that travel through Ray together."""
-
-
-class WorkersLost(TrainingError):
-    """A worker failed or died; the message has what Ray knows of it, and the remedy."""
 
 
 class VerlEngine:
@@ -68,10 +66,22 @@ class VerlEngine:
         still = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=plan.learning_rate)
         self._schedule = schedule(plan, still)
         still.step()
-        kind = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
-        here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._apart = CopySampler(base, recipe.rollouts.cache_bytes, here, kind)
-        self._sampled_at = 0
+        self._apart: CopySampler | ServedSampler
+        self._cap: float | None = None
+        if recipe.rollouts.engine == "http":
+            from .served import ServedSampler
+
+            self._apart = ServedSampler(base, recipe, out)
+            self._cap = recipe.rollouts.sampler_cap
+        else:
+            kind = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
+            here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            self._apart = CopySampler(base, recipe.rollouts.cache_bytes, here, kind)
+        with torch.device("meta"):
+            self._bare = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(base.directory)
+            )
+        self._sampled_at: int | None = None
 
     @staticmethod
     def check(recipe: PolicyRecipe, launched: int) -> None:
@@ -103,7 +113,7 @@ class VerlEngine:
 
             if not ray.is_initialized():
                 ray.init(log_to_driver=False, include_dashboard=False, logging_level="WARNING")
-            device, nodes = _placed(ray, recipe.optimisation.workers)
+            device, nodes = placed(ray, recipe.optimisation.workers)
             if device == "cpu":
                 os.environ.update(CPU)
             from verl.single_controller.ray import (
@@ -122,7 +132,7 @@ class VerlEngine:
         self._pool = RayResourcePool(nodes, use_gpu=device != "cpu", max_colocate_count=1)
         return RayWorkerGroup(
             self._pool,
-            RayClassWithInitArgs(ray.remote(Worker), config=_config(base, recipe)),
+            RayClassWithInitArgs(ray.remote(Worker), config=config(base, recipe)),
             use_gpu=device != "cpu",
             device_name=device,
             worker_env=CPU if device == "cpu" else {},
@@ -223,6 +233,7 @@ class VerlEngine:
                 [(*lead, *row.advantages, 0.0) for lead, row in zip(before, rows, strict=True)]
             ),
             "temperature": torch.full((len(rows),), self._temperature),
+            **self._drawn(rows),
             **{n: torch.tensor([row.columns[n] for row in rows]) for n in rows[0].columns},
         }
         most = self._plan.tokens_per_pass
@@ -234,12 +245,19 @@ class VerlEngine:
         told |= {"calculate_entropy": True, "use_dynamic_bsz": most is not None}
         return get_tensordict(tensors, {**passes, **told})
 
+    def _drawn(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """What the servers drew the tokens with, where they count by that."""
+        if self._cap is None or isinstance(self._apart, CopySampler):
+            return {}
+        told = [self._apart.drawn.row(row) for row in rows]
+        return {DRAWN: _ragged([(*row[1:], math.nan) for row in told])}
+
     def update(self, packed: Packed, objective: Objective, denominator: float) -> Learnt:
         (batch,) = packed
         if objective is not self._objective:
             from .verl_worker import loss
 
-            self._ask("set_loss_fn", partial(loss, objective))
+            self._ask("set_loss_fn", partial(loss, objective, self._cap))
             self._objective = objective
         batch.set_non_tensor("denominator", max(denominator, 1.0))
         measured = self._ask("train_batch", batch)["metrics"]
@@ -256,7 +274,7 @@ class VerlEngine:
 
     @property
     def model(self) -> Any:
-        return self._apart.model
+        return self._bare
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         tied = self.model.all_tied_weights_keys
@@ -298,82 +316,11 @@ class VerlEngine:
 
     def close(self) -> None:
         self._trackers.close()
+        self._apart.close()
         for worker in self._group.workers:
             self._ray.kill(worker)
         for group in self._pool.get_placement_groups():
             self._ray.util.remove_placement_group(group)
-
-
-def spread(workers: int, slots: Sequence[int]) -> list[int]:
-    """Workers of each node: on as few nodes as have the room, on all of them equally many.
-
-    `slots` are the GPUs (or CPUs) of each node. Raises `RecipeError` where they are too few.
-
-        >>> spread(8, [8, 8]), spread(16, [8, 8]), spread(4, [2, 3])
-        ([8], [8, 8], [2, 2])
-    """
-    for nodes in range(1, len(slots) + 1):
-        each, rest = divmod(workers, nodes)
-        if not rest and sum(room >= each for room in slots) >= nodes:
-            return [each] * nodes
-    raise RecipeError(
-        f"optimisation.workers = {workers}: the Ray cluster has nodes of {list(slots)} GPUs (or "
-        "CPUs, where no node has a GPU), and as many workers are needed on each: change workers, "
-        "or add nodes (`ray start --address=HEAD:6379`, and --num-cpus=N without GPUs)"
-    )
-
-
-def _placed(ray: Any, workers: int | None) -> tuple[str, list[int]]:
-    """The device, and the workers of each node: one a GPU, or one in all where there is no GPU."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if gpus := [int(node["GPU"]) for node in nodes if node.get("GPU")]:
-        return "cuda", spread(workers or sum(gpus), gpus)
-    return "cpu", spread(workers or 1, [int(node.get("CPU", 0)) for node in nodes])
-
-
-def _config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
-    """What verl's worker is told of a recipe."""
-    from verl.trainer.config import CheckpointConfig
-    from verl.workers.config import (
-        FSDPEngineConfig,
-        FSDPOptimizerConfig,
-        HFModelConfig,
-        TrainingWorkerConfig,
-    )
-
-    plan = recipe.optimisation
-    attention = plan.attention or "sdpa"
-    kind = "bf16" if plan.precision == "bfloat16" else "fp32"
-    return TrainingWorkerConfig(
-        model_type="language_model",
-        model_config=HFModelConfig(
-            path=base.name,
-            # Rows without padding between them: flash attention alone keeps them apart.
-            use_remove_padding=attention.startswith("flash"),
-            enable_gradient_checkpointing=plan.gradient_checkpointing,
-            override_config={"attn_implementation": attention},
-        ),
-        engine_config=FSDPEngineConfig(
-            strategy="fsdp2",
-            model_dtype="fp32",
-            mixed_precision={"param_dtype": kind, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
-            use_torch_compile=False,
-            seed=recipe.seed,
-        ),
-        optimizer_config=FSDPOptimizerConfig(
-            lr=plan.learning_rate,
-            weight_decay=plan.weight_decay,
-            clip_grad=plan.clip_norm,
-            lr_scheduler_type=plan.schedule,
-            lr_warmup_steps=plan.warmup_updates,
-            total_training_steps=plan.steps * plan.updates,
-            # verl calls what it finds there; ours lets norms and biases not decay.
-            optimizer_impl="ponder.training.engines.optimizers",
-            optimizer="of_verl",
-            override_optimizer_config={"plan": plan},
-        ),
-        checkpoint_config=CheckpointConfig(),
-    )
 
 
 def _ragged(rows: Sequence[Sequence[float]], kind: torch.dtype = torch.float) -> torch.Tensor:

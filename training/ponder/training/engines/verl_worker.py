@@ -14,6 +14,7 @@ from verl.workers.engine_workers import TrainingWorker
 
 from ..method.kernel import Objective, aggregate
 from ..rollout.rows import loss_inputs
+from .correction import DRAWN, corrected
 
 
 class Worker(TrainingWorker):  # type: ignore[misc]  # verl is not installed beside mypy
@@ -48,13 +49,18 @@ class Worker(TrainingWorker):  # type: ignore[misc]  # verl is not installed bes
 
 
 def loss(
-    objective: Objective, model_output: Mapping[str, Any], data: Any, dp_group: Any = None
+    objective: Objective,
+    cap: float | None,
+    model_output: Mapping[str, Any],
+    data: Any,
+    dp_group: Any = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """-Σ objective / denominator over a micro-batch, and sums for the logs.
 
-    `data` has `denominator` of all rows of the update. verl takes the mean of the processes'
-    gradients, and theirs is the sum that is wanted: hence its `dp_size`. What verl says of a
-    token's successor stands at the token's place, as in `rollout.rows.collate`.
+    `cap` is `rollouts.sampler_cap`, and `data` has the `denominator` of all rows of the update.
+    verl takes the mean of the processes' gradients, and the sum is wanted: hence its `dp_size`.
+    What verl says of a token's successor stands at the token's place, as in
+    `rollout.rows.collate`.
     """
     log_probs_BT = _padded(model_output["log_probs"])
     entropies_BT = _padded(model_output["entropy"]).detach()
@@ -64,7 +70,8 @@ def loss(
         if isinstance(value, torch.Tensor) and name not in ("input_ids", "position_ids")
     }
     mask_BT = batch["loss_mask"]
-    found = objective(loss_inputs(batch, log_probs_BT, entropies_BT))
+    rows = loss_inputs(batch, log_probs_BT, entropies_BT)
+    found = corrected(objective(rows), rows, batch.get(DRAWN), cap)
     divisor = tu.get_non_tensor_data(data, "denominator", None) / tu.get_non_tensor_data(
         data, "dp_size", 1
     )
