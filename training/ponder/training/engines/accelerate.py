@@ -42,7 +42,7 @@ from .anchor import Anchor
 from .copied import CopySampler
 from .correction import DRAWN, corrected
 from .optimizers import optimizer, schedule
-from .protocol import CheckpointError, Diverged, Learnt
+from .protocol import CheckpointError, Costs, Diverged, Learnt
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
 from .trackers import Trackers
@@ -63,6 +63,8 @@ class AccelerateEngine:
 
     Trackers of `recipe.report_to` write below `out`.
     """
+
+    costs = Costs()
 
     @staticmethod
     def check(recipe: PolicyRecipe, launched: int) -> None:

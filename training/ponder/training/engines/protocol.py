@@ -139,10 +139,23 @@ class TrainingEngine(Protocol):
         """The run has ended: trackers write what they hold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a forecast has to know of an engine.
+
+    `trees`: summaries share a row with their thought, which are rows of their own without.
+    `sharded`: each process always holds its part of weights, gradients and optimizer alone.
+    """
+
+    trees: bool = True
+    sharded: bool = False
+
+
 class EngineKind(Protocol):
     """A class of engines, as `table.ENGINES` names it."""
 
     __name__: str
+    costs: Costs
 
     def __call__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> TrainingEngine:
         """The checkpoint `base` in training by `recipe`; what trackers write is below `out`."""

@@ -34,7 +34,7 @@ from ..run.recipe import PolicyRecipe, RecipeError
 from .copied import CopySampler
 from .correction import DRAWN
 from .optimizers import schedule
-from .protocol import CheckpointError, Diverged, Learnt, Packed, WorkersLost
+from .protocol import CheckpointError, Costs, Diverged, Learnt, Packed, WorkersLost
 from .trackers import Trackers
 from .verl_cluster import CPU, config, placed
 
@@ -53,6 +53,8 @@ class VerlEngine:
     started on this machine where none does. Raises `RecipeError` for what verl cannot do, and where
     verl is not installed.
     """
+
+    costs = Costs(trees=False, sharded=True)
 
     def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:
         self._plan = plan = recipe.optimisation
@@ -111,8 +113,7 @@ class VerlEngine:
         try:
             import ray
 
-            if not ray.is_initialized():
-                ray.init(log_to_driver=False, include_dashboard=False, logging_level="WARNING")
+            _join(ray)
             device, nodes = placed(ray, recipe.optimisation.workers)
             if device == "cpu":
                 os.environ.update(CPU)
@@ -232,7 +233,6 @@ class VerlEngine:
             "advantages": _ragged(
                 [(*lead, *row.advantages, 0.0) for lead, row in zip(before, rows, strict=True)]
             ),
-            "temperature": torch.full((len(rows),), self._temperature),
             **self._drawn(rows),
             **{n: torch.tensor([row.columns[n] for row in rows]) for n in rows[0].columns},
         }
@@ -243,7 +243,7 @@ class VerlEngine:
             else {"max_token_len_per_gpu": max(most, *map(len, ids))}
         )
         told |= {"calculate_entropy": True, "use_dynamic_bsz": most is not None}
-        return get_tensordict(tensors, {**passes, **told})
+        return get_tensordict(tensors, {**passes, **told, "temperature": self._temperature})
 
     def _drawn(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """What the servers drew the tokens with, where they count by that."""
@@ -321,6 +321,19 @@ class VerlEngine:
             self._ray.kill(worker)
         for group in self._pool.get_placement_groups():
             self._ray.util.remove_placement_group(group)
+
+
+def _join(ray: Any) -> None:
+    """The Ray cluster that runs, or one on this machine that ends with this process."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="WARNING")
+    except Exception as error:  # Ray raises it where a part of it does not start in half a minute
+        raise WorkersLost(
+            f"Ray does not start: {error} On a machine that does much else, `ray start --head` "
+            "first takes longer to give up"
+        ) from error
 
 
 def _ragged(rows: Sequence[Sequence[float]], kind: torch.dtype = torch.float) -> torch.Tensor:

@@ -61,6 +61,8 @@ def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
             use_remove_padding=attention.startswith("flash"),
             enable_gradient_checkpointing=plan.gradient_checkpointing,
             override_config={"attn_implementation": attention},
+            use_fused_kernels=_plain_head(base),
+            fused_kernel_options={"impl_backend": "torch"},
         ),
         engine_config=FSDPEngineConfig(
             strategy="fsdp2",
@@ -83,3 +85,16 @@ def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
         ),
         checkpoint_config=CheckpointConfig(),
     )
+
+
+def _plain_head(base: ModelFiles) -> bool:
+    """Whether the logits are the head's output as it is, as verl's kernel takes them to be.
+
+    It makes them for 512 tokens at a time. Without it verl holds those of a whole pass several
+    times over.
+    """
+    from transformers import AutoConfig
+
+    text = AutoConfig.from_pretrained(base.directory).get_text_config()
+    changes = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    return all(getattr(text, name, None) is None for name in changes)
