@@ -331,8 +331,8 @@ def _join(ray: Any) -> None:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level="WARNING")
     except Exception as error:  # Ray raises it where a part of it does not start in half a minute
         raise WorkersLost(
-            f"Ray does not start: {error} On a machine that does much else, `ray start --head` "
-            "first takes longer to give up"
+            f"Ray does not start: {error} Its logs are in /tmp/ray/session_latest/logs; on a "
+            "machine that does much else, try again when it does less"
         ) from error
 
 
