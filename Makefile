@@ -94,7 +94,7 @@ train-verl: ## train RECIPE by verl on Ray, on the GPUs of the cluster or on a C
 
 test-verl: ## verl's workers against the accelerate engine, on the CPU (3 minutes)
 	@$(PYTHON) deploy/bootstrap.py verl test
-	@.venv-verl/bin/python -m pytest -q -m verl tests/training/engines/test_verl.py
+	@.venv-verl/bin/python -m pytest -q -m verl -p no:unraisableexception tests/training/engines/test_verl.py
 
 train-tiny: ## the cold start, then the runs of the reproduction that are still missing
 	@$(PYTHON) deploy/bootstrap.py engine dev

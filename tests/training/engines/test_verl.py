@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from ponder.training.rollout.rows import Row
 from ponder.training.run.run import Run
 from training.policy import TINY, metrics, recipe, train
 
-pytest.importorskip("verl", reason="make setup-verl installs it in .venv-verl")
 pytestmark = [
     pytest.mark.verl,
+    pytest.mark.skipif(find_spec("verl") is None, reason="make setup-verl installs it"),
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore"),  # of Ray's and verl's own calls
 ]
@@ -50,9 +51,12 @@ def verl(path: Path, workers: int) -> VerlEngine:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VerlEngine]:
+    import ray
+
     made = verl(tmp_path_factory.mktemp("one"), 1)
     yield made
     made.close()
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

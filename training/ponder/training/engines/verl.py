@@ -30,7 +30,7 @@ from ..rollout.drive import Sampler
 from ..rollout.experience import Share
 from ..rollout.rows import Row, telling, unpack
 from ..run.checks import check_processes
-from ..run.recipe import PolicyRecipe, RecipeError
+from ..run.recipe import PolicyOptimisation, PolicyRecipe, RecipeError
 from .copied import CopySampler
 from .correction import DRAWN
 from .optimizers import schedule
@@ -64,10 +64,7 @@ class VerlEngine:
         self._trackers.begin()
         self._group = self._started(base, recipe)
         self._ask("reset")
-        # The same schedule as the workers', to know its rate without asking them.
-        still = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=plan.learning_rate)
-        self._schedule = schedule(plan, still)
-        still.step()
+        self._schedule = _schedule(plan, 0)
         self._apart: CopySampler | ServedSampler
         self._cap: float | None = None
         if recipe.rollouts.engine == "http":
@@ -117,6 +114,7 @@ class VerlEngine:
             device, nodes = placed(ray, recipe.optimisation.workers)
             if device == "cpu":
                 os.environ.update(CPU)
+                from . import verl_cpu  # noqa: F401  # where verl has been imported already
             from verl.single_controller.ray import (
                 RayClassWithInitArgs,
                 RayResourcePool,
@@ -303,8 +301,8 @@ class VerlEngine:
                 f"optimisation.workers to {state['workers']}"
             )
         self._ask("load_checkpoint", str(directory.resolve()))
-        for _ in range(state["updates"]):
-            self._schedule.step()
+        self._schedule = _schedule(self._plan, state["updates"])
+        self._sampled_at = None
 
     # -- trackers --------------------------------------------------------------------------
 
@@ -321,6 +319,16 @@ class VerlEngine:
             self._ray.kill(worker)
         for group in self._pool.get_placement_groups():
             self._ray.util.remove_placement_group(group)
+
+
+def _schedule(plan: PolicyOptimisation, updates: int) -> Any:
+    """The workers' own after so many updates, to know its rate without asking them."""
+    still = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=plan.learning_rate)
+    made = schedule(plan, still)
+    still.step()
+    for _ in range(updates):
+        made.step()
+    return made
 
 
 def _join(ray: Any) -> None:

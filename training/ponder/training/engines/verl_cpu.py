@@ -27,6 +27,9 @@ class _Device(ModuleType):
 
     max_memory_reserved = memory_allocated = memory_reserved = max_memory_allocated
 
+    get_rng_state = staticmethod(torch.get_rng_state)
+    set_rng_state = staticmethod(torch.set_rng_state)
+
     def mem_get_info(self) -> tuple[int, int]:
         return 0, 0
 
