@@ -53,6 +53,8 @@ def verl(path: Path, workers: int) -> VerlEngine:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VerlEngine]:
     import ray
 
+    # Of two engines at a time, whatever the machine has.
+    ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
     made = verl(tmp_path_factory.mktemp("one"), 1)
     yield made
     made.close()

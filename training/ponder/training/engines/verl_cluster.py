@@ -35,9 +35,15 @@ def spread(workers: int, slots: Sequence[int]) -> list[int]:
 def placed(ray: Any, workers: int | None) -> tuple[str, list[int]]:
     """The device, and the workers of each node: one a GPU, or one in all where there is no GPU."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if gpus := [int(node["GPU"]) for node in nodes if node.get("GPU")]:
-        return "cuda", spread(workers or sum(gpus), gpus)
-    return "cpu", spread(workers or 1, [int(node.get("CPU", 0)) for node in nodes])
+    gpus = [int(node["GPU"]) for node in nodes if node.get("GPU")]
+    kind, slots = ("GPU", gpus) if gpus else ("CPU", [int(node.get("CPU", 0)) for node in nodes])
+    found = spread(workers or (sum(gpus) if gpus else 1), slots)
+    if (free := ray.available_resources().get(kind, 0)) < sum(found):
+        raise RecipeError(
+            f"optimisation.workers: {sum(found)} need as many {kind}s of the Ray cluster, where "
+            f"{free:.0f} are free: end what has the others, or name fewer"
+        )
+    return "cuda" if gpus else "cpu", found
 
 
 def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
