@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train results
+.PHONY: help serve serve-fleet demo pictures test test-clients quick check bench bench-anytime bench-deadline bench-fleet bench-train train setup-verl train-verl test-verl results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -85,6 +85,17 @@ bench-train: ## the trainer against stock TRL, and without its shortcuts, as rat
 train: ## install what training needs, then train RECIPE (without one: list them; ARGS follow)
 	@$(PYTHON) deploy/bootstrap.py engine train
 	@exec $(BIN)/ponder train $(or $(RECIPE),--list) $(ARGS)
+
+setup-verl: ## make .venv-verl, in which verl trains on Ray (docs/howto/several-machines.md)
+	@$(PYTHON) deploy/bootstrap.py verl
+
+train-verl: ## train RECIPE by verl on Ray, on the GPUs of the cluster or on a CPU (ARGS follow)
+	@$(PYTHON) deploy/bootstrap.py verl
+	@exec .venv-verl/bin/ponder train $(or $(RECIPE),--list) --set optimisation.engine=verl $(ARGS)
+
+test-verl: ## verl's workers against the accelerate engine, on the CPU (3 minutes)
+	@$(PYTHON) deploy/bootstrap.py verl test
+	@.venv-verl/bin/python -m pytest -q -m verl -p no:unraisableexception tests/training/engines/test_verl.py
 
 results: ## the reproduction: docs/results, resumed run by run (about 40 core-hours in all)
 	@$(PYTHON) deploy/bootstrap.py engine dev

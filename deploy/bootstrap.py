@@ -2,6 +2,9 @@
 
     python3 deploy/bootstrap.py EXTRA...        `make serve`: engine; `make test`: engine dev
 
+With the extra `verl` first it is `.venv-verl` by `constraints-verl.txt`: verl cannot live beside
+vLLM's versions.
+
 The extra `engine` becomes `gpu` where an NVIDIA GPU is found, else `cpu`; BUILD=cpu or BUILD=gpu
 in the environment decides otherwise. A stamp in `.venv`, written last, says what is installed, so
 that a second run takes a blink. Standard library only, and written so that Python 3.8 can still
@@ -24,13 +27,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+ALONE = sys.argv[1:2] == ["verl"]
+VENV = ROOT / (".venv-verl" if ALONE else ".venv")
+PINS = "constraints-verl.txt" if ALONE else "constraints.txt"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ponder-ready.json"
 # There while an install runs. A killed installer leaves half a package that looks whole, so a run
 # that finds this file starts over; the downloads are cached, so that costs little.
 UNFINISHED = VENV / "ponder-unfinished"
-INPUTS = ("pyproject.toml", "constraints.txt", "deploy/overrides.txt", "deploy/bootstrap.py")
+INPUTS = ("pyproject.toml", PINS, "deploy/overrides.txt", "deploy/bootstrap.py")
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 GIB = 1 << 30
 DISK_GIB = 4
@@ -144,13 +149,13 @@ def run(step, command, remedy):
         shown = "\n".join("  | " + line for line in tail if line)
         raise SetupError(
             f"this step failed: {step}\n{shown}\n{remedy}, then run the same command again "
-            "(or delete .venv to start over)"
+            f"(or delete {VENV.name} to start over)"
         )
 
 
 def discard_venv():
     """Away in one move, so that being killed in the middle leaves nothing half there."""
-    old = VENV.with_name(".venv.old")
+    old = VENV.with_name(VENV.name + ".old")
     shutil.rmtree(str(old), ignore_errors=True)
     VENV.rename(old)
     shutil.rmtree(str(old), ignore_errors=True)
@@ -163,13 +168,13 @@ def start_over_if_needed(stamp, build):
     if UNFINISHED.exists():
         say("the last set-up was interrupted: starting over")
     elif stamp.get("build", build) != build:
-        say(f".venv holds the {stamp['build']} build: starting over")
+        say(f"{VENV.name} holds the {stamp['build']} build: starting over")
     elif python_of_venv() == HERE:
         return
     elif stamp:
-        say(f".venv is not for Python {HERE}: starting over")
+        say(f"{VENV.name} is not for Python {HERE}: starting over")
     else:
-        raise SetupError(f".venv is not for Python {HERE} and not made by make: delete it")
+        raise SetupError(f"{VENV.name} is not for Python {HERE} and not made by make: delete it")
     discard_venv()
 
 
@@ -178,7 +183,7 @@ def install_torch(uv):
 
     The `+cpu` matters: any other torch brings gigabytes of CUDA. uv does not read pip's settings.
     """
-    pins = (ROOT / "constraints.txt").read_text()
+    pins = (ROOT / PINS).read_text()
     pin = re.search(r"^torch==\S+", pins, re.MULTILINE).group(0)
     pip = [PYTHON, "-m", "pip", "install", "--no-deps", "--no-compile", pin + "+cpu"]
     try:
@@ -190,12 +195,12 @@ def install_torch(uv):
 
 def install(extras, build):
     """Create `.venv` where there is none, and install the project with its extras."""
-    pins = ["--constraint", "constraints.txt"]
+    pins = ["--constraint", PINS]
     if not VENV.exists():
         VENV.mkdir()
         UNFINISHED.touch()
         remedy = "Mend what it says"
-        run("creating .venv", [sys.executable, "-m", "venv", VENV], remedy)
+        run(f"creating {VENV.name}", [sys.executable, "-m", "venv", VENV], remedy)
     UNFINISHED.touch()
     if STAMP.exists():
         STAMP.unlink()
@@ -204,7 +209,10 @@ def install(extras, build):
         run("installing uv", [PYTHON, "-m", "pip", "install", *pins, "uv"], remedy)
         uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON]
         project = ["--editable", f".[{','.join(sorted(extras))}]"]
-        if build == "gpu":
+        if ALONE and build == "gpu":
+            how = [*pins, "--torch-backend=auto"]
+            remedy = "Mend what it says, or take the CPU build with BUILD=cpu"
+        elif build == "gpu":
             # vLLM's GPU build pins its own versions, which are not those of constraints.txt.
             say("taking vLLM's GPU build: an UNTESTED path (BUILD=cpu takes the other)")
             how = ["--torch-backend=auto"]
@@ -213,7 +221,11 @@ def install(extras, build):
             install_torch(uv)
             how = [*pins, "--overrides", "deploy/overrides.txt"]
             remedy = "Check the network and the disk (behind a mirror, set UV_DEFAULT_INDEX)"
-        run("installing vLLM, Ponder and what they need", [*uv, *how, *project], remedy)
+        run(
+            f"installing {'verl' if ALONE else 'vLLM'}, Ponder and what they need",
+            [*uv, *how, *project],
+            remedy,
+        )
     except SetupError:
         # The installer ended by itself: what it wrote is whole, and can be gone on from.
         UNFINISHED.unlink()
@@ -250,7 +262,7 @@ def take_lock():
     try:
         fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("waiting for another set-up of .venv")
+        say(f"waiting for another set-up of {VENV.name}")
         fcntl.flock(LOCK, fcntl.LOCK_EX)
 
 

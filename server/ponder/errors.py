@@ -36,7 +36,8 @@ PonderError
 ├── TrainingError               a run cannot go on
 │   ├── CheckpointError         a checkpoint cannot be continued
 │   ├── Diverged                the loss or its gradient is not finite
-│   └── NotFinite               the same in a cold start
+│   ├── NotFinite               the same in a cold start
+│   └── WorkersLost             a process that trains failed or died
 ├── ApiError                    the answer to a request that is refused (ponder.protocol.errors)
 ├── PonderAPIError              a client's request that got no answer
 └── VerifierFailure             one answer got no score

@@ -144,14 +144,22 @@ def test_a_failing_step_says_which_why_and_what_to_do(
         assert part in str(failed.value)
 
 
-def test_constraints_pin_everything_by_version_alone() -> None:
+@pytest.mark.parametrize(
+    ("pinned", "installed"),
+    [
+        ("constraints.txt", ("server", "cpu", "dev", "train", "deploy", "test")),
+        ("constraints-verl.txt", ("server", "train", "verl", "test")),
+    ],
+)
+def test_constraints_pin_everything_by_version_alone(
+    pinned: str, installed: tuple[str, ...]
+) -> None:
     """No addresses and no local versions, so that they hold on every machine."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / pinned).read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert [pin for pin in pins.values() if not re.fullmatch(r"[\w.!]+", pin)] == []
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["server"], *extras["cpu"], *extras["dev"]]
-    asked += extras["deploy"]
+    asked = [*project["dependencies"], *(name for extra in installed for name in extras[extra])]
     names = [re.split(r"[\[<>=]", name)[0].lower() for name in asked]
     assert [name for name in names if name != "ponder" and name not in pins] == []

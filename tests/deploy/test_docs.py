@@ -37,6 +37,14 @@ ELSEWHERE = {
     ),
     *("enable-prompt-tokens-details", "generation-config", "max-num-queued-reqs"),  # vLLM's
     *("worker-urls", "policy", "health-check-interval-secs", "health-failure-threshold"),
+    *("logprobs-mode", "worker-cls"),
+    *("head", "address", "num-cpus"),  # Ray's
+    *(
+        "set",
+        "base",
+        "out",
+        "resume",
+    ),  # of `ponder train`
 }  # flags of other commands
 
 

@@ -13,7 +13,9 @@ from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from ponder.engine.tokenizer import ModelFiles
+from ponder.training.engines import accelerate
 from ponder.training.engines.accelerate import AccelerateEngine
+from ponder.training.engines.copied import rounded_kind
 from ponder.training.engines.protocol import CheckpointError, Learnt
 from ponder.training.engines.sharding import merged
 from ponder.training.method.grpo import GrpoConfig
@@ -163,8 +165,16 @@ def test_sampling_leaves_the_model_in_training(tmp_path: Path) -> None:
     assert made.model.training
 
 
-def test_bfloat16_samples_from_rounded_weights_and_caches_both_kinds_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_a_copy_samples_where_the_arithmetic_is_bfloat16_and_caches_both_kinds_alike(
+    tmp_path: Path, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU samples in bfloat16; a CPU, which is as fast in float32, in that."""
     from transformers.cache_utils import DynamicCache
+
+    assert rounded_kind(torch.device("cuda")) == torch.bfloat16
+    assert rounded_kind(torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(accelerate, "rounded_kind", lambda _: kind)
 
     trained = engine(tmp_path, optimisation={"precision": "bfloat16", "learning_rate": 0.1})
     assert trained._apart is not None
@@ -173,9 +183,10 @@ def test_bfloat16_samples_from_rounded_weights_and_caches_both_kinds_alike(tmp_p
     with trained.sampler() as sampler:
         assert len(sampler([(5, 6)], torch.full((1, 4), 0.5), frozenset({-1}))[0]) == 4
     model, cache = trained._apart.model, DynamicCache()
-    rounded, weights = model.state_dict(), state(trained)
-    assert all(torch.equal(rounded[n], w.to(torch.bfloat16)) for n, w in weights.items())
-    assert any(not torch.equal(rounded[n].float(), w) for n, w in weights.items())
+    copied, weights = model.state_dict(), state(trained)
+    assert all(torch.equal(copied[n], w.to(kind)) for n, w in weights.items())
+    exact = all(torch.equal(copied[n].float(), w) for n, w in weights.items())
+    assert exact == (kind == torch.float32)
     model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache, use_cache=True)
     kinds = {kept.dtype for layer in cache.layers for kept in (layer.keys, layer.values)}
-    assert kinds == {torch.bfloat16}
+    assert kinds == {kind}

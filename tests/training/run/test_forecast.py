@@ -174,7 +174,10 @@ def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_papers_recipes_run_on_one_to_sixteen_gpus_with_a_bounded_cache(name: str) -> None:
+def test_the_papers_recipes_run_on_one_to_sixteen_gpus_with_a_bounded_cache(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     own = load_recipe(find_recipe(name), ["rollouts.engine=transformers"])
     assert isinstance(own, PolicyRecipe)
     shape = forecast.shape(own)

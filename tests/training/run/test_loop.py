@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ponder.training.engines.protocol import Learnt, MicroBatch, TrainingEngine
+from ponder.training.engines.protocol import Learnt, Packed, TrainingEngine
 from ponder.training.method.kernel import Objective, PerToken
 from ponder.training.rollout.drive import Sampler
 from ponder.training.rollout.experience import Experience, Share
@@ -46,13 +46,13 @@ class Diary:
         self.lines.append("sample")
         yield lambda *_: []
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
+    def pack(self, rows: Sequence[Row], remember: bool) -> Packed:
         self.lines.append(f"pack {len(rows)}{' remembered' if remember else ''}")
         return []
 
     def update(
         self,
-        packed: Sequence[MicroBatch],
+        packed: Packed,
         objective: Objective,
         denominator: float,
     ) -> Learnt:

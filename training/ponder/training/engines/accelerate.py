@@ -7,7 +7,6 @@ AdamW, adapters are PEFT's.
 from __future__ import annotations
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from safetensors.torch import load_file, load_model
 from transformers import AutoModelForCausalLM
 
@@ -37,18 +36,23 @@ from ..rollout.rows import (
     telling,
 )
 from ..rollout.sampler import sample
+from ..run.checks import check_processes
 from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
-from .correction import DRAWN, weights
+from .copied import CopySampler, rounded_kind
+from .correction import DRAWN, corrected
 from .optimizers import optimizer, schedule
-from .protocol import CheckpointError, Diverged, Learnt, MicroBatch
-from .sampling_copy import SamplingCopy
+from .protocol import CheckpointError, Costs, Diverged, Learnt
 from .scoring import add_scoring, score
 from .sharding import gathered, merged
-from .trackers import show
+from .trackers import Trackers
 
 if TYPE_CHECKING:
+    from .served import ServedSampler
     from .vllm import VLLMSampler
+
+MicroBatch = dict[str, torch.Tensor]
+"""Tensors of some rows (`rollout.rows.collate`), on the engine's device."""
 
 _ADAPTERS = "adapter_model.safetensors"
 _WEIGHTS = "model.safetensors"
@@ -60,23 +64,28 @@ class AccelerateEngine:
     Trackers of `recipe.report_to` write below `out`.
     """
 
+    costs = Costs()
+
+    @staticmethod
+    def check(recipe: PolicyRecipe, launched: int) -> None:
+        check_processes(recipe, launched)
+
     def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:
         plan = recipe.optimisation
         self._plan = plan
         self._temperature = recipe.rollouts.temperature
         self._room = recipe.rollouts.cache_bytes
-        logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
+        self._trackers = Trackers(recipe, out)
         # The recipe's precision holds, whatever accelerate's configuration says of it.
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
-            log_with=list(recipe.report_to) or None,
-            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=logs),
             kwargs_handlers=[
                 DistributedDataParallelKwargs(
                     find_unused_parameters=not plan.gradient_checkpointing
                 )
             ],
+            **self._trackers.options,
         )
         set_seed(recipe.seed)  # of the adapters
         model = _loaded(base, recipe)
@@ -101,7 +110,7 @@ class AccelerateEngine:
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
         # Samples from weights of its own; None where those in training sample.
-        self._apart: SamplingCopy | VLLMSampler | None = None
+        self._apart: CopySampler | VLLMSampler | ServedSampler | None = None
         self._sampled_at: int | None = None
         self._cap: float | None = None
         if recipe.rollouts.engine == "vllm":
@@ -110,10 +119,16 @@ class AccelerateEngine:
             options = options_for(recipe, self.share.world)
             self._apart = VLLMSampler(base, self.share, options)
             self._cap = recipe.rollouts.sampler_cap
+        elif recipe.rollouts.engine == "http":
+            from .served import ServedSampler
+
+            main = self._accelerator.is_main_process
+            self._apart = ServedSampler(base, recipe, out, main=main, wait=self.wait)
+            self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
-            self._apart = SamplingCopy(base, self._room, self._accelerator.device)
-        if recipe.report_to:
-            self._accelerator.init_trackers(recipe.name)
+            device = self._accelerator.device
+            self._apart = CopySampler(base, self._room, device, rounded_kind(device))
+        self._trackers.begin(self._accelerator)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
         """The model wrapped for its processes, and its optimizer."""
@@ -203,7 +218,7 @@ class AccelerateEngine:
         packed = []
         for part in self._parts(rows):
             batch = collate(part, pad_id=0)
-            if self._cap is not None and not isinstance(self._apart, SamplingCopy | None):
+            if self._cap is not None and not isinstance(self._apart, CopySampler | None):
                 batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
@@ -265,16 +280,12 @@ class AccelerateEngine:
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
         rows = loss_inputs(batch, log_probs_BT, entropies_BT)
-        found = objective(rows)
-        per_token_BT, stats = found.per_token_BT, dict(found.stats)
-        if DRAWN in batch and self._cap is not None:
-            weight_BT, more = weights(rows.old_log_probs_BT, batch[DRAWN], mask_BT, self._cap)
-            per_token_BT, stats = per_token_BT * weight_BT, stats | more
-        loss = -aggregate(per_token_BT, mask_BT, divisor)
+        found = corrected(objective(rows), rows, batch.get(DRAWN), self._cap)
+        loss = -aggregate(found.per_token_BT, mask_BT, divisor)
         if not torch.isfinite(loss):
             raise Diverged("loss", loss.item(), self.updates + 1)
         entropy = (entropies_BT * mask_BT).sum()
-        for name, value in {**stats, "entropy": entropy, "loss": loss.detach()}.items():
+        for name, value in {**found.stats, "entropy": entropy, "loss": loss.detach()}.items():
             sums[name] += float(value)
         return loss
 
@@ -325,15 +336,15 @@ class AccelerateEngine:
     # -- trackers --------------------------------------------------------------------------
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
-        self._accelerator.log(dict(figures), step=update)
+        self._trackers.report(update, figures)
 
     def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
-        for tracker in self._accelerator.trackers:
-            show(tracker, samples, update)
+        self._trackers.show(update, samples)
 
     def close(self) -> None:
-        for tracker in self._accelerator.trackers:
-            tracker.finish()
+        self._trackers.close()
+        if self._apart is not None:
+            self._apart.close()
 
 
 def _sample(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..method.kernel import LossInputs, PerToken
 from ..rollout.rows import Row
 
 DRAWN = "drawn_log_probs"
@@ -69,6 +70,16 @@ class Drawn:
         for i, row in enumerate(rows):
             drawn_BW[i, : row.tokens] = torch.tensor(self.row(row))
         return drawn_BW[:, 1:]
+
+
+def corrected(
+    found: PerToken, rows: LossInputs, drawn_BT: Tensor | None, cap: float | None
+) -> PerToken:
+    """An objective whose tokens count as often as `weights` has it; as it is without a cap."""
+    if drawn_BT is None or cap is None:
+        return found
+    weight_BT, more = weights(rows.old_log_probs_BT, drawn_BT, rows.mask_BT, cap)
+    return PerToken(found.per_token_BT * weight_BT, {**found.stats, **more})
 
 
 def weights(

@@ -49,6 +49,11 @@ def optimizer(plan: PolicyOptimisation, parameters: Iterable[torch.nn.Parameter]
         ) from error
 
 
+def of_verl(parameters: Iterable[torch.nn.Parameter], plan: PolicyOptimisation, **_: float) -> Any:
+    """The plan's, as verl asks for one: it names learning rate and decay, which the plan has."""
+    return optimizer(plan, parameters)
+
+
 def schedule(plan: PolicyOptimisation, prepared: Any) -> Any:
     """The learning rate from the first update to the last of the recipe."""
     return get_scheduler(

@@ -15,15 +15,17 @@ from typing import Any, Protocol
 
 import torch
 
+from ponder.engine.tokenizer import ModelFiles
 from ponder.errors import TrainingError
 
 from ..method.kernel import Objective
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
 from ..rollout.rows import Row
+from ..run.recipe import PolicyRecipe
 
-MicroBatch = dict[str, torch.Tensor]
-"""Tensors of some rows (`rollout.rows.collate`), on the engine's device."""
+Packed = Sequence[Any]
+"""What an engine made of the rows of an update, for itself: micro-batches where it likes."""
 
 
 class Diverged(TrainingError):
@@ -34,6 +36,12 @@ class Diverged(TrainingError):
             f"the {what} is {value} at update {update}: train again into another directory with a "
             "smaller learning_rate or clip_norm; the last checkpoint is from before"
         )
+
+
+class WorkersLost(TrainingError):
+    """A worker or a server that a run needs failed or died; the message says what is known of it,
+    and the remedy.
+    """
 
 
 class CheckpointError(TrainingError):
@@ -76,8 +84,8 @@ class TrainingEngine(Protocol):
     def sampler(self, greedy: bool = False) -> AbstractContextManager[Sampler]:
         """Samples from the current weights, at the recipe's temperature or the likeliest token."""
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
-        """The micro-batches of one update, of similar numbers of tokens.
+    def pack(self, rows: Sequence[Row], remember: bool) -> Packed:
+        """The rows of one update as `update` takes them, in passes of similar numbers of tokens.
 
         `remember`: score the rows under the current weights, which sampled them, for an update
         that comes after another one. The first update after the rollouts needs no memory: there
@@ -86,7 +94,7 @@ class TrainingEngine(Protocol):
 
     def update(
         self,
-        packed: Sequence[MicroBatch],
+        packed: Packed,
         objective: Objective,
         denominator: float,
     ) -> Learnt:
@@ -129,3 +137,31 @@ class TrainingEngine(Protocol):
 
     def close(self) -> None:
         """The run has ended: trackers write what they hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a forecast has to know of an engine.
+
+    `trees`: summaries share a row with their thought, which are rows of their own without.
+    `sharded`: each process always holds its part of weights, gradients and optimizer alone.
+    """
+
+    trees: bool = True
+    sharded: bool = False
+
+
+class EngineKind(Protocol):
+    """A class of engines, as `table.ENGINES` names it."""
+
+    __name__: str
+    costs: Costs
+
+    def __call__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> TrainingEngine:
+        """The checkpoint `base` in training by `recipe`; what trackers write is below `out`."""
+
+    def check(self, recipe: PolicyRecipe, launched: int) -> None:
+        """Raises `RecipeError` for what this engine cannot do. Asked before anything is loaded.
+
+        `launched` is the number of processes that torchrun or accelerate has started.
+        """

@@ -37,11 +37,11 @@ def gathered(model: Any) -> Iterator[None]:
 @contextmanager
 def _gathered_by_deepspeed(engine: Any) -> Iterator[None]:
     """ZeRO-3 fetches and frees each layer by hooks; they are taken off while all is gathered."""
-    from deepspeed.zero import GatheredParameters
+    from deepspeed import zero
 
     offload = engine.optimizer.parameter_offload
     parameters = list(engine.module.parameters())
-    with GatheredParameters(parameters):
+    with zero.GatheredParameters(parameters):
         for parameter in parameters:
             parameter.ds_active_sub_modules.clear()
         for hook in (*offload.forward_hooks, *offload.backward_hooks):
@@ -59,9 +59,9 @@ def whole(parameter: Tensor) -> Tensor:
         full: Tensor = parameter.full_tensor()
         return full.detach()
     if hasattr(parameter, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        from deepspeed import zero
 
-        with GatheredParameters([parameter]):
+        with zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
     return parameter.detach()
 

@@ -3,8 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..run.recipe import PolicyRecipe
+
+
+class Trackers:
+    """The trackers of `recipe.report_to`, whose files are below `out`.
+
+    `options` are for the `Accelerator` that runs them: an engine that has one gives it to `begin`,
+    and without one `begin` makes it.
+    """
+
+    def __init__(self, recipe: PolicyRecipe, out: Path) -> None:
+        from accelerate.utils import ProjectConfiguration
+
+        logs = os.environ.get("TENSORBOARD_LOGGING_DIR") or str(out / "runs")
+        self.options: dict[str, Any] = {
+            "log_with": list(recipe.report_to) or None,
+            "project_config": ProjectConfiguration(project_dir=str(out), logging_dir=logs),
+        }
+        self._name = recipe.name
+        self._accelerator: Any = None
+
+    def begin(self, accelerator: Any = None) -> None:
+        if self.options["log_with"] is None:
+            return
+        if accelerator is None:
+            from accelerate import Accelerator
+
+            accelerator = Accelerator(cpu=True, **self.options)
+        self._accelerator = accelerator
+        accelerator.init_trackers(self._name)
+
+    @property
+    def _running(self) -> list[Any]:
+        return [] if self._accelerator is None else list(self._accelerator.trackers)
+
+    def report(self, update: int, figures: Mapping[str, float]) -> None:
+        if self._accelerator is not None:
+            self._accelerator.log(dict(figures), step=update)
+
+    def show(self, update: int, samples: Sequence[Mapping[str, object]]) -> None:
+        for tracker in self._running:
+            show(tracker, samples, update)
+
+    def close(self) -> None:
+        for tracker in self._running:
+            tracker.finish()
 
 
 def missing(names: Sequence[str]) -> list[str]:

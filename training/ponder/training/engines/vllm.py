@@ -63,11 +63,14 @@ class VLLMSampler:
         self._llm = LLM(**arguments)
         self.drawn = Drawn()
 
+    def close(self) -> None:
+        """It ends with this process."""
+
     def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Replace the weights, tensor by tensor; what was computed with the old ones is dropped."""
         # Not `load_weights`: what a kernel has packed at the start must be packed anew.
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
-        self._llm.apply_model(_pack_vocabulary)
+        self._llm.apply_model(pack_vocabulary)
         self._llm.reset_prefix_cache()
         self.drawn.clear()
 
@@ -102,7 +105,7 @@ class VLLMSampler:
         return found
 
 
-def _pack_vocabulary(model: torch.nn.Module) -> None:
+def pack_vocabulary(model: torch.nn.Module) -> None:
     """A reload passes over embeddings with padded entries; on a CPU their head is packed, too."""
     from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 

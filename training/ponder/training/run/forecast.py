@@ -16,6 +16,7 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
+from ..engines.table import engine_of
 from ..method.presets import Method
 from ..rollout.sampler import RowBytes, bytes_of
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
@@ -25,6 +26,8 @@ GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
 _WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
 _PROMPTS_DRAWN = 64
+# FLOP a second of an H100 SXM in dense bfloat16, as NVIDIA's data sheet has it.
+_H100 = 989e12
 # Python, PyTorch and transformers in a process on a CPU, before any model.
 _LIBRARIES = int(0.6 * GIB)
 
@@ -141,10 +144,13 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
     row = method.longest + hint_tokens(method) + answers
     # A thought that is cut runs to one token past its largest budget.
     sampled = method.longest + (1 + answers if answers else 0)
+    sampled *= rows * method.attempts
+    if method.branches and not engine_of(plan.engine).costs.trees:
+        # Each summary is a row of its own, behind a copy of the thought before its cut.
+        row -= answers - method.branch_tokens
+        rows *= 1 + method.branches
     later = rows * (plan.updates - 1) // plan.updates
-    return Tokens(
-        prompt, prompt + row, rows, rows * sampled * method.attempts, later * (prompt + row)
-    )
+    return Tokens(prompt, prompt + row, rows, sampled, later * (prompt + row))
 
 
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
@@ -170,7 +176,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     }
     if not torch.cuda.is_available():
         found["libraries"] = _LIBRARIES
-    if recipe.method.branches:
+    if recipe.method.branches and engine_of(plan.engine).costs.trees:
         # Booleans, row by row; no more than a micro-batch's is there at once.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
@@ -228,9 +234,11 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         yield "memory      a process, estimated, beside what vLLM takes for itself"
     else:
         yield "memory      a process, estimated"
+    costs = engine_of(plan.engine).costs
     for processes in (1, 2, 4, 8, 16):
         try:
-            check_processes(recipe, processes)
+            if not costs.sharded:
+                check_processes(recipe, processes)
         except RecipeError:
             continue  # a run would refuse it
         needed = memory(recipe, model, work, processes)
@@ -240,7 +248,10 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         whole = sum(needed.values())
         spread = whole - sharded * (1 - 1 / processes)
         both = f", {_size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
-        yield f"    together {_size(whole)}{both}"
+        if costs.sharded:
+            yield f"    together {_size(spread)}, as weights, gradients and AdamW are sharded"
+        else:
+            yield f"    together {_size(whole)}{both}"
 
 
 def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
@@ -280,11 +291,12 @@ def describe(recipe: Recipe, threads: int) -> str:
     if isinstance(recipe, SftRecipe):
         return "\n".join(_cold_start(recipe))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    engine_of(recipe.optimisation.engine).check(recipe, 1)
     check_trackers(recipe)
     model = shape(recipe)
     room_for_prompt(recipe, model.positions)
     prompt, source = prompt_tokens(recipe)
-    plan = [*lines(recipe, model, prompt, source), _time(recipe, model)]
+    plan = [*lines(recipe, model, prompt, source), _time(recipe, model, prompt)]
     if Path(recipe.base).is_dir():
         plan.insert(1, _thought(recipe))
     return "\n".join(plan)
@@ -305,14 +317,17 @@ def _thought(recipe: PolicyRecipe) -> str:
     return f"thoughts    {form.start} … {form.end}, opened {who}{f' ({given})' if given else ''}"
 
 
-def _time(recipe: PolicyRecipe, model: Shape) -> str:
+def _time(recipe: PolicyRecipe, model: Shape, prompt: int) -> str:
     from .pace import LARGEST, can_try, try_step
 
     if not can_try(recipe, model.parameters):
+        learnt = tokens(recipe, prompt).forward - tokens(recipe, prompt).sampled
+        flops = 2.0 * model.parameters * learnt * recipe.optimisation.steps
         return (
             "time        unknown: divide the FLOP of the whole run by what your machine does (a "
             f"step is tried where the base lies here and has {LARGEST / 1e6:.0f}M parameters at "
-            "most)"
+            f"most); scoring and learning take {flops / _H100 / 3600:,.0f} H100-hours at the "
+            "least, if all rows are as long as they may be and the GPUs reach their peak"
         )
     whole, step = try_step(recipe)
     return (

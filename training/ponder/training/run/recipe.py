@@ -122,9 +122,10 @@ class Rollouts(_Section):
 
     prompts: int = Field(ge=1, le=65536, description="problems per step")
     temperature: float = Field(1.0, gt=0, le=10, description="at which rollouts are sampled")
-    engine: Literal["transformers", "vllm"] = Field(
-        "transformers", description="who samples; vllm shares the trainer's process and GPU"
+    engine: Literal["transformers", "vllm", "http"] = Field(
+        "transformers", description="samples; vllm shares the trainer's GPU, http asks servers"
     )
+    servers: tuple[str, ...] = Field((), description="vLLM servers that take weights")
     vllm_options: tuple[str, ...] = Field(
         (),
         description="vLLM's own options, such as --gpu-memory-utilization=0.5; three tenths of "
@@ -161,6 +162,10 @@ class PolicyOptimisation(_Section):
     Counts are optimizer updates.
     """
 
+    engine: str = Field(
+        "accelerate", description="what trains: accelerate, verl on Ray, or package.module:Name"
+    )
+    workers: int | None = Field(None, ge=1, description="of verl; one for every GPU unless given")
     steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
     micro_batches: int = Field(
@@ -276,6 +281,8 @@ class PolicyRecipe(_Section):
                 f"{updates}: every update learns from whole groups"
             )
         plan = self.optimisation
+        if (self.rollouts.engine == "http") != bool(self.rollouts.servers):
+            raise ValueError("rollouts.servers and rollouts.engine = http belong together")
         if plan.weights == "bfloat16" and self.lora is None:
             raise ValueError(
                 "optimisation.weights = bfloat16 is for lora: updates of so small a learning rate "
@@ -354,8 +361,11 @@ _LATER = (
     "system_prompt",
     "instruction",
     "rollouts.vllm_options",
+    "rollouts.servers",
     "rollouts.sampler_cap",
     "rollouts.cache_gib",
+    "optimisation.engine",
+    "optimisation.workers",
     "optimisation.tokens_per_pass",
     "optimisation.optimizer",
     "optimisation.optimizer_options",

@@ -25,12 +25,12 @@ from ponder.tasks.problems import Task
 from ponder.tasks.sources import find_tasks
 
 from ..base import Base
-from ..engines.accelerate import AccelerateEngine
 from ..engines.protocol import CheckpointError, TrainingEngine
+from ..engines.table import engine_of
 from ..rollout.experience import Collector, Experience, Judge
 from ..rollout.plans import Reader
 from ..rollout.rows import Row
-from .checks import adapted, check_processes, check_trackers, room_for_prompt
+from .checks import adapted, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
 from .export import export
 from .loop import Loop
@@ -61,7 +61,8 @@ class Run:
         self._out = out
         self._observe = observe
         self._start = last_checkpoint(out, recipe, resume)
-        check_processes(recipe, int(os.environ.get("WORLD_SIZE", "1")))  # set by torchrun
+        kind = engine_of(recipe.optimisation.engine)
+        kind.check(recipe, int(os.environ.get("WORLD_SIZE", "1")))  # set by torchrun
         check_trackers(recipe)
         tasks = _tasks(recipe)
         base = Base.find(recipe)
@@ -77,7 +78,7 @@ class Run:
         )
         quieten()
         self._tokenizer = AutoTokenizer.from_pretrained(base.files.name)
-        self.engine: TrainingEngine = AccelerateEngine(base.files, recipe, out)
+        self.engine: TrainingEngine = kind(base.files, recipe, out)
 
     def train(self, progress: bool = True, end: float = math.inf) -> None:
         """Run to the last step and export; metrics of steps that are repeated are dropped.

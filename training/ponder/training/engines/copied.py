@@ -1,9 +1,8 @@
-"""A copy of the weights that samples, where the arithmetic of a recipe is bfloat16.
+"""A copy of the weights that samples, where those in training cannot or should not.
 
 Under autocast the weights stay float32 and are cast at every token, and the cache holds float32
-keys beside bfloat16 values. In a copy all of it is of one kind: bfloat16 on a GPU, as in a server;
-float32 on a CPU, which is not faster at a token's few products in bfloat16. It takes two or four
-bytes a parameter on every process, sharded or not.
+keys beside bfloat16 values. In a copy all of it is of one kind, as in a server. It takes two bytes
+a parameter on every process (four in float32), sharded or not.
 """
 
 from __future__ import annotations
@@ -19,19 +18,25 @@ from ponder.engine.tokenizer import ModelFiles
 from ..rollout.sampler import sample
 
 
-def sampled_kind(device: torch.device) -> torch.dtype:
-    """Of the copy's weights and of its cache."""
+def rounded_kind(device: torch.device) -> torch.dtype:
+    """Of the copy where the arithmetic of a recipe is bfloat16: a CPU samples as fast in float32,
+    which is closer to the weights in training.
+    """
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-class SamplingCopy:
-    """Samples from weights that `load` hands over; it begins with those of `base`."""
+class CopySampler:
+    """Samples from weights that `load` hands over, as `kind`; it begins with those of `base`."""
 
-    def __init__(self, base: ModelFiles, room: float, device: torch.device) -> None:
-        kind = sampled_kind(device)
+    def __init__(
+        self, base: ModelFiles, room: float, device: torch.device, kind: torch.dtype
+    ) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(base.name, dtype=kind).to(device)
         self.model.eval()
         self._room = room
+
+    def close(self) -> None:
+        """It ends with this process."""
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
