@@ -86,7 +86,7 @@ train: ## install what training needs, then train RECIPE (without one: list them
 	@$(PYTHON) deploy/bootstrap.py engine train
 	@exec $(BIN)/ponder train $(or $(RECIPE),--list) $(ARGS)
 
-setup-verl: ## make .venv-verl, in which verl trains on Ray (docs/howto/several-machines.md)
+setup-verl: ## make .venv-verl, in which verl trains on Ray (docs/howto/training-on-several-machines.md)
 	@$(PYTHON) deploy/bootstrap.py verl
 
 train-verl: ## train RECIPE by verl on Ray, on the GPUs of the cluster or on a CPU (ARGS follow)

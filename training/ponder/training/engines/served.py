@@ -1,6 +1,6 @@
 """Rollouts by vLLM servers, over the code that serves: weights reach them as a checkpoint on disk.
 
-A server is a stock `vllm serve` that lets itself be told to reload (docs/howto/several-machines.md
+A server is a stock `vllm serve` that lets itself be told to reload (docs/howto/training-on-several-machines.md
 has the command), and sees the run's directory under the same path. Each of the servers gets its
 share of the prompts.
 """
