@@ -1,8 +1,8 @@
 """Rollouts by vLLM servers, over the code that serves: weights reach them as a checkpoint on disk.
 
-A server is a stock `vllm serve` that lets itself be told to reload (docs/howto/training-on-several-machines.md
-has the command), and sees the run's directory under the same path. Each of the servers gets its
-share of the prompts.
+A server is a stock `vllm serve` that lets itself be told to reload, and sees the run's directory
+under the same path (docs/howto/training-on-several-machines.md has the command). Each of the
+servers gets its share of the prompts.
 """
 
 from __future__ import annotations
