@@ -38,6 +38,7 @@ pytestmark = pytest.mark.engine
 MODEL = Path(BUNDLED_MODEL)
 BUDGET, TOKENS = 12, 200
 SEATS, QUEUE = 128, 100  # of a worker: a test's streams fit into one, and a burst of them waits
+GRACE_SECONDS = 30
 
 
 @dataclass
@@ -60,10 +61,18 @@ class Process:
             )
 
     def end(self, number: int = signal.SIGKILL) -> None:
+        """As Kubernetes ends a pod: what has not left after its grace is killed.
+
+        A vLLM server whose engine has left may keep a stream open for ever.
+        """
         assert self.child is not None
         with suppress(ProcessLookupError):
             (os.killpg if number == signal.SIGKILL else os.kill)(self.child.pid, number)
-        self.child.wait()
+        try:
+            self.child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
 
     def answers(self, path: str) -> bool:
         assert self.child is not None and self.child.poll() is None, self.log.read_text()
