@@ -97,6 +97,6 @@ test-verl: ## verl's workers against the accelerate engine, on the CPU (3 minute
 	@$(PYTHON) deploy/bootstrap.py verl test
 	@.venv-verl/bin/python -m pytest -q -m verl -p no:unraisableexception tests/training/engines/test_verl.py
 
-results: ## the reproduction: docs/results, resumed run by run (about 40 core-hours in all)
+results: ## the reproduction: docs/results, resumed run by run (days of two cores; ARGS="--for 3600" does a part)
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m studies.reproduction $(ARGS)

@@ -118,6 +118,7 @@ def _power(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("--results", type=Path, default=Path("docs/results"), help="directory of the records")
+    add("--protocol", type=int, default=3, metavar="N", help="whose records: a version's")
     add("--seeds", type=int, nargs="+", default=[3, 5], metavar="N", help="seeds of the plan")
     add("--problems", type=int, default=300, metavar="N", help="test problems of the plan")
     options = parser.parse_args(argv)
@@ -125,7 +126,8 @@ def _power(argv: Sequence[str]) -> int:
     from .power import lines
     from .records import read_records
 
-    for line in lines(read_records(options.results), options.seeds, options.problems):
+    records = [r for r in read_records(options.results) if r["protocol"] == options.protocol]
+    for line in lines(records, options.seeds, options.problems):
         print(line)
     return 0
 

@@ -28,7 +28,12 @@ def write_report(results: Path) -> str:
     results = results.resolve()
     page = results.with_name(f"{results.name}.md")
     records = read_records(results)
-    colds = [record for record in records if record["kind"] == COLD_START]
+    # Of today's protocol: those of an earlier one stay as they were reported.
+    colds = [
+        record
+        for record in records
+        if record["kind"] == COLD_START and record["protocol"] == PROTOCOL_VERSION
+    ]
     if not colds:
         return "nothing is recorded yet"
     cold_record = max(colds, key=lambda record: record["finished"])

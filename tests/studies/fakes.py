@@ -58,6 +58,7 @@ def cold_start() -> Record:
         "key": "cold-start",
         "kind": "cold-start",
         "arm": "cold-start",
+        "protocol": PROTOCOL_VERSION,
         "seed": 0,
         "base_sha256": BASE.sha256,
         "behaviour": asdict(BEHAVIOUR),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from studies.reproduction.__main__ import main
+from studies.reproduction.arms import PROTOCOL_VERSION
 from studies.reproduction.power import Spread, spread
 
 from . import fakes
@@ -35,7 +36,10 @@ def test_what_varies_by_problems_alone_is_not_told_by_more_seeds() -> None:
 
 def test_the_command_reads_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fakes.write(tmp_path / "results", [*fakes.scored()])
-    assert main(["power", "--results", str(tmp_path / "results"), "--seeds", "3", "9"]) == 0
+    command = ["power", "--results", str(tmp_path / "results"), "--seeds", "3", "9"]
+    assert main(command) == 0
+    assert not capsys.readouterr().out  # they are of another version
+    assert main([*command, "--protocol", str(PROTOCOL_VERSION)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in said] == [
         "hbpo less grpo",
