@@ -4,7 +4,7 @@
 
 Balancing is the router's work. All that one thought asks for goes by one session (`X-Session-ID`),
 by which a router finds the server whose prefix cache has the thought. Where a server is lost in
-the middle of a stream, the request is entered once more elsewhere with the tokens that are there.
+the middle of a stream, the request is entered again elsewhere with the tokens that are there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ RESUMES = Counter(
 )
 for _cause in CAUSES:  # zeros, without which a first increase is not seen
     RESUMES.labels(_cause)
-_PAUSE_SECONDS = 0.25  # before a server that takes nothing is asked again
+_RESUMES = 4  # of a request: what kills each server that reads it must not kill them all
+_PAUSE_SECONDS = 0.25  # before the next server is asked where one gave nothing; doubled each time
+_SILENT_SECONDS = 120  # of one stream: longer than a queue and the longest prompt take
 _IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
 _MOVED = 10_000  # thoughts that are remembered to have changed their server
 
@@ -91,30 +93,32 @@ class HttpEngine:
         self._running.add(request.id)
         self._pulse.begin()
         held: list[int] = []
-        asked, interrupted = request, None
+        asked, resumes = request, 0
         try:
             while True:
+                begun = len(held)
                 try:
                     async with aclosing(self._stream(asked)) as stream:
                         async for chunk in stream:
                             self._pulse.beat()
                             held += chunk.token_ids
-                            yield replace(chunk, cached_tokens=None) if interrupted else chunk
+                            yield replace(chunk, cached_tokens=None) if resumes else chunk
                     return
                 except Interrupted as error:
                     if (finish := self._ended(request, held)) is not None:
                         yield Chunk((), finish)
                         return
-                    if interrupted is not None:
+                    if resumes == _RESUMES:
                         raise self._failure(error, held) from error
-                    asked, interrupted = self._again(request, held, error), error
+                    asked = self._again(request, held, f"{asked.id}~", error)
+                    resumes += 1
                     RESUMES.labels(error.cause).inc()
                     logger.warning(
                         "the engine request %s is entered again with %d tokens: %s",
                         *(request.id, len(held), error),
                     )
-                    if not held:
-                        await asyncio.sleep(_PAUSE_SECONDS)
+                    if len(held) == begun:
+                        await asyncio.sleep(_PAUSE_SECONDS * 2 ** (resumes - 1))
         finally:
             self._running.discard(request.id)
             self._pulse.end()
@@ -150,7 +154,9 @@ class HttpEngine:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=10, sock_read=_SILENT_SECONDS
+                ),
                 headers=self._headers,
             )
         return self._session
@@ -168,7 +174,7 @@ class HttpEngine:
             raise EngineError(f"request {request.id!r} is already running")
 
     def _again(
-        self, request: EngineRequest, held: Sequence[int], error: Interrupted
+        self, request: EngineRequest, held: Sequence[int], name: str, error: Interrupted
     ) -> EngineRequest:
         """What is left of a request, for another server. Raises where nobody can go on with it."""
         sampling, done = request.sampling, len(held)
@@ -188,7 +194,7 @@ class HttpEngine:
             self._moves.popitem(last=False)
         return replace(
             request,
-            id=f"{request.id}~",
+            id=name,
             prompt=[*request.prompt, *held],
             sampling=replace(
                 sampling,
@@ -208,10 +214,10 @@ class HttpEngine:
         return "length" if len(held) >= sampling.max_tokens else None
 
     def _failure(self, error: Interrupted, held: Sequence[int]) -> EngineError:
-        """What becomes of a request that came to no end on two servers."""
+        """What becomes of a request that came to no end wherever it was entered."""
         if error.cause == "overloaded" or (error.cause == "lost" and not held):
             return EngineOverloadedError(f"no server takes this request at the moment: {error}")
-        return EngineError(f"two servers gave this request up: {error}")
+        return EngineError(f"no server of {_RESUMES + 1} brought this request to its end: {error}")
 
     async def _stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
         """One try. The last chunk waits for what the server says of its cache."""

@@ -32,7 +32,7 @@ class Fault:
     `drop` closes the connection, `done` ends the stream as if all were well, `abort` ends the
     request with that reason, `status` and `error` answer with one: the first instead of a stream,
     the second inside it. `babble` says what nobody understands, `late` closes the connection
-    behind the last token.
+    behind the last token, and `hang` says nothing more for as long as somebody listens.
     """
 
     kind: str
@@ -140,6 +140,10 @@ class InferenceServer:
         if fault.kind == "drop":
             assert reply._req is not None and reply._req.transport is not None
             reply._req.transport.abort()
+            return
+        if fault.kind == "hang":
+            while reply._req is not None and reply._req.transport is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             return
         if fault.kind == "error":
             await self._send(reply, {"error": {"message": "full", "code": fault.code}})

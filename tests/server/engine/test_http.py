@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from ponder.engine import http
 from ponder.engine.http import HttpEngine, load
 from ponder.engine.protocol import (
     Chunk,
@@ -38,6 +39,7 @@ EOS = VOCABULARY.EOS
 PROMPT = [1, 2]
 SAID = [*b"abcdefgh", EOS]
 DIALECTS = ["generate", "completions", "sglang"]
+TRIES = 5  # of a request that no server ends
 
 
 def going_on(chunk_sizes: Sequence[int] = (1,)) -> ScriptedEngine:
@@ -62,6 +64,11 @@ def asked(server: InferenceServer, request: EngineRequest) -> list[Chunk]:
             return chunks
 
     return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_PAUSE_SECONDS", 0.0)
 
 
 def request_of(*, name: str = "r", affinity: str = "t", **rules: Any) -> EngineRequest:
@@ -122,6 +129,22 @@ def test_what_is_resumed_goes_elsewhere_and_is_counted(fault: Fault, cause: str)
     assert (rules["max_tokens"], rules["min_tokens"]) == (99 - fault.after, 6 - fault.after)
 
 
+def test_servers_that_give_nothing_are_asked_again() -> None:
+    before, server = resumes(), server_of("generate", Fault("drop", 3), *[Fault("error")] * 3)
+    assert sampled(asked(server, request_of(name="t-0"))) == SAID
+    assert resumed(before) == {"lost": 1, "overloaded": 3}
+    assert [body["token_ids"] for _, body in server.asked[1:]] == [[*PROMPT, *SAID[:3]]] * 4
+    assert len({head["X-Request-Id"] for head, _ in server.asked}) == TRIES
+    assert [head["X-Session-ID"] for head, _ in server.asked][-1] == "t~4"
+
+
+def test_a_stream_that_goes_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_SILENT_SECONDS", 0.2)
+    before, server = resumes(), server_of("generate", Fault("hang", 3))
+    assert sampled(asked(server, request_of())) == SAID
+    assert resumed(before) == {"lost": 1}
+
+
 def test_a_thought_stays_where_it_went() -> None:
     server = server_of("generate", Fault("drop", 3))
 
@@ -162,12 +185,12 @@ def test_what_nobody_can_go_on_with_fails(rules: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("faults", "kind", "said"),
     [
-        ([Fault("drop", 3), Fault("drop", 2)], EngineError, "two servers gave this request up"),
-        ([Fault("status", 0, 500)] * 2, EngineError, "two servers gave this request up"),
-        ([Fault("status", 0, 404)] * 2, EngineError, "gave this request up: .*404"),
-        ([Fault("error"), Fault("error")], EngineOverloadedError, "503: full"),
-        ([Fault("status", 0, 503)] * 2, EngineOverloadedError, "no server takes this"),
-        ([Fault("drop"), Fault("drop")], EngineOverloadedError, "no server takes this"),
+        ([Fault("drop", 1)] * TRIES, EngineError, "no server of 5 brought this request to its end"),
+        ([Fault("status", 0, 500)] * TRIES, EngineError, "no server of 5 .* end: .*500"),
+        ([Fault("status", 0, 404)] * TRIES, EngineError, "no server of 5 .* end: .*404"),
+        ([Fault("error")] * TRIES, EngineOverloadedError, "503: full"),
+        ([Fault("status", 0, 503)] * TRIES, EngineOverloadedError, "no server takes this"),
+        ([Fault("drop")] * TRIES, EngineOverloadedError, "no server takes this"),
         ([Fault("status", 0, 400)], RequestRefusedError, "refused the request: no"),
         ([Fault("error", 0, 400)], RequestRefusedError, "refused the request: full"),
         ([Fault("status", 0, 401)], EngineError, "another key than VLLM_API_KEY"),
@@ -181,7 +204,7 @@ def test_errors_are_those_of_the_protocol(
     with pytest.raises(EngineError, match=said) as raised:
         asked(server, request_of())
     assert type(raised.value) is kind
-    assert len(server.asked) == len(faults)  # once more, never twice
+    assert len(server.asked) == len(faults)
 
 
 def test_a_refusal_names_its_field() -> None:
