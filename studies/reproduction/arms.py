@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe, recipe_sha256
+from ponder.training.run.recipe import PolicyRecipe, find_recipe, load_recipe
+from ponder.training.run.recipe_hash import recipe_sha256
 
 from .behaviour import Behaviour, behaviour
 

@@ -63,6 +63,8 @@ def test_what_nobody_drew_counts_once() -> None:
     assert found.tolist() == [[1.0, 2.0, pytest.approx(0.5)]]
     assert stats["sampler_ratio"].item() == pytest.approx(1 + 5 + 0.5)
     assert stats["sampler_truncated"].item() == 1
+    kl = (5 - 1 - math.log(5)) + (0.5 - 1 - math.log(0.5))
+    assert stats["sampler_kl"].item() == pytest.approx(kl)
     none = Drawn()
     row = Row((1, 2), (3, 4), (1.0, 1.0), (True, True))
     assert none.collated([row], 4).isnan().all()

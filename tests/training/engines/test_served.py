@@ -19,7 +19,7 @@ from ponder.training.engines.served import PUBLISHED, ServedSampler
 from ponder.training.rollout.drive import uniforms
 from ponder.training.rollout.sampler import sample
 from ponder.training.run.recipe import RecipeError
-from training.policy import TINY, recipe
+from training.policy import TINY, metrics, recipe, train
 
 pytestmark = pytest.mark.engine
 
@@ -64,23 +64,37 @@ def test_it_samples_from_the_weights_that_it_was_given(server: str, tmp_path: Pa
             weight = model.get_input_embeddings().weight.data
             weight[[one, two]] = weight[[two, one]]
         tied = model.all_tied_weights_keys
-        there.load((n, w.detach().float()) for n, w in model.state_dict().items() if n not in tied)
+        state = ((n, w.detach().float()) for n, w in model.state_dict().items() if n not in tied)
+        there.load(state, int(swapped))
         here = sample(model, asked, noise, stop_ids=STOPS, temperature=1e-6)
         said.append(there.sample(0.0, asked, noise, STOPS))
         assert said[-1] == here
         drawn = there.sample(1.0, asked, noise, STOPS)
         for prompt, ids in zip(asked, drawn, strict=True):
-            known = torch.tensor(there.drawn.of(prompt, ids))
+            known = torch.tensor(there.drawn[int(swapped)].of(prompt, ids))
             torch.testing.assert_close(known, score(model, prompt, ids), atol=0.25, rtol=0.05)
     assert said[0] != said[1]
     there.close()
     assert not (tmp_path / PUBLISHED).exists()
 
 
+def test_a_step_ahead_counts_by_the_weights_that_drew_it(server: str, tmp_path: Path) -> None:
+    """The last steps learn from what weights drew that are two updates older."""
+    ahead = {"engine": "http", "servers": [server], "steps_ahead": 1}
+    plan = {"steps": 3, "learning_rate": 3e-3}
+    own = recipe(tmp_path, "hbpo", rollouts=ahead, optimisation=plan)
+    train(own, tmp_path / "out")
+    steps = metrics(tmp_path / "out", "step")
+    assert [line["staleness"] for line in steps] == [0, 2, 2]
+    assert steps[0]["sampler_ratio"] == pytest.approx(1, abs=0.02)
+    first, *older = (line["sampler_kl"] for line in steps)
+    assert max(older) > 3 * first, "older weights differ by more than kernels do"
+
+
 def test_a_server_that_cannot_reload_is_named(server: str, tmp_path: Path) -> None:
     there = served(server, tmp_path)
     with pytest.raises(WorkersLost, match=f"{server} did not reload .*/published"):
-        there.load([("lost", torch.zeros(1))])  # a weight that the model does not have
+        there.load([("lost", torch.zeros(1))], 0)  # a weight that the model does not have
     there.close()
 
 

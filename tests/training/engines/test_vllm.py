@@ -45,13 +45,13 @@ for swapped in (False, True):
     if swapped:  # it reads one digit as the other, and is as sure as before
         weight = model.get_input_embeddings().weight.data
         weight[[one, two]] = weight[[two, one]]
-    there.load((name, weight.detach().float()) for name, weight in model.named_parameters())
+    there.load(((n, weight.detach().float()) for n, weight in model.named_parameters()), 0)
     here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
     said = there.sample(0.0, asked, noise, stops)
     found.append([said, here])
-    drawn = [there.drawn.of(prompt, ids) for prompt, ids in zip(asked, said)]
+    drawn = [there.drawn[0].of(prompt, ids) for prompt, ids in zip(asked, said)]
     assert all(len(known) == len(ids) for known, ids in zip(drawn, said))
-    assert there.drawn.of(asked[0], [*said[0], 5]) is None
+    assert there.drawn[0].of(asked[0], [*said[0], 5]) is None
 print(json.dumps(found))
 """
 

@@ -22,8 +22,8 @@ from ponder.training.run.recipe import (
     RecipeError,
     find_recipe,
     load_recipe,
-    recipe_sha256,
 )
+from ponder.training.run.recipe_hash import recipe_sha256
 from training.method.scored import after, scored
 
 CONFIG: TypeAdapter[Any] = TypeAdapter(MethodConfig)

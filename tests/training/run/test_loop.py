@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
 import torch
 
-from ponder.training.engines.protocol import Learnt, Packed, TrainingEngine
+from ponder.training.engines.protocol import Learnt, Packed, TrainingEngine, WorkersLost
 from ponder.training.method.kernel import Objective, PerToken
 from ponder.training.rollout.drive import Sampler
 from ponder.training.rollout.experience import Experience, Share
@@ -20,6 +21,7 @@ from ponder.training.rollout.rows import Row
 from ponder.training.run.loop import Loop
 from ponder.training.run.watch import Progress
 from training.policy import metrics, recipe
+from waiting import wait_until
 
 ROW = Row((1,), (2, 3), (1.0, 1.0), (True, True))
 
@@ -35,6 +37,7 @@ class Diary:
     )
     lines: list[str] = field(default_factory=list)
     told: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
+    fails_at: int | None = None
     model: Any = None
 
     @property
@@ -46,8 +49,9 @@ class Diary:
         self.lines.append("sample")
         yield lambda *_: []
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> Packed:
-        self.lines.append(f"pack {len(rows)}{' remembered' if remember else ''}")
+    def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> Packed:
+        told = f"{' remembered' if remember else ''}{f' {behind} behind' if behind else ''}"
+        self.lines.append(f"pack {len(rows)}{told}")
         return []
 
     def update(
@@ -90,10 +94,18 @@ class Two:
     def __init__(self, diary: Diary) -> None:
         self._diary = diary
 
-    def collect(self, step: int, sampler: Sampler, share: Share) -> Experience:
-        self._diary.lines.append(f"collect {step}")
+    def roll_out(self, step: int, sampler: Sampler, share: Share) -> int:
+        if current_thread() is not main_thread():  # the step before learns meanwhile
+            wait_until(lambda: self._diary.updates > 2 * step - 2)
+        if step == self._diary.fails_at:
+            raise WorkersLost("a server died")
+        self._diary.lines.append(f"roll out {step}")
+        return step
+
+    def credit(self, rolled: int, share: Share) -> Experience:
+        self._diary.lines.append(f"credit {rolled}")
         measured = {"accuracy": 0.5, "thinking_tokens": 7.0, "sampled_tokens": 10.0}
-        return Experience([[ROW], [ROW, ROW]], measured, [{"problem": step}])
+        return Experience([[ROW], [ROW, ROW]], measured, [{"problem": rolled}])
 
     def save(self, directory: Path) -> None: ...
 
@@ -127,8 +139,8 @@ def run(tmp_path: Path, diary: TrainingEngine, end: float = math.inf, **sections
 
 
 def step(number: int) -> list[str]:
-    sampled = ["sample", f"collect {number - 1}", f"observe {number}"]
-    return [*sampled, "pack 1", "pack 2 remembered", "update of 2", "update of 4"]
+    drawn = ["sample", f"roll out {number - 1}", f"credit {number - 1}", f"observe {number}"]
+    return [*drawn, "pack 1", "pack 2 remembered", "update of 2", "update of 4"]
 
 
 def test_a_step_is_what_the_page_says(tmp_path: Path) -> None:
@@ -148,6 +160,35 @@ def test_a_step_is_what_the_page_says(tmp_path: Path) -> None:
         "checkpoint-4",
         "checkpoint-6",
     ]
+
+
+AHEAD = {"engine": "http", "servers": ["http://127.0.0.1:1"], "steps_ahead": 1}
+
+
+def test_the_rollouts_of_a_step_are_drawn_while_the_one_before_learns(tmp_path: Path) -> None:
+    sections = {"validation": {"every": 2, "problems": 4}, "checkpoints": {"every": 2}}
+    lines = run(tmp_path, Diary(), rollouts=AHEAD, **sections)
+    own = [line for line in lines if not line.startswith("roll out")]
+    behind = ["pack 1 2 behind", "pack 2 remembered 2 behind", "update of 2", "update of 4"]
+    assert own == [
+        *("sample", "ask", "export", "sample", "credit 0"),
+        *("sample", "observe 1", "pack 1", "pack 2 remembered", "update of 2", "update of 4"),
+        *("credit 1", "sample", "observe 2", *behind, "show 1 after 4"),
+        *("sample", "ask", "save checkpoint-4"),
+        *("credit 2", "observe 3", *behind, "show 1 after 6", "sample", "ask", "save checkpoint-6"),
+    ]
+    first, second = (lines.index(f"roll out {step}") for step in (1, 2))
+    assert lines.index("update of 2") < first < lines.index("credit 1")
+    validated = len(lines) - lines[::-1].index("save checkpoint-4")
+    assert second < validated, "servers change their weights when nothing is drawn"
+    assert [line["staleness"] for line in metrics(tmp_path, "step")] == [0, 2, 2]
+
+
+def test_what_is_drawn_ahead_and_fails_ends_the_run(tmp_path: Path) -> None:
+    diary = Diary(fails_at=1)
+    with pytest.raises(WorkersLost, match="a server died"):
+        run(tmp_path, diary, rollouts=AHEAD)
+    assert diary.updates == 2
 
 
 def test_a_run_goes_on_where_its_engine_stands(tmp_path: Path) -> None:

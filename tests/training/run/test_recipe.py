@@ -10,9 +10,9 @@ from ponder.training.run.recipe import (
     SftRecipe,
     find_recipe,
     load_recipe,
-    recipe_sha256,
     shipped_recipes,
 )
+from ponder.training.run.recipe_hash import recipe_sha256
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -24,7 +24,8 @@ from ponder.training.command import run as command
 from ponder.training.method.kernel import LossInputs, Objective, PerToken
 from ponder.training.method.presets import PRESETS
 from ponder.training.method.settings import Preset
-from ponder.training.run.recipe import RecipeError, recipe_sha256
+from ponder.training.run.recipe import RecipeError
+from ponder.training.run.recipe_hash import recipe_sha256
 from ponder.training.run.run import Run
 from training.policy import (
     MEASURED,
@@ -312,6 +313,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tasks": ["huge"]}, "tasks: no task 'huge'"),
         ({"rollouts": {"longest_prompt": 2}}, "tasks: .* raise rollouts.longest_prompt"),
         ({"rollouts": {"prompts": 5}}, "prompts = 5 must be a multiple of optimisation.updates"),
+        ({"rollouts": {"steps_ahead": 1}}, "steps_ahead needs rollouts.engine = http"),
         ({"optimisation": {"micro_batches": 9}}, "micro_batches = 9 must be at most the 8 rows"),
         ({"close_text": "no marker"}, "close_text: .*'</think>' exactly once"),
         ({"method": {"longest": 4090}}, "do not fit the 4096 positions"),

@@ -12,7 +12,8 @@ from ponder.thought.contract import Contract, ContractError
 from ponder.thought.errors import InvalidCloseText
 
 from .rollout.plans import Reader
-from .run.recipe import PolicyRecipe, RecipeError, recipe_sha256
+from .run.recipe import PolicyRecipe, RecipeError
+from .run.recipe_hash import recipe_sha256
 
 
 @dataclass(frozen=True)

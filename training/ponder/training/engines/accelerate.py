@@ -200,7 +200,7 @@ class AccelerateEngine:
         temperature = 0.0 if greedy else self._temperature
         if self._apart is not None:
             if self._sampled_at != self.updates:
-                self._apart.load(self.weights())
+                self._apart.load(self.weights(), self.updates)
                 self._sampled_at = self.updates
             yield partial(self._apart.sample, temperature)
             return
@@ -214,12 +214,13 @@ class AccelerateEngine:
 
     # -- updates ---------------------------------------------------------------------------
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> list[MicroBatch]:
+    def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> list[MicroBatch]:
         packed = []
         for part in self._parts(rows):
             batch = collate(part, pad_id=0)
             if self._cap is not None and not isinstance(self._apart, CopySampler | None):
-                batch[DRAWN] = self._apart.drawn.collated(part, batch["input_ids"].shape[1])
+                width = batch["input_ids"].shape[1]
+                batch[DRAWN] = self._apart.drawn[self.updates - behind].collated(part, width)
             packed.append({k: v.to(self._accelerator.device) for k, v in batch.items()})
         if remember:
             for batch in packed:

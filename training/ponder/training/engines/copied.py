@@ -39,8 +39,8 @@ class CopySampler:
         """It ends with this process."""
 
     @torch.no_grad()
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace the weights, tensor by tensor."""
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], _: int) -> None:
+        """Replace the weights, tensor by tensor, whatever their version is."""
         state = self.model.state_dict()
         for name, weight in weights:
             state[name].copy_(weight)

@@ -27,16 +27,13 @@ Request = tuple[int, ...]
 
 
 class Drawn:
-    """The log-probabilities of what was sampled since the last `clear`, by what was asked."""
+    """The log-probabilities of what some weights sampled, by what was asked."""
 
     def __init__(self) -> None:
         self._found: dict[Request, list[tuple[list[int], list[float]]]] = defaultdict(list)
 
     def note(self, asked: Sequence[int], ids: list[int], log_probs: list[float]) -> None:
         self._found[tuple(asked)].append((ids, log_probs))
-
-    def clear(self) -> None:
-        self._found.clear()
 
     def of(self, asked: Sequence[int], ids: Sequence[int]) -> list[float] | None:
         """Those of `ids`, the beginning of what was sampled behind `asked`; None for others."""
@@ -87,7 +84,9 @@ def weights(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """min(p / q, C) of every token, 1 where q is not known; and sums over the learnt tokens.
 
-    `sampler_ratio`: p / q; `sampler_truncated`: tokens whose ratio is above C.
+    `sampler_ratio`: p / q; `sampler_truncated`: tokens whose ratio is above C;
+    `sampler_kl`: KL(q || p) in nats, by p / q - 1 - log(p / q), which is never negative (Schulman
+    2020, "Approximating KL Divergence", k3).
 
         >>> import torch
         >>> p, q = torch.tensor([[0.5, 0.2]]).log(), torch.tensor([[0.1, 0.2]]).log()
@@ -95,9 +94,11 @@ def weights(
         tensor([[2., 1.]])
     """
     known_BT = ~drawn_BT.isnan()
-    ratio_BT = torch.where(known_BT, (old_BT - drawn_BT.nan_to_num()).exp(), 1.0)
+    log_ratio_BT = torch.where(known_BT, old_BT - drawn_BT.nan_to_num(), 0.0)
+    ratio_BT = log_ratio_BT.exp()
     stats = {
         "sampler_ratio": (ratio_BT * mask_BT).sum(),
         "sampler_truncated": ((ratio_BT > cap) * mask_BT).sum(),
+        "sampler_kl": ((ratio_BT - 1 - log_ratio_BT) * mask_BT).sum(),
     }
     return ratio_BT.clamp(max=cap), stats

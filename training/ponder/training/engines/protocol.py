@@ -65,7 +65,8 @@ class TrainingEngine(Protocol):
     """One model in training, on all processes of a run.
 
     Every process calls the same methods in the same order, since the processes meet in most of
-    them; only what a `sampler` draws may differ in number. An update, as the loop makes it:
+    them; only what a `sampler` draws may differ in number, and in its thread. An update, as the
+    loop makes it:
 
         with engine.sampler() as sample:
             experience = collector.collect(step, sample, engine.share)
@@ -84,12 +85,15 @@ class TrainingEngine(Protocol):
     def sampler(self, greedy: bool = False) -> AbstractContextManager[Sampler]:
         """Samples from the current weights, at the recipe's temperature or the likeliest token."""
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> Packed:
+    def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> Packed:
         """The rows of one update as `update` takes them, in passes of similar numbers of tokens.
 
         `remember`: score the rows under the current weights, which sampled them, for an update
         that comes after another one. The first update after the rollouts needs no memory: there
         the current weights are those that sampled.
+
+        `behind`: updates since the weights that sampled the rows. The old log-probabilities are
+        those of the current weights even so, and `correction` weighs the difference.
         """
 
     def update(

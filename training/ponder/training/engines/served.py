@@ -40,7 +40,8 @@ class ServedSampler:
     """Samples with the servers of `recipe.rollouts.servers`, from weights that `load` publishes.
 
     `main` says that this process writes them and tells the servers; `wait` returns when all
-    processes are there. `drawn` has the log-probabilities of what was sampled since `load`.
+    processes are there. `drawn` has the log-probabilities of what was sampled, by the version of
+    the weights: the last one, and the one before where rollouts are drawn a step ahead.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class ServedSampler:
         self._main, self._wait = main, wait
         self._numbers = itertools.count()
         self._runner = asyncio.Runner()
-        self.drawn = Drawn()
+        self._versions = 1 + recipe.rollouts.steps_ahead
+        self._now = Drawn()
+        self.drawn: dict[int, Drawn] = {}
         vocabulary = HFTokenizer(base.directory)
         try:
             self._engines = [
@@ -75,7 +78,7 @@ class ServedSampler:
         except EngineSetupError as error:
             raise RecipeError(f"rollouts.servers: {error}") from error
 
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Write the weights in bfloat16, and have every server reload them."""
         kept = {}
         for name, weight in weights:  # of which every process has its part
@@ -87,7 +90,8 @@ class ServedSampler:
             for url in self._urls:
                 _reload(url, self._directory)
         self._wait()
-        self.drawn.clear()
+        self._now = Drawn()
+        self.drawn = dict([*self.drawn.items(), (version, self._now)][-self._versions :])
 
     def sample(
         self,
@@ -115,7 +119,7 @@ class ServedSampler:
                 "checkpoint with --resume"
             ) from group
         for prompt, (ids, log_probs) in zip(prompts, found, strict=True):
-            self.drawn.note(prompt, ids, log_probs)
+            self._now.note(prompt, ids, log_probs)
         return [ids for ids, _ in found]
 
     async def _all(

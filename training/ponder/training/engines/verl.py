@@ -169,7 +169,7 @@ class VerlEngine:
     @contextmanager
     def sampler(self, greedy: bool = False) -> Iterator[Sampler]:
         if self._sampled_at != self.updates:
-            self._apart.load(self.weights())
+            self._apart.load(self.weights(), self.updates)
             self._sampled_at = self.updates
         yield partial(self._apart.sample, 0.0 if greedy else self._temperature)
 
@@ -182,7 +182,7 @@ class VerlEngine:
             for ids in sequences
         ]
         arranged = self._arranged(rows)
-        found = self._ask("infer_batch", self._batch(arranged, compute_loss=False))
+        found = self._ask("infer_batch", self._batch(arranged, {}, compute_loss=False))
         pairs = zip(found["log_probs"].unbind(), found["entropy"].unbind(), strict=True)
         scores = {
             id(row): Scores(log_probs_W[:-1], entropies_W[:-1])
@@ -192,10 +192,12 @@ class VerlEngine:
 
     # -- updates ---------------------------------------------------------------------------
 
-    def pack(self, rows: Sequence[Row], remember: bool) -> Packed:
+    def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> Packed:
         """One batch for all workers; verl splits it."""
         alone = [piece for row in rows for piece in unpack(row)]
-        batch = self._batch(self._arranged(alone), update_lr_scheduler=True)
+        arranged = self._arranged(alone)
+        drawn = self._drawn(arranged, self.updates - behind)
+        batch = self._batch(arranged, drawn, update_lr_scheduler=True)
         if remember:
             scored = batch.copy()
             scored.set_non_tensor("compute_loss", False)
@@ -216,7 +218,7 @@ class VerlEngine:
         )
         return [taken[i] for part in parts for i in sorted(part, key=lambda i: taken[i].tokens)]
 
-    def _batch(self, rows: Sequence[Row], **told: bool) -> Any:
+    def _batch(self, rows: Sequence[Row], more: Mapping[str, torch.Tensor], **told: bool) -> Any:
         """The `TensorDict` of some rows; what is said of a token stands where it is predicted."""
         from verl.utils.tensordict_utils import get_tensordict
 
@@ -231,7 +233,7 @@ class VerlEngine:
             "advantages": _ragged(
                 [(*lead, *row.advantages, 0.0) for lead, row in zip(before, rows, strict=True)]
             ),
-            **self._drawn(rows),
+            **more,
             **{n: torch.tensor([row.columns[n] for row in rows]) for n in rows[0].columns},
         }
         most = self._plan.tokens_per_pass
@@ -243,11 +245,11 @@ class VerlEngine:
         told |= {"calculate_entropy": True, "use_dynamic_bsz": most is not None}
         return get_tensordict(tensors, {**passes, **told, "temperature": self._temperature})
 
-    def _drawn(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def _drawn(self, rows: Sequence[Row], version: int) -> dict[str, torch.Tensor]:
         """What the servers drew the tokens with, where they count by that."""
         if self._cap is None or isinstance(self._apart, CopySampler):
             return {}
-        told = [self._apart.drawn.row(row) for row in rows]
+        told = [self._apart.drawn[version].row(row) for row in rows]
         return {DRAWN: _ragged([(*row[1:], math.nan) for row in told])}
 
     def update(self, packed: Packed, objective: Objective, denominator: float) -> Learnt:

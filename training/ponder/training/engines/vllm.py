@@ -43,7 +43,8 @@ class VLLMSampler:
     """Samples with vLLM from weights that `load` hands over.
 
     It begins with those of `base`, and keeps their precision. `options` are vLLM's own, such as
-    `--gpu-memory-utilization`; `drawn` has the log-probabilities of what was sampled since `load`.
+    `--gpu-memory-utilization`; `drawn` has the log-probabilities of what was sampled, by the
+    version of the weights: the last one alone.
     """
 
     def __init__(self, base: ModelFiles, share: Share, options: Sequence[str] = ()) -> None:
@@ -61,18 +62,20 @@ class VLLMSampler:
         arguments = vars(parse_options(base.name, given))
         del arguments["enable_log_requests"]  # of servers alone
         self._llm = LLM(**arguments)
-        self.drawn = Drawn()
+        self._now = Drawn()
+        self.drawn = {0: self._now}
 
     def close(self) -> None:
         """It ends with this process."""
 
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Replace the weights, tensor by tensor; what was computed with the old ones is dropped."""
         # Not `load_weights`: what a kernel has packed at the start must be packed anew.
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._llm.apply_model(pack_vocabulary)
         self._llm.reset_prefix_cache()
-        self.drawn.clear()
+        self._now = Drawn()
+        self.drawn = {version: self._now}
 
     def sample(
         self,
@@ -100,7 +103,7 @@ class VLLMSampler:
             (said,) = output.outputs
             ids = list(said.token_ids)
             drawn = [at[token].logprob for at, token in zip(said.logprobs, ids, strict=True)]
-            self.drawn.note(prompt, ids, drawn)
+            self._now.note(prompt, ids, drawn)
             found.append(ids)
         return found
 

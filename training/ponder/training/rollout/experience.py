@@ -62,6 +62,15 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Rolled:
+    """The judged rollouts of a step: the groups that it learns from, and those left out."""
+
+    context: Context
+    kept: Batch
+    left_out: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class Experience:
     """Rows per update, what the step measured, and some responses to look at.
 
@@ -127,43 +136,51 @@ class Collector:
 
     def collect(self, step: int, sampler: Sampler, share: Share) -> Experience:
         """Sample, judge and weigh the rollouts of `step`; `prompts / world` groups of rows."""
-        per_update = self._prompts // self._updates
-        mine = per_update // share.world
+        return self.credit(self.roll_out(step, sampler, share), share)
+
+    def roll_out(self, step: int, sampler: Sampler, share: Share) -> Rolled:
+        """Sample and judge. It meets no other process and changes no state, so that it may run
+        beside the updates of the step before.
+        """
+        per_update, mine = self._prompts // self._updates, self._mine(share)
         numbers = [
             update * per_update + share.rank * mine + i
             for update in range(self._updates)
             for i in range(mine)
         ]
-        rng = Random(f"{self._seed}/{step}/{share.rank}")
         context = Context(
             step,
-            rng,
+            Random(f"{self._seed}/{step}/{share.rank}"),
             self._judged,
-            share.added,
+            _refused,
             self._state,
             rank=share.rank,
             world=share.world,
-            score=share.score,
             predict=self._predict,
             redraw=self._redrawn,
         )
-        apart = replace(context, reduce=_refused, score=unscored)
         kept: list[Batch] = []
         left_out: list[Batch] = []
         attempts = 0
         while sum(len(batch.sizes) for batch in kept) < len(numbers) and attempts < self._attempts:
             prompts = tuple(self._drawn(step, attempts, number) for number in numbers)
-            sampled = self._sampled(prompts, sampler, apart)
+            sampled = self._sampled(prompts, sampler, context)
             context.sampled.append(sampled)
-            selected = run(self.method.stages, ("select",), sampled, apart)
+            selected = run(self.method.stages, ("select",), sampled, context)
             kept.append(selected)
             chosen = {prompt.key for prompt in selected.prompts}
             left_out.append(sampled.groups([p.key not in chosen for p in sampled.prompts]))
             attempts += 1
-        telling = _first(Batch.joined(kept), len(numbers))
+        return Rolled(context, Batch.joined(kept), Batch.joined(left_out))
+
+    def credit(self, rolled: Rolled, share: Share) -> Experience:
+        """Weigh rollouts; every process calls it as often."""
+        context = replace(rolled.context, reduce=share.added, score=share.score)
+        mine = self._mine(share)
+        telling = _first(rolled.kept, mine * self._updates)
         weighed = run(self.method.stages, LAST, telling, context)
         # Fill up with groups that teach nothing, so that every process has equally many.
-        spare = _first(Batch.joined(left_out), len(numbers) - len(telling.sizes))
+        spare = _first(rolled.left_out, mine * self._updates - len(telling.sizes))
         groups = [*self._rows(weighed), *self._rows(spare)]
         updates = [
             [row for group in groups[i * mine : (i + 1) * mine] for row in group]
@@ -171,13 +188,17 @@ class Collector:
         ]
         everything = Batch.joined(context.sampled)
         metrics = {
-            **_measure(everything, {prompt.key for b in kept for prompt in b.prompts}),
+            **_measure(everything, {prompt.key for prompt in rolled.kept.prompts}),
             **_terms(weighed),
             **_probes(everything),
-            "generation_batches": float(attempts),
+            "generation_batches": float(len(context.sampled)),
         }
         judging, self._judging = self._judging, 0.0
         return Experience(updates, metrics, self._shown(everything), judging)
+
+    def _mine(self, share: Share) -> int:
+        """Groups of an update that are this process's."""
+        return self._prompts // self._updates // share.world
 
     def _sampled(self, prompts: tuple[Prompt, ...], sampler: Sampler, context: Context) -> Batch:
         """Rollouts of all prompts, judged, edited and rewarded."""

@@ -12,7 +12,8 @@ from ponder.thought.contract import FILE_NAME, Contract, tokenizer_sha256
 
 from ..coldstart.thoughts import CLOSE_TEXT, HINT
 from ..coldstart.tokenizer import THINK_END, THINK_START, TOOL_CALL
-from .recipe import SftRecipe, recipe_sha256
+from .recipe import SftRecipe
+from .recipe_hash import recipe_sha256
 
 
 def export(

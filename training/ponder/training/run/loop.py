@@ -20,6 +20,7 @@ from ..rollout.experience import COUNTS, Collector, Experience
 from ..rollout.rows import Row
 from .directory import place_checkpoint
 from .recipe import PolicyRecipe
+from .rollouts import Rollouts
 from .validation import means
 from .watch import Progress
 
@@ -53,28 +54,35 @@ class Loop:
         done = engine.updates // plan.updates
         if done == 0:
             self._validate(0)
+        ahead = self.recipe.rollouts.steps_ahead > 0
+        rollouts = Rollouts(engine, self.collector, steps=plan.steps, ahead=ahead)
         for step in range(done + 1, plan.steps + 1):
             clock = [time.monotonic()]
-            with engine.sampler() as sample:
-                experience = self.collector.collect(step - 1, sample, engine.share)
+            experience, age = rollouts.take(step)
             clock.append(time.monotonic())
             self.observe(step, experience)
             updates = experience.updates
-            packed = [engine.pack(rows, remember=i > 0) for i, rows in enumerate(updates)]
+            packed = [
+                engine.pack(rows, remember=i > 0, behind=age) for i, rows in enumerate(updates)
+            ]
             clock.append(time.monotonic())
             learnt = [
                 engine.update(batches, self.objective, self.denominator(rows))
                 for batches, rows in zip(packed, updates, strict=True)
             ]
             clock.append(time.monotonic())
-            self._watch(step, experience, learnt, _phases(clock, experience.judging))
+            beside = {"staleness": float(age)} if ahead else {}
+            phases = _phases(clock, 0.0 if age else experience.judging)
+            self._watch(step, experience, learnt, {**beside, **phases})
             if self._due(step, self.recipe.validation.every):
+                rollouts.settle()
                 self._validate(step)
             late = engine.reduce({"late": float(time.monotonic() > self.end)})["late"] > 0
             if late or self._due(step, self.recipe.checkpoints.every):
                 self._save(step)
             if late:
                 break
+        rollouts.settle()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.recipe.optimisation.steps
@@ -139,7 +147,7 @@ class Loop:
 
 
 def _phases(clock: Sequence[float], judging: float) -> dict[str, float]:
-    """Seconds of a step's parts on this process; sampling waits for no judge."""
+    """Seconds that a step's parts took on this process; judging is told apart from sampling."""
     rollout, scoring, update = (late - early for early, late in pairwise(clock))
     found = {"rollout": rollout - judging, "judging": judging, "scoring": scoring, "update": update}
     return {f"seconds_{name}": round(seconds, 3) for name, seconds in found.items()}

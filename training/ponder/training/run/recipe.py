@@ -7,7 +7,6 @@ path.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -126,6 +125,11 @@ class Rollouts(_Section):
         "transformers", description="samples; vllm shares the trainer's GPU, http asks servers"
     )
     servers: tuple[str, ...] = Field((), description="vLLM servers that take weights")
+    steps_ahead: Literal[0, 1] = Field(
+        0,
+        description="1: servers draw a step's rollouts while the step before is learnt from, with "
+        "weights that are one step older",
+    )
     vllm_options: tuple[str, ...] = Field(
         (),
         description="vLLM's own options, such as --gpu-memory-utilization=0.5; three tenths of "
@@ -283,6 +287,11 @@ class PolicyRecipe(_Section):
         plan = self.optimisation
         if (self.rollouts.engine == "http") != bool(self.rollouts.servers):
             raise ValueError("rollouts.servers and rollouts.engine = http belong together")
+        if self.rollouts.steps_ahead and not (self.rollouts.servers and self.rollouts.sampler_cap):
+            raise ValueError(
+                "rollouts.steps_ahead needs rollouts.engine = http, whose servers draw while the "
+                "trainer learns, and rollouts.sampler_cap, which weighs what older weights drew"
+            )
         if plan.weights == "bfloat16" and self.lora is None:
             raise ValueError(
                 "optimisation.weights = bfloat16 is for lora: updates of so small a learning rate "
@@ -354,47 +363,3 @@ def recipe_from(raw: Any, where: str, changes: Sequence[str] = ()) -> Recipe:
 
 def _kind(raw: object) -> type[Recipe]:
     return SftRecipe if isinstance(raw, dict) and "traces" in raw else PolicyRecipe
-
-
-# Fields that recipes were recorded without.
-_LATER = (
-    "system_prompt",
-    "instruction",
-    "rollouts.vllm_options",
-    "rollouts.servers",
-    "rollouts.sampler_cap",
-    "rollouts.cache_gib",
-    "optimisation.engine",
-    "optimisation.workers",
-    "optimisation.tokens_per_pass",
-    "optimisation.optimizer",
-    "optimisation.optimizer_options",
-    "optimisation.schedule",
-    "optimisation.weights",
-    "optimisation.attention",
-    "validation.longest",
-    "validation.greedy",
-    "validation.also",
-    "validation.hints",
-    "validation.budgets",
-    "validation.answer_tokens",
-)
-
-
-def recipe_sha256(recipe: Recipe) -> str:
-    """Hash of what the recipe says, whatever its YAML looks like.
-
-    One that leaves a later field at its default, or cuts without grace, has the hash of those
-    recorded before a recipe could say so.
-    """
-    unsaid: dict[str, Any] = {}
-    for place in _LATER if isinstance(recipe, PolicyRecipe) else ():
-        *sections, name = place.split(".")
-        holder, inside = recipe, unsaid
-        for section in sections:
-            holder, inside = getattr(holder, section), inside.setdefault(section, {})
-        if getattr(holder, name) == type(holder).model_fields[name].default:
-            inside[name] = True
-    if getattr(getattr(recipe, "method", None), "grace", None) == 0:
-        unsaid["method"] = {"grace": True}
-    return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()

@@ -1,0 +1,52 @@
+"""What a recipe is known by, whenever it was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from .recipe import PolicyRecipe, Recipe
+
+# Fields that recipes were recorded without.
+_LATER = (
+    "system_prompt",
+    "instruction",
+    "rollouts.vllm_options",
+    "rollouts.servers",
+    "rollouts.steps_ahead",
+    "rollouts.sampler_cap",
+    "rollouts.cache_gib",
+    "optimisation.engine",
+    "optimisation.workers",
+    "optimisation.tokens_per_pass",
+    "optimisation.optimizer",
+    "optimisation.optimizer_options",
+    "optimisation.schedule",
+    "optimisation.weights",
+    "optimisation.attention",
+    "validation.longest",
+    "validation.greedy",
+    "validation.also",
+    "validation.hints",
+    "validation.budgets",
+    "validation.answer_tokens",
+)
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Hash of what the recipe says, whatever its YAML looks like.
+
+    One that leaves a later field at its default, or cuts without grace, has the hash of those
+    recorded before a recipe could say so.
+    """
+    unsaid: dict[str, Any] = {}
+    for place in _LATER if isinstance(recipe, PolicyRecipe) else ():
+        *sections, name = place.split(".")
+        holder, inside = recipe, unsaid
+        for section in sections:
+            holder, inside = getattr(holder, section), inside.setdefault(section, {})
+        if getattr(holder, name) == type(holder).model_fields[name].default:
+            inside[name] = True
+    if getattr(getattr(recipe, "method", None), "grace", None) == 0:
+        unsaid["method"] = {"grace": True}
+    return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()
