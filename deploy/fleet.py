@@ -65,6 +65,8 @@ def router(port: int, workers: Sequence[str]) -> list[str | Path]:
     command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--worker-urls", *workers, "--policy", "sticky_least_loaded"]
     command += ["--health-check-interval-secs", "1", "--health-failure-threshold", "1"]
+    # Else it keeps away from a server for a minute, though a new one answers in its place.
+    command += ["--disable-circuit-breaker"]
     return [*command, "--prometheus-port", str(free_port()), "--log-level", "warning"]
 
 

@@ -25,6 +25,7 @@ import pytest
 import report
 from demo import free_port
 
+from ponder.engine import http
 from ponder.engine.http import HttpEngine, load
 from ponder.engine.protocol import EngineOverloadedError, EngineRequest, Load, Sampling
 from ponder.engine.tokenizer import HFTokenizer
@@ -304,8 +305,11 @@ def test_a_worker_that_is_killed_costs_no_answer(running: Fleet) -> None:
     running.workers[0].start()  # it is needed after the next test
 
 
-def test_a_full_queue_is_overloaded_and_not_an_answer(running: Fleet) -> None:
+def test_a_full_queue_is_overloaded_and_not_an_answer(
+    running: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker says 200, and inside the stream that it is full."""
+    monkeypatch.setattr(http, "_RESUMES", 1)  # with more, the queue is over first
     count = SEATS + QUEUE + 70
 
     async def scenario() -> list[int | EngineOverloadedError]:
@@ -386,3 +390,16 @@ def test_the_replicas_counted_what_clients_got(running: Fleet) -> None:
     counted = sum(running.metric(f"ponder_{part}_tokens_total") for part in parts)
     assert counted == len(whole) * TOKENS
     assert running.metric("ponder_budget_violations_total") == 0
+
+
+def test_a_replica_that_leaves_ends_its_streams_first(running: Fleet) -> None:
+    """Both can be replaced, one after the other, as the workers can."""
+    leaving = running.replicas[1].process
+
+    async def scenario() -> list[Stream]:
+        async with running.streaming(40) as streams:
+            leaving.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(leaving.wait, START_SECONDS) == 0
+        return streams
+
+    assert all(stream.whole for stream in asyncio.run(scenario()))
