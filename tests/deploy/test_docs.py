@@ -37,6 +37,7 @@ ELSEWHERE = {
     ),
     *("enable-prompt-tokens-details", "generation-config", "max-num-queued-reqs"),  # vLLM's
     *("worker-urls", "policy", "health-check-interval-secs", "health-failure-threshold"),
+    "disable-circuit-breaker",
     *("logprobs-mode", "worker-cls"),
     *("head", "address", "num-cpus"),  # Ray's
     *(
