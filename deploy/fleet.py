@@ -124,10 +124,16 @@ def fleet(folder: Path, port: int, options: Sequence[str]) -> Iterator[tuple[str
             return f"http://127.0.0.1:{at}"
 
         def ready() -> None:
-            while running:
-                name, url, log = running.pop(0)
-                demo.wait_ready(name, url, processes[name], log)
-                console.print(f"fleet: {name} is ready at {url.rpartition('/')[0]}")
+            try:
+                while running:
+                    name, url, log = running[0]
+                    demo.wait_ready(name, url, processes[name], log)
+                    console.print(f"fleet: {name} is ready at {url.rpartition('/')[0]}")
+                    del running[0]
+            except BaseException:  # a server that starts has nothing to bring to an end
+                for name, *_ in running:
+                    processes[name].kill()
+                raise
 
         running: list[tuple[str, str, Path]] = []
         processes: dict[str, demo.Child] = {}
