@@ -1,3 +1,3 @@
-from training.fixtures import recipe, tokenizer, trained
+from training.fixtures import one_thread, recipe, tokenizer, trained
 
-__all__ = ["recipe", "tokenizer", "trained"]
+__all__ = ["one_thread", "recipe", "tokenizer", "trained"]

@@ -1,14 +1,27 @@
 """A recipe and a tokenizer small enough for tests."""
 
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 
 from ponder.training.coldstart.examples import tokenizer_corpus
 from ponder.training.coldstart.sft import SftResult, train_sft
 from ponder.training.coldstart.tokenizer import train_tokenizer
 from ponder.training.run.recipe import SftRecipe
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in one order; what a run leaves in its process is put back, its precision among it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,14 @@ from ponder.training.method.kernel import LossInputs, PerToken, clipped_objectiv
 from ponder.training.rollout.rows import Row
 from training.policy import TINY, recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = [
     Row((5, 6, 7), (8, 9, 10, 11), (1.0,) * 4, (True,) * 4),
     Row((5, 6), (12, 13), (-1.0,) * 2, (True,) * 2),
     Row((5, 6), (14, 15, 16), (0.5,) * 3, (True,) * 3),
 ]
 LORA = {"rank": 4, "alpha": 8}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """And whatever precision: a process keeps that of its first run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    AcceleratorState._reset_state()
 
 
 def engine(path: Path, **sections: Any) -> AccelerateEngine:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from ponder.engine.tokenizer import ModelFiles
 from ponder.training.engines.accelerate import AccelerateEngine
@@ -18,16 +16,9 @@ from ponder.training.rollout.rows import Row
 from ponder.training.run.recipe import RecipeError
 from training.policy import TINY, recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = [Row((5, 6, 7), (8, 9, token), (1.0,) * 3, (True,) * 3) for token in (10, 11)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    AcceleratorState._reset_state()
 
 
 def engine(path: Path, **sections: Any) -> AccelerateEngine:

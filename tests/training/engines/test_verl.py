@@ -25,6 +25,7 @@ from ponder.training.run.run import Run
 from training.policy import TINY, metrics, recipe, train
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.verl,
     pytest.mark.skipif(find_spec("verl") is None, reason="make setup-verl installs it"),
     pytest.mark.timeout(900),
@@ -33,15 +34,6 @@ pytestmark = [
 
 SEQUENCES = [(5, 6, 7, 8, 9), (5, 6), tuple(range(20, 90)), (40, 3, 22)]
 CLIPPED = ClippedObjective(GrpoConfig())
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    AcceleratorState._reset_state()
 
 
 def verl(path: Path, workers: int) -> VerlEngine:

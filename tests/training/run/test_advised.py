@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from ponder.tasks.sources import find_tasks
 from ponder.training.command import ADVISED, run
@@ -21,12 +19,7 @@ from ponder.training.run.look import Look, Seen
 from ponder.training.run.recipe import PolicyRecipe, load_recipe, recipe_from
 from training.policy import TINY, metrics
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
