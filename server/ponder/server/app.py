@@ -151,7 +151,7 @@ async def savings(request: Request) -> SavingsReport:
 
 
 @_v1.post(
-    "/ponder/{response_id}/feedback",
+    "/ponder/{response_id:path}/feedback",
     response_model=Feedback,
     response_description="The score is kept",
     openapi_extra=body_of(FeedbackRequest),
@@ -167,7 +167,7 @@ async def feedback(
 
 
 @_v1.post(
-    "/ponder/{response_id}/finish",
+    "/ponder/{response_id:path}/finish",
     status_code=202,
     response_model=Finish,
     response_description="The thoughts are closed, or will be when they open",

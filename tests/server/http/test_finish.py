@@ -278,6 +278,16 @@ def _all_end(stage: Stage, replies: Any) -> bool:
     return all(reply.done() for reply in replies)
 
 
+@pytest.mark.parametrize("asked", ["jobs/7 of 9", "jobs%2F7%20of%209"])
+def test_a_name_may_hold_what_divides_paths(serve: Serve, asked: str) -> None:
+    stage = Stage(serve)
+    reply = stage.begin(stage.post, name="jobs/7 of 9")
+    stage.silent()
+    assert stage.finish(asked).status_code == 202
+    wait_until(lambda: _all_end(stage, [reply]))
+    assert reply.result().json()["choices"][0]["ponder"]["end_cause"] == "finish_now"
+
+
 def test_a_name_that_is_used_again_is_the_last_one_s(serve: Serve) -> None:
     stage = Stage(serve)
     first = stage.begin(stage.post)
