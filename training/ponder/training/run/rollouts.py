@@ -47,9 +47,8 @@ class Rollouts:
         coming, self._coming = self._coming, None
         if coming is None:
             coming = self._begun(step, apart=False)
-        with coming.sampling:
-            rolled = coming.rolled.result()
-        experience = self._collector.credit(rolled, engine.share)
+        with coming.sampling:  # credit may score, with weights that the sampler holds together
+            experience = self._collector.credit(coming.rolled.result(), engine.share)
         if self._ahead and step < self._steps:
             self._coming = self._begun(step + 1, apart=True)
         return experience, engine.updates - coming.updates
