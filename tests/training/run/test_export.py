@@ -6,7 +6,8 @@ import torch
 from ponder.thought.contract import Contract
 from ponder.training.coldstart.sft import SftResult
 from ponder.training.run.export import cold_start_contract, export
-from ponder.training.run.recipe import SftRecipe, recipe_sha256
+from ponder.training.run.recipe import SftRecipe
+from ponder.training.run.recipe_hash import recipe_sha256
 
 
 def test_an_export_loads_as_it_was_trained(
