@@ -54,7 +54,6 @@ for _cause in CAUSES:  # zeros, without which a first increase is not seen
     RESUMES.labels(_cause)
 _RESUMES = 4  # of a request: what kills each server that reads it must not kill them all
 _PAUSE_SECONDS = 0.25  # before the next server is asked where one gave nothing; doubled each time
-_SILENT_SECONDS = 120  # of one stream: longer than a queue and the longest prompt take
 _IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
 _MOVED = 10_000  # thoughts that are remembered to have changed their server
 
@@ -70,6 +69,7 @@ class HttpEngine:
         *,
         headers: Mapping[str, str] | None = None,
         calling: Calling | None = None,
+        stall_timeout: float | None = None,
     ) -> None:
         self.facts = EngineFacts(
             max_model_len=found.max_model_len,
@@ -81,6 +81,7 @@ class HttpEngine:
         self._found = found
         self._dialect = found.dialect
         self._eos_token_ids = eos_token_ids
+        self._stall_timeout = stall_timeout
         self._headers = {"content-type": "application/json", **(headers or {})}
         self._session: aiohttp.ClientSession | None = None
         self._running: set[str] = set()
@@ -155,7 +156,7 @@ class HttpEngine:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=10, sock_read=_SILENT_SECONDS
+                    total=None, sock_connect=10, sock_read=self._stall_timeout
                 ),
                 headers=self._headers,
             )
@@ -329,7 +330,12 @@ def load(load: Load) -> HttpEngine:
     for line in found.lines(url):
         logger.info("%s", line)
     return HttpEngine(
-        url, found, load.vocabulary.eos_token_ids, headers=headers, calling=_calling(load)
+        url,
+        found,
+        load.vocabulary.eos_token_ids,
+        headers=headers,
+        calling=_calling(load),
+        stall_timeout=load.stall_timeout,
     )
 
 

@@ -288,7 +288,8 @@ class Load:
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
     the marker that ends its thoughts, None for a model that does not think. `calls` names the
     syntax in which it writes calls, as vLLM's `--tool-call-parser` does; where they are not
-    `calls_needed`, it is a guess, and an engine that cannot read them starts without.
+    `calls_needed`, it is a guess, and an engine that cannot read them starts without. A request
+    that gives no token for `stall_timeout` seconds is stalled; None where it may take any time.
     """
 
     name: str
@@ -299,6 +300,7 @@ class Load:
     calls: str | None = None
     calls_needed: bool = False
     options: Sequence[str] = ()
+    stall_timeout: float | None = None
 
 
 class Loader(Protocol):

@@ -124,6 +124,7 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
         calls=settings.tool_parser or calls.syntax(model.tokenizer.chat_template),
         calls_needed=settings.tool_parser is not None,
         options=settings.engine_options,
+        stall_timeout=settings.stall_timeout,
     )
     try:
         with start.heartbeat(f"loading {model.name}"):

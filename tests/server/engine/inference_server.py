@@ -259,11 +259,12 @@ async def started(server: InferenceServer) -> AsyncIterator[InferenceServer]:
 
 
 @asynccontextmanager
-async def asking(server: InferenceServer, eos: frozenset[int]) -> AsyncIterator[HttpEngine]:
+async def asking(
+    server: InferenceServer, eos: frozenset[int], stall_timeout: float | None = None
+) -> AsyncIterator[HttpEngine]:
     async with started(server):
-        engine = HttpEngine(
-            server.url, found(server.dialect, server.engine.facts.max_model_len), eos
-        )
+        facts = found(server.dialect, server.engine.facts.max_model_len)
+        engine = HttpEngine(server.url, facts, eos, stall_timeout=stall_timeout)
         try:
             yield engine
         finally:

@@ -56,9 +56,11 @@ def server_of(dialect: str = "generate", *faults: Fault, **options: Any) -> Infe
     return InferenceServer(engine, dialect, VOCABULARY.encode, faults=list(faults), **options)
 
 
-def asked(server: InferenceServer, request: EngineRequest) -> list[Chunk]:
+def asked(
+    server: InferenceServer, request: EngineRequest, stall_timeout: float | None = None
+) -> list[Chunk]:
     async def run() -> list[Chunk]:
-        async with asking(server, VOCABULARY.eos_token_ids) as engine:
+        async with asking(server, VOCABULARY.eos_token_ids, stall_timeout) as engine:
             chunks = [chunk async for chunk in engine.generate(request)]
             assert engine.unfinished() == 0
             return chunks
@@ -138,10 +140,9 @@ def test_servers_that_give_nothing_are_asked_again() -> None:
     assert [head["X-Session-ID"] for head, _ in server.asked][-1] == "t~4"
 
 
-def test_a_stream_that_goes_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_SILENT_SECONDS", 0.2)
+def test_a_stream_that_stalls_is_lost() -> None:
     before, server = resumes(), server_of("generate", Fault("hang", 3))
-    assert sampled(asked(server, request_of())) == SAID
+    assert sampled(asked(server, request_of(), stall_timeout=0.2)) == SAID
     assert resumed(before) == {"lost": 1}
 
 
