@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ponder.training.engines import scoring
 from ponder.training.engines.scoring import add_scoring, score
-from ponder.training.rollout.rows import Row, collate
+from ponder.training.rollout.rows import Chunk, Row, collate, unpack
 
 SHAPE = {
     "vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -66,6 +67,18 @@ def test_scores_are_the_models_own(kind: str, temperature: float) -> None:
         rtol=1e-4,
     )
     assert torch.equal(model(**asked).logits[:, :-1], logits), "a call for logits is what it was"
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_a_summary_sees_its_cut_thought_and_itself_under_every_kernel(kernel: str) -> None:
+    model = made("qwen3")
+    model.set_attn_implementation(kernel)
+    add_scoring(model)
+    row = replace(ROWS[0], chunks=(Chunk(5, (9, 10, 11), 1, 1.0),))
+    log_probs, _ = score(model, collate([row], pad_id=0))
+    thought, summary = (score(model, collate([it], pad_id=0))[0] for it in unpack(row))
+    torch.testing.assert_close(log_probs[:, :6], thought, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs[:, -2:], summary[:, -2:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 2 * 48, 3 * 48])

@@ -41,6 +41,7 @@ from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
 from .copied import CopySampler, rounded_kind
 from .correction import DRAWN, corrected
+from .heap import give_back, keep_few_kernels
 from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Costs, Diverged, Learnt
 from .scoring import add_scoring, score
@@ -72,6 +73,7 @@ class AccelerateEngine:
 
     def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:
         plan = recipe.optimisation
+        keep_few_kernels()
         self._plan = plan
         self._temperature = recipe.rollouts.temperature
         self._room = recipe.rollouts.cache_bytes
@@ -235,7 +237,7 @@ class AccelerateEngine:
     def _parts(self, rows: Sequence[Row]) -> list[list[Row]]:
         """As many passes on every process: sharded models meet in each of them."""
         plan = self._plan
-        told = telling(rows, plan.micro_batches)
+        told = telling(rows, plan.micro_batches, anchored=self._anchor is not None)
         parts = passes_of(told, plan.micro_batches, plan.tokens_per_pass)
         if plan.tokens_per_pass is None:
             return parts
@@ -268,6 +270,8 @@ class AccelerateEngine:
             self._anchor.follow()
         self._schedule.step()
         self._optimizer.zero_grad()
+        if accelerator.device.type == "cpu":
+            give_back()
         return Learnt(norm, rate, sums)
 
     def _loss(

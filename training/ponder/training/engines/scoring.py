@@ -50,6 +50,8 @@ def add_scoring(model: Any, temperature: float = 1.0) -> None:
         if learnt is None:
             return usual(*args, **inputs)
         given = {name: value for name, value in inputs.items() if value is not None}
+        if self.config._attn_implementation == "eager":
+            given["attention_mask"] = _added(given["attention_mask"], self.dtype)
         hidden_BWH = self.base_model(*args, use_cache=False, **given).last_hidden_state
         targets_N = inputs["input_ids"][:, 1:][learnt]
         scores = _scores(self, hidden_BWH[:, :-1][learnt], targets_N, temperature)
@@ -57,6 +59,16 @@ def add_scoring(model: Any, temperature: float = 1.0) -> None:
         return tuple(x.new_zeros(learnt.shape).masked_scatter(learnt, x) for x in scores)
 
     model.forward = MethodType(forward, model)
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tree mask as what eager attention adds to its weights; a mask (B, W) as it is.
+
+    A mask of truth values would add 0 and 1: every token would see all others.
+    """
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _scores(

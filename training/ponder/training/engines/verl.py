@@ -211,7 +211,7 @@ class VerlEngine:
         from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
         unit = self._world * (1 if self._plan.tokens_per_pass else self._plan.micro_batches)
-        teaching = max(1, sum(row.learnt_tokens > 0 for row in rows))
+        teaching = max(1, sum(row.teaches for row in rows))
         taken = telling(rows, -(-teaching // unit) * unit)
         parts = get_seqlen_balanced_partitions(
             [row.tokens for row in taken], self._world, equal_size=True

@@ -52,7 +52,9 @@ class PerToken:
 class Objective(Protocol):
     """What the update maximises; `reads` names the columns that it wants in its inputs.
 
-    The trainer divides the sum over an update by the method's denominator. Example:
+    A token with an advantage of 0 adds nothing and has no gradient, unless the objective reads
+    `t1.REFERENCE`: an engine leaves out rows without any other token. The trainer divides the sum
+    over an update by the method's denominator. Example:
     `ClippedObjective(config)(LossInputs(log_probs_BT, old_BT, advantages_BT, mask_BT))`.
     """
 

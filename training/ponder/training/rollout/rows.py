@@ -56,6 +56,12 @@ class Row:
     def learnt_tokens(self) -> int:
         return sum(self.learnt) + sum(len(c.ids) - c.inserted for c in self.chunks)
 
+    @property
+    def teaches(self) -> bool:
+        """Whether a token that is learnt has an advantage: without one the gradient is 0."""
+        own = any(a and learnt for a, learnt in zip(self.advantages, self.learnt, strict=True))
+        return own or any(c.advantage and len(c.ids) > c.inserted for c in self.chunks)
+
 
 def pack(
     rollout: Rollout,
@@ -187,13 +193,15 @@ def loss_inputs(
     )
 
 
-def telling(rows: Sequence[Row], least: int) -> list[Row]:
-    """The rows with tokens to learn, and as many without as it takes to be `least`.
+def telling(rows: Sequence[Row], least: int, anchored: bool = False) -> list[Row]:
+    """The rows with a gradient, and as many without as it takes to be `least`.
 
-    What carries no loss need not be computed, but every batch must have a row.
+    A group whose rewards are equal has advantages of 0, and so have the gradients of its rows: they
+    count in the loss's denominator and need not be computed; but every batch must have a row. An
+    objective that is `anchored` learns from every token, whatever its advantage.
     """
-    told = [row for row in rows if row.learnt_tokens]
-    silent = [row for row in rows if not row.learnt_tokens]
+    told = [row for row in rows if (row.learnt_tokens if anchored else row.teaches)]
+    silent = [row for row in rows if not (row.learnt_tokens if anchored else row.teaches)]
     spare = min(rows, key=lambda row: row.tokens)
     silent += [replace(spare, learnt=(False,) * len(spare.learnt), chunks=())] * least
     return [*told, *silent[: max(0, least - len(told))]]
