@@ -1,4 +1,4 @@
-"""Writes the answer: hides what is the format's, stops at the user's stop strings."""
+"""Writes the answer: hides the format's markers and stops at the user's stop strings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class AnswerDelta:
 class AnswerWriter:
     """Turns answer tokens into text that can be shown.
 
-    Leading blank is the format's separator, not the answer: it is held back and dropped, so that
-    the retry of an empty answer is invisible, and so are the markers and the wrapper in `markup`.
-    Text that may become one of them or a stop string is held until it is decided; the stop string
-    itself is never shown. A `verbatim` answer is shown as it is, its leading blank too.
+    Leading blank is the format's separator: it is dropped, so that the retry of an empty answer is
+    invisible. The markers and the wrapper in `markup` are dropped too. Text that may become one of
+    them or a stop string is held until it is decided; a stop string is never shown. A `verbatim`
+    answer is shown unchanged, including its leading blank.
 
-    Where a marker opens another block of thought, `opened` is the text behind it: what follows is
-    the thought's. Whoever reads the thought sets it to None.
+    Where a marker opens another block of thought, `opened` is the text behind the marker, which
+    belongs to the thought. The reader of the thought then sets `opened` to None.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class AnswerWriter:
         self._ready = ""  # decided and not taken
         self._held = ""  # the last characters fed, undecided
         self._offset = 0  # characters fed so far
-        self._given = 0  # how many of them when the last text came that was not sampled
-        self._silent = True  # nothing but blank was sampled, of what is decided
+        self._given = 0  # characters fed up to the end of the last text that was not sampled
+        self._silent = True  # the decided text has no sampled character but blank
         self._logprobs: list[tuple[int, int, TokenLogprob]] = []  # (start, end of its text, entry)
         self.shown = 0
         self.opened: str | None = None
         self.stopped = False
-        self.stop_string: str | None = None  # the one that stopped it
+        self.stop_string: str | None = None  # the stop string that ended the answer
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
-        """Take one token; once `stopped`, what follows is ignored."""
+        """Take one token; it is ignored once `stopped`."""
         if self.stopped:
             return
         text = self._decoder.feed(token_id)
@@ -72,7 +72,7 @@ class AnswerWriter:
         self.feed_text(text, sampled=True)
 
     def feed_text(self, text: str, *, sampled: bool = False) -> None:
-        """Take text: an answer prefix, or what was `sampled`, without which an answer is blank."""
+        """Take text; without any `sampled` text (an answer prefix is none) the answer is blank."""
         if self.stopped or not text:
             return
         self._offset += len(text)
@@ -84,7 +84,7 @@ class AnswerWriter:
         if not self._suspect and (self._heed_ascii or not text.isascii()):
             self._suspect = not self._firsts.isdisjoint(text)
         if not self._suspect:
-            return  # as most tokens: nothing that is looked for may begin in them
+            return  # most tokens: no marker and no stop string can begin in them
         while (found := self._marker()) is not None:
             at, marker = found
             if self._stop_at(self._spelt(self._held[: at + len(marker)])):
@@ -99,12 +99,12 @@ class AnswerWriter:
         self._stop_at(self._held)
 
     def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
-        """What may be told now: what may be shown. `cut` says that it is the last, and no end."""
+        """The events that may be shown now; with `last`, all. `cut`: the answer was truncated."""
         delta = self.take(last=last)
         return () if delta is None else (delta,)
 
     def take(self, *, last: bool = False) -> AnswerDelta | None:
-        """What may be shown now; with `last`, everything that is left."""
+        """Take the text that may be shown now; with `last`, all that is left."""
         if self.stopped:
             self._decide(len(self._held))
         elif last:
@@ -119,7 +119,7 @@ class AnswerWriter:
 
     @property
     def calls(self) -> int:
-        """How many of the answer's calls came to their end."""
+        """The number of complete calls in the answer."""
         return 0
 
     @property
@@ -129,7 +129,7 @@ class AnswerWriter:
 
     @property
     def blank(self) -> bool:
-        """Nothing but blank was sampled so far, and what is hidden."""
+        """Whether only blank and hidden text was sampled so far."""
         return self._silent and not self._sampled(len(self._held) - self._half()).strip()
 
     # -- deciding --------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class AnswerWriter:
         return first
 
     def _stop_at(self, text: str) -> bool:
-        """Stop where a stop string begins in the first of the held text."""
+        """Stop at the first stop string in `text`, the beginning of the held text."""
         found = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
             at, self.stop_string = min(found)
@@ -154,13 +154,13 @@ class AnswerWriter:
         return self.stopped
 
     def _undecided(self) -> int:
-        """How many of the held characters may still become something else."""
+        """How many held characters may still become a marker, the wrapper or a stop string."""
         if self._beginning and self._markup.wrapper.startswith(self._held):
             return len(self._held)
         return max((overlap(self._held, text) for text in self._longer), default=0)
 
     def _decide(self, size: int) -> None:
-        """The first `size` held characters are shown."""
+        """Release the first `size` held characters to be shown."""
         if self._silent and self._sampled(size).strip():
             self._silent = False
         held = self._held[:size]
@@ -169,7 +169,7 @@ class AnswerWriter:
         self._suspect = self._suspect and bool(self._held)
 
     def _sampled(self, size: int) -> str:
-        """What was sampled of the first `size` held characters."""
+        """The sampled part of the first `size` held characters."""
         given = self._given - (self._offset - len(self._held))
         held = self._held[max(0, given) : size]
         return self._spelt(held) if self._markup.spelt else unmarked(held)
@@ -181,7 +181,7 @@ class AnswerWriter:
         return not (self.shown or self._ready or self._verbatim)
 
     def _strip(self) -> None:
-        """Drop blank at the beginning, and what opens the wrapper."""
+        """Drop leading blank and the wrapper's opening."""
         if not self._beginning:
             return
         rest, wrapper = self._held.lstrip(), self._markup.wrapper
@@ -191,7 +191,7 @@ class AnswerWriter:
             self._hide(len(self._held) - len(rest))
 
     def _half(self) -> int:
-        """How many of the last held characters are half a marker that special tokens begin."""
+        """The length of an unfinished marker of special tokens at the end of the held text."""
         return max((overlap(self._held, marker) for marker in self._special), default=0)
 
     def _hide_half(self) -> None:
@@ -210,13 +210,13 @@ class AnswerWriter:
         ]
 
     def _spelt(self, text: str) -> str:
-        """The text with those of marked tokens."""
+        """The text with each marked token's character replaced by the token's text."""
         return "".join(self._markup.texts.get(char, char) for char in text)
 
     def _take_logprobs(self, last: bool) -> tuple[TokenLogprob, ...]:
-        """Entries of the tokens whose text has begun to show; at the end also those without.
+        """Take the entries of tokens whose text has begun to show; at the end, all others too.
 
-        A stop string's own are hidden with it.
+        Entries of a stop string's tokens are hidden with it.
         """
         end = self._offset - len(self._held)
         everything = last and not self.stopped

@@ -1,4 +1,4 @@
-"""From what was asked and what the limits leave to one plan for a thought. Pure arithmetic."""
+"""Turns a request and the limits into one plan for a thought. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ponder.thought.errors import (
 
 UNLIMITED = -1
 AUTO = -2
-"""A wish for the budget that a calibrated curve says; it is made a number before it is planned."""
+"""Asks for the budget of the calibrated curve, which replaces it before `resolve`."""
 Source = Literal[
     "request",
     "effort",
@@ -45,9 +45,9 @@ EFFORT_TOKENS = {
 class Limits:
     """What the operator and the model allow. Tokens; `default` may be -1 for no limit.
 
-    `pool` is what the request's pools lend each of its thoughts, None where there are none. The
-    load leaves a share of every budget: `asked_share` where a request says one, `unasked_share`
-    where it does not.
+    `pool` is what the request's pools lend each of its thoughts, None where there are none. Under
+    load, a share of every budget is left: `asked_share` of a budget that the request names,
+    `unasked_share` of any other.
     """
 
     max_model_len: int
@@ -60,14 +60,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a request says of its budget, whatever dialect it was written in. Tokens throughout.
+    """What a request says about its budget, in any dialect. Tokens throughout.
 
     `budget` is None where the request is silent, -1 for no limit, `AUTO` for the curve's. `thinks`
-    is a wish for a thought without a number: the operator's default holds, unless that is none at
-    all. A request that does not `insist` is answered without a thought by a model that cannot do as
-    it wishes. `effort` is the word that `budget` was read from, and `spelled` the client's name for
-    it, which errors speak of. An answer that is `formed` follows a grammar: more is kept for it, as
-    it cannot be shortened. Several `thoughts` may share the budget; other numbers are each one's.
+    asks for a thought without a number: the operator's default holds unless it is 0. Unless the
+    request `insists`, a model that cannot do as asked answers without a thought. `effort` is the
+    word that `budget` was read from; `spelled` is the client's name of the field, for errors. A
+    `formed` answer follows a grammar and cannot be shortened: more is reserved for it. Several
+    `thoughts` may share the budget; all other numbers hold for each of them.
     """
 
     budget: int | None = None
@@ -85,7 +85,7 @@ class Ask:
     thoughts: int = 1
 
     def wants_thought(self, limits: Limits) -> bool:
-        """Somebody asks for a thought: the request, or the operator for all that are silent."""
+        """Whether the request asks for a thought or, where it is silent, the operator's default."""
         budget = limits.default if self.budget is None else self.budget
         return self.thinks or (budget != 0 and (self.budget is not None or budget != UNLIMITED))
 
@@ -96,7 +96,7 @@ class Plan:
 
     `allowance` bounds thought + close + answer; `reserve` is the part of it that the thought
     may not touch; `grace` is the last part of the budget, in which a cut waits for a clean end.
-    Where several thoughts share the budget, all else is each one's.
+    Where several thoughts share the budget, all other numbers hold for each of them.
     """
 
     requested: int | None
@@ -133,15 +133,15 @@ def resolve(
     thinks: bool,
     closing_tokens: int = 0,
 ) -> Plan:
-    """The effective budget is the smallest of what was asked and what every limit leaves.
+    """Plan a thought: its budget is the smallest of what was asked and what every limit leaves.
 
-    `closing_tokens` follow the prompt's and close a thought that is not to be; `close_tokens` are
-    what a cut will append.
+    `closing_tokens` follow the prompt where no thought is wanted, to close it; a cut appends
+    `close_tokens`.
 
     Raises `ContextLengthExceeded`, `BudgetLeavesNoAnswer` (an explicit budget and an explicit
     reserve that cannot both be kept), `ReasoningUnsupported` (a positive budget asked of a model
     that does not think) and `InvalidBudget` (a minimum above the maximum). An effort and `auto` are
-    no numbers that a user insists on: they are clamped. The reserve is at least one token.
+    no explicit numbers: they are clamped. The reserve is at least one token.
     """
     assert AUTO not in (ask.budget, limits.default)
     allowance, allowance_source = _allowance(ask, limits, prompt_tokens, closing_tokens)
@@ -198,7 +198,7 @@ def resolve(
 
 
 def no_room(max_model_len: int, tokens: str) -> ContextLengthExceeded:
-    """The error of a prompt that has so many tokens."""
+    """The error for a prompt of `tokens`, which fills the context."""
     return ContextLengthExceeded(
         f"this model's context is {max_model_len} tokens and the prompt has {tokens}, which leaves "
         f"no room for an answer: shorten the `prompt`",
@@ -227,12 +227,12 @@ def _reserve(ask: Ask, allowance: int, source: str) -> int:
     if source == "context":
         raise ContextLengthExceeded(
             f"min_answer_tokens {ask.min_answer_tokens} does not fit in the {allowance} tokens "
-            f"the prompt leaves of the context: shorten the `prompt` or lower it",
+            f"the prompt leaves of the context: shorten the `prompt` or lower min_answer_tokens",
             "min_answer_tokens",
         )
     raise BudgetLeavesNoAnswer(
         f"min_answer_tokens {ask.min_answer_tokens} is above `max_completion_tokens` "
-        f"{allowance}: raise `max_completion_tokens` or lower it",
+        f"{allowance}: raise `max_completion_tokens` or lower min_answer_tokens",
         "min_answer_tokens",
     )
 
@@ -240,9 +240,9 @@ def _reserve(ask: Ask, allowance: int, source: str) -> int:
 def _effective(
     ask: Ask, limits: Limits, left: int, left_source: Literal["max_completion_tokens", "context"]
 ) -> tuple[int, Source]:
-    """Smallest candidate; on a tie the one the user can see first in the request.
+    """The smallest candidate; on a tie, the one the user can see first in the request.
 
-    A load takes its part of that, and a pool may have less.
+    The load then leaves its share of it, and a pool may have less.
     """
     candidates: list[tuple[int, Source]] = []
     if ask.budget is not None:

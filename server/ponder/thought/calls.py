@@ -48,10 +48,10 @@ class CallWriter(AnswerWriter):
         self._names = rules.spelt
         self._several = rules.several
         self._unparsed = AnswerDelta("")
-        self._ids: list[int] = []  # its tokens, and those of what is held back
+        self._ids: list[int] = []  # tokens of the unparsed and of the held text
         self._parsed: list[str] = []
-        self._said = 0  # characters of it that were told as text
-        self._blank = ""  # at the end of the text so far
+        self._said = 0  # characters of the parsed text that were emitted as text
+        self._blank = ""  # blank at the end of the text so far
         self._arguments: list[str] = []
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
@@ -67,7 +67,7 @@ class CallWriter(AnswerWriter):
         gathering = self.holds or (self._arguments and len(self._ids) < BLOCK)
         if not last and (gathering or not self._ids):
             return ()
-        # A parser mends what it is told has ended: half a call would be run.
+        # A parser completes a call when told that the answer ended: half a call would be run.
         text, parts = self._parser.feed(before.text, self._ids, last=last and not cut)
         self._parsed.append(before.text)
         if last and not (parts or self._arguments):
@@ -94,7 +94,7 @@ class CallWriter(AnswerWriter):
         return shown
 
     def _takes(self, part: CallPart) -> bool:
-        """Whether a part is of a call that may be."""
+        """Add a part to its call; False if the answer may not have that call."""
         if part.index == len(self._arguments) and (self._several or not self._arguments):
             self._arguments.append("")
         known = part.index < len(self._arguments)

@@ -1,8 +1,8 @@
 """The contract: `ponder.json`, written beside the weights by training, read by serving.
 
-It says how this checkpoint writes a thought and how a thought is closed for it, so that what was
-trained is what is served. A checkpoint without one is recognised by its chat template instead
-(see `ponder.thought.families`).
+It says how this checkpoint writes a thought and how the server closes one, so that serving matches
+training. A checkpoint without a contract is recognised by its chat template instead (see
+`ponder.thought.families`).
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 class Contract:
     """What a checkpoint promises to the server.
 
-    `think_start`, `think_end` and `close_text` are all that one written by hand needs.
+    A contract written by hand needs only `think_start`, `think_end` and `close_text`.
     `close_text` holds the end marker exactly once; `answer_prefix` follows it and is shown as
-    part of the answer. `again`, `skip_text`, `wrapper`, `tool_call`, `think` and `no_think` are
-    `ThoughtFormat`'s. A thought that the template leaves to the model is opened for it where
-    `opened_by` is "template". `tokenizer_sha256` is None for any tokenizer. `budget_hint` is a
-    template with `{budget}`, one of `trained_budgets`, put after the opening marker (soft), beside
-    the cap (hard). `budget_curve` has a point per task and budget and `calibration` says how they
-    were measured: `ponder calibrate` writes both or neither. `family` names the row of
-    `ponder.thought.families` that holds for what the contract leaves out.
+    part of the answer. `ThoughtFormat` describes `again`, `skip_text`, `wrapper`, `tool_call`,
+    `think` and `no_think`. Where `opened_by` is "template", Ponder opens a thought that the
+    template leaves to the model. `tokenizer_sha256` is None for any tokenizer. `budget_hint` is a
+    text with `{budget}`, which stands for one of `trained_budgets`: it follows the opening marker
+    as a soft limit beside the cap. `budget_curve` has a point per task and budget, and
+    `calibration` says how they were measured: `ponder calibrate` writes both or neither. `family`
+    names the row of `ponder.thought.families` that fills in what the contract leaves out.
     """
 
     think_start: str
@@ -174,18 +174,18 @@ class Contract:
 
 
 def _curve(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`budget_curve` and `calibration` of a contract, which hold together."""
+    """`budget_curve` and `calibration` of a contract, checked together."""
     given = raw.get("calibration")
     try:
         points = read_points(raw.get("budget_curve", []))
         calibration = None if given is None else read_calibration(given)
         if bool(points) != (calibration is not None):
-            raise ValueError("budget_curve and calibration stand together or not at all")
+            raise ValueError("budget_curve and calibration must be given together")
         if calibration is not None:
             Curves.of(points, calibration)
     except ValueError as error:
         raise ContractError(
-            f"{path}: the budget curve does not hold: {error}; run `ponder calibrate` again"
+            f"{path}: the budget curve is invalid: {error}; run `ponder calibrate` again"
         ) from error
     return {"budget_curve": points, "calibration": calibration}
 

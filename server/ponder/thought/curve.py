@@ -1,4 +1,4 @@
-"""The calibrated budget curve: what each budget gives on each task, and which to take by it.
+"""The calibrated budget curve: what each budget gives on each task, and which budget to take.
 
 `ponder calibrate` measures it and writes it into the contract; serving reads efforts and `auto`
 from it. Pure arithmetic on what was measured.
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from ponder.thought.budget import EFFORT_TOKENS, UNLIMITED
 
 EFFORT_GAINS = {"minimal": 0.1, "low": 0.25, "medium": 0.5, "high": 0.75, "xhigh": 0.9, "max": 1.0}
-"""The share of what thinking gains that an effort is to reach; `none` is no thought."""
+"""The share of thinking's gain in accuracy that an effort should reach; `none` is no thought."""
 
 _ROUNDING = 1e-9
 
@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoBudget:
-    """The budget that `auto` is, frozen on one half of a task's problems, and told of the other.
+    """The budget of `auto`: chosen on one half of a task's problems, measured on the other.
 
     `best` is the budget with the highest accuracy on the first half. On the second, `accuracy` and
     `tokens` are what `budget` gives, `best_accuracy` and `best_tokens` what `best` gives, and
@@ -77,9 +77,9 @@ class Calibration:
     """How a curve was measured, and the budgets of `auto` that follow from it.
 
     `epsilon` is how far below the best accuracy a budget may be, from 0 to 1, at 95 % confidence.
-    `split` is the part of the problems that was asked, None as `ponder eval` takes them. `seeds`
-    counts the thoughts per problem, and `seed` begins them and draws the problems. `versions` are
-    those of the packages that measured.
+    `split` is the split that the problems came from, None for the one of `ponder eval`. `seeds`
+    counts the thoughts per problem; `seed` is the first of them, and draws the problems. `versions`
+    are those of the packages that measured.
     """
 
     epsilon: float
@@ -110,8 +110,8 @@ class Curve:
     def effort(self, level: str) -> int:
         """The budget of an effort: the least that reaches its share of what thinking gains.
 
-        What thinking gains is the best accuracy less that without a thought. No effort asks for
-        more than `epsilon` below the best: where thinking gains no more than that, all are 0.
+        What thinking gains is the best accuracy less the accuracy without a thought. No effort
+        needs more than the best less `epsilon`: where thinking gains no more, all are 0.
         """
         if level == "none":
             return 0
@@ -134,7 +134,7 @@ class Curves:
 
     @classmethod
     def of(cls, points: Sequence[Point], calibration: Calibration) -> Curves:
-        """Raises `ValueError` where they do not belong together."""
+        """Raises `ValueError` where points and calibration do not belong together."""
         autos = {auto.task: auto for auto in calibration.auto}
         found: dict[str | None, Curve] = {}
         for task, group in groupby(points, key=lambda point: point.task):

@@ -1,4 +1,4 @@
-"""Lives a thought on an engine: the one place in the domain that awaits."""
+"""Runs a thought on an engine: the one place in the domain that awaits."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _SEED_MASK = (1 << 63) - 1
 async def drive(
     thought: Thought, engine: Engine, request_id: str, emit: Callable[[Event], None]
 ) -> Outcome:
-    """Live a life that nobody outside wakes; see `Driver`."""
+    """Run a thought to its end, without wakes from outside; see `Driver`."""
     return await Driver(thought, engine, request_id, emit).run()
 
 
 class Driver:
-    """Lives one thought on an engine.
+    """Runs one thought on an engine.
 
-    `emit` gets text as it becomes certain, and nobody waits for whoever reads it, so that a slow
+    `emit` gets text as it becomes certain. The driver does not wait for the reader, so that a slow
     reader cannot make the engine run past the budget. `pace` learns how fast the engine is.
 
-    `run` lives it from its start to its end. Whoever has several thoughts wait for each other
-    calls `start`, `live` as often as it likes, and `close`. A fork has started already; its `draw`
-    tells its seeds from those of the thought that it is of. `moved` is called when a thought that
-    nobody lives at the moment is closed. `affinity` is that of its engine requests, its own name
-    where none is given, and `origin` is theirs too.
+    `run` takes the thought from start to end. A caller whose thoughts wait for each other calls
+    `start`, then `live` as often as needed, then `close`. A fork has started already; its `draw`
+    separates its seeds from those of the original. The driver calls `moved` when the thought is
+    closed between two calls of `live`. Engine requests carry `affinity` (by default `request_id`)
+    and `origin`.
     """
 
     def __init__(
@@ -66,18 +66,18 @@ class Driver:
         self._affinity = request_id if affinity is None else affinity
         self._origin = Origin() if origin is None else origin
         self._living = False
-        self._waiting = asyncio.timeout(None)  # for the engine; it ends where a wake closes
+        self._waiting = asyncio.timeout(None)  # for the engine; a wake that closes ends the wait
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
-        self._hears: Segment | None = None  # whose stream it waits for
-        self._woken: list[Event] = []  # what wakes made certain, for the driver to tell
+        self._hears: Segment | None = None  # the segment whose stream is awaited
+        self._woken: list[Event] = []  # events of wakes, not emitted yet
         self._probes: Sequence[ProbeRequest] = ()
         self._probing: dict[ProbeRequest, asyncio.Task[None]] = {}
 
     async def run(self) -> Outcome:
-        """Live the life; cancelling it aborts the engine's requests.
+        """Run the thought to its end; cancelling aborts the engine's requests.
 
-        A probe that the engine fails is left out.
+        A probe that the engine fails is skipped.
 
         Raises `NoAnswerProduced`, `EngineError`.
         """
@@ -92,14 +92,14 @@ class Driver:
         return outcome
 
     def start(self) -> None:
-        """Begin the life; nothing is sampled yet."""
+        """Start the thought; nothing is sampled yet."""
         self._tell(self._thought.start(_clock()))
 
     async def live(self, most: float = math.inf) -> None:
-        """Live on until the life is over, or until the thought is open and has `most` tokens.
+        """Run until the thought is over, or until it is open and has `most` tokens.
 
-        A thought that has so many waits; it may be closed meanwhile, as while it thinks. To go on,
-        it is live again, in an engine request of its own.
+        A thought that has `most` tokens waits, and may be closed while it does. The next call of
+        `live` goes on in a new engine request.
         """
         thought, lived = self._thought, False
         self._living = True
@@ -113,22 +113,22 @@ class Driver:
             self._pace.answered(thought.outcome.answer_tokens)
 
     async def close(self) -> None:
-        """Wake it no more, and abort its probes."""
+        """Cancel the alarm and abort the probes."""
         self._set_alarm(math.inf)
         await self._end_probes()
 
     def wake(self) -> None:
-        """Have the exits asked now, whatever the engine does.
+        """Ask the exits now, without waiting for the engine.
 
-        The alarm calls it when an exit's time has come, and whoever wants a thought closed.
-        Before the life begins and after it has ended, nobody is asked.
+        The alarm calls this when an exit's time has come; callers that want the thought closed do
+        too. Before the thought starts and after it has ended, it does nothing.
         """
         segment = self._thought.segment
         if segment is not None:
             self._wake(segment, self._thought.tick(_clock()))
 
     def _wake(self, segment: Segment | None, events: Sequence[Event]) -> None:
-        """Something else than the engine's chunks moved the thought, which ran `segment`."""
+        """Take `events` that did not come from a chunk; the thought was running `segment`."""
         self._woken.extend(events)
         if self._thought.segment is segment:
             self._set_alarm(self._thought.wake_at)
@@ -139,7 +139,7 @@ class Driver:
         self._run_probes()
 
     async def probed(self) -> None:
-        """Wait for the probes that run."""
+        """Wait for the running probes."""
         if self._probing:
             await asyncio.wait(self._probing.values())
         self._tell_woken()
@@ -183,7 +183,7 @@ class Driver:
         self._tell_woken()
 
     def _request(self, segment: Segment, most: float) -> EngineRequest:
-        """What is left of a segment, or as much of it as brings the thought to `most` tokens."""
+        """The request for the rest of a segment, or for as much as brings `most` thought tokens."""
         thought, done, sampling = self._thought, len(segment.sampled), segment.sampling
         name = f"{self._request_id}-{segment.number}"
         left = sampling.max_tokens - done
@@ -202,7 +202,7 @@ class Driver:
         return EngineRequest(prompt, sampling, name, self._affinity, self._origin)
 
     def _run_probes(self) -> None:
-        """Have the probes run that the thought wants, and no others."""
+        """Start the probes that the thought wants, and cancel all others."""
         wanted = self._probes = self._thought.probes
         for probe, task in self._probing.items():
             if probe not in wanted and task is not asyncio.current_task():
@@ -228,7 +228,7 @@ class Driver:
         del self._probing[probe]
 
     async def _end_probes(self) -> None:
-        """Abort those that run. Raises what nobody expected of one that ended."""
+        """Abort the running probes. Raises the exception of a probe that ended unexpectedly."""
         for task in self._probing.values():
             task.cancel()
         for ended in await asyncio.gather(*self._probing.values(), return_exceptions=True):
@@ -259,9 +259,10 @@ def _waits(segment: Segment, chunk: Chunk) -> bool:
 
 
 def _part(chunk: Chunk, *, waits: bool, resumed: bool) -> Chunk:
-    """A chunk of a request that is a part of its segment's: where it `waits`, its end is none.
+    """A chunk of an engine request that covers only a part of its segment.
 
-    What a `resumed` one finds in the cache is more than the prompt.
+    If the segment `waits` for more, the chunk's finish is not the segment's. A `resumed` request
+    finds more than the prompt in the cache, so its `cached_tokens` are left out.
     """
     finish, cached = chunk.finish, chunk.cached_tokens
     return replace(

@@ -1,8 +1,8 @@
-"""Which models write which format: the table, and who is who in it.
+"""Which models write which format: the table of families, and how a row is found.
 
-A row is recognised by strings that all chat templates of its models hold. What a template does is
-no row's word (whether it opens the thought, which arguments switch it, which efforts it takes): it
-is learnt by rendering, in `ponder.checkpoint.traits`.
+A row is recognised by strings that all chat templates of its models hold. No row says what a
+template does (whether it opens the thought, which arguments switch it, which efforts it takes):
+`ponder.checkpoint.traits` learns that by rendering.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ MARKERS = (
     "THINKING|>",
     "reasoning_content",
 )
-"""What only the chat template of a model that thinks holds."""
+"""Strings that only the chat templates of models that think hold."""
 
 
 def recognise(chat_template: str, model_type: str = "") -> Family | None:
@@ -282,7 +282,7 @@ def unread(chat_template: str) -> str | None:
 
 
 def of_contract(contract: Contract) -> ThoughtFormat:
-    """What a contract says, over what the table says of its family.
+    """The format that a contract gives; the row of its family fills in the rest.
 
     Raises `ContractError` for a family that the table does not have.
     """

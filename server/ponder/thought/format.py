@@ -1,6 +1,6 @@
 """How a model writes a thought, and how a thought is closed for it.
 
-A checkpoint's contract says it; for models without one, the table of `ponder.thought.families`.
+A checkpoint's contract gives the format; without one, the table of `ponder.thought.families` does.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ class ThoughtFormat:
     `start` and `end` are the markers; a sampled `tool_call` marker ends a thought too, and `again`
     begins another part of it: none of them is shown. `close_text` holds `end` exactly once and is
     appended where a thought is closed for the model; `source` says where it comes from.
-    `answer_prefix` follows it and is shown. `skip_text` is what a prompt ends with that is to have
-    no thought, where the template has no switch: start marker and close text, if it is None.
-    `wrapper` is what some models write around the answer, which is not shown.
+    `answer_prefix` follows the close text and is shown. `skip_text` ends a prompt without a thought
+    where the template has no switch; None stands for start marker and close text. `wrapper` is the
+    text that some models write before and after the answer, which is not shown.
 
     `opens` says that the thought is always opened: by Ponder, where the chat template does not.
-    `think` and `no_think` are template arguments that switch thinking on and off where trying the
-    usual ones cannot tell; `efforts` are the words that the model was trained on, where its
-    template takes any. `hint` has a place for `{budget}`, which is one of `trained_budgets`.
+    `think` and `no_think` are template arguments that switch thinking on and off, needed where
+    trying the usual ones does not find them. `efforts` are the words that the model was trained on,
+    needed where its template takes any. `hint` has a place for `{budget}`, which is one of
+    `trained_budgets`.
     """
 
     name: str
@@ -59,8 +60,8 @@ class Marker:
     """A marker's text, and its token id where it is a single token.
 
     Single tokens are matched by id, so that a model which spells the marker out in ordinary
-    characters does not end its thought. Others are matched in the text, as `seen`: there a
-    character stands for each of their special tokens, which have no text.
+    characters does not end its thought. Other markers are matched in the text, as `seen`: special
+    tokens have no text, so a character stands for each of them.
     """
 
     text: str
@@ -80,9 +81,9 @@ class Marker:
 class Close:
     """What is appended to close a thought.
 
-    `ids` is the close text and the answer prefix, each tokenised by itself. `shown` is what the
-    user sees of it: everything after the end marker, but for what `wrapper` opens the answer with.
-    `prefix` is the answer prefix, which both end with: how many tokens, and its text.
+    `ids` is the close text and the answer prefix, each tokenised by itself. `shown` is the part
+    that the user sees: everything after the end marker except the wrapper's opening. Both end with
+    the answer prefix; `prefix` is its number of tokens and its text.
     """
 
     ids: tuple[int, ...]
@@ -91,7 +92,7 @@ class Close:
 
     @property
     def bare(self) -> Close:
-        """Without the answer prefix, which would be no part of what a grammar spells."""
+        """The close without the answer prefix, which a grammar would not allow."""
         size, text = self.prefix
         return Close(self.ids[: len(self.ids) - size], self.shown.removesuffix(text))
 
@@ -115,10 +116,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A trained budget, and the text that tells the model of it, tokenised by itself.
+    """A trained budget, and the text that tells it to the model, tokenised by itself.
 
-    It goes right after an opened thought's marker, as the last part of the prompt: its tokens are
-    no part of the thought, neither of its text nor of its count.
+    The hint follows an opened thought's marker, as the last part of the prompt: its tokens belong
+    neither to the thought's text nor to its count.
     """
 
     budget: int
@@ -127,11 +128,11 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class AnswerMarkup:
-    """What an answer is watched for, as a decoder of `marks` spells it.
+    """The markers to look for in an answer, as a decoder of `marks` spells them.
 
     One of `opens` opens another block of thought; `hidden` are not shown, and neither is
-    `wrapper` at the beginning. `texts` is what the characters of marked tokens stand for, and
-    `spelt` shows them.
+    `wrapper` at the beginning. `texts` maps the character of a marked token to the token's text;
+    with `spelt`, that text is shown.
     """
 
     marks: Marks = field(default_factory=dict)
@@ -147,9 +148,9 @@ class CompiledFormat:
     """A format in one vocabulary's token ids: what a thought works with.
 
     `skip` follows a prompt that opens no thought and is to have none. `hints` are in ascending
-    order of budgets. Only a thought that the template opens can be hinted: elsewhere the prompt
-    ends before the thought does begin. `marks` are the special tokens in markers of several.
-    `masked` are the single tokens that a request for the answer forbids.
+    order of budgets. Only a thought that the template opens can have a hint: otherwise the prompt
+    ends before the thought begins. `marks` are the special tokens in multi-token markers. `masked`
+    are the single-token markers that a request for the answer forbids.
     """
 
     start: Marker
@@ -203,14 +204,14 @@ class CompiledFormat:
         return (self.end,) if self.tool_call is None else (self.end, self.tool_call)
 
     def holds_end(self, sampled: Sequence[int], vocabulary: Vocabulary) -> bool:
-        """The end marker is among these tokens."""
+        """Whether the end marker is among these tokens."""
         if self.end.token_id is not None:
             return self.end.token_id in sampled
         said = b"".join(map(marked_bytes(vocabulary, self.marks), sampled))
         return as_bytes(self.end.seen) in said
 
     def ending_tokens(self, sampled: Sequence[int], vocabulary: Vocabulary) -> int:
-        """How many of the last tokens an end marker takes; it may begin in the opening's last."""
+        """How many of the last tokens an end marker takes; the opening's last may begin it."""
         if sampled and sampled[-1] in [marker.token_id for marker in self.ends]:
             return 1
         token_bytes = marked_bytes(vocabulary, self.marks)
@@ -223,7 +224,7 @@ class CompiledFormat:
 
     @property
     def most_trained(self) -> int:
-        """The largest budget that the model can be told by a hint; 0 without hints."""
+        """The largest budget that a hint can tell the model; 0 without hints."""
         return max((hint.budget for hint in self.hints), default=0)
 
     def hint(self, budget: int) -> Hint | None:
@@ -263,7 +264,7 @@ def _skip(form: ThoughtFormat, close: Close, vocabulary: Vocabulary) -> Close:
 
 
 def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> AnswerMarkup:
-    """In an answer, markers of one token are marked as well: their text may be spelled out."""
+    """The markup, with single-token markers marked too: an answer may spell out their text."""
     opens = [text for text in (form.start, form.again) if text]
     wrapper, unwrap = form.wrapper or ("", "")
     hidden = [text for text in (form.end, form.skip_text, unwrap) if text]

@@ -1,4 +1,4 @@
-"""What a thought shows while it lives, and what is known of it afterwards."""
+"""The text that a thought emits while it runs, and the record of it afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ponder.thought.exits.causes import Cause
 
 FinishReason = Literal["stop", "length"]
 
-_LEAST_ROOM = 16  # tokens: who leaves an answer less must reckon with a blank that fills it
+_LEAST_ROOM = 16  # tokens: with less room, leading blank may fill the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class ThoughtDelta:
 class InterimAnswer:
     """What a probe answered after the first `thinking_tokens` of a thought that goes on.
 
-    An answer that is not `whole` was cut. `agreement` of the last answers are equal, where somebody
-    counts them.
+    An answer that is not `whole` was truncated. `agreement` is how many of the last answers are
+    equal, 0 where nobody counts.
     """
 
     text: str
@@ -42,15 +42,15 @@ class Outcome:
     """What happened to one thought. Token counts are exact, from token ids.
 
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
-    answer, but a marker that begins another part inside the thought is the thought's. All of a
-    thought's blocks count together, and the first cut of one is the `end_cause`. `retry_tokens` are
-    sampled tokens that a retry discarded. `probe_tokens` are those of the `probes`, which ran
-    beside the thought; the engine failed `failed_probes` of them. What the allowance bounds are the
-    `bounded_tokens`: all but the probes'. `audited_tokens` are the
-    thinking tokens counted again, from the ids that the answer followed on and not by the reader.
-    The `*_at` are `time.perf_counter` seconds, None for what did not happen. `calls` are those of
-    the answer that came to their end, `prompt_logprobs` were asked for, and `stop_string` is the
-    user's that ended the answer. `failure` is why there is no answer.
+    answer, but a marker that begins another part inside the thought is the thought's. All blocks of
+    a thought count together; the first cut gives the `end_cause`. `retry_tokens` were sampled and
+    discarded by a retry. The `probes`, which ran beside the thought, sampled `probe_tokens`; the
+    engine failed `failed_probes` of them. The allowance bounds `bounded_tokens`: all but the
+    probes'. `audited_tokens` are the thinking tokens counted a second time, from the ids that
+    precede the answer instead of by the reader. The `*_at` are seconds of `time.perf_counter`, None
+    for an event that did not happen. `calls` is the number of complete calls in the answer,
+    `prompt_logprobs` are there if asked for, and `stop_string` is the user's stop string that ended
+    the answer. `failure` is why there is no answer.
     """
 
     end_cause: Cause = "natural"
@@ -75,7 +75,10 @@ class Outcome:
     failure: NoAnswerProduced | None = field(default=None, compare=False)
 
     def note(self, chunk: Chunk, now: float, *, first: bool) -> None:
-        """Keep what the first chunk tells beside its tokens, and later ones of the cache."""
+        """Record a chunk's time, prompt log probabilities and cached tokens.
+
+        Cached tokens count only in the `first` request of a thought.
+        """
         if self.first_token_at is None:
             self.first_token_at = now
         if chunk.prompt_logprobs is not None:
@@ -93,9 +96,9 @@ class Outcome:
 
 
 def no_answer(outcome: Outcome, plan: Plan, answered: int, left: int) -> NoAnswerProduced:
-    """Why there is no answer: the request left it no room, or the model had none.
+    """The error for a missing answer: the request left it no room, or the model gave none.
 
-    It took `answered` tokens and might have taken `left` more.
+    The answer took `answered` tokens and might have taken `left` more.
     """
     bound = plan.max_answer is not None and answered >= plan.max_answer
     limit = "max_answer_tokens" if bound else "max_completion_tokens"

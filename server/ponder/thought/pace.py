@@ -1,4 +1,4 @@
-"""How fast an engine has given tokens of late, and how long answers have been."""
+"""Measures how fast an engine gave tokens lately, and how long answers were."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GAPS = 512
 ANSWERS = 64
 SHARE = 0.9
 FRESH_SECONDS = 30.0
-"""How long a time counts: what an engine did under load says little of it afterwards."""
+"""How long a measurement counts: an engine's speed under load says little of it afterwards."""
 
 Number = TypeVar("Number", int, float)
 Samples = deque[tuple[float, float]]
@@ -22,11 +22,11 @@ Samples = deque[tuple[float, float]]
 class Pace:
     """The last times of an engine: from a request to its first token, and from token to token.
 
-    `seconds` reckons with what nine in ten of the last 64 and 512 took. Of those that are older
-    than 30 seconds the newest alone counts, and none once the engine has given no token for as
-    long; what is not known counts as no time at all. Whoever waits in the engine's queue waits for
-    a first token. `now` is in seconds of the clock that the thoughts are lived by. Forks of a
-    thought share the pace of their engine.
+    `seconds` uses the 90th percentile of the last 64 times to a first token and of the last 512
+    between tokens. Times older than 30 seconds do not count; if all are older, the newest counts
+    alone. Once the engine has given no token for 30 seconds, none counts. An unknown time counts as
+    0. The time to a first token includes the engine's queue. `now` is in seconds of the thoughts'
+    clock. Forks of a thought share the pace of their engine.
 
         >>> pace = Pace()
         >>> pace.seconds(24, now=10.0)
@@ -48,27 +48,27 @@ class Pace:
         self._heard_at = 0.0
 
     def first(self, seconds: float, now: float) -> None:
-        """A request has its first tokens after `seconds`."""
+        """Record that a request got its first tokens after `seconds`."""
         self._firsts.append((now, seconds))
         self._heard_at = now
 
     def later(self, seconds: float, tokens: int, now: float) -> None:
-        """It has `tokens` more, `seconds` after those before: an engine may gather them."""
+        """Record `tokens` more, `seconds` after the ones before; an engine may gather several."""
         if tokens:
             self._gaps.append((now, seconds / tokens))
             self._heard_at = now
 
     def answered(self, tokens: int) -> None:
-        """An answer has come to its end."""
+        """Record the length of an answer that ended."""
         self._answers.append(tokens)
 
     def seconds(self, tokens: int, now: float) -> float:
-        """How long a request for so many tokens takes."""
+        """The expected seconds that a request for `tokens` takes."""
         first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
         return (first or 0.0) + tokens * (gap or 0.0)
 
     def tokens(self, seconds: float, now: float) -> int | None:
-        """How many tokens a request for as many as fit gives in `seconds`; None: nobody knows."""
+        """The tokens that a request is expected to give in `seconds`; None if unknown."""
         first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
         return max(0, math.floor((seconds - (first or 0.0)) / gap)) if gap else None
 

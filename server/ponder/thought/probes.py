@@ -1,8 +1,8 @@
-"""Probes: what a thought would answer if it were closed, sampled beside it while it goes on.
+"""Probes: sample what a thought would answer if it were closed, while it goes on.
 
-A probe is a fork of the thought: its prompt is the thought's as far as it has come, closed, and the
-prefix cache has all full blocks of it. A thought that stopped for its probes would be admitted to
-the engine again after each.
+A probe's prompt is the thought so far and the close text; the prefix cache has all full blocks of
+the thought. If the thought stopped for its probes, the engine would have to admit it again after
+each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ponder.thought.text import TextDecoder
 
 BLOCK = 32
 """Tokens: a multiple of the blocks in which vLLM caches prompts, 16 on GPUs and 32 on CPUs."""
-_CHUNK_TOKENS = 8  # nobody reads along
+_CHUNK_TOKENS = 8  # no client reads a probe as it is sampled
 _LONGEST_CHARACTER = 4  # bytes, and so tokens
 
 
@@ -27,8 +27,9 @@ _LONGEST_CHARACTER = 4  # bytes, and so tokens
 class ProbeRequest:
     """A probe as an engine request beside the thought's.
 
-    `number` counts those of one life from 0. `asked_by` is the exit's place among the thought's,
-    and `tokens` of the thought precede the close. `logprobs` are of the first token's alternatives.
+    `number` counts the probes of one thought from 0. `asked_by` is the index of the exit that asked
+    for it, and `tokens` of the thought precede the close. `logprobs` are those of the alternatives
+    to the first token.
     """
 
     prompt: Sequence[int]
@@ -41,10 +42,10 @@ class ProbeRequest:
 
 
 class Probes:
-    """The probes of one thought. `running` are to run; one that is among them no more is left.
+    """The probes of one thought. The driver runs `running`, and aborts a probe that leaves it.
 
-    The request's own `sampling` says which tokens are forbidden and with whom the cache is shared.
-    A probe ends with the context's token number `most`, as its thought and answer would.
+    Forbidden tokens and the cache salt are those of the request's own `sampling`. `most` bounds a
+    probe's prompt and answer together, as it bounds those of the thought.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Probes:
         self._outcome = outcome
 
     def make(self, watch: Watch, at: Progress, before: Sequence[int], begun: int) -> None:
-        """Have the probes run that exits want, as far as the thought had come when they asked.
+        """Make the probes that exits want, each on the thought as it was when its exit asked.
 
-        It goes on from `before`; its first `begun` tokens lie in other blocks.
+        `before` is the prompt of the thought's current block; `begun` tokens of the thought lie in
+        earlier blocks.
         """
         wanted, watch.wanted = watch.wanted, []
         for asked_by, probe, tokens in wanted:
@@ -79,9 +81,9 @@ class Probes:
                 self._make(probe, asked_by, before, at.thinking[begun:tokens], begun)
 
     def take(self, request: ProbeRequest, chunk: Chunk | None) -> Found | None:
-        """Record what a probe sampled, if it is wanted yet; what it found, once it is over.
+        """Record what a probe sampled, if it is still wanted. Returns its result once it is over.
 
-        None for a probe that the engine failed: the thought goes on without it.
+        `chunk` is None if the engine failed the probe: the thought goes on without it.
         """
         if request not in self.running:
             return None
@@ -102,7 +104,7 @@ class Probes:
         return Found(request.tokens, text, whole, request.logprobs)
 
     def end(self) -> None:
-        """The thought is over: none is wanted any more."""
+        """Drop all probes: the thought is over."""
         self.running = ()
 
     def _leave(self, request: ProbeRequest) -> None:

@@ -1,9 +1,8 @@
 """Reads sampled tokens while a thought is open and says when it ends, to the token.
 
 The reader counts a token into the thought only once it is certain that it belongs there: not in
-the middle of a character, not part of what may become a multi-token marker. The thought's exits are
-asked before a token is counted and not after, because if it is the end marker the thought ended by
-itself.
+the middle of a character, not part of what may become a multi-token marker. It asks the exits
+before a token is counted, not after: if the token is the end marker, the thought ended by itself.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class Verdict(Enum):
 class ThoughtReader:
     """State of one thought, which may have several blocks.
 
-    `at` is what its exits see of it, and `cause` is why one of them closed it. `room`, where given,
-    bounds the opening and the thought together: an opening that fills it is none. `take_text`
-    hands out text that no cut can take back. After ENDED, `answer_text` is text of the marker's
-    tokens that belongs to the answer.
+    `at` is what the exits see of the thought, and `cause` is why one of them closed it. `room`,
+    where given, bounds the opening and the thought together: an opening that fills it opens no
+    thought. `take_text` hands out text that no cut can take back. After ENDED, `answer_text` is the
+    text of the marker's tokens that belongs to the answer.
 
-    The last block follows `opening` tokens of its request; `begun` tokens of thought precede it.
+    The current block follows `opening` tokens of its request; `begun` tokens of thought precede it.
     """
 
     def __init__(
@@ -90,17 +89,17 @@ class ThoughtReader:
     def overhead(self) -> int:
         """Tokens before the thought: blanks, and the start marker where the model opens it.
 
-        In front of another block, all that are none of the thought's.
+        Before a later block: all tokens so far that are not the thought's.
         """
         return self.at.overhead
 
     @property
     def settled(self) -> bool:
-        """Whether no token waits for others: of a character, or of what may become a marker."""
+        """Whether no token waits for the rest of a character or of a possible marker."""
         return not self._partial[0] and not self._held
 
     def reopen(self, rest: str, overhead: int, opening: int) -> Verdict:
-        """The model opens another block of thought behind `opening` tokens of its request.
+        """Open another block of thought, behind `opening` tokens of its request.
 
         `rest` is the text that follows the marker in its last token.
         """
@@ -133,7 +132,7 @@ class ThoughtReader:
         return Verdict.MORE if self._count(ids, text) else Verdict.CLOSED
 
     def events(self) -> Sequence[ThoughtDelta]:
-        """Text of the thought since the last call, as it is told."""
+        """Text of the thought since the last call, as events."""
         text = self.take_text()
         return (ThoughtDelta(text),) if text else ()
 
@@ -149,17 +148,17 @@ class ThoughtReader:
         return text
 
     def settle(self) -> bool:
-        """The sampling stopped without a marker: what was held belongs to the thought.
+        """Count held tokens into the thought: the sampling stopped without a marker.
 
-        An unfinished character is dropped, half a marker of special tokens, and what an exit closes
-        the thought before. True when the exits leave room for one more token, so that the EOS
-        itself lies within the budget.
+        Drops an unfinished character, an unfinished marker of special tokens, and tokens before
+        which an exit closes the thought. Returns True if the exits leave room for one more token,
+        so that the EOS itself lies within the budget.
         """
         verdict = self._confirm(before_marks(self._held_text()))
         return verdict is Verdict.MORE and self._allows(1)
 
     def wake(self) -> bool:
-        """Ask the exits that wait for a time or for this; True if one closes the thought."""
+        """Ask the exits that wait for a time or for a wake; True if one closes the thought."""
         self.at.coming, self.at.clean = 0, False
         self.cause = self.watch.ask(self.at, woken=True)
         return self.cause is not None
@@ -218,7 +217,7 @@ class ThoughtReader:
         return True
 
     def _allows(self, coming: int, text: str | None = None) -> bool:
-        """Ask the exits that look before tokens that come, with their text where it is known."""
+        """Ask the exits that look before `coming` tokens, with their text where it is known."""
         at, watch = self.at, self.watch
         size = len(at.thinking)
         at.coming = coming
@@ -228,7 +227,7 @@ class ThoughtReader:
         return self.cause is None
 
     def _wait(self) -> Verdict:
-        """Undecided tokens may reach past an exit, but only as far as a marker does."""
+        """Let undecided tokens pass an exit's limit, but by no more than a marker's length."""
         beyond = len(self._partial[0]) - self._lookahead
         if self._held:
             beyond += sum(len(ids) for ids, _ in self._held)
@@ -251,7 +250,7 @@ class ThoughtReader:
         return self._go_on(marker)
 
     def _end_by_text(self) -> Verdict:
-        """Look for a multi-token marker in the held text, count what can be none."""
+        """Look for a multi-token marker in the held text; count text that cannot be part of one."""
         held = self._held_text()
         found = [(at, m) for m in self._by_text if (at := held.find(m.seen)) >= 0]
         if found:
@@ -274,10 +273,11 @@ class ThoughtReader:
         return self._wait() if self._count(ids, text) else Verdict.CLOSED
 
     def _part(self, marker: Marker) -> bool:
-        """Part the thought's end from the marker that begins in the same piece.
+        """Separate the thought's end from a marker that begins in the same piece.
 
-        Tokens wholly before the marker are the thought's: of a broken character, or of one that
-        ends in the token where the marker begins. That token is the marker's; its text is shown.
+        Tokens wholly before the marker are the thought's: those of a broken character, or of one
+        that ends in the token where the marker begins. That token counts as the marker's, but its
+        text is shown.
         """
         text = self._held_text().partition(marker.seen)[0]
         held = [token_id for ids, _ in self._held for token_id in ids]

@@ -1,4 +1,4 @@
-"""One engine request of a thought's life, and the rules by which requests differ."""
+"""One engine request of a thought, and the rules by which requests differ."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class AnswerRules:
     calls: CallRules | None = None
 
     def takes_empty(self, segment: Segment) -> bool:
-        """Nothing is an answer too: verbatim, by a grammar, or before the user's stop token."""
+        """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token."""
         stopped = segment.finish == "stop" and segment.sampled[-1] in self.stop_token_ids
         return self.verbatim or self.grammar is not None or stopped
 
     def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
-        """The writer of one answer. What follows a grammar is searched for no markers."""
+        """The writer of one answer. It looks for no markers in an answer that has a grammar."""
         markup = form.answer if form and self.grammar is None else None
         if self.calls is not None:
             return CallWriter(vocabulary, self.calls, self.stop, markup=markup)
@@ -50,8 +50,8 @@ class AnswerRules:
 class Segment:
     """An engine request: what it asks, what it has sampled so far and how it ended.
 
-    `number` counts the requests of one life from 0. A `shared` one is the thought's and the
-    answer's as well. `heard` are its tokens that are counted.
+    `number` counts the requests of one thought from 0. A `shared` request samples both thought and
+    answer. `heard` is how many of its tokens are counted already.
     """
 
     prompt: Sequence[int]
@@ -88,8 +88,8 @@ class Segment:
     def tell(self, writer: AnswerWriter, start: int, most: int) -> tuple[int, int | None]:
         """Give the writer at most `most` of the tokens sampled from `start` on.
 
-        How many are the answer's; and where they open another block of thought, how many tokens of
-        the request lead up to it.
+        Returns how many are the answer's; and, where they open another block of thought, how many
+        tokens of the request lead up to it.
         """
         cap, index = start + most, start
         last = len(self.sampled) - (self.finish == "stop")  # the stop token is no text
@@ -115,7 +115,7 @@ class Segment:
 
 
 class Requests:
-    """Makes the engine requests of one life, and keeps them in order.
+    """Makes the engine requests of one thought, and keeps them in order.
 
     A thought and its answer share a request unless they are to be `apart`, or their rules differ.
     """
@@ -140,12 +140,12 @@ class Requests:
         self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
 
     def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
-        """For an answer of at least `least` tokens, where as many are `left`."""
+        """Ask for an answer of at least `least` tokens, where as many are `left`."""
         sampling = answer_sampling(self._sampling, self._rules, least, left, self._mask)
         return self._make(prompt, sampling)
 
     def for_thought(self, prompt: Sequence[int], outcome: Outcome) -> Segment:
-        """For what is left of the thought, and for its answer where they are merged."""
+        """Ask for the rest of the thought, and for its answer where they are merged."""
         assert self._form is not None
         sampling = thought_sampling(self._sampling, self._plan, outcome)
         if not self._merged:
@@ -160,7 +160,7 @@ class Requests:
 
 
 def may_merge(plan: Plan, sampling: Sampling, rules: AnswerRules) -> bool:
-    """One request for both, unless the answer has rules that the thought must not see."""
+    """Whether one request may serve both: the answer has no rules that the thought must not see."""
     return not (
         plan.min_thinking
         or rules.stop_token_ids
@@ -210,7 +210,7 @@ def answer_sampling(
 
 
 def numbered(sampling: Sampling, number: int) -> Sampling:
-    """A life's request `number`: the first keeps the user's seed and tells of the prompt."""
+    """The sampling of request `number`: only the first keeps the seed and scores the prompt."""
     return replace(
         sampling,
         seed=segment_seed(sampling.seed, number),
@@ -219,7 +219,7 @@ def numbered(sampling: Sampling, number: int) -> Sampling:
 
 
 def segment_seed(seed: int | None, number: int) -> int | None:
-    """The seed of a life's request `number`: the first keeps the user's own."""
+    """The seed of a thought's request `number`: the first keeps the user's own."""
     if seed is None or number == 0:
         return seed
     return (seed + number * _SEED_STEP) & _SEED_MASK
@@ -228,8 +228,8 @@ def segment_seed(seed: int | None, number: int) -> int | None:
 def gather(budget: int, most: int) -> int:
     """How many tokens, at most `most`, the engine may gather before it reports a thought.
 
-    Engines report the first token and then every n-th: where n divides the budget, the report
-    that shows the cut comes exactly when it is due and nothing is generated past it. The best n
-    above `most` / 2 is the one that leaves least.
+    Engines report the first token and then every n-th. Where n divides the budget, the report that
+    shows the cut comes exactly when it is due, and nothing is generated past it. Of the n above
+    `most` / 2, the result is the one that overshoots least.
     """
     return min(range(most, most // 2, -1), key=lambda size: -budget % size)

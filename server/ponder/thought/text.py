@@ -46,7 +46,7 @@ class TextDecoder:
 
 
 def mark(number: int) -> str:
-    """The character that stands for the token `number` of those that are marked."""
+    """The character that stands for the marked token `number`, counted from 0."""
     return chr(0xD800 + number)
 
 
@@ -62,7 +62,7 @@ def before_marks(text: str) -> int:
 
 
 def marked_bytes(vocabulary: Vocabulary, marks: Marks) -> Callable[[int], bytes]:
-    """The bytes of a token, those of the character that stands for it where it is marked."""
+    """A function from token id to bytes; a marked token has the bytes of its character."""
     if not marks:
         return vocabulary.token_bytes
     spelt = {token_id: as_bytes(text) for token_id, text in marks.items()}
@@ -70,7 +70,7 @@ def marked_bytes(vocabulary: Vocabulary, marks: Marks) -> Callable[[int], bytes]
 
 
 def as_bytes(text: str) -> bytes:
-    """A text's UTF-8, the characters that stand for tokens with it."""
+    """A text in UTF-8, including the characters that stand for tokens."""
     return text.encode(errors="surrogatepass")
 
 

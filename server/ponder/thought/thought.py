@@ -8,9 +8,10 @@
 Thinking and answering are one engine request with the whole allowance, so that a thought which
 ends by itself pays no second admission. At a cut the request is aborted and re-entered with thought
 and close text as its prompt, which the prefix cache has seen. Where the answer has rules of its
-own, the two are separate from the start. A request for the answer forbids single-token markers.
+own, thought and answer are separate requests. A request for the answer forbids single-token
+markers.
 
-A thought is fed tokens and says what to sample next: it knows no engine and no clock. Drivers run
+A thought takes tokens and says what to sample next: it knows no engine and no clock. Drivers run
 it, `ponder.thought.drive` on an engine and `ponder.training.rollout.drive` in batches, so that the
 same code decides in serving, in rollouts and in evaluation.
 """
@@ -39,21 +40,21 @@ Event = ThoughtDelta | AnswerDelta | CallPart | InterimAnswer
 class Thought:
     """One thought and its answer, as a state machine.
 
-    `prompt` ends where the model goes on: inside the thought when `plan.budget` > 0 and the
-    template opens it; after a closed thought, or without one, when `plan.budget` is 0, in which
-    case `shown_prefix` is prompt text that belongs to the answer. `sampling` holds for both
-    segments; its `max_tokens`, `min_tokens` and `stop_token_ids` are set here. `exits` close the
-    thought beside its budget. `apart` makes thought and answer separate requests in any case.
+    `prompt` ends where the model goes on: inside the thought if `plan.budget` > 0 and the template
+    opens it. If `plan.budget` is 0, `prompt` ends after a closed thought or has none, and its text
+    `shown_prefix` belongs to the answer. `sampling` holds for thought and answer; the thought sets
+    `max_tokens`, `min_tokens` and `stop_token_ids`. `exits` close the thought beside its budget.
+    `apart` makes thought and answer separate requests in any case.
 
-    `segment` is the engine request that should run: `start` sets the first one, and `feed` takes
-    what it sampled. Once `segment` is another one, the request before it is to be aborted; once it
-    is None, the life is over, and `outcome.failure` says why there is no answer if there is none.
-    While `thinking`, exits can close the thought, which is open or may open yet. `tick` asks those
-    that wait for a time, which is due at `wake_at`, or for a signal from outside. All three return
-    text that has become certain. `now` is in seconds of any one clock.
+    `segment` is the engine request to run: `start` sets the first one, and `feed` takes what it
+    sampled. When `segment` changes, the driver aborts the request before; when it is None, the
+    thought is over, and `outcome.failure` says why there is no answer if there is none. While
+    `thinking`, exits can close the thought, which is open or may still open. `tick`, due at
+    `wake_at`, asks the exits that wait for a time or for a wake. All three return events that have
+    become certain. `now` is in seconds of any one clock.
 
-    `probes` are requests to run beside it, and `feed_probe` takes what they sampled. One that is
-    not among them any more is to be aborted.
+    `probes` are requests to run beside it, and `feed_probe` takes what they sampled. The driver
+    aborts a probe that is no longer among them.
 
         >>> from ponder.engine.scripted import ByteVocabulary
         >>> from ponder.thought.format import ThoughtFormat
@@ -113,7 +114,7 @@ class Thought:
 
     @property
     def spent_tokens(self) -> int:
-        """Completion tokens; of a thought that has not come to its end, all that were read."""
+        """Completion tokens; while the thought runs, all tokens read so far."""
         if self.outcome.ended_at is not None:
             return self.outcome.completion_tokens
         read, outcome = sum(len(segment.sampled) for segment in self._requests.made), self.outcome
@@ -126,7 +127,7 @@ class Thought:
 
     @property
     def settled(self) -> bool:
-        """Whether no sampled token waits for the next ones to say what it is."""
+        """Whether every sampled token is decided: none waits for the tokens after it."""
         return self._reader is None or self._reader.settled
 
     def start(self, now: float) -> Sequence[Event]:
@@ -172,7 +173,7 @@ class Thought:
         return self._probes.running if self._probes else ()
 
     def feed_probe(self, probe: ProbeRequest, chunk: Chunk | None, now: float) -> Sequence[Event]:
-        """Take what a probe sampled; None where the engine failed it."""
+        """Take what a probe sampled; `chunk` is None where the engine failed it."""
         reader, probes = self._open_reader, self._probes
         found = probes.take(probe, chunk) if probes else None
         if reader is None or found is None:
@@ -207,7 +208,7 @@ class Thought:
     def _think(
         self, segment: Segment, read: int, now: float, verdict: Verdict = Verdict.MORE
     ) -> Sequence[Event]:
-        """Read the thought on from token `read`; `verdict` is what the one before it meant."""
+        """Read the thought on from token `read`; `verdict` is that on the token before it."""
         reader = self._reader
         assert reader is not None
         reader.at.now = now
@@ -281,7 +282,7 @@ class Thought:
         return (*thought, *self._append_close(reader, segment, now))
 
     def _start_over(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
-        """What was sampled of the answer was sampled without its grammar: drop it."""
+        """Drop the answer so far, which was sampled without its grammar."""
         if reader.opened:
             self._count(reader, len(segment.sampled) - (len(reader.thinking) - reader.begun))
             return self._append_close(reader, segment, now)
@@ -305,9 +306,9 @@ class Thought:
         return self._ask_for_answer(now)
 
     def _reopen(self, segment: Segment, read: int, now: float) -> Sequence[Event]:
-        """The model opens another block of thought with the last of `read` tokens.
+        """Read another block of thought, which the last of `read` tokens opens.
 
-        A request for the answer alone is left for one that the block may end in.
+        A request for the answer alone is replaced by one in which the block may end.
         """
         reader, writer, outcome = self._reader, self._writer, self.outcome
         assert reader is not None and writer.opened is not None
@@ -332,8 +333,7 @@ class Thought:
     def _answer(self, segment: Segment, now: float) -> Sequence[Event]:
         """Go on until the engine finishes, a stop string appears or the cap is hit.
 
-        A request that has nothing left to give is not asked for. An empty answer is tried once
-        more.
+        With no tokens left, no request is made. An empty answer is tried once more.
         """
         writer, outcome = self._writer, self.outcome
         shown: Sequence[Event] = ()
@@ -368,7 +368,7 @@ class Thought:
     def _hear(self, segment: Segment, start: int) -> int | None:
         """Give the writer the tokens sampled from `start` on, up to the cap.
 
-        Where they open another block of thought: how many tokens of the request lead up to it.
+        Where they open another block of thought, returns how many tokens of the request lead to it.
         """
         told, reopened = segment.tell(self._writer, start, max(0, self._left()))
         self.outcome.answer_tokens += told

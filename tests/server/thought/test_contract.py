@@ -11,7 +11,7 @@ from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenize
 from ponder.thought.families import of_contract
 
 SUMS = {"sums": {0: 0.1, 40: 0.5, -1: 0.9}}
-CURVE = "the budget curve does not hold: "
+CURVE = "the budget curve is invalid: "
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ def test_what_is_wrong_with_a_point_is_named(
     ("changes", "message"),
     [
         ({"budget_curve": {}}, "budget_curve must be a list"),
-        ({"budget_curve": []}, "budget_curve and calibration stand together or not at all"),
-        ({"calibration": None}, "budget_curve and calibration stand together or not at all"),
+        ({"budget_curve": []}, "budget_curve and calibration must be given together"),
+        ({"calibration": None}, "budget_curve and calibration must be given together"),
         ({"calibration": []}, "must be an object of epsilon, auto, split"),
         ({"calibration": {"auto": {}}}, "auto must be a list"),
         ({"calibration": {"auto": [{}]}}, "entry 0: must be an object of task, budget, best"),

@@ -1,8 +1,8 @@
 """Closes a thought whose probes agree on the answer.
 
-In the manner of Dynasor-CoT (arXiv 2412.20993), but beside the running thought: one that stops for
-its probes is admitted to the engine again after each. An answer that stays the same may still be
-one that the thought would have found wrong.
+In the manner of Dynasor-CoT (arXiv 2412.20993), but beside the running thought: if the thought
+stopped for its probes, the engine would have to admit it again after each. An answer that stays the
+same may still be one that the thought would have corrected.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ponder.thought.exits.exit import Act, Close, GoOn, Probe, Progress
 class Agreement:
     """Probes every `interval` tokens; closes when the last `window` answers are equal.
 
-    No probe is made before the thought has `after` tokens. `prefix` are the tokens that an answer
-    follows, None for the contract's.
+    No probe is made before the thought has `after` tokens. `prefix` are the tokens before a probe's
+    answer, None for the contract's answer prefix.
 
         >>> from ponder.thought.exits.exit import Found
         >>> exit = Agreement(interval=2, window=2, max_tokens=8)

@@ -1,4 +1,4 @@
-"""What a probe answered, so that two answers that say the same are equal: the table of ways."""
+"""Ways to normalise a probe's answer, so that two answers with the same meaning are equal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from itertools import takewhile
 from ponder.thought.exits.exit import Found
 
 Normalise = Callable[[Found], str]
-"""The answer that a probe found; empty where it found none."""
+"""From a probe's result to its normalised answer; empty where there is none."""
 
 _NUMBER = re.compile(r"(?<![\d.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 _LETTER = re.compile(r"\b[A-J]\b(?!')")
 
 
 def number(found: Found) -> str:
-    """The last number, without grouping commas or zeros that say nothing.
+    """The last number, without grouping commas or redundant zeros.
 
-    A number at the end of an answer that was cut may go on, and is none.
+    A number at the end of a truncated answer may be incomplete, and does not count.
     """
     text = found.text.replace("\u2212", "-")  # the minus of typesetters
     said = [one for one in _NUMBER.finditer(text) if found.whole or one.end() < len(text)]
@@ -36,22 +36,22 @@ def number(found: Found) -> str:
 
 
 def letter(found: Found) -> str:
-    """The last capital from A to J that stands alone, as of a multiple choice."""
+    """The last capital from A to J that stands alone, as in multiple choice."""
     said = _LETTER.findall(found.text)
     return said[-1] if said else ""
 
 
 def exact(found: Found) -> str:
-    """The first line, but for case, blanks and the full stop at its end."""
+    """The first line without case, extra blanks and the full stop at its end."""
     line = next(filter(None, map(str.strip, found.text.splitlines())), "")
     return " ".join(line.casefold().split()).rstrip(".")
 
 
 def document(found: Found) -> str:
-    """The whole answer as JSON, whatever its blanks and the order of its keys."""
+    """The whole answer as JSON, with keys in order and blanks normalised; empty if it is none."""
     try:
         return json.dumps(json.loads(found.text), sort_keys=True)
-    except (ValueError, RecursionError):  # it is none, or deeper than anybody compares
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply to parse
         return ""
 
 
@@ -64,7 +64,7 @@ NORMALISERS: Mapping[str, Normalise] = {
 
 
 def agreeing(answers: Sequence[str]) -> int:
-    """How many of the last answers are equal; none where the last is empty."""
+    """How many of the last answers are equal; 0 where the last is empty."""
     if not answers or not answers[-1]:
         return 0
     return sum(1 for _ in takewhile(answers[-1].__eq__, reversed(answers)))

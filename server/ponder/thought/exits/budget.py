@@ -8,15 +8,15 @@ from ponder.thought.budget import Plan
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
 LENGTH_SOURCES = ("max_completion_tokens", "context")
-"""Of budgets: limits of length, which name themselves where they close a thought."""
+"""Sources of budgets that are limits of length: a thought that they close ends by "length"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `tokens` of thought; in the last `grace` of them the cut takes a clean end.
+    """At most `tokens` of thought; in the last `grace` of them, closes at a clean end.
 
-    `room` bounds what precedes the thought and the thought together. Where it, or a limit of
-    length that set `tokens` (`scarce`), is what was spent, the cause is "length".
+    `room` bounds the thought and the tokens before it together. The cause is "length" where `room`
+    closes the thought, or where a limit of length set `tokens` (`scarce`).
     """
 
     tokens: int

@@ -23,8 +23,8 @@ Cause = Literal[
 class CauseInfo:
     """What a cause means.
 
-    `brief` and `means` go on from "the thought", for a line and for a reader who does not know the
-    word. `ended_by` says who ended it; None where there was none.
+    `brief` and `means` continue "the thought …": `brief` fits a line, `means` explains the cause to
+    a reader who does not know its name. `ended_by` is None where there was no thought.
     """
 
     brief: str

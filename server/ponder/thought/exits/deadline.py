@@ -1,8 +1,8 @@
 """Closes a thought while there is still time for its answer.
 
-The end of a thought need not be foreseen, only how long an answer takes: the thought is closed when
-that, by the pace of the engine, is half of the time that is left. `tests.bench.deadline` measures
-the rule against means, and against a plain cap.
+The rule need not predict when a thought ends, only how long its answer takes: it closes the thought
+when that estimate, by the pace of the engine, reaches half of the time left. `tests.bench.deadline`
+compares the rule with one that uses means, and with a plain cap.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ponder.thought.exits.exit import Close, GoOn, Progress
 from ponder.thought.pace import Pace
 
 SAFETY = 2.0
-_TICK = 0.002  # seconds: what is due sooner is due
+_TICK = 0.002  # seconds: an exit that is due sooner is due now
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """Closes a thought whose answer of `tokens` is due at `at`.
 
-    The closed thought is a new request, which waits for its first token as any other. The close
-    text is no part of what it samples. Grace and the least thought of a plan do not hold against
-    the clock. The engine may slow down, so that an exit that has time looks again after half of
-    it; nothing is done at a token.
+    After the close, the answer is a new request, which waits for its first token as any other; it
+    does not sample the close text. The deadline overrides a plan's grace and least thought. The
+    engine may slow down, so that the exit looks again after half of the time left; it does no work
+    per token.
 
         >>> pace = Pace()
         >>> pace.first(0.5, now=0.0)
@@ -47,7 +47,7 @@ class Deadline:
         return GoOn(time=at.now + max(slack / 2, _TICK))
 
     def needed(self, now: float) -> float:
-        """Seconds that an answer takes, from the close on."""
+        """The expected seconds from the close to the end of the answer."""
         return self.pace.seconds(self.tokens, now)
 
     def room(self, now: float) -> int | None:
@@ -59,8 +59,8 @@ class Deadline:
 class Due:
     """When the answers of a request are due, on an engine of this `pace`, as seen at `now`.
 
-    `answer` is how many tokens the client keeps for each, where it says so. Else an answer is
-    expected to take what nine in ten took lately, and no more than its plan keeps for it.
+    `answer` is how many tokens the client reserves for each answer, if it says. Otherwise the
+    expected length is the 90th percentile of recent answers, at most the plan's reserve.
     """
 
     at: float

@@ -1,8 +1,8 @@
-"""Closes a thought whose answer's first token has become as certain as it will be.
+"""Closes a thought once the entropy of its answer's first token has settled.
 
-EAT (arXiv 2509.26522): the entropy of the first token after the answer prefix is followed by a
-moving average, and the thought is closed once its moving variance is small. Without a prefix that
-token opens a phrase ("The answer is …") and says nothing of the answer.
+EAT (arXiv 2509.26522): a moving average follows the entropy of the first token after the answer
+prefix, and the thought is closed once the moving variance is small. Without a prefix, that token
+opens a phrase ("The answer is …") and says nothing of the answer.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from ponder.thought.exits.exit import Act, Close, GoOn, Probe, Progress
 
 @dataclass(slots=True, kw_only=True)
 class Entropy:
-    """Probes one token every `interval`; closes when the variance falls below `delta`.
+    """Probes one token every `interval` tokens; closes when the variance falls below `delta`.
 
     Mean m and variance v of the entropy h move by `alpha`: v ← (1 - α)(v + α (h - m)²), then
-    m ← m + α (h - m); m begins with the first h, v with 0, and at least `window` probes are made.
-    `alternatives` is how many log probabilities the engine tells. See `Agreement` for the rest.
+    m ← m + α (h - m). m begins with the first h, v with 0; no thought is closed before `window`
+    probes. `alternatives` is how many log probabilities the engine returns. See `Agreement` for the
+    rest.
     """
 
     interval: int
@@ -54,7 +55,7 @@ class Entropy:
 
 
 def entropy(logprobs: Sequence[float]) -> float:
-    """In nats, of the tokens that are told; what they leave counts as one more."""
+    """Entropy in nats of the given tokens; the remaining probability counts as one more token."""
     shares = [math.exp(logprob) for logprob in logprobs]
     rest = max(0.0, 1.0 - sum(shares))
     return -sum(share * math.log(share) for share in [*shares, rest] if share > 0)

@@ -1,4 +1,4 @@
-"""The seam of whatever closes a thought for the model."""
+"""The interface of the rules that close a thought for the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ponder.thought.exits.causes import Cause
 class Found:
     """What a probe answered, after the first `tokens` of the thought.
 
-    An answer that is not `whole` was cut. `logprobs` are those of the likeliest tokens that it
-    might have begun with, where the probe wanted them.
+    An answer that is not `whole` was truncated. `logprobs` are those of its likeliest first tokens,
+    where the probe asked for them.
     """
 
     tokens: int
@@ -27,10 +27,10 @@ class Found:
 class Progress:
     """An open thought as its exits see it; it changes in place.
 
-    `thinking` are the confirmed token ids; `coming` tokens would follow them now. `clean`: a line
-    or a sentence ends between the two. `overhead` tokens were sampled before the thought: blanks,
-    and the start marker of a thought that the model opens. `now` is in seconds of the driver's
-    clock. `found` is there where an exit is asked because its probe has answered.
+    `thinking` are the confirmed token ids; `coming` tokens would follow them now. `clean` is True
+    where a line or a sentence ends between the two. `overhead` tokens were sampled before the
+    thought: blanks, and the start marker of a thought that the model opens. `now` is in seconds of
+    the driver's clock. `found` is set while an exit is asked because its probe has answered.
     """
 
     thinking: list[int] = field(default_factory=list)
@@ -43,10 +43,10 @@ class Progress:
 
 @dataclass(slots=True)
 class GoOn:
-    """Think on, and ask again: before the thought has more than `tokens`, or at `time`.
+    """Think on, and ask again before the thought has more than `tokens`, or at `time`.
 
-    Past `clean` tokens, also where a line or a sentence ends. `time` is later than now. An exit
-    that says none of the three is asked when somebody outside wakes the thought.
+    Past `clean` tokens, ask also where a line or a sentence ends. `time` is later than now. An exit
+    that sets none of the three is asked when something wakes the thought.
     """
 
     tokens: float = math.inf
@@ -56,19 +56,19 @@ class GoOn:
 
 @dataclass(slots=True)
 class Close:
-    """Close the thought in front of the tokens that come."""
+    """Close the thought before the coming tokens."""
 
     cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Think on, as `then` says, and have the thought answered beside itself meanwhile.
+    """Think on, as `then` says, and sample meanwhile what the thought would answer now.
 
-    What the thought has come to is closed, and at most `max_tokens` of an answer are sampled
-    greedily, after the answer prefix or after `prefix`; `logprobs` is how many log probabilities of
-    its first token are wanted. The exit is asked again with what was found. It has one probe at a
-    time: where the last one has not answered yet, this one is left out.
+    The probe closes the thought so far and greedily samples at most `max_tokens` of an answer,
+    after `prefix` or, if that is None, after the contract's answer prefix. `logprobs` is how many
+    log probabilities of the first token to return. The exit is asked again with the result. It has
+    one probe at a time: while one runs, another is skipped.
     """
 
     max_tokens: int
@@ -81,13 +81,13 @@ Act = GoOn | Close | Probe
 
 
 class Exit(Protocol):
-    """A rule by which a thought is closed for the model.
+    """A rule that closes a thought for the model.
 
-    `look` is asked once the thought is open, and then as it says itself. What it answers depends
-    on `at` and on what the exit was shown before, so that the size of an engine's chunks changes
-    no cut; when a probe answers is the engine's to say. State of its own is copied where a thought
-    forks. The end marker is no token of the thought: a model that ends its thought where an exit
-    would close it has ended it by itself.
+    `look` is called once the thought is open, and then whenever its last result asks for it. The
+    result must depend only on `at` and on what the exit saw before, so that the size of an engine's
+    chunks changes no cut; only the moment at which a probe answers depends on the engine. A fork of
+    the thought copies the exit's state. The end marker is no token of the thought: where the model
+    ends a thought just as an exit would close it, the thought has ended by itself.
 
         >>> class After:
         ...     def __init__(self, seconds):

@@ -1,7 +1,7 @@
 """Closes a thought when somebody outside asks for it.
 
 A cut in the middle costs an answer little, and asking the model to hurry costs more (arXiv
-2510.11713): the thought is closed, not talked to.
+2510.11713): the exit closes the thought and prompts nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from ponder.thought.exits.exit import Close, GoOn, Progress
 class FinishNow:
     """Once `asked`, closes the thought, and every block that the answer opens after it.
 
-    Whoever sets `asked` wakes the thought (`ponder.thought.drive.Driver.wake`). A thought that is
-    not open yet is closed when it opens: before its first token. Forks have the same one.
+    A caller that sets `asked` also wakes the thought (`ponder.thought.drive.Driver.wake`). A
+    thought that is not open yet is closed when it opens, before its first token. Forks share the
+    exit.
     """
 
     asked: bool = False

@@ -1,4 +1,4 @@
-"""Has thoughts probed when somebody outside asks what they would answer, and closes none."""
+"""Probes thoughts when somebody asks what they would answer now; closes none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ponder.thought.exits.exit import GoOn, Probe, Progress
 class Inquiry:
     """While `asked`, a thought that is woken is probed for at most `max_tokens` of an answer.
 
-    It may be of several thoughts, and forks have it too. `prefix` are the tokens that an answer
-    follows, None for the contract's.
+    Several thoughts may share it, and forks do. `prefix` are the tokens before a probe's answer,
+    None for the contract's answer prefix.
 
         >>> inquiry = Inquiry(max_tokens=8)
         >>> inquiry.look(Progress())

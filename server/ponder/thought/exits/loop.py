@@ -1,8 +1,8 @@
 """Closes a thought that repeats itself.
 
 Reasoning models loop at low temperatures, distilled ones in up to a third of greedy answers, and a
-higher temperature only masks it (arXiv 2512.12895). A loop is exact here: a table, a count or a
-list of cases that changes by one token in each line is none.
+higher temperature only masks it (arXiv 2512.12895). Only exact repetition is a loop here: a table,
+a count or a list of cases that changes by one token in each line is not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ponder.thought.exits.exit import Close, GoOn, Progress
 LONGEST = 128  # tokens that are repeated, at most
 COPIES = 3
 COVERED = 64  # tokens that the copies take together, at least
-AFTER = 256  # tokens of thought, before which nothing is a loop
+AFTER = 256  # tokens of thought before the first look
 EVERY = 16  # tokens from one look to the next
 
 _NUMBER = re.compile(r"\d+")
@@ -42,11 +42,11 @@ class Loop:
 def repeats(ids: Sequence[int]) -> bool:
     """Whether `ids` end in at least 3 copies of 1 to 128 tokens that cover at least 64.
 
-    With period p, the last 2p tokens of a loop, and never fewer than 43, occur once more p tokens
-    before. Hardly a text that is none gets past the first search. Where it does, but its copies
-    are too few, a loop has a period above the length that was searched for: two periods
-    within that length have their greatest common divisor for a third (Fine and Wilf, 1965), and
-    the smaller would have had its copies.
+    In a loop of period p, the last 2p tokens, and never fewer than 43, also occur p tokens earlier.
+    The first search rejects nearly every text without a loop. If it finds a period with too few
+    copies, a loop can only have a period above the length of the search: two periods within that
+    length imply their greatest common divisor as a third (Fine and Wilf, 1965), and the smaller
+    would have had enough copies.
     """
     least = 1
     while least <= LONGEST:
@@ -62,7 +62,7 @@ def repeats(ids: Sequence[int]) -> bool:
 
 
 def _recurrence(ids: Sequence[int], size: int, least: int) -> int | None:
-    """At the nearest, how many tokens before the last `size` ones they occur, from `least` on."""
+    """The smallest shift from `least` on at which the last `size` tokens occur again, or None."""
     tail = array("I", ids[-size - LONGEST :])
     data, width = tail.tobytes(), tail.itemsize
     needle = data[-size * width :]
@@ -78,8 +78,8 @@ def _recurrence(ids: Sequence[int], size: int, least: int) -> int | None:
 def nearly_repeats(text: str) -> bool:
     """Whether the sentences and lines of `text`, numbers aside, occur 3 times or more on average.
 
-    That is how a thought looks that checks the same again and again with other numbers, but also a
-    table or a count: it may be counted, and is no reason to close a thought.
+    So does a thought that repeats one check with other numbers, but also a table or a count: good
+    for a statistic, no reason to close a thought.
     """
     said = [part for part in map(str.strip, _SENTENCE.split(_NUMBER.sub("0", text))) if part]
     return len(said) > COPIES and len(said) >= COPIES * len(set(said))

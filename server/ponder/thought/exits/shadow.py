@@ -1,6 +1,6 @@
 """Records where an exit would have closed a thought, and lets it go on.
 
-Whether the exit was wrong shows only where the thought comes to its end all the same.
+Only a thought that still runs to its end shows whether the exit would have been wrong.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ponder.thought.exits.exit import Act, Close, Exit, Found, GoOn, Probe, Prog
 
 @dataclass(slots=True)
 class Shadow:
-    """`exit`, which closes nothing: once it would, one probe asks for the answer, and it is over.
+    """Runs `exit` but closes nothing: where `exit` would, one probe samples the answer instead.
 
-    `cause` is why it would have closed the thought, after `tokens` of it, and `answer` is what the
-    thought would have been answered, if the probe was over before the thought.
+    After that, `exit` is not asked again. `cause` is why it would have closed the thought, after
+    `tokens` of it. `answer` is the probe's result, None if the thought was over first.
 
         >>> from ponder.thought.exits.loop import Loop
         >>> shadow = Shadow(Loop(after=64), max_tokens=8)

@@ -1,4 +1,4 @@
-"""Closes a thought that has had its share of a budget that several thoughts have in common."""
+"""Closes a thought that has spent its share of a budget common to several thoughts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ponder.thought.exits.exit import Close, GoOn, Progress
 
 @dataclass(slots=True)
 class Share:
-    """At most `tokens` for each of the thoughts, which all have this one exit, and forks too.
+    """At most `tokens` for each of the thoughts; they and their forks share this one exit.
 
-    Whoever divides the budget raises `tokens` while they think.
+    The caller that divides the budget raises `tokens` while they think.
 
         >>> share = Share(2)
         >>> share.look(Progress(thinking=[1, 2]))

@@ -12,11 +12,11 @@ _IDLE = GoOn()
 
 
 class Watch:
-    """The exits of one thought. Where several close it at once, the first of them is the cause.
+    """The exits of one thought. Where several would close it at once, the first gives the cause.
 
-    `tokens`, `clean` and `time` are the earliest that an exit waits for (see `GoOn`); before the
-    thought has more than `quiet` tokens, none wants to be asked for its length. `wanted` are the
-    probes that were asked for and not yet made: by which exit, and after how many tokens.
+    `tokens`, `clean` and `time` are the earliest that an exit waits for (see `GoOn`). Up to `quiet`
+    tokens, no exit waits for the thought's length. `wanted` are the probes not yet made, each as
+    (index of the exit, probe, tokens of thought when the exit asked).
     """
 
     def __init__(self, exits: Sequence[Exit]) -> None:
@@ -31,9 +31,9 @@ class Watch:
         self._note()
 
     def ask(self, at: Progress, *, woken: bool = False) -> Cause | None:
-        """Ask the exits that want to look before the tokens that come; why the thought closes.
+        """Ask the exits that want to look before the coming tokens. Returns the cause of a close.
 
-        `woken` asks those, too, whose time it is, and those that wait for nothing but this.
+        `woken` also asks the exits whose time has come and those that wait only for a wake.
         """
         size = len(at.thinking)
         for number, until in enumerate(self._until):
@@ -46,7 +46,7 @@ class Watch:
         return None
 
     def hear(self, number: int, found: Found, at: Progress) -> Cause | None:
-        """Tell an exit what its probe found; why the thought closes."""
+        """Tell exit `number` its probe's result. Returns the cause if that closes the thought."""
         at.found = found
         cause = self._look(number, at)
         at.found = None
