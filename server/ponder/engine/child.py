@@ -1,7 +1,7 @@
-"""The engine's process: it dies with the server, and what a terminal signals does not reach it.
+"""The engine's process: it dies with the server, and signals of a terminal do not reach it.
 
-vLLM leaves its process in the terminal's process group, where Ctrl-C ends it under the requests
-that the server still drains, and nothing ends it when the server is killed.
+vLLM leaves its process in the terminal's process group: Ctrl-C ends it while the server still
+drains requests, and nothing ends it when the server is killed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class _Engine(BaseProcess):
     """
 
     blocked: ClassVar = _OF_TERMINALS
-    """Signals that wait while it begins."""
+    """Signals that are blocked while it starts."""
 
     def start(self) -> None:
-        # Blocked signals stay blocked over fork and exec: Ctrl-C is nothing to a process that is
-        # still importing either.
+        # Blocked signals stay blocked over fork and exec: Ctrl-C does not reach a process that is
+        # still importing, either.
         resource_tracker.ensure_running()  # it unblocks SIGINT when it begins
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self.blocked)
         try:
@@ -51,7 +51,7 @@ class _Spawned(_Engine, SpawnProcess):
 
 
 class _Forked(_Engine, ForkProcess):
-    blocked: ClassVar = {*_OF_TERMINALS, signal.SIGTERM}  # the server's own handler is no engine's
+    blocked: ClassVar = {*_OF_TERMINALS, signal.SIGTERM}  # the server's handler must not run here
 
     def run(self) -> None:
         signal.set_wakeup_fd(-1)  # of the server's event loop
@@ -61,16 +61,16 @@ class _Forked(_Engine, ForkProcess):
 
 
 class SpawnedEngines(SpawnContext):
-    """`multiprocessing`, as far as it starts engines: each imports everything again."""
+    """A `multiprocessing` context that starts engines anew: each imports everything again."""
 
     Process = _Spawned
 
 
 class ForkedEngines(ForkContext):
-    """The same for engines that share what is imported already: half the time of a start.
+    """A context that forks engines, which share the imported modules: half the time of a start.
 
-    Only where nothing that a fork leaves behind is waited for: no thread of a pool that computes,
-    no device.
+    Only for a process without a pool of computing threads and without a device: a fork has neither,
+    and would wait for them.
     """
 
     Process = _Forked
@@ -84,7 +84,7 @@ def _die_with(parent: int) -> None:
 
 
 def _use_no_semaphore() -> None:
-    """A progress bar takes a named semaphore to itself, which a killed process leaves behind."""
+    """Give progress bars a plain lock: a killed process would leave their semaphore behind."""
     from tqdm import tqdm
 
     tqdm.set_lock(threading.RLock())

@@ -1,4 +1,4 @@
-"""Why a model did not load, out of what vLLM printed: one sentence, and what to do."""
+"""Explains why a model did not load, from vLLM's output: one sentence, and what to do."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ _KNOWN = (
 )
 _PREFIX = re.compile(r"^(?:\([^)]*\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] )?")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt)\b(?:: (?P<said>.*))?$")
-_INVALID = "Value error, "  # as pydantic says what vLLM's configuration refused
+_INVALID = "Value error, "  # pydantic's prefix, for values that vLLM's configuration refused
 _ENOUGH, _LONGEST = 60, 300
 
 
 def explain(output: str) -> str:
-    """`CAUSE: REMEDY` out of tracebacks and whatever was printed before them."""
+    """`CAUSE: REMEDY`, from tracebacks and the lines printed before them."""
     lines = [_PREFIX.sub("", line).strip() for line in output.splitlines()]
     for pattern, remedy in _KNOWN:
         for line in lines:
@@ -68,7 +68,7 @@ def explain(output: str) -> str:
     invalid = [line for line in lines if line.startswith(_INVALID)]
     raised = [line for line in lines if _RAISED.match(line)]
     own = [line for line in raised if "See root cause above" not in line]
-    cause = (invalid or own or raised or ["nothing was said of why"])[0]
+    cause = (invalid or own or raised or ["the output gives no reason"])[0]
     return f"{_cut(cause)}: see what was printed before it"
 
 

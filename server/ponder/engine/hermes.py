@@ -21,7 +21,7 @@ _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\
 
 
 class Hermes:
-    """The syntax, parsed as it comes; its grammar is one for xgrammar."""
+    """Parses the syntax as it streams; its grammars are structural tags of xgrammar."""
 
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
         return HermesParser
@@ -59,10 +59,10 @@ class HermesParser:
     """
 
     def __init__(self) -> None:
-        self._text = ""  # what is not decided
+        self._text = ""  # undecided text
         self._inside = False
-        self._calls = 0  # that have a name
-        self._arguments: str | None = None  # of the call that is read, once it has a name
+        self._calls = 0  # calls that have a name
+        self._arguments: str | None = None  # of the current call, once it has a name
 
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
@@ -88,12 +88,12 @@ class HermesParser:
         return said, parts
 
     def _call(self, text: str, *, ended: bool) -> Iterator[CallPart]:
-        """The parts of a call that are certain: its last brace is not one of its arguments'."""
+        """The parts of a call that are certain: the call's last brace is not in its arguments."""
         if (head := _HEAD.match(text)) is None:
             return
         written = text[head.end() :]
         if ended:
-            with suppress(ValueError):  # a call that was cut is told as far as it came
+            with suppress(ValueError):  # a truncated call is reported as far as it goes
                 written = written[: _JSON.raw_decode(written)[1]]
         else:
             written = written[: len(written) - _half(written, END)].rstrip("} \n")

@@ -2,9 +2,9 @@
 
     ponder serve MODEL --engine http -- http://127.0.0.1:8001
 
-Balancing is the router's work. All that one thought asks for goes by one session (`X-Session-ID`),
-by which a router finds the server whose prefix cache has the thought. Where a server is lost in
-the middle of a stream, the request is entered again elsewhere with the tokens that are there.
+Balancing is the router's work. All requests of one thought carry one session (`X-Session-ID`), by
+which a router finds the server whose prefix cache has the thought. Where a server is lost in the
+middle of a stream, another one continues the request from the tokens received so far.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from ponder.engine.protocol import (
 )
 from ponder.engine.pulse import Pulse
 
-logger = logging.getLogger("ponder")  # what an operator reads of the process
+logger = logging.getLogger("ponder")  # the log that operators read
 RESUMES = Counter(
     "ponder_engine_resumes_total",
-    "Engine requests that another server went on with: the first was lost, failed or was too full",
+    "Engine requests that another server continued: the first was lost, failed or was overloaded",
     ["cause"],
 )
-for _cause in CAUSES:  # zeros, without which a first increase is not seen
+for _cause in CAUSES:  # zeros: without them Prometheus misses the first increase
     RESUMES.labels(_cause)
-_RESUMES = 4  # of a request: what kills each server that reads it must not kill them all
-_PAUSE_SECONDS = 0.25  # before the next server is asked where one gave nothing; doubled each time
+_RESUMES = 4  # of a request: one that kills every server it reaches must not kill them all
+_PAUSE_SECONDS = 0.25  # before the next try, where a server gave nothing; doubled each time
 _IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
-_MOVED = 10_000  # thoughts that are remembered to have changed their server
+_MOVED = 10_000  # thoughts that changed their server, remembered at most
 
 
 class HttpEngine:
-    """Requests become requests to a server's streaming route; closing a stream aborts it there."""
+    """Sends requests to a server's streaming route; closing a stream aborts its request there."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class HttpEngine:
         self.facts = EngineFacts(
             max_model_len=found.max_model_len,
             max_logprobs=found.max_logprobs,
-            check=lambda _: None,  # the server does, when the answer begins
+            check=lambda _: None,  # the server checks when the answer begins
             calling=calling,
         )
         self._url = url
@@ -131,7 +131,7 @@ class HttpEngine:
         return self._pulse.silence()
 
     async def check_health(self) -> None:
-        """Raises `EngineOverloadedError` where no server takes requests: one may again."""
+        """Raises `EngineOverloadedError` while no server takes requests; one may come back."""
         path, timeout = self._found.health, aiohttp.ClientTimeout(total=10)
         try:
             async with self._client().get(self._url + path, timeout=timeout) as reply:
@@ -144,7 +144,7 @@ class HttpEngine:
             )
 
     def shutdown(self) -> None:
-        """Close the connections, in the loop's next turn. The servers are somebody else's."""
+        """Close the connections, in the loop's next turn. The servers run on."""
         for task in self._tasks:
             task.cancel()
         if self._session is not None:
@@ -163,7 +163,7 @@ class HttpEngine:
         return self._session
 
     def _admit(self, request: EngineRequest) -> None:
-        """Servers cut what does not fit in silence, and one id may run twice there."""
+        """Refuse what servers do not: they silently truncate, and may run one id twice."""
         most, asked = self.facts.max_model_len, request.sampling.max_tokens
         if asked < 1:
             raise RequestRefusedError(f"max_tokens must be at least 1, not {asked}")
@@ -177,17 +177,17 @@ class HttpEngine:
     def _again(
         self, request: EngineRequest, held: Sequence[int], name: str, error: Interrupted
     ) -> EngineRequest:
-        """What is left of a request, for another server. Raises where nobody can go on with it."""
+        """The rest of a request, for another server. Raises if none can continue it."""
         sampling, done = request.sampling, len(held)
         if held and sampling.seed is not None and sampling.temperature > 0:
             raise EngineError(
-                f"a server was lost after {done} tokens of a seeded request ({error}), and another "
-                f"one cannot go on with its seed: send the request again"
+                f"a server was lost after {done} tokens of a seeded request ({error}), and no "
+                f"other server can continue its seed: send the request again"
             ) from error
         if held and sampling.grammar is not None:
             raise EngineError(
-                f"a server was lost after {done} tokens that follow a grammar ({error}), and "
-                f"another one cannot go on in its middle: send the request again"
+                f"a server was lost after {done} tokens that follow a grammar ({error}), and no "
+                f"other server can continue inside the grammar: send the request again"
             ) from error
         affinity = request.affinity or request.id
         self._moves[affinity] = self._moves.pop(affinity, 0) + 1
@@ -205,7 +205,7 @@ class HttpEngine:
         )
 
     def _ended(self, request: EngineRequest, held: Sequence[int]) -> Finish | None:
-        """How a request ended whose tokens are all there, though its server did not say so."""
+        """How a request ended, if all its tokens arrived although its server did not say so."""
         sampling = request.sampling
         stops = set(sampling.stop_token_ids)
         if not sampling.ignore_eos:
@@ -215,13 +215,13 @@ class HttpEngine:
         return "length" if len(held) >= sampling.max_tokens else None
 
     def _failure(self, error: Interrupted, held: Sequence[int]) -> EngineError:
-        """What becomes of a request that came to no end wherever it was entered."""
+        """The error for a request that no server finished."""
         if error.cause == "overloaded" or (error.cause == "lost" and not held):
             return EngineOverloadedError(f"no server takes this request at the moment: {error}")
-        return EngineError(f"no server of {_RESUMES + 1} brought this request to its end: {error}")
+        return EngineError(f"none of {_RESUMES + 1} servers finished this request: {error}")
 
     async def _stream(self, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
-        """One try. The last chunk waits for what the server says of its cache."""
+        """One try. The last chunk waits for the server's report of cached tokens."""
         body = self._dialect.body(_widened(request, self.facts), self._found.model)
         wanted, seen = request.sampling.logprobs, 0
         last: Chunk | None = None
@@ -268,10 +268,10 @@ class HttpEngine:
                 raise in_band(error)
             return self._dialect.parse(event, seen)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EngineError(f"the server says what is not understood: {error!r}") from error
+            raise EngineError(f"the server sent an event that cannot be read: {error!r}") from error
 
     def _told(self, request: EngineRequest) -> dict[str, str]:
-        """Headers: whose request it is, and where those before it went."""
+        """Headers that name the request's tenant, and the session of the requests before it."""
         affinity, origin = request.affinity or request.id, request.origin
         moved = self._moves.get(affinity)
         headers = {
@@ -292,15 +292,15 @@ class HttpEngine:
         task.add_done_callback(self._tasks.discard)
 
     async def _abort(self, rid: str) -> None:
-        """Say that nobody listens any more, to a server that would find out by itself too late."""
-        with suppress(aiohttp.ClientError, OSError):  # it finds out later
+        """Abort a request, on a server that would notice too late that its client has left."""
+        with suppress(aiohttp.ClientError, OSError):  # then it notices later
             path = f"{self._url}{self._dialect.abort}"
             async with self._client().post(path, data=orjson.dumps({"rid": rid})):
                 pass
 
 
 def _widened(request: EngineRequest, facts: EngineFacts) -> EngineRequest:
-    """Servers count the sampled token among the alternatives: one more is asked for."""
+    """Ask for one more alternative: servers count the sampled token among them."""
     wanted = request.sampling.logprobs
     if not wanted:
         return request
@@ -312,7 +312,7 @@ def _widened(request: EngineRequest, facts: EngineFacts) -> EngineRequest:
 
 
 def _narrowed(entries: Sequence[TokenLogprob], wanted: int) -> list[TokenLogprob]:
-    """The best alternatives first, and the sampled token wherever it stands among them."""
+    """The `wanted` best alternatives, and the sampled token if it is not among them."""
     narrowed = []
     for entry in entries:
         top = sorted(entry.top, key=lambda item: -item[1])
@@ -352,7 +352,7 @@ def _options(options: Sequence[str]) -> tuple[str, str | None]:
     parser = Parser(prog="ponder serve MODEL --engine http --", description=__doc__)
     parser.add_argument("url", metavar="URL", help="of vLLM, SGLang or a router before them")
     parser.add_argument(
-        "--dialect", choices=list(DIALECTS), help="how it is asked (default: as it can be)"
+        "--dialect", choices=list(DIALECTS), help="the API to use (default: the first that works)"
     )
     parsed = parser.parse_args(list(options))
     url = parsed.url if "://" in parsed.url else f"http://{parsed.url}"
@@ -362,7 +362,7 @@ def _options(options: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _calling(load: Load) -> Calling | None:
-    """The model's calls are read here: by vLLM's parsers where it is installed, Hermes' without."""
+    """The parser of the model's calls: vLLM's where it is installed; Hermes needs no vLLM."""
     if load.calls is None:
         return None
     if load.calls == "hermes":
@@ -371,7 +371,7 @@ def _calling(load: Load) -> Calling | None:
         from ponder.engine.vllm import calling
 
         return calling(load)
-    remedy = f"calls in the syntax {load.calls} are read by vLLM's parsers: install vllm here too"
+    remedy = f"only vLLM's parsers read calls in the syntax {load.calls}: install vllm here too"
     if load.calls_needed:
         raise EngineSetupError(remedy)
     logger.warning("tools are refused: %s", remedy)

@@ -1,9 +1,9 @@
-"""What inference servers are asked in, and what they say: bodies out, server-sent events in.
+"""The APIs of inference servers: builds request bodies, and parses server-sent events.
 
 `generate` is vLLM's route for token ids in and out (`--enable-scale-out` or `--tokens-only`),
 `completions` its OpenAI route, and `sglang` the route of SGLang, written from its sources
-(0.5.x) and tried on no GPU. Servers take unknown fields in silence: `http_probe` finds out what
-they do.
+(0.5.x) and tried on no GPU. Servers silently ignore unknown fields: `http_probe` finds out what
+they support.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FINISHES = ("stop", "length")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one event tells: newly sampled tokens, and what the server says beside them.
+    """The content of one event: newly sampled tokens, and the server's report beside them.
 
-    `cached` is how much of the prompt its prefix cache had. It may come behind `finish`.
+    `cached` is how many prompt tokens its prefix cache had. It may come after `finish`.
     """
 
     token_ids: Sequence[int] = ()
@@ -37,12 +37,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one kind of server is asked.
+    """The API of one kind of server.
 
-    `body` is the request's, for a model of this name. `parse` reads an event of its stream, before
-    which so many tokens came; it raises `Interrupted`, and `KeyError`, `TypeError` or `ValueError`
-    for what it does not understand. A server that does not notice at once that its client has left
-    has a path `abort`.
+    `body` makes a request's body from the request and the model's name. `parse` reads an event,
+    given the number of tokens before it; it raises `Interrupted`, and `KeyError`, `TypeError` or
+    `ValueError` for an event that it cannot read. `abort` is a path for servers that do not notice
+    at once that their client has left.
     """
 
     path: str
@@ -59,7 +59,7 @@ def _finish(reason: str | None) -> Finish | None:
 
 
 def _vllm(sampling: Sampling) -> dict[str, Any]:
-    """vLLM's fields. All of them: what is absent comes from the server's generation_config.json."""
+    """All of vLLM's fields: an absent one would come from the server's generation_config.json."""
     grammar = sampling.grammar
     return {
         "max_tokens": sampling.max_tokens,
@@ -196,7 +196,7 @@ def _sglang_body(request: EngineRequest, _: str) -> dict[str, Any]:
         else:
             rules[_SGLANG_GRAMMARS[grammar.kind]] = grammar.rule
     return {
-        # Aborts go by the beginning of a name: the end of this one is in no other.
+        # Aborts match the beginning of an id: the slash keeps this id from matching another one.
         "rid": f"{request.id}/",
         "input_ids": list(request.prompt),
         "sampling_params": rules,
@@ -208,7 +208,7 @@ def _sglang_body(request: EngineRequest, _: str) -> dict[str, Any]:
 
 
 def _sglang_piece(event: Event, before: int) -> Piece:
-    """Its lists hold all tokens until now, or the new ones alone (--incremental-streaming-output):
+    """The lists hold all tokens so far, or only the new ones (--incremental-streaming-output):
     either way the new ones are last.
     """
     about = event["meta_info"]
@@ -232,7 +232,7 @@ def _sglang_piece(event: Event, before: int) -> Piece:
 
 def _last(values: Sequence[Any], count: int) -> Sequence[Any]:
     if not 0 <= count <= len(values):
-        raise ValueError(f"{count} new tokens are told with {len(values)} ids")
+        raise ValueError(f"the server reports {count} new tokens with {len(values)} ids")
     return values[len(values) - count :]
 
 
@@ -245,4 +245,4 @@ DIALECTS: Mapping[str, Dialect] = {
     ),
     "sglang": Dialect("/generate", _sglang_body, _sglang_piece, "SGLang", abort="/abort_request"),
 }
-"""By name, in the order in which a server is tried."""
+"""Dialects by name, in the order in which the probe tries them."""

@@ -1,7 +1,7 @@
-"""What an inference server really does, found out before it is relied on.
+"""Finds out what an inference server supports, before the engine relies on it.
 
-Servers take fields that they do not know in silence, so that a request is no proof: the probe
-looks at what comes back.
+Servers silently ignore unknown fields, so that an accepted request proves nothing: the probe checks
+the reply.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ponder.engine.http_dialects import DIALECTS, Dialect, Piece
 from ponder.engine.http_wire import Interrupted
 from ponder.engine.protocol import EngineError, EngineRequest, EngineSetupError, Load, Sampling
 
-_SECONDS = 60.0  # the first tokens of a server may be compiled
+_SECONDS = 60.0  # a server may compile for its first tokens
 _TOKENS = 8
 _CHUNK = 4
 _MOST_LOGPROBS = (20, 5, 1, 0)
@@ -28,10 +28,10 @@ _FLAGS = "vllm serve MODEL --enable-scale-out --enable-prompt-tokens-details"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a server does: `model` is its name there, `health` where it is asked for its health.
+    """What a server supports. `model` is the model's name there, `health` the path of its health.
 
-    `chunks` says that it gathers tokens when asked to, `cached` that it tells what its prefix cache
-    had, and `compared` that its tokenizer is the model's.
+    `chunks` says that it gathers tokens when asked to, `cached` that it reports prefix-cache hits,
+    and `compared` that its tokenizer was found to be the model's.
     """
 
     name: str
@@ -45,30 +45,30 @@ class Found:
     compared: bool
 
     def lines(self, url: str) -> Iterator[str]:
-        """What an operator wants to know of it."""
+        """Log lines for the operator."""
         yield (
             f"{url} serves {self.model} ({self.dialect.serves}): a context of "
             f"{self.max_model_len} tokens, {self.max_logprobs} log probabilities beside a token"
         )
         if self.name != "generate":
-            yield f"it is asked at {self.dialect.path}; the cheapest way is `{_FLAGS}`"
+            yield f"requests go to {self.dialect.path}; the cheapest way is `{_FLAGS}`"
         if not self.chunks:
             yield "it sends each token by itself, which costs both sides: a newer server gathers"
         if not self.cached:
             yield (
-                "it does not tell what its prefix cache had, and usage will say 0 cached tokens: "
-                "start it with --enable-prompt-tokens-details"
+                "it does not report prefix-cache hits, and usage will say 0 cached tokens: start "
+                "it with --enable-prompt-tokens-details"
             )
         if not self.compared:
-            yield "its tokenizer cannot be compared with the model's: the names agree"
+            yield "its tokenizer cannot be compared with the model's, but the names agree"
 
 
 class Lacking(EngineError):
-    """What a server does not do, in words that follow its dialect's name."""
+    """The server lacks something; the message continues a sentence that begins with its path."""
 
 
 def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None) -> Found:
-    """Ask a server for everything that the engine will ask it for.
+    """Ask a server for everything that the engine will ask for.
 
     Raises `EngineSetupError`.
     """
@@ -84,7 +84,7 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
                     f"name an inference server, or a router that passes its models on"
                 )
             compared = _compare(client, load, card)
-            ready = client.get("/readiness").status_code == 200  # a router, whose /health is of all
+            ready = client.get("/readiness").status_code == 200  # a router; its /health covers all
             for name, logprobs, pieces in _tried(client, load, model, dialect):
                 return Found(
                     name=name,
@@ -106,7 +106,7 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
 
 
 def _card(client: httpx.Client, load: Load) -> dict[str, Any]:
-    """What the server says of the model that it serves."""
+    """The server's description of the model that it serves."""
     url, reply = client.base_url, client.get("/v1/models")
     if reply.status_code in (401, 403):
         raise EngineSetupError(
@@ -114,11 +114,11 @@ def _card(client: httpx.Client, load: Load) -> dict[str, Any]:
         )
     try:
         cards = reply.raise_for_status().json()["data"]
-        roots = [card for card in cards if not card.get("parent")]  # an adapter has its model
+        roots = [card for card in cards if not card.get("parent")]  # an adapter names its model
         assert roots
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise EngineSetupError(
-            f"{url} is no inference server that tells its models (GET /v1/models: "
+            f"{url} is no inference server that lists its models (GET /v1/models: "
             f"{reply.status_code} {reply.text[:100]!r}): give the address of vLLM or of its router"
         ) from error
     named: dict[str, Any] = next((card for card in roots if _names(card) & _ours(load)), roots[0])
@@ -155,7 +155,7 @@ def _compare(client: httpx.Client, load: Load, card: Mapping[str, Any]) -> bool:
     if theirs is None and not _names(card) & _ours(load):
         raise EngineSetupError(
             f"{client.base_url} serves {model} and not {load.name}, and its tokenizer cannot be "
-            f"asked (--tokens-only): {remedy}, or have it go by the same name "
+            f"asked (--tokens-only): {remedy}, or start it under the same name "
             f"(--served-model-name)"
         )
     return theirs is not None
@@ -176,7 +176,7 @@ def _ids(reply: httpx.Response, *path: str | int) -> list[int] | None:
 def _tried(
     client: httpx.Client, load: Load, model: str, only: str | None
 ) -> Iterator[tuple[str, int, Sequence[Piece]]]:
-    """The dialects that the server speaks, with the most log probabilities and what it said."""
+    """The dialects that the server speaks, each with its most log probabilities and its reply."""
     lacks = []
     for name, dialect in DIALECTS.items():
         if only not in (None, name):
@@ -188,7 +188,7 @@ def _tried(
                 said = f"{dialect.path} {lack}"
         lacks.append(said)
     raise EngineSetupError(
-        f"{client.base_url} takes no token ids in a way that Ponder knows ({'; '.join(lacks)}): "
+        f"{client.base_url} takes token ids in no way that Ponder knows ({'; '.join(lacks)}): "
         f"start it as `{_FLAGS}`"
     )
 
@@ -196,7 +196,7 @@ def _tried(
 def _spoken(
     client: httpx.Client, dialect: Dialect, load: Load, model: str, logprobs: int
 ) -> Sequence[Piece]:
-    """Tokens as the engine will ask for them. Raises `Lacking`."""
+    """Ask for tokens as the engine will; returns the server's pieces. Raises `Lacking`."""
     sampling = Sampling(
         max_tokens=_TOKENS,
         temperature=0.0,
@@ -221,12 +221,12 @@ def _spoken(
                     done = sum(len(piece.token_ids) for piece in pieces)
                     pieces.append(dialect.parse(event, done))
         except (KeyError, TypeError, ValueError, Interrupted) as error:
-            raise Lacking(f"says what is not understood ({error!r})") from error
+            raise Lacking(f"sends an event that cannot be read ({error!r})") from error
     told = [entry for piece in pieces for entry in piece.logprobs or ()]
     if sum(len(piece.token_ids) for piece in pieces) != _TOKENS:
-        raise Lacking("tells no token ids")
+        raise Lacking("returns no token ids")
     if not any(piece.finish == "length" for piece in pieces):
         raise Lacking("does not say how a request ended")
     if len(told) != _TOKENS or any(len(entry.top) < logprobs for entry in told):
-        raise Lacking(f"tells no {logprobs} log probabilities")
+        raise Lacking(f"returns no {logprobs} log probabilities")
     return pieces

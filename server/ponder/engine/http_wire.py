@@ -1,4 +1,4 @@
-"""The wire between Ponder and an inference server: events of a stream, and what errors mean."""
+"""The wire between Ponder and an inference server: a stream's events, and its errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVENT = b"data: {"
 
 
 class Interrupted(EngineError):
-    """A request that did not come to its own end; `cause` is one of `CAUSES`."""
+    """A request that a server did not finish; `cause` is one of `CAUSES`."""
 
     def __init__(self, cause: str, said: str) -> None:
         super().__init__(said)
@@ -26,7 +26,7 @@ class Interrupted(EngineError):
 
 
 async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """The JSON of each server-sent event, to the end: only then is a connection used again."""
+    """The JSON of each server-sent event. Read to the end: only then is the connection reused."""
     rest = b""
     async for data in content.iter_any():
         *whole, rest = (rest + data).split(b"\n")
@@ -36,14 +36,14 @@ async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
 
 
 def in_band(error: Any) -> Exception:
-    """An error inside a stream, whose status was 200."""
+    """The exception for an error inside a stream whose status was 200."""
     said = error if isinstance(error, Mapping) else {"message": str(error)}
     code = said.get("code")
     return _meaning(code if isinstance(code, int) else 500, str(said.get("message")), said)
 
 
 def refusal(status: int, text: str) -> Exception:
-    """A reply with a status that is not 200."""
+    """The exception for a reply whose status is not 200."""
     said: Mapping[str, Any] = {}
     with suppress(ValueError, TypeError, KeyError, AttributeError):
         said = orjson.loads(text)["error"]

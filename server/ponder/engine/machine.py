@@ -1,4 +1,4 @@
-"""What this process may use of the machine: in a container that is less than what is there."""
+"""The processors and memory that this process may use: less than the machine's in a container."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def processors(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Those it may run on, or as many whole ones as its quota of their time gives."""
+    """The number of processors that it may run on, at most the whole ones in its quota."""
     most = len(os.sched_getaffinity(0))
     for group in _groups("cpu", cgroups, membership):
         old = _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
@@ -22,7 +22,7 @@ def processors(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Bytes."""
+    """The bytes of memory that it may use."""
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for group in _groups("memory", cgroups, membership):
         for words in (_words(group / "memory.max"), _words(group / "memory.limit_in_bytes")):
@@ -32,10 +32,10 @@ def memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def _groups(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]:
-    """The process's groups, its own and those around it: the limits of all of them hold.
+    """The process's cgroup and all that contain it: the limits of all of them hold.
 
-    A container may find its own group at the root of the mount, under whatever name the host knows
-    it. Version 1 has a mount for each controller.
+    A container may find its group at the root of the mount, whatever the host calls it. Version 1
+    has a mount for each controller.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -53,7 +53,7 @@ def _groups(controller: str, cgroups: Path, membership: Path) -> Iterator[Path]:
 
 
 def _words(path: Path) -> list[str]:
-    """Of a limit's file; none where there is no such limit."""
+    """The words in a limit's file; none where there is no such limit."""
     try:
         return path.read_text().split()
     except OSError:

@@ -1,4 +1,4 @@
-"""What an engine and the libraries around it print."""
+"""Captures what an engine and its libraries print."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ logger = logging.getLogger(__name__)
 _LEVEL = re.compile(r"(?:\([^)]*\) )?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _ENDS = re.compile(rb"[\r\n]")
 _MARK = b"\0"
-_MOMENT = 30.0  # seconds, on a machine that does much else
+_MOMENT = 30.0  # seconds: generous, for a busy machine
 
 
 class Output:
-    """Takes the standard streams of this process, and so of those that it starts.
+    """Takes the standard streams of this process, and so of the processes that it starts.
 
-    While a model loads, what is printed goes into `file`: it is long, and of use where the load
-    fails. Once it has `loaded`, this process has its streams back, and each line that the others
-    print is a log record. `live` makes records of them from the start.
+    While a model loads, the output goes into `file`: it is long, and useful only if the load fails.
+    After `loaded`, this process has its own streams back, and each line of the other processes
+    becomes a log record. With `live`, lines become records from the start.
     """
 
     def __init__(self, file: Path, *, live: bool = False) -> None:
@@ -43,7 +43,7 @@ class Output:
         self._live, self._loading = True, False
 
     def release(self) -> None:
-        """Give this process its own streams back; the others keep writing here."""
+        """Give this process its own streams back; other processes keep writing here."""
         for number, own in self._own.items():
             os.dup2(own, number)
             os.close(own)
@@ -57,7 +57,7 @@ class Output:
         return self.file.read_text(encoding="utf-8", errors="replace")
 
     def _read(self) -> None:
-        """In the thread. Our own end of the pipe stays open, so that it ends with the process."""
+        """Runs in the thread. Our end of the pipe stays open: the thread ends with the process."""
         rest = b""
         while part := os.read(self._source, 1 << 16):
             *lines, rest = _ENDS.split(rest + part.replace(_MARK, b""))

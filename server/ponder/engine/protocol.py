@@ -1,7 +1,7 @@
-"""The seam between a thought and whatever generates its tokens.
+"""The interface between a thought and the engine that generates its tokens.
 
-Token ids go in, token ids come out; an engine's own text is never used, because a prompt that is
-re-entered in the middle of a character makes engines return pieces of the prompt.
+Token ids go in, token ids come out. Ponder never uses an engine's own text: when a request is
+re-entered in the middle of a character, engines return pieces of the prompt.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EngineDeadError(EngineError):
 
 
 class EngineSetupError(SetupError, ValueError):
-    """What the operator told the engine cannot be; the message says how to mend it."""
+    """The operator's settings for the engine cannot work; the message says how to mend them."""
 
 
 FORBIDDEN = -100.0
@@ -44,7 +44,7 @@ FORBIDDEN = -100.0
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What sampled tokens must spell, as vLLM's `structured_outputs` has it.
+    """A constraint on the sampled text, as in vLLM's `structured_outputs`.
 
     `rule` is a pattern for `regex`, EBNF for `grammar`, and JSON text for the others: a schema, a
     list of texts, an xgrammar structural tag.
@@ -74,10 +74,9 @@ class Sampling:
     `min_tokens` masks EOS and `stop_token_ids` until that many tokens are sampled. `logprobs` is
     the number of alternatives beside the sampled token. A `logit_bias` of -100 forbids a token.
     `chunk_tokens` is how many tokens the engine may gather before it reports them: a promise about
-    size, not a limit on length. `prompt_logprobs` alternatives are told for each of the prompt's
-    tokens. Only requests of the same `cache_salt` share what is cached of their prompts. What is
-    sampled follows the `grammar`, where there is one, and
-    ends with it.
+    size, not a limit on length. `prompt_logprobs` is the number of alternatives for each token of
+    the prompt. Only requests with the same `cache_salt` share cached prompts. With a `grammar`, the
+    sampled text follows it and ends with it.
     """
 
     max_tokens: int
@@ -102,10 +101,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Whose request an engine's request is a part of, for what routes and schedules it.
+    """The client request that an engine's request is part of, for routers and schedulers.
 
-    `tenant` is a name that hides the key, `trace` the W3C headers of its trace, and `due_at` a
-    `time.perf_counter`: when its answer is due.
+    `tenant` is a pseudonym of the key, `trace` holds the W3C headers of the request's trace, and
+    `due_at` is when its answer is due, in seconds of `time.perf_counter`.
     """
 
     tenant: str = ""
@@ -115,10 +114,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What an engine is asked for: the tokens that follow `prompt`, sampled by `sampling`.
+    """A request to an engine for the tokens that follow `prompt`, sampled by `sampling`.
 
-    `id` is of this request alone while it runs. All requests of a thought have one `affinity`:
-    where the one before was served, its prompt is in the prefix cache.
+    No other running request has its `id`. All requests of a thought have one `affinity`: the engine
+    that served the one before has the prompt in its prefix cache.
     """
 
     prompt: Sequence[int]
@@ -130,9 +129,9 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True)
 class CallPart:
-    """The next part of an answer's call number `index`: its first one has `id` and `name`.
+    """The next part of an answer's call number `index`; the first part has `id` and `name`.
 
-    `arguments` are JSON text, which the parts of a call add up to.
+    `arguments` is a piece of JSON text: the pieces of a call concatenate to its arguments.
     """
 
     index: int
@@ -142,14 +141,14 @@ class CallPart:
 
 
 class AnswerParser(Protocol):
-    """Parts the text of one answer, whose special tokens are spelt out, from the calls in it."""
+    """Separates the text of one answer from the calls in it. Special tokens are spelt out."""
 
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        """Text that is no call's, and parts of calls.
+        """Returns text outside calls, and parts of calls.
 
-        `last` says that the answer ends here, and was not cut: what was held back comes out.
+        `last` says that the answer ends here, and was not truncated: held text is released.
         """
         ...
 
@@ -158,23 +157,21 @@ class Calling(Protocol):
     """How a model writes calls."""
 
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
-        """Makes the parser of each answer."""
+        """Returns a function that makes the parser of one answer."""
         ...
 
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
-        """What holds an answer to well-formed calls; None where nothing asks for one.
+        """A grammar that allows only well-formed calls; None where no tool and no caller asks.
 
-        `required` leaves no other answer. Raises `RequestRefusedError` where this model's calls
-        cannot be held.
+        `required` allows no answer without a call. Raises `RequestRefusedError` where no grammar
+        can enforce this model's calls.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What an engine has to do: requests in its batch and before it, and the share of its KV cache
-    in use, 0 to 1.
-    """
+    """An engine's load: requests that run and wait, and the used share of its KV cache (0 to 1)."""
 
     running: int = 0
     waiting: int = 0
@@ -186,10 +183,10 @@ class EngineFacts:
     """What an engine can do. `max_model_len` bounds prompt + sampled tokens; `max_logprobs` the
     alternatives beside a sampled token, None for no bound.
 
-    `scores_prompts` says that it tells the log probabilities of a prompt. `check` raises
-    `RequestRefusedError` for a grammar that the engine cannot keep; None keeps none.
-    `calling` is None where no syntax of calls was named when it was loaded. `demand` tells what
-    there is to do now; None for an engine that does not know.
+    `scores_prompts` says that it returns the log probabilities of a prompt. `check` raises
+    `RequestRefusedError` for a grammar that the engine cannot enforce; None means that it enforces
+    none. `calling` is None if the engine was loaded without a syntax of calls. `demand` returns the
+    current load; None for an engine that does not know it.
     """
 
     max_model_len: int
@@ -211,12 +208,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Newly sampled tokens, the stop token and EOS among them.
+    """Newly sampled tokens, including the stop token and EOS.
 
     `finish` is set on the last chunk: "stop" after EOS or a stop token id, "length" at
     `max_tokens`. `logprobs` is parallel to `token_ids` when they were asked for.
-    `cached_tokens` is how much of the prompt came out of the prefix cache. The first chunk has the
-    `prompt_logprobs` that were asked for: the prompt's first token follows nothing and has none.
+    `cached_tokens` is how many prompt tokens came from the prefix cache. The first chunk has the
+    `prompt_logprobs`, if asked for; the prompt's first token follows nothing and has None.
     """
 
     token_ids: Sequence[int]
@@ -227,7 +224,7 @@ class Chunk:
 
 
 class Vocabulary(Protocol):
-    """What a thought must know of a tokenizer.
+    """The part of a tokenizer that a thought needs.
 
     `token_bytes` gives the UTF-8 bytes a token stands for, empty for special tokens such as EOS;
     the bytes of consecutive tokens concatenate to the text.
@@ -284,12 +281,12 @@ class Engine(Protocol):
 class Load:
     """What an engine is told to load: a model, and the operator's options for this engine.
 
-    `name` is a directory's or a hub's, `directory` has the model's files without its weights, and
+    `name` is a directory or a hub name, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is
     the marker that ends its thoughts, None for a model that does not think. `calls` names the
-    syntax in which it writes calls, as vLLM's `--tool-call-parser` does; where they are not
-    `calls_needed`, it is a guess, and an engine that cannot read them starts without. A request
-    that gives no token for `stall_timeout` seconds is stalled; None where it may take any time.
+    syntax of its calls, as vLLM's `--tool-call-parser` does. Without `calls_needed` that name is a
+    guess, and an engine that cannot read such calls starts without them. A request that gives no
+    token for `stall_timeout` seconds has stalled; None sets no limit.
     """
 
     name: str
@@ -306,8 +303,8 @@ class Load:
 class Loader(Protocol):
     """Loads an engine, in the main thread and inside a running event loop.
 
-    Raises `EngineSetupError` for what the operator can mend, and anything else where the model
-    does not load.
+    Raises `EngineSetupError` for a fault that the operator can mend, and any other exception where
+    the model does not load.
     """
 
     def __call__(self, load: Load) -> Engine: ...

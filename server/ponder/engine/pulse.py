@@ -1,4 +1,4 @@
-"""Whether an engine still speaks."""
+"""Measures how long an engine has given no token."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from time import monotonic
 
 
 class Pulse:
-    """When an engine last gave a token, or was first asked for one after it had nothing to do.
+    """Remembers when an engine last gave a token, or got its first request after it was idle.
 
-    A request is between `begin` and `end`, and each of its chunks is a `beat`.
+    Call `begin` and `end` around each request, and `beat` for each of its chunks.
     """
 
     def __init__(self) -> None:

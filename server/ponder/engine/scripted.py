@@ -1,6 +1,6 @@
-"""A deterministic engine and vocabulary: every rule of a thought is tested on them.
+"""A deterministic engine and vocabulary, on which every rule of a thought is tested.
 
-They ship because whoever builds on the Engine protocol needs the same fake.
+They ship because code that builds on the Engine protocol needs the same fake.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ponder.engine.protocol import (
 )
 from ponder.engine.pulse import Pulse
 
-_REMEMBERED = 1000  # prompts that may be gone on from
+_REMEMBERED = 1000  # prompts that a later prompt may continue
 _TAIL = 64  # tokens at a prompt's end that may close its thought
 
 Script = Callable[[Sequence[int], int], Iterator[int]]
@@ -72,8 +72,8 @@ class ScriptedEngine:
     `delay` seconds pass before each chunk. Exceptions raised by the script are the engine's faults.
 
     As strict as a real engine, it refuses a request that asks for no token, does not fit in
-    `max_model_len` or repeats the id of a running one. `requests` and `outputs` are parallel:
-    what was asked, and every token sampled for it. `demand` is what it says of itself.
+    `max_model_len` or repeats the id of a running one. `requests` and `outputs` are parallel: each
+    request, and every token sampled for it. `demand` is the load that it reports.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ScriptedEngine:
         self._pulse = Pulse()
         self._speaks = asyncio.Event()
         self._speaks.set()
-        # It says what the script says, whatever the grammar.
+        # It plays the script, whatever the grammar.
         self.facts = EngineFacts(
             max_model_len=max_model_len,
             scores_prompts=True,
@@ -186,7 +186,7 @@ class ScriptedEngine:
         self._dead = True
 
     def hang(self) -> None:
-        """Give no token, as an engine process that is stopped does, until it may `go_on`."""
+        """Give no token until `go_on`, as a stopped engine process."""
         self._speaks.clear()
 
     def go_on(self) -> None:
@@ -197,15 +197,15 @@ class ScriptedEngine:
 
 
 def load(load: Load) -> ScriptedEngine:
-    """The engine for trying clients without a model's weights: it says the options' texts.
+    """The engine for trying clients without a model's weights: it replies with the options' texts.
 
-    One reply a text, the last one again and again: `ponder serve --engine scripted -- "Let me
+    Each text is one reply, and the last one repeats: `ponder serve --engine scripted -- "Let me
     see.</think>42"`. Raises `EngineSetupError` where there is none.
     """
     if not load.options:
         raise EngineSetupError(
-            "the scripted engine says what it is told to: give it a text for each reply after "
-            "`--`, with the end marker of the model's thoughts where the thought ends"
+            "the scripted engine needs its replies: give it a text for each reply after `--`, with "
+            "the end marker of the model's thoughts where the thought ends"
         )
     return ScriptedEngine(_Replies(load), load.vocabulary)
 
@@ -213,8 +213,8 @@ def load(load: Load) -> ScriptedEngine:
 class _Replies:
     """A script of whole replies: a text for each prompt.
 
-    A prompt whose thought is closed gets what follows the thought, and where it goes on from an
-    earlier prompt, its reply does.
+    A prompt whose thought is closed gets the part of the text behind the thought. If it continues
+    an earlier prompt, it gets the rest of that prompt's text.
     """
 
     def __init__(self, load: Load) -> None:
@@ -237,7 +237,7 @@ class _Replies:
         yield min(self._vocabulary.eos_token_ids)
 
     def _closed(self, prompt: Sequence[int]) -> bool:
-        """The prompt's last tokens hold the end marker."""
+        """Whether the prompt's last tokens hold the end marker."""
         tail, size = list(prompt)[-_TAIL:], len(self._marker)
         return size > 0 and any(
             tail[at : at + size] == self._marker for at in range(len(tail) - size + 1)
@@ -245,7 +245,7 @@ class _Replies:
 
 
 def _logprob(token_id: int, alternatives: int) -> TokenLogprob:
-    """The sampled token is the best one, and the next ones follow it."""
+    """Log probabilities with the sampled token first, and the next ids as alternatives."""
     top = tuple((token_id + rank, -1.0 - rank) for rank in range(alternatives))
     return TokenLogprob(token_id, -1.0, top)
 

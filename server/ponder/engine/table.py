@@ -1,8 +1,8 @@
-"""The engines that a server can be started on, by the name that `--engine` takes.
+"""The engines that a server can start, by the name that `--engine` takes.
 
-An engine is a module with a `load` (`ponder.engine.protocol.Loader`) and a row here; the module of
-somebody else's engine goes by its own name. Modules are imported when their engine is chosen,
-because some import heavy libraries.
+An engine is a module with a `load` (`ponder.engine.protocol.Loader`) and a row here; an engine from
+another package goes by its module's name. Modules are imported when their engine is chosen, because
+some import heavy libraries.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ENGINES: Mapping[str, str] = {
 def load_engine(name: str, load: Load) -> Engine:
     """Load an engine, in the main thread and inside a running event loop.
 
-    `name` is one of `ENGINES`, or a module's. Raises `EngineSetupError` for what the operator can
-    mend, and anything else where the model does not load.
+    `name` is one of `ENGINES`, or a module. Raises `EngineSetupError` for a fault that the operator
+    can mend, and any other exception where the model does not load.
     """
     module = ENGINES.get(name, name)
     try:

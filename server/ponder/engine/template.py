@@ -1,4 +1,4 @@
-"""What a chat template reads: the variables that a request may set for it."""
+"""Finds the variables that a chat template reads, and that a request may set."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 def inputs(template: str) -> frozenset[str]:
     """Names that a template reads before it sets them itself.
 
-    A name that one branch sets is the template's own behind it: a value that is given would count
-    where the other branches were taken, which nobody means. Raises `jinja2.TemplateSyntaxError`.
+    A name that one branch sets does not count behind that branch: a value from the request would
+    hold only where another branch was taken. Raises `jinja2.TemplateSyntaxError`.
 
         >>> sorted(inputs("{% for m in messages %}{{ m.content }}{% endfor %}{{ tone }}"))
         ['messages', 'tone']
@@ -21,7 +21,7 @@ def inputs(template: str) -> frozenset[str]:
     environment = _environment()
     reader = _Reader()
     reader.visit([environment.parse(template)], set())
-    while reader.macros:  # called behind what the template sets, however late it is set
+    while reader.macros:  # last: a macro may be called after any name is set
         macro, known = reader.macros.pop()
         reader.visit(macro.iter_child_nodes(), {*known, "caller", "kwargs", "varargs"})
     return frozenset(reader.found - environment.globals.keys())
@@ -33,20 +33,20 @@ _IN_TIME = {
     "For": ("iter", "target", "test", "body", "else_"),
     "With": ("values", "targets", "body"),
 }
-"""Parts of nodes in the order in which they happen, where the tree has another."""
+"""Parts of nodes in order of execution, where the tree has another order."""
 _SCOPES = ("AssignBlock", "CallBlock", "FilterBlock", "For", "With")
-"""What is set in them is not known behind them."""
+"""Nodes whose names are not known behind them."""
 
 
 class _Reader:
-    """Walks a template as it is rendered; `found` are the names that it read and did not know."""
+    """Walks a template in the order of rendering; `found` are names read before they were set."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
         self.macros: list[tuple[jinja2.nodes.Macro, set[str]]] = []
 
     def visit(self, nodes: Iterable[jinja2.nodes.Node], known: set[str]) -> None:
-        """`known` are the names set until now, and grows."""
+        """Walk `nodes`; `known` are the names set so far, and grows."""
         for node in nodes:
             self._visit(node, known)
 
@@ -82,7 +82,7 @@ class _Reader:
 
 
 def _environment() -> jinja2.Environment:
-    """Parses what transformers renders: with its tags, and its functions as no variables."""
+    """Parses templates as transformers does: it knows its tags, and its functions by name."""
     import jinja2.ext
 
     class Generation(jinja2.ext.Extension):

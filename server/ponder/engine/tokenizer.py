@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ponder.engine import template
 from ponder.errors import SetupError
 
-_SHORT_TEXT = 1 << 17  # characters that are encoded whole without further ado
+_SHORT_TEXT = 1 << 17  # characters: a text up to this length is encoded whole
 _SLICE = 1 << 14
 _MARGIN = 1.25
 _TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
@@ -21,7 +21,7 @@ _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
 
 
 GoesOn = Literal["assistant", "last message", "nobody"]
-"""Where a prompt ends: before an assistant's turn, within the last one, or after it."""
+"""Where a prompt ends: before an assistant's turn, within the last message, or after it."""
 
 
 class TokenizerError(SetupError, ValueError):
@@ -31,8 +31,8 @@ class TokenizerError(SetupError, ValueError):
 class HFTokenizer:
     """Encodes, renders chats, and knows the bytes of every token.
 
-    Byte-level BPE (Qwen, DeepSeek, GLM, Llama 3 …) and SentencePiece with byte fallback are
-    understood; start-up compares the byte table with the tokenizer's own decoding of a probe.
+    Reads byte-level BPE (Qwen, DeepSeek, GLM, Llama 3 …) and SentencePiece with byte fallback.
+    The constructor compares the byte table with the tokenizer's own decoding of a probe.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,7 +40,7 @@ class HFTokenizer:
         from transformers import AutoTokenizer
 
         _check_files(directory)
-        # As vLLM's `--tokenizer-mode hf` has it: tekken.json beside it is not read.
+        # As vLLM's `--tokenizer-mode hf` does: a tekken.json beside it is not read.
         self._tokenizer = AutoTokenizer.from_pretrained(str(directory), mistral_format=False)
         self._backend = self._tokenizer.backend_tokenizer
         self._bytes = _byte_table(self._backend)
@@ -51,27 +51,27 @@ class HFTokenizer:
 
     @property
     def transformers(self) -> Any:
-        """The library's own, for what reads it."""
+        """The transformers tokenizer, for libraries that need it."""
         return self._tokenizer
 
     @property
     def size(self) -> int:
-        """Tokens that it knows; a model's table may have more rows, which stand for nothing."""
+        """The number of tokens; a model's embedding may have more rows, which stand for nothing."""
         return len(self._tokenizer)
 
     def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
-        """`special_tokens` adds what the tokenizer puts around a text, such as BOS."""
-        # A batch of one: it lets other threads run, which `encode` does not.
+        """Token ids of `text`; `special_tokens` adds the tokenizer's own around it, such as BOS."""
+        # A batch of one lets other threads run, which `encode` does not.
         (encoded,) = self._backend.encode_batch_fast([text], add_special_tokens=special_tokens)
         ids: list[int] = encoded.ids
         return ids
 
     def beyond(self, text: str, most: int) -> int | None:
-        """Roughly how many tokens a text has that surely has more than `most`.
+        """Roughly how many tokens a text has, if it surely has more than `most`; else None.
 
-        None where only encoding it can tell, which takes some 300 bytes of memory for each byte
-        of text. Two things are sure without it: no token is longer than the longest, and slices
-        have more tokens than the whole by a few at each end only. `_MARGIN` is many times that.
+        Encoding the whole text would take some 300 bytes of memory for each byte. Two facts need no
+        encoding: no token is longer than the longest, and slices have only a few tokens more than
+        the whole, at each end. `_MARGIN` is many times that.
         """
         sure = len(text.encode()) > most * self._longest
         if not sure and len(text) <= _SHORT_TEXT:
@@ -86,9 +86,9 @@ class HFTokenizer:
 
     @cached_property
     def _longest(self) -> int:
-        """Bytes of text that one token stands for, at most.
+        """The most bytes of text that one token stands for.
 
-        What a normalizer composes (NFC, NFKC) was up to three times as long.
+        Text that a normalizer composes (NFC, NFKC) was up to three times as long before.
         """
         added = (len(token.content.encode()) for token in self._added())
         longest = max(*map(len, self._bytes.values()), *added)
@@ -99,14 +99,14 @@ class HFTokenizer:
         return tokens.values()
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Empty for special tokens and for the padding ids of a model's larger vocabulary."""
+        """The token's bytes; none for special tokens and padding ids of a larger vocabulary."""
         return self._bytes.get(token_id, b"")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
 
     def spell(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, special ones by their names: `encode` reads it back."""
+        """The text of tokens, with special tokens by name: `encode` reads it back."""
         text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
         return text
 
@@ -149,9 +149,9 @@ class HFTokenizer:
 
     @cached_property
     def template_variables(self) -> frozenset[str]:
-        """What the chat template reads beside what `render` and the tokenizer give it.
+        """Names that the chat template reads beside those that `render` and the tokenizer set.
 
-        Nothing where it cannot be read: `render` says why.
+        Empty for a template that cannot be parsed: `render` says why.
         """
         taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
         tokens = (*self._tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *self._tokenizer.special_tokens_map)
@@ -168,12 +168,12 @@ class HFTokenizer:
 
     @cached_property
     def takes_tools(self) -> bool:
-        """The chat template tells the model of tools."""
+        """Whether the chat template shows tools to the model."""
         return "tools" in self._template_inputs
 
     @cached_property
     def special_tokens(self) -> Mapping[int, str]:
-        """Special tokens that the chat template writes, with their text; none that ends a text."""
+        """Special tokens that the chat template writes, with their text; EOS is not among them."""
         written = self.chat_template
         return {
             token_id: token.content
@@ -183,7 +183,7 @@ class HFTokenizer:
 
     @property
     def sampling_defaults(self) -> dict[str, float]:
-        """What the model's own generation_config.json recommends, as vLLM's server uses it."""
+        """The sampling of the model's generation_config.json, which vLLM's server uses too."""
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         values = {name: self._generation.get(name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
@@ -206,7 +206,7 @@ class HFTokenizer:
 
 
 def _check_files(directory: Path) -> None:
-    """transformers makes an empty tokenizer of a directory that has none."""
+    """Raise for a directory without a tokenizer: transformers would make an empty one."""
     if any(file for kind in _TOKENIZERS for file in directory.glob(kind)):
         return
     if (directory / "tekken.json").exists():
@@ -220,7 +220,7 @@ def _check_files(directory: Path) -> None:
 
 
 def _default(templates: str | dict[str, str] | None) -> str | None:
-    """Of several templates by name the one called default, as transformers and vLLM have it."""
+    """Of several named templates, the one called default, as in transformers and vLLM."""
     if not isinstance(templates, dict):
         return templates
     if "default" not in templates:
@@ -296,12 +296,12 @@ class ModelFiles:
 
     @property
     def model_type(self) -> str:
-        """What config.json says the model is, as transformers calls it; empty where it does not."""
+        """The `model_type` of config.json; empty where it has none."""
         return str(_read_json(self.directory / "config.json").get("model_type", ""))
 
     @classmethod
     def find(cls, name: str) -> ModelFiles:
-        """A local directory as it is; the small files of a hub model, downloaded.
+        """The files of a local directory, or the small files of a hub model, downloaded.
 
         Raises `FileNotFoundError` where there is neither.
         """
@@ -323,6 +323,6 @@ class ModelFiles:
             )
         except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise FileNotFoundError(
-                f"{name!r} is neither a directory nor a model the hub gives out: {error}"
+                f"{name!r} is neither a directory nor a model that the hub provides: {error}"
             ) from error
         return cls(name, Path(directory))

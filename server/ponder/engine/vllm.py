@@ -1,7 +1,7 @@
 """vLLM in process, over `AsyncLLM`: the default engine, on GPU and on CPU.
 
-Ponder passes token ids in and takes token ids out (`detokenize=False`): the text is made once, by
-the thought's own decoder.
+Ponder passes token ids in and takes token ids out (`detokenize=False`): only the thought's own
+decoder makes text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-logger = logging.getLogger("ponder")  # what an operator reads of the process
+logger = logging.getLogger("ponder")  # the log that operators read
 MIB = 1 << 20
 _IN_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _ENVIRONMENT = {
@@ -56,9 +56,9 @@ _ENVIRONMENT = {
 _THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 _DEAD = "the vLLM engine died"
-_ONE_MODEL = "name the model before the `--`; another revision of it is a directory of its own"
-_ONE_SAMPLING = "requests say how they are sampled, and generation_config.json what they leave open"
-_ONE_READER = "Ponder reads thoughts itself, and vLLM would wait for an end that is in the prompt"
+_ONE_MODEL = "name the model before the `--`; for another revision, name a directory that has it"
+_ONE_SAMPLING = "set sampling in each request, and its defaults in generation_config.json"
+_ONE_READER = "Ponder reads thoughts itself, and vLLM would wait for an end marker in the prompt"
 _NOT_AFTER_DASHES = {
     "model": _ONE_MODEL,
     "tokenizer": _ONE_MODEL,
@@ -71,24 +71,24 @@ _NOT_AFTER_DASHES = {
 
 
 class OptionsError(EngineSetupError):
-    """What follows `--` is not for vLLM; the message says what to do."""
+    """An option after `--` is not for vLLM; the message says what to do."""
 
 
 def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     """Environment and vLLM options for a machine without a GPU, as measured on shared cores.
 
     - Thread binding off: bound threads of a shared core wait for each other (16 tokens/s against
-      311). One thread for a model whose layers are too small to split, all that the process may
-      use otherwise.
+      311). One thread for a model whose layers are too small to split; otherwise as many as the
+      process has processors.
     - KV cache for 32 full contexts, at most a quarter of the memory: unset, vLLM takes half.
     - Blocks of 32 tokens: the CPU default of 128 caches nothing for short thoughts.
-    - Eager, and nothing that torch compiles on first use, such as the ranks of log probabilities:
-      that costs half a minute and a C++ compiler, without which it ends the engine.
+    - Eager, without code that torch compiles on first use, such as the ranks of log probabilities:
+      compiling takes half a minute and a C++ compiler; without one, it ends the engine.
     - No chunked prefill: a seeded request whose prompt is prefilled in pieces kills the engine
       ("CPU Generator does not use offset"); 64 of them at once were enough.
-    - One thread runs inside the engine's process: a worker process of its own halves the rate and
-      costs 300 MB. vLLM replaces the short name "uni" on CPUs, because that executor cannot set
-      the threads; ours are set before the import.
+    - With one thread, the worker runs inside the engine's process: a worker process of its own
+      halves the rate and costs 300 MB. vLLM replaces the short name "uni" on CPUs, because that
+      executor cannot set the threads; ours are set before the import.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)
@@ -152,8 +152,8 @@ class VLLMEngine:
     def start(cls, model: str, options: Sequence[str] = ()) -> VLLMEngine:
         """Load `model` (a directory or hub name) with vLLM's own command-line options.
 
-        In the main thread, on which the engine's life hangs. Raises `OptionsError`, and whatever
-        vLLM raises where a model does not load.
+        Call it in the main thread: the engine dies with the thread that starts it. Raises
+        `OptionsError`, and vLLM's exception where a model does not load.
         """
         from vllm.envs import enable_envs_cache
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -162,7 +162,7 @@ class VLLMEngine:
         own.handlers.clear()  # its lines are formatted as all others are
         own.propagate = True
         arguments = parse_options(model, options)
-        # vLLM leaves its sockets behind: they get a directory that does not stay.
+        # vLLM leaves its sockets behind: they get a temporary directory.
         sockets = None
         if _SOCKETS not in os.environ:
             sockets = TemporaryDirectory(prefix="ponder-")
@@ -187,7 +187,7 @@ class VLLMEngine:
 
         self._pulse.begin()
         try:
-            # The parameters check themselves when they are made, vLLM the rest when it starts.
+            # Making the parameters checks them; vLLM checks the rest when the request starts.
             params = sampling_params(request.sampling)
             prompt = tokens_input(list(request.prompt), cache_salt=request.sampling.cache_salt)
             with self._ranks.taken(request.affinity or request.id) as rank:
@@ -198,13 +198,13 @@ class VLLMEngine:
                         yield _chunk(request, output)
         except VLLMEngineDeadError as error:
             raise EngineDeadError(_DEAD) from error
-        except VLLMClientError as error:  # no ValueError
+        except VLLMClientError as error:  # is no ValueError
             param = getattr(error, "parameter", None)
             raise RequestRefusedError(f"vLLM refused the request: {error}", param) from error
         except GracefulHTTPError as error:  # its admission control
             raise EngineOverloadedError(str(error)) from error
         except (VLLMError, ValueError) as error:
-            cause = error.__cause__ or error  # vLLM's own has no words of what happened
+            cause = error.__cause__ or error  # vLLM's own message does not say what happened
             raise EngineError(f"vLLM failed the request: {cause!r}") from error
         finally:
             self._pulse.end()
@@ -217,7 +217,7 @@ class VLLMEngine:
         return self._pulse.silence()
 
     def _demand(self) -> Demand:
-        """An engine that has nothing to do takes no step, in which it would say so."""
+        """The reported load; nothing for an idle engine, which takes no step to report it in."""
         return self._demands.total() if self.unfinished() else Demand()
 
     async def check_health(self) -> None:
@@ -231,7 +231,7 @@ class VLLMEngine:
     def shutdown(self) -> None:
         """End the engine's processes; nothing can be generated any more."""
         self._llm.shutdown()
-        del self._llm  # its destructor fails once the interpreter takes vLLM's modules apart
+        del self._llm  # its destructor fails once the interpreter has unloaded vLLM's modules
         if self._sockets is not None:
             from vllm.envs import disable_envs_cache
 
@@ -241,13 +241,13 @@ class VLLMEngine:
 
 
 def load(load: Load) -> VLLMEngine:
-    """vLLM with the options for this machine, and the operator's own behind them.
+    """Start vLLM with the options for this machine, followed by the operator's own.
 
-    The weights of a directory are looked at first: vLLM takes half a minute to find them damaged.
-    Raises `OptionsError`, `WeightsError`.
+    Checks the weights of a directory first: vLLM takes half a minute to find them damaged. Raises
+    `OptionsError`, `WeightsError`.
     """
     if load.name == str(load.directory) and not _own_loader(load.options):
-        check_weights(load.directory)  # a hub's come when the model loads
+        check_weights(load.directory)  # weights from a hub are downloaded when the model loads
     options = [
         "--served-model-name",
         load.served_as,
@@ -276,14 +276,14 @@ def calling(load: Load) -> VLLMCalling | None:
 
 
 def _own_loader(options: Sequence[str]) -> bool:
-    """The weights are somewhere else, or of another form."""
+    """Whether an option reads the weights from another place or in another format."""
     return any(option.replace("_", "-").startswith("--load-format") for option in options)
 
 
 def prepare(model: Path) -> list[str]:
     """Set the environment vLLM reads at import; returns the options chosen for this machine.
 
-    What the user has set in the environment stands.
+    Variables that the user has set stay as they are.
     """
     environment = dict(_ENVIRONMENT)
     options: list[str] = []
@@ -298,8 +298,8 @@ def prepare(model: Path) -> list[str]:
 def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
     """vLLM's own parser on vLLM's own options; the last of two equal options wins.
 
-    Raises `OptionsError` for what vLLM does not take, and for what Ponder reads itself: the engine
-    must not read that elsewhere.
+    Raises `OptionsError` for an option that vLLM does not take, and for one that Ponder reads
+    itself: the two must not differ.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser

@@ -1,4 +1,4 @@
-"""Calls in the answer's text, read by vLLM's own parsers: the one place that knows them."""
+"""Reads calls in the answer's text with vLLM's parsers: the only module that uses them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class VLLMCalling:
         known = ToolParserManager.list_registered()
         if name not in known:
             raise EngineSetupError(
-                f"--tool-parser {name} is none of vLLM's: it has {', '.join(sorted(known))}"
+                f"--tool-parser {name} is unknown to vLLM, which has {', '.join(sorted(known))}"
             )
         self._name = name
         self._tokenizer = tokenizer
@@ -68,7 +68,7 @@ class VLLMCalling:
                 f"calls as this model writes them ({self._name}) cannot be enforced: use "
                 f'`tool_choice` "auto", and no strict tools'
             )
-        if required:  # the grammar is there anyway, and models invent arguments
+        if required:  # there is a grammar anyway, and models invent arguments
             tools = [
                 replace(tool, strict=tool.strict or not beyond_it(dict(tool.parameters)))
                 for tool in tools
@@ -87,8 +87,8 @@ class VLLMCalling:
 class _Parser:
     """vLLM's parser of one answer.
 
-    Some of its older ones lose what comes in one piece with a special token: those in `names` come
-    alone.
+    Some older parsers lose text that comes in one piece with a special token: the special tokens in
+    `names` are fed alone.
     """
 
     def __init__(self, parser: Any, request: Any, names: Mapping[int, str]) -> None:
@@ -101,7 +101,7 @@ class _Parser:
     ) -> tuple[str, Sequence[CallPart]]:
         said, parts = "", list[CallPart]()
         pieces = [(*piece, False) for piece in self._pieces(text, token_ids)]
-        if last:  # apart: Llama's parser finds no call in the piece that it is told is the last
+        if last:  # separately: Llama's parser finds no call in a piece that is marked as the last
             pieces.append(("", [], True))
         for piece, ids, finished in pieces:
             delta = self._parser.parse_delta(
@@ -129,7 +129,7 @@ class _Parser:
 
 
 def _bounded(tag: Any) -> Any:
-    """The tag with arguments that are an object, and no more than one blank in a place."""
+    """The tag, with arguments that are always an object and at most one blank in a place."""
     if isinstance(tag, list):
         return [_bounded(part) for part in tag]
     if not isinstance(tag, dict):

@@ -1,4 +1,4 @@
-"""What vLLM's schedulers have to do, as they tell it after every step."""
+"""Collects the load that vLLM's schedulers report after every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ponder.engine.protocol import Demand
 
 
 class Demands:
-    """The last word of every scheduler; with data parallelism there are several."""
+    """The last report of every scheduler; with data parallelism there are several."""
 
     def __init__(self) -> None:
         self._said: dict[int, Demand] = {}
@@ -24,14 +24,14 @@ class Demands:
         )
 
     def take(self, scheduler: int, stats: Any) -> None:
-        """`stats` are vLLM's `SchedulerStats`."""
+        """Record a scheduler's report; `stats` are vLLM's `SchedulerStats`."""
         waiting = stats.num_waiting_reqs + stats.num_skipped_waiting_reqs
         self._said[scheduler] = Demand(
             running=stats.num_running_reqs, waiting=waiting, cache=stats.kv_cache_usage
         )
 
     def logger(self) -> Callable[[Any, int], Any]:
-        """A stat logger for `AsyncLLM`, as vLLM makes one for each scheduler."""
+        """A factory of stat loggers for `AsyncLLM`, which makes one for each scheduler."""
         from vllm.v1.metrics.loggers import StatLoggerBase
 
         take = self.take

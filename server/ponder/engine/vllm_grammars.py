@@ -1,4 +1,4 @@
-"""Grammars in vLLM's words, and those that it would take and not keep."""
+"""Converts grammars for vLLM, and refuses those that it would accept but not enforce."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ponder.engine.protocol import Grammar, RequestRefusedError
 
 _PLACE = re.compile(r"^\[[\d:]+\] \S+: ")  # of xgrammar's source
 OPTIONS = ("--structured-outputs-config", '{"backend": "xgrammar"}')
-"""One backend for good: under "auto" the first request chooses it, and the next ones' checks are
-those of another."""
+"""One fixed backend: under "auto" the first request chooses it, and later requests are checked
+against another."""
 
 
 def parameters(grammar: Grammar) -> Any:
-    """vLLM's own: new ones for each request, because its engine writes into them."""
+    """vLLM's parameters: new ones for each request, because its engine writes into them."""
     from vllm.sampling_params import StructuredOutputsParams
 
     rule: Any = json.loads(grammar.rule) if grammar.kind == "choice" else grammar.rule
@@ -24,10 +24,11 @@ def parameters(grammar: Grammar) -> Any:
 
 
 def check(grammar: Grammar) -> None:
-    """Raise `RequestRefusedError` for what xgrammar does not understand, or would not enforce.
+    """Raise `RequestRefusedError` for a grammar that xgrammar does not read or would not enforce.
 
-    vLLM itself looks when the answer begins, after the thought was paid for, and does not look into
-    the schemas of a structural tag. Milliseconds for a schema; up to five seconds for a regex.
+    vLLM itself checks only when the answer begins, after the thought was paid for, and does not
+    check the schemas in a structural tag. Takes milliseconds for a schema, up to five seconds for a
+    regex.
     """
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import SamplingParams
@@ -40,13 +41,13 @@ def check(grammar: Grammar) -> None:
         tag = json.loads(grammar.rule) if grammar.kind == "structural_tag" else None
         if any(map(has_xgrammar_unsupported_json_features, _schemas(tag))):
             raise RequestRefusedError(
-                "the schema asks for what cannot be enforced (multipleOf, uniqueItems, contains, "
+                "the schema has a rule that cannot be enforced (multipleOf, uniqueItems, contains, "
                 "several allOf, a length beside a pattern or format, an unknown format, "
                 "patternProperties or propertyNames beside properties): leave it out"
             )
         validate_xgrammar_grammar(SamplingParams(structured_outputs=parameters(grammar)))
     except (VLLMValidationError, ValueError, TypeError, RecursionError) as error:
-        cause = error.__cause__ or error  # vLLM's own has no words of what is wrong
+        cause = error.__cause__ or error  # vLLM's own message does not say what is wrong
         said = _PLACE.sub("", str(cause)).strip()
         raise RequestRefusedError(
             f"this cannot be enforced, change it or leave it out: {said}"

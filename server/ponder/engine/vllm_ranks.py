@@ -1,7 +1,7 @@
-"""Which of vLLM's data-parallel engines a thought runs on.
+"""Chooses the data-parallel engine of vLLM that a thought runs on.
 
-Each has a prefix cache of its own, and vLLM sends every request to the one with the least to do: a
-thought that is cut and entered again would find nothing of its prompt there.
+Each has a prefix cache of its own, and vLLM sends every request to the one with the least load: a
+thought that is cut and re-entered might not find its prompt in the cache there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_REMEMBERED = 1 << 16  # thoughts; one that is older begins anew
+_REMEMBERED = 1 << 16  # thoughts; an older one is placed again
 
 
 class Ranks:
-    """Thoughts on `size` engines: a new one goes where the fewest requests run, and stays there.
+    """Places thoughts on `size` engines: a new one goes where the fewest requests run, and stays.
 
     >>> ranks = Ranks(2)
     >>> with ranks.taken("a") as first, ranks.taken("b") as second, ranks.taken("a") as again:
@@ -29,7 +29,7 @@ class Ranks:
 
     @classmethod
     def of(cls, arguments: Any) -> Ranks:
-        """Those of vLLM's `AsyncEngineArgs`; one where something outside chooses."""
+        """The ranks of vLLM's `AsyncEngineArgs`; one where a balancer outside chooses."""
         chosen = (
             arguments.data_parallel_external_lb
             or arguments.data_parallel_hybrid_lb

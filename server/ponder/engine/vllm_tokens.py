@@ -1,4 +1,4 @@
-"""How vLLM is told the rules of sampling, and the log probabilities that it tells."""
+"""Converts the rules of sampling for vLLM, and the log probabilities from it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sampling_params(sampling: Sampling) -> Any:
         ignore_eos=sampling.ignore_eos,
         logprobs=sampling.logprobs,
         prompt_logprobs=sampling.prompt_logprobs,
-        flat_logprobs=True,  # vLLM keeps them all to the end: as objects they slow every collection
+        flat_logprobs=True,  # vLLM keeps all of them; as objects they slow every garbage collection
         logit_bias=dict(sampling.logit_bias) or None,
         structured_outputs=None
         if (rule := sampling.grammar) is None
@@ -43,7 +43,7 @@ def sampling_params(sampling: Sampling) -> Any:
 
 
 def logprobs_of(part: CompletionOutput) -> list[TokenLogprob]:
-    """vLLM's flat lists hold a position's sampled token first, also where it is one of the best."""
+    """vLLM's log probabilities; at each position the sampled token comes first, even if best."""
     return [_entry(*position) for position in _positions(part.token_ids, part.logprobs)]
 
 
@@ -57,7 +57,7 @@ def prompt_logprobs_of(
 
 
 def _positions(token_ids: Sequence[int], flat: Any) -> Iterator[tuple[int, dict[int, float]]]:
-    """Each position's token, with the log probabilities that are told of it."""
+    """Each position's token, with the log probabilities that vLLM returns for the position."""
     if not flat:
         return
     for token_id, start, end in zip(token_ids, flat.start_indices, flat.end_indices, strict=True):

@@ -1,7 +1,7 @@
-"""The first tokens of an engine: what it compiles or allocates on first use, before anybody waits.
+"""Takes an engine's first tokens, so that it compiles and allocates before a client waits.
 
-vLLM samples on several paths, each of which may compile when it is first taken: a client's first
-`logprobs` held up all others for seconds, and ended an engine that had no compiler to call.
+vLLM samples on several paths, each of which may compile on first use: a client's first `logprobs`
+held up all others for seconds, and ended an engine that had no compiler to call.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ PATHS: Mapping[str, Mapping[str, Any]] = {
 
 
 class WarmupError(EngineError):
-    """The engine gives no tokens; the message says on which path."""
+    """The engine gives no tokens; the message names the path."""
 
 
 async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
-    """Take every path alone, then all at once, twice each: a batch compiles another shape.
+    """Take every path alone, then all at once, twice each: a batch compiles for another shape.
 
     An engine may refuse all paths but plain sampling. Raises `WarmupError`.
     """
@@ -63,7 +63,7 @@ async def warm_up(engine: Engine, prompt: Sequence[int]) -> None:
                 pass
         except EngineError as error:
             if isinstance(error, RequestRefusedError) and PATHS[path]:
-                return  # it does not have it, and clients will be told
+                return  # the engine lacks this path, and will refuse it to clients
             raise WarmupError(f"the engine loaded, but fails at {path}: {error}") from error
 
     lacking = {"grammars"} if engine.facts.check is None else set()

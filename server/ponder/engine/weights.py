@@ -1,7 +1,7 @@
-"""Whether a model directory has its weights, and has them whole: seen in a blink, before they load.
+"""Checks that a model directory has all its weights, in milliseconds, before they load.
 
 safetensors (https://github.com/huggingface/safetensors): eight bytes with the length of a JSON
-header, the header, and the tensors, whose last byte the header knows.
+header, the header, and the tensors, whose end the header gives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class WeightsError(EngineSetupError):
 
 
 def check_weights(directory: Path) -> None:
-    """Raises `WeightsError`. Of formats other than safetensors only that they are there."""
+    """Raises `WeightsError`. Files in other formats than safetensors need only exist."""
     if not any(file for kind in _KINDS for file in directory.glob(kind)):
         raise WeightsError(f"{directory} has no weights (*.safetensors): {_REMEDY}")
     index = directory / _INDEX

@@ -78,4 +78,4 @@ def test_an_engine_that_the_system_killed_was_short_of_memory() -> None:
 
 
 def test_silence_is_said_too() -> None:
-    assert explain("") == "nothing was said of why: see what was printed before it"
+    assert explain("") == "the output gives no reason: see what was printed before it"

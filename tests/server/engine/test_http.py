@@ -186,9 +186,9 @@ def test_what_nobody_can_go_on_with_fails(rules: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("faults", "kind", "said"),
     [
-        ([Fault("drop", 1)] * TRIES, EngineError, "no server of 5 brought this request to its end"),
-        ([Fault("status", 0, 500)] * TRIES, EngineError, "no server of 5 .* end: .*500"),
-        ([Fault("status", 0, 404)] * TRIES, EngineError, "no server of 5 .* end: .*404"),
+        ([Fault("drop", 1)] * TRIES, EngineError, "none of 5 servers finished this request"),
+        ([Fault("status", 0, 500)] * TRIES, EngineError, "none of 5 servers finished .*: .*500"),
+        ([Fault("status", 0, 404)] * TRIES, EngineError, "none of 5 servers finished .*: .*404"),
         ([Fault("error")] * TRIES, EngineOverloadedError, "503: full"),
         ([Fault("status", 0, 503)] * TRIES, EngineOverloadedError, "no server takes this"),
         ([Fault("drop")] * TRIES, EngineOverloadedError, "no server takes this"),
@@ -358,7 +358,7 @@ def test_what_a_server_lacks_is_said(caplog: pytest.LogCaptureFixture) -> None:
     ("options", "said"),
     [
         ({"routes": []}, "takes no token ids .*404.*--enable-scale-out"),
-        ({"routes": ["completions"], "deaf": ["return_token_ids"]}, "tells no token ids"),
+        ({"routes": ["completions"], "deaf": ["return_token_ids"]}, "returns no token ids"),
         ({"card": {"id": "tiny"}}, "how long its contexts are"),
         ({"key": "secret"}, "set VLLM_API_KEY"),
         ({"encode": lambda _: [1]}, "whose tokens are not those of"),

@@ -196,5 +196,5 @@ def test_a_call_that_has_to_be_keeps_to_its_schema_where_a_grammar_can_hold_it(
 
 
 def test_a_syntax_that_is_none_is_refused(tokenizer: HFTokenizer) -> None:
-    with pytest.raises(EngineSetupError, match="--tool-parser klingon is none of vLLM's: it has"):
+    with pytest.raises(EngineSetupError, match="--tool-parser klingon is unknown to vLLM, which"):
         VLLMCalling("klingon", tokenizer.transformers)
