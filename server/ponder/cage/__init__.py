@@ -1,1 +1,1 @@
-"""Processes that judge what a model wrote, and what such a process may do."""
+"""Processes that judge a model's output, and limits on what they may do."""

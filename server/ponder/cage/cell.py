@@ -1,13 +1,13 @@
 """A cell: a forked process that computes some results and can do nothing else.
 
-What its maker has loaded it has too, so that it costs a fork and not a start, and whatever happens
-in it ends with it. Three layers hold it, each for itself:
+A cell has the modules that its parent has loaded, so that it costs a fork instead of a start, and
+its effects end with it. Three independent layers confine it:
 
-- limits of the kernel: processor, memory (its maker's), no file may grow, it dies with its maker;
+- kernel limits: processor time, its parent's memory, no file may grow, it dies with its parent;
 - a seccomp filter: it may read, compute and write its results (`seccomp`);
-- an audit hook of Python: no code that came as text, no writing, sockets, processes or signals.
+- an audit hook of Python: no code from text, no writing, sockets, processes or signals.
 
-Its maker measures the time. A network without interfaces comes from its maker (`leave_network`).
+The parent measures the time, and leaves the network before it forks (`leave_network`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DESCRIPTORS = 1024
 _PR_SET_PDEATHSIG = 1
 _NEW_IPC, _NEW_USER, _NEW_NET = 0x08000000, 0x10000000, 0x40000000
 
-# What an audit event must not begin with: https://docs.python.org/3/library/audit_events.html
+# Refused audit events, by prefix: https://docs.python.org/3/library/audit_events.html
 _REFUSED = (
     "socket.", "subprocess.", "ctypes.", "mmap.", "fcntl.", "shutil.", "tempfile.", "signal.",
     "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill",
@@ -45,7 +45,7 @@ _REFUSED = (
     "pickle.find_class", "sys.settrace", "sys.setprofile", "sys._current_frames",
     "gc.", "cpython.run_", "_thread.start_new_thread",
 )  # fmt: skip
-_TEXT = "<string>"  # the file name of code that eval, exec and the like were given as text
+_TEXT = "<string>"  # the file name of code that eval, exec and the like got as text
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _libc = ctypes.CDLL(None)
@@ -53,7 +53,7 @@ _libc = ctypes.CDLL(None)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The results of a cell and how it ended: `status` is negative for a signal."""
+    """The results of a cell and how it ended: `status` is the exit code, negative for a signal."""
 
     results: list[bytes]
     status: int
@@ -63,13 +63,13 @@ class Ended:
 def run(
     work: Callable[[], Iterable[bytes]], most: int, time_limit_s: float, keeper: Connection
 ) -> Ended:
-    """The results of `work`, at most so many, computed in a cell of its own.
+    """Run `work` in a new cell; returns at most `most` of its results.
 
-    The limit of time holds for each. `EOFError` where the other end of `keeper` is gone; nothing
-    may come over it meanwhile.
+    The time limit holds for each result. Raises `EOFError` if the other end of `keeper` is gone;
+    nothing else may come over that connection meanwhile.
     """
     reader, writer = os.pipe()
-    seccomp.program(writer)  # made here, once for all cells
+    seccomp.program(writer)  # made before the fork, once for all cells
     pid = os.fork()
     if not pid:
         _live(work, writer, math.ceil(time_limit_s * most) + 1)
@@ -95,13 +95,13 @@ def run(
     finally:
         os.close(reader)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # one that ended by itself keeps its status
+            os.kill(pid, signal.SIGKILL)  # a cell that has ended keeps its status
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return Ended(results[:most], status, overdue or -status == signal.SIGXCPU)
 
 
 def leave_network() -> None:
-    """Have no network but one without interfaces, where the kernel lets this user."""
+    """Move into a network without interfaces, if the kernel lets this user."""
     if _libc.unshare(_NEW_NET | _NEW_IPC):
         _libc.unshare(_NEW_USER | _NEW_NET | _NEW_IPC)
 
@@ -110,7 +110,7 @@ _filter = seccomp.install
 
 
 def filtered() -> bool:
-    """Whether cells have their filter here; found by trying."""
+    """Whether cells can have their seccomp filter here; found by trying."""
     if not (pid := os.fork()):
         os._exit(not seccomp.install(2))
     return not os.waitpid(pid, 0)[1]

@@ -1,4 +1,4 @@
-"""A Python process that starts with nothing of ours: no environment, no descriptors, no pickles."""
+"""A Python process that inherits nothing: no environment, no descriptors, no pickles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from multiprocessing.connection import Pipe
 MiB = 2**20
 _LONGEST_FRAME = MiB  # bytes that a child may send at once
 
-# Without it an interpreter that was built on a shared library may not find it.
+# Without it, an interpreter that was built with a shared library may not find that library.
 _NEEDED = ("LD_LIBRARY_PATH",)
 
 
 class Child:
     """Runs `module:function(connection, *arguments)` in a new interpreter until `kill` or its end.
 
-    Its environment is `environment` alone. It finds modules where this process does, has the
-    connection as its only descriptor beside the standard three, and a process group of its own, so
-    that Ctrl-C is not meant for it. Frames are bytes: what it sends is never unpickled. It reads
-    the end of its connection when this process dies. `arguments` are numbers or texts.
+    Its environment is `environment` alone. It finds modules where this process does. The connection
+    is its only descriptor beside the standard three. It has a process group of its own, so that
+    Ctrl-C does not reach it. Frames are bytes, and its frames are never unpickled. Its connection
+    ends when this process dies. `arguments` are numbers or texts.
     """
 
     def __init__(
@@ -49,32 +49,32 @@ class Child:
             )  # fmt: skip
 
     def send(self, frame: bytes) -> None:
-        """`OSError` where the child is gone."""
+        """Send a frame. Raises `OSError` if the child is gone."""
         self.connection.send_bytes(frame)
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next frame; None where there is none in time. `EOFError` where the child is gone."""
+        """The next frame; None if none comes in time. Raises `EOFError` if the child is gone."""
         if not self.connection.poll(timeout_s):
             return None
         try:
             return self.connection.recv_bytes(_LONGEST_FRAME)
-        except OSError as error:  # longer, or cut short
+        except OSError as error:  # the frame is too long, or incomplete
             raise EOFError from error
 
     def kill(self) -> int:
-        """End it, with what it started in its group; returns its exit status, negative for signals.
+        """End the child and its process group; returns its exit status, negative for signals.
 
-        That of a child that ended by itself is its own.
+        A child that has ended by itself keeps its own status.
         """
         self.connection.close()
-        if self._process.returncode is None:  # not waited for: its number is still its own
+        if self._process.returncode is None:  # not waited for: its pid is not reused yet
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()
 
 
 def limit_memory(megabytes: int) -> None:
-    """Of this process' address space and of those that it starts; and no core dumps."""
+    """Limit the address space of this process and of those it starts, and forbid core dumps."""
     limit = megabytes * MiB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,7 +1,7 @@
-"""The system calls of a process that reads, computes and writes one descriptor; by seccomp.
+"""A seccomp filter for a process that only reads, computes and writes one descriptor.
 
-A filter holds whatever the process does afterwards, needs no privilege, and costs nothing that can
-be measured. It is there on Linux x86-64; elsewhere `install` says that it is not.
+The process cannot remove the filter, which needs no privilege and has no measurable cost. It exists
+on Linux x86-64; elsewhere `install` returns False.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class _Program(ctypes.Structure):
 
 
 def install(output: int) -> bool:
-    """Leave this thread and all that comes of it the calls above, and `output` to write to.
+    """Allow this thread and its descendants only the calls above, and writing to `output`.
 
-    Refused calls fail with EPERM. False where the kernel takes no such filter.
+    Refused calls fail with EPERM. Returns False where the kernel takes no such filter.
     """
     if platform.machine() != "x86_64":
         return False
@@ -59,7 +59,7 @@ def install(output: int) -> bool:
 
 @lru_cache
 def program(output: int) -> _Program:
-    """The filter as the kernel reads it; a jump counts the steps that it leaves out."""
+    """The filter as the kernel reads it; a jump counts the steps that it skips."""
 
     def argument(index: int) -> tuple[int, int, int, int]:
         return _LOAD, 0, 0, _ARGUMENTS + 8 * index  # its lower half, on a little-endian machine
@@ -83,7 +83,7 @@ def program(output: int) -> _Program:
     steps += [
         (_EQUAL, 0, 5, _WRITE),
         argument(0),
-        (_GREATER, 0, 1, 2),  # what is printed goes to /dev/null
+        (_GREATER, 0, 1, 2),  # stdout and stderr go to /dev/null
         (_EQUAL, 0, 1, output),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _REFUSE),

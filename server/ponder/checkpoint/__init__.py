@@ -1,1 +1,1 @@
-"""What a model directory says, made into prompts and plans for whoever asks the model."""
+"""Reads a model directory, and makes prompts and plans for all callers that ask the model."""

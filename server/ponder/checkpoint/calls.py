@@ -1,4 +1,4 @@
-"""How a model writes calls, told by what its chat template writes of earlier ones."""
+"""Recognises how a model writes calls, by the earlier calls that its chat template writes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SYNTAXES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<|start_header_id|>", '"parameters": dictionary of argument name'), "llama3_json"),
     (("<tool_call>",), "hermes"),
 )
-"""Texts that all chat templates of a syntax hold, and what vLLM calls its parser."""
+"""Texts that all chat templates of a syntax hold, and vLLM's name for its parser."""
 
 
 def syntax(chat_template: str) -> str | None:
-    """The parser of a template's calls; None where it writes none that is known."""
+    """The parser of a template's calls; None where it writes no known syntax."""
     fitting = (name for needles, name in SYNTAXES if all(n in chat_template for n in needles))
     return next(fitting, None)

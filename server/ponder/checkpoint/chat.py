@@ -1,4 +1,4 @@
-"""A chat made into a prompt: with its thought open, left to the model, or closed."""
+"""Turns a chat into a prompt, with its thought open, left to the model, or closed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where the model goes on from. `shown` is prompt text that belongs to the answer.
+    """The prompt that the model continues. `shown` is prompt text that belongs to the answer.
 
-    `hint` is what `token_ids` end with, in a thought that was told its budget. `form` is how the
-    thought goes on: what the prompt opens, the model does not. A `verbatim` prompt is continued as
-    it stands, with neither a thought nor an answer.
+    If the model is told its budget by a hint, `token_ids` end with `hint`. `form` is the format
+    from here on: the model does not open a thought that the prompt has opened. A `verbatim` prompt
+    is continued as it stands, with neither a thought nor an answer.
     """
 
     token_ids: list[int]
@@ -36,12 +36,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """A chat with a model that thinks, and what is asked of its thought.
+    """A chat with a model that thinks, and the request's wishes for its thought.
 
-    `arguments` are the template's. `close` replaces the model's own close text; a `bare` one stands
-    without the answer prefix. `begun` is what the thought starts with, and `due` says when its
-    answer is to be there. How the template leaves the thought is read per request: words in a
-    message may switch it, too.
+    `arguments` are the template's. `close` replaces the model's own close text; `bare` leaves out
+    the answer prefix. The thought starts with the text `begun`, and `due` says when its answer is
+    due. Each request finds out anew how the template leaves the thought: words in a message may
+    switch it, too.
     """
 
     checkpoint: Checkpoint
@@ -93,7 +93,7 @@ class Chat:
     def _plan(
         self, token_ids: Sequence[int], form: CompiledFormat, close: Close, closing: int = 0
     ) -> Plan:
-        """The plan behind a prompt, the last `closing` tokens of which close its thought."""
+        """The plan for a prompt whose last `closing` tokens close its thought."""
         return self.checkpoint.plan(
             self.ask,
             self.limits,
@@ -106,8 +106,8 @@ class Chat:
     def _closed(self, asked: Prompt, opened: Opening) -> Prompt:
         """The prompt of a chat that is to have no thought.
 
-        The template's switch says so, where there is one that takes these messages; else what
-        closes a thought stands behind the prompt.
+        The template's switch turns the thought off, if it has one that takes these messages;
+        otherwise the close text follows the prompt.
         """
         assert asked.form is not None and asked.close is not None
         checkpoint, token_ids, shown = self.checkpoint, asked.token_ids, ""
@@ -115,7 +115,7 @@ class Chat:
         if off is not None:
             try:
                 token_ids, opened = self._rendered(off)
-            except TokenizerError:  # it refuses to be switched off for these messages
+            except TokenizerError:  # the template cannot switch it off for these messages
                 off = None
         if opened == "open":
             token_ids, shown = [*token_ids, *asked.close.ids], asked.close.shown
@@ -132,12 +132,12 @@ class Chat:
     def _told(self, prompt: Prompt, wish: Arguments) -> Prompt:
         """The prompt that tells the model its budget, where one was asked for or is the default.
 
-        One of several thoughts is told its share. Where the answer is due, it is what the time
-        leaves of the budget. What a deadline, a pool or the load leaves of a thought without a
-        limit is told by a hint only where the model was trained on as much: who asks for no limit
-        is not held to the largest hint. A model that was trained on hints is told by one; a
-        template that tells by itself is given the number. Where the context has no room for both
-        the telling and what it says, there is none.
+        Each of several thoughts is told its share, and where the answer is due, the part of the
+        budget that the time leaves. A model that was trained on hints is told by one; a template
+        that tells the budget itself is given the number. If a deadline, a pool or the load limits a
+        thought that has no other limit, a hint tells it only up to the largest trained budget: a
+        request for no limit is not held to the largest hint. The model is told nothing where the
+        context has no room for both the hint and its budget.
         """
         assert prompt.form is not None and prompt.close is not None
         asked = self.limits.default if self.ask.budget is None else self.ask.budget
@@ -155,7 +155,7 @@ class Chat:
         elif tells is not None and budget:
             token_ids, _ = self._rendered({**wish, tells: budget})
             told = min(budget, self._plan(token_ids, prompt.form, prompt.close).budget)
-            if told < budget:  # what is told takes room itself
+            if told < budget:  # the hint takes room itself
                 token_ids, _ = self._rendered({**wish, tells: told})
         else:
             return prompt

@@ -1,7 +1,7 @@
-"""A model directory without its weights: how its model is asked, and how it thinks.
+"""A model directory without its weights: how to prompt its model, and how the model thinks.
 
 The server, rollouts, evaluation and the study load it and make their prompts here, so that all of
-them ask a model in the same way.
+them prompt a model in the same way.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ponder.thought.thought import Thought
 class Checkpoint:
     """Files, tokenizer and form of a model; `form` is None for one that does not think.
 
-    `contract` is None where there is no `ponder.json`: the chat template tells the family then.
-    `traits` are what the template does. `unread` is the marker by which a model seems to think
-    whose thoughts Ponder cannot read.
+    `contract` is None where there is no `ponder.json`: then the chat template gives the family.
+    `traits` describe the template. `unread` is the marker of a model that seems to think, but whose
+    thoughts Ponder cannot read.
 
         >>> from ponder.server.settings import BUNDLED_MODEL
         >>> checkpoint = Checkpoint.load(ModelFiles.find(BUNDLED_MODEL))
@@ -69,7 +69,7 @@ class Checkpoint:
     ) -> Checkpoint:
         """A checkpoint that keeps `contract`, whatever `ponder.json` says.
 
-        `model_type` is config.json's, unless it is given.
+        `model_type` is by default that of config.json.
         """
         if contract is not None:
             form: ThoughtFormat | None = of_contract(contract)
@@ -86,12 +86,12 @@ class Checkpoint:
 
     @property
     def curves(self) -> Curves | None:
-        """What each budget gives on each task; None where nobody calibrated the checkpoint."""
+        """What each budget gives on each task; None for a checkpoint without a calibration."""
         return self.contract.curves if self.contract is not None else None
 
     @property
     def can_hint(self) -> bool:
-        """The model was trained on budget hints, and its template opens the thought."""
+        """Whether the model was trained on budget hints and its template opens the thought."""
         return self.compiled is not None and bool(self.compiled.hints)
 
     def closing(self, text: str) -> Close:
@@ -113,13 +113,12 @@ class Checkpoint:
         begun: str = "",
         due: Due | None = None,
     ) -> Prompt:
-        """Render the chat, decide the thought's plan and put what it needs behind the chat.
+        """Render the chat, plan the thought, and append the tokens that the plan needs.
 
-        `arguments` are the template's. `close` replaces the model's own; a `bare` one stands
-        without the answer prefix, for an answer that follows a grammar. `hinted` tells the model
-        its budget, where there is one that was trained, within what the time leaves of it until
-        the answer is `due`. `begun` is what the thought starts with. Raises `TokenizerError` and
-        the errors of `resolve`.
+        `arguments` are the template's. `close` replaces the model's own; `bare` leaves out the
+        answer prefix, for an answer that follows a grammar. `hinted` tells the model its budget, if
+        it was trained on one that fits, also within the time left until the answer is `due`. The
+        thought starts with the text `begun`. Raises `TokenizerError` and the errors of `resolve`.
         """
         given = arguments or {}
         if self.compiled is None:
@@ -176,12 +175,12 @@ class Checkpoint:
         bare: bool = False,
         plain_tokens: int | None = None,
     ) -> Prompt:
-        """A text or token ids as their caller wrote them, and the plan of what follows.
+        """A prompt of the caller's own text or token ids, with the plan of its continuation.
 
-        There is a thought where the caller opens it: by `opened`, or with a start marker at the
-        very end. Elsewhere the prompt is continued verbatim, for at most `plain_tokens` where
-        `ask` has no limit. Raises `ReasoningUnsupported` for a thought that nobody opens, and the
-        errors of `resolve`.
+        There is a thought only if the caller opens it: by `opened`, or with a start marker at the
+        very end. Otherwise the prompt is continued verbatim, for at most `plain_tokens` where `ask`
+        has no limit. Raises `ReasoningUnsupported` for options of a thought that is not opened, and
+        the errors of `resolve`.
         """
         if isinstance(content, str):
             token_ids = self.encode_text(content, limits.max_model_len, special_tokens)
@@ -220,7 +219,7 @@ class Checkpoint:
         return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None, verbatim=True)
 
     def _ends_open(self, token_ids: Sequence[int]) -> bool:
-        """The last that a prompt says, but for blank, is the marker that starts a thought."""
+        """Whether a prompt ends, blank aside, with the marker that starts a thought."""
         if self.compiled is None:
             return False
         start, end = self.compiled.start, len(token_ids)
@@ -242,7 +241,7 @@ class Checkpoint:
         close: Close | None = None,
         closing_tokens: int = 0,
     ) -> Plan:
-        """The plan of a thought of this form; `closing_tokens` behind the prompt close it."""
+        """The plan of a thought in this format; `closing_tokens` behind the prompt close it."""
         starts = self.start_ids if form is not None and form.opened_by == "model" else []
         return resolve(
             ask,
@@ -262,9 +261,9 @@ class Checkpoint:
         exits: Sequence[Exit] = (),
         apart: bool = False,
     ) -> Thought:
-        """The thought that follows a prompt, for a driver to live.
+        """The thought that follows a prompt, for a driver to run.
 
-        The marker of a call ends a thought only where calls are looked for.
+        The marker of a call ends a thought only if `rules` look for calls.
         """
         rules, form = rules or AnswerRules(), prompt.form
         return Thought(
@@ -289,10 +288,10 @@ class Checkpoint:
         goes_on: GoesOn = "assistant",
         special_tokens: bool = False,
     ) -> list[int]:
-        """A chat's tokens, as its template makes them where nothing is asked of it.
+        """A chat's tokens, rendered without switching or hinting the thought.
 
-        A chat that surely has more than `most` tokens is not encoded: `ContextLengthExceeded`.
-        `goes_on` says who speaks next. Raises `TokenizerError`.
+        Raises `TokenizerError`, and `ContextLengthExceeded` instead of encoding a chat that surely
+        has more than `most` tokens. `goes_on` says who speaks next.
         """
         turns = self.traits.turns(messages)
         text = self.tokenizer.render(turns, arguments or {}, goes_on=goes_on)
@@ -311,14 +310,15 @@ class Checkpoint:
 
     @cached_property
     def start_ids(self) -> list[int]:
-        """What opens a thought where the template does not."""
+        """The tokens that open a thought where the template does not."""
         return self.tokenizer.encode(self.form.start) if self.form else []
 
 
 def recognised(tokenizer: HFTokenizer, model_type: str) -> ThoughtFormat | None:
-    """The family that a chat template is of, else the plain tags where it writes them.
+    """The format of a chat template's family, or the plain tags if it writes them.
 
-    A template of a shared kind may hold the markers only to strip them from earlier turns.
+    A template that several families share may hold the markers only to strip them from earlier
+    turns.
     """
     row = recognise(tokenizer.chat_template, model_type)
     if row is not None and not row.model_type:

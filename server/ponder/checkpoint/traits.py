@@ -1,7 +1,7 @@
-"""What a chat template does, learnt by rendering it: no template is believed for its name.
+"""Learns what a chat template does by rendering it, instead of trusting its name.
 
-A template ends a prompt with what it adds for the assistant's turn. That text holds nothing of a
-user's, so the markers in it are the template's own word on whether the thought is open.
+A template ends a prompt with the text that it adds for the assistant's turn. That text holds
+nothing from a user, so the markers in it show how the template leaves the thought.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ponder.thought.format import ThoughtFormat
 Arguments = Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
 Opening = Literal["open", "closed", "model"]
-"""A prompt's end: inside a thought, behind one, or where the model's first token decides."""
+"""Where a prompt ends: inside a thought, behind one, or where the model's first token decides."""
 
 HELLO: Messages = [{"role": "user", "content": "Hello"}]
 _THOUGHT = "A thought of long ago."
 _TOLD = 517
-"""Tokens of thought that no template speaks of unless it is told."""
+"""A number of tokens that no template writes unless it is given."""
 
 
 class Template(Protocol):
-    """A chat template that can be tried."""
+    """A chat template that `learn` can try."""
 
     @property
     def template_variables(self) -> frozenset[str]: ...
@@ -46,7 +46,7 @@ class Switch:
 
     @property
     def flag(self) -> bool:
-        """It does nothing but switch: it is no effort and no number."""
+        """Whether it only switches, and is neither an effort nor a number."""
         return self.name not in (*EFFORT_NAMES, BUDGET_NAME)
 
 
@@ -60,23 +60,23 @@ SWITCHES = (
     Switch("reasoning_effort", "high", "no_think"),
     Switch("reasoning_effort", "high", "none"),
 )
-"""What templates are known to call the switch."""
+"""The known names of the switch in templates."""
 
 EFFORT_NAMES = ("reasoning_effort", "thinking_effort")
 BUDGET_NAME = "thinking_budget"
 HISTORY = ("reasoning_content", "reasoning", "thinking")
-"""What templates call the thought of an earlier turn; requests call it the first."""
+"""Names of an earlier turn's thought in templates; requests use the first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How a template is asked for a thought, and for none.
+    """How to ask a template for a thought, and for none.
 
-    `own` is how a prompt ends that nothing is asked of. `on` and `off` are the arguments that
-    switch thinking; `off` is None where nothing does. `switches` are the values that a request may
-    give itself. `efforts` are the template's words for ours, given as `effort`; where the template
-    tells the model a number of tokens itself, `tells` is the argument's name. `history` is what a
-    turn's thought is called where the template writes earlier ones.
+    `own` is how a prompt without arguments ends. `on` and `off` are the arguments that switch
+    thinking; `off` is None where no argument does. `switches` maps arguments that a request may set
+    itself to their values for on and off. `efforts` maps Ponder's efforts to the template's words,
+    for its argument `effort`. `tells` is the argument's name where the template tells the model a
+    number of tokens itself. `history` is the template's name for an earlier turn's thought.
     """
 
     own: Opening = "model"
@@ -89,7 +89,7 @@ class Traits:
     history: str = HISTORY[0]
 
     def turns(self, messages: Messages) -> Messages:
-        """Messages, their thoughts called as this template calls them."""
+        """The messages, with the template's name for their thoughts."""
         if self.history == HISTORY[0]:
             return messages
         return [
@@ -98,7 +98,7 @@ class Traits:
         ]
 
     def effort_arguments(self, effort: str | None) -> Arguments:
-        """What tells the model of one of our efforts, where its template takes efforts."""
+        """The argument that tells the model an effort, if its template takes efforts."""
         word = self.efforts.get(effort or "")
         return {} if self.effort is None or word is None else {self.effort: word}
 
@@ -106,8 +106,8 @@ class Traits:
 def tail(template: Template, messages: Messages, arguments: Arguments) -> tuple[str, str]:
     """A prompt, and the end of it that the template adds for the assistant's turn.
 
-    Where a template ends the same whether it is asked to add something or not, its own is what
-    follows the last message. Raises `TokenizerError`.
+    If the template adds the same with and without a generation prompt, that end is the text behind
+    the last message. Raises `TokenizerError`.
     """
     prompt = template.render(messages, arguments)
     before = template.render(messages, arguments, goes_on="nobody")
@@ -129,7 +129,7 @@ def opening(form: ThoughtFormat, end: str) -> Opening:
 
 
 def learn(template: Template, form: ThoughtFormat) -> Traits:
-    """Try what a template takes. Raises `TokenizerError` for one that renders nothing."""
+    """Find out by trying what a template takes. Raises `TokenizerError` if it cannot render."""
     plain, end = tail(template, HELLO, {})
     own = opening(form, end)
     tried = list(_tried(template, form, plain))
@@ -156,7 +156,7 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
 
 
 def writes_thoughts(template: Template, form: ThoughtFormat) -> bool:
-    """The template itself writes the markers of this format: in a prompt, or in an earlier turn."""
+    """Whether the template writes this format's markers itself: in a prompt or an earlier turn."""
     read = [switch for switch in SWITCHES if switch.name in template.template_variables]
     values = [(switch.name, value) for switch in read for value in (switch.on, switch.off)]
     for given in ({}, *({name: value} for name, value in values if value is not None)):
@@ -184,10 +184,10 @@ def _earlier_turns(template: Template) -> Iterator[tuple[str, str]]:
 def _tried(
     template: Template, form: ThoughtFormat, plain: str
 ) -> Iterator[tuple[Switch, Opening, bool]]:
-    """Each switch that the template reads: what it opens when on, and whether off turns it off.
+    """Each switch that the template reads, how it opens a prompt when on, and if `off` works.
 
-    A flag that changes nothing but the prompt's text is a switch too; an effort or a number is one
-    only where it closes the thought.
+    A flag that only changes the prompt's text is a switch too; an effort or a number is one only
+    where it closes the thought.
     """
     for switch in SWITCHES:
         if switch.name not in template.template_variables:
@@ -214,7 +214,7 @@ def _tried(
 def _needed(
     form: ThoughtFormat, own: Opening, tried: list[tuple[Switch, Opening, bool]]
 ) -> dict[str, Any]:
-    """What asks for a thought: every flag, and an effort only where nothing else can."""
+    """The arguments that ask for a thought: every flag, and an effort only if no flag can."""
     on = {switch.name: switch.on for switch, _, _ in tried if switch.flag}
     if not on and own == "closed":
         on = {switch.name: switch.on for switch, opened, _ in tried if opened != "closed"}
@@ -231,9 +231,9 @@ def _renders(template: Template, arguments: Arguments) -> str | None:
 def _efforts(
     template: Template, form: ThoughtFormat, on: Arguments
 ) -> tuple[str | None, Mapping[str, str]]:
-    """The argument that takes an effort, and for each of ours the nearest that it takes.
+    """The argument that takes an effort, and for each of Ponder's the nearest word that it takes.
 
-    Of two as near the smaller is taken: the cap beside it is the one that was asked for.
+    Of two equally near words it is the smaller one: the cap beside it is the requested one.
     """
     words = [effort for effort in EFFORT_TOKENS if effort != "none"]
     for name in EFFORT_NAMES:
@@ -257,7 +257,7 @@ def _efforts(
 
 
 def _tells(template: Template, on: Arguments) -> bool:
-    """The template tells the model a number of tokens that it is given."""
+    """Whether the template tells the model a number of tokens that it is given."""
     if BUDGET_NAME not in template.template_variables:
         return False
     return str(_TOLD) in (_renders(template, {**on, BUDGET_NAME: _TOLD}) or "")

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 MEMORY = Path(":memory:")
 _SCHEMA_VERSION = 2
-# Processes of version 1 may write beside this one: what they know stays as it is.
+# Processes of version 1 may write beside this one: the tables that they know do not change.
 _SCHEMA = (
     """
 CREATE TABLE experiments (
@@ -56,13 +56,14 @@ CREATE TABLE answers (
 ) WITHOUT ROWID;
 """,
 )
-"""What each version added to the one before. `responses` is version 1's form of `answers`: it is
-read until its last row is too old."""
+"""The tables that each version added. `responses` is version 1's form of `answers`: it is read
+until its last row is too old."""
 
 
 class FileStore(Store):
-    """A file that is deleted is written anew with all that was in it; one that is replaced is taken
-    up.
+    """Keeps the sums in a file.
+
+    A deleted file is written again with all its content; a replaced file is used from then on.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
@@ -111,7 +112,7 @@ class FileStore(Store):
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             database = _connect(self._path, patience_s)
-            with _alone(self._path.parent):  # SQLite waits for nobody who makes this change
+            with _alone(self._path.parent):  # SQLite does not wait if another process does this
                 database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             with _alone_in(database):
@@ -138,7 +139,7 @@ class FileStore(Store):
         database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def _identity(self) -> tuple[int, int] | None:
-        """Which file lies under the path: None where there is none, or where it is memory."""
+        """The identity of the file at the path; None where there is none, or for memory."""
         if self._path == MEMORY:
             return None
         try:
@@ -148,15 +149,15 @@ class FileStore(Store):
         return stat.st_dev, stat.st_ino
 
     def _check_file(self) -> None:
-        """Go on in the file under the path, where that is no longer the one that was opened."""
+        """Open the file at the path again, if it is no longer the one that was opened."""
         found = self._identity()
         if found == self._file:
             return
-        deleted = self._database  # it is there, for whoever has it open
+        deleted = self._database  # a deleted file exists as long as it is open
         if found is None and self._restore(deleted):
-            logger.error("the state file %s was deleted: it is written anew", self._path)
+            logger.error("the state file %s was deleted: wrote it again", self._path)
         else:
-            logger.error("the state file %s was replaced: the new one is used", self._path)
+            logger.error("the state file %s was replaced: using the new one", self._path)
         self._open(LOCK_SECONDS)
         deleted.close()
 
@@ -170,7 +171,7 @@ class FileStore(Store):
             with _alone(self._path.parent):
                 if self._path.exists():
                     return False
-                # Those of the deleted file: SQLite would take them for ours.
+                # They belong to the deleted file: SQLite would take them for ours.
                 for ending in ("-wal", "-shm"):
                     self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
                 os.link(beside, self._path)
@@ -188,7 +189,7 @@ def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """No other process is in here with the same directory."""
+    """Exclude all other processes that use the same directory."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -199,7 +200,7 @@ def _alone(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone_in(database: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, and alone: what is read in it is what is written from."""
+    """An atomic, exclusive transaction: nothing changes between its reads and its writes."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -215,10 +216,10 @@ def _remedy(error: sqlite3.Error) -> str:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return "another process holds it; try again in a moment"
         case sqlite3.SQLITE_FULL:
-            return "make room on its disk; until then nothing is lost but ratings"
+            return "make room on its disk; until then only ratings are lost"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return (
-                "it is damaged; put a copy of it back in its place, or stop all servers, move it "
-                "away and start the savings anew"
+                "it is damaged; restore a copy of it, or stop all servers, move the file away and "
+                "start the savings again"
             )
     return "mend the file, or restart with another --state"

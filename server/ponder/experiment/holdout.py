@@ -1,8 +1,8 @@
-"""Which conversations go without the saving policy, so that savings can be measured.
+"""Draws the conversations that go without the saving policy, so that savings can be measured.
 
-A share of the conversations is drawn by a keyed hash: whoever holds the key draws the same ones,
-on every replica and after every restart, and nobody without it can choose an arm by choosing a
-name. The draw knows nothing of the conversation but its name, which makes the arms comparable.
+A keyed hash draws a share of the conversations: servers with the same key draw the same ones, on
+every replica and after every restart, and a client without the key cannot choose its arm by its
+name. The draw depends only on the conversation's name, which makes the arms comparable.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Literal
 Arm = Literal["policy", "holdout", "shed", "spared"]
 ARMS: tuple[Arm, Arm] = ("policy", "holdout")
 LOAD_ARMS: tuple[Arm, Arm] = ("shed", "spared")
-"""Of the requests that come while budgets are shed. Drawn apart from `ARMS`: each of the two
-differences is a mean over both arms of the other, and neither holds the other's effect."""
+"""Arms of the requests that come while budgets are shed. Drawn independently of `ARMS`: each of the
+two differences is a mean over both arms of the other, and neither contains the other's effect."""
 
 _DRAWS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A conversation under a pseudonym that only the key's holder can trace, and its arm.
+    """A conversation's pseudonym, which only the key's holder can trace, and its arm.
 
-    None is a request that names no conversation: it is one by itself.
+    `conversation` is None for a request that names none: it counts as one by itself.
     """
 
     conversation: str | None
@@ -36,8 +36,8 @@ class Assignment:
 class Holdout:
     """Draws a `share` (0 to 1) of all conversations, by HMAC-SHA-256 (RFC 2104) under `key`.
 
-    A conversation that is held out at one share is held out at every larger one. `arms` are those
-    of the others and of the share. Draws under other keys are independent.
+    A conversation that is held out at one share is held out at every larger one. `arms` are the arm
+    of all others and the arm of the share. Draws under different keys are independent.
     """
 
     share: float

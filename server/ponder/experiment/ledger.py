@@ -1,4 +1,4 @@
-"""What every conversation cost and was worth, from the event loop to the state and back."""
+"""Carries every conversation's costs and ratings from the event loop to the state and back."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ T = TypeVar("T")
 
 POSTGRES = ("postgresql://", "postgres://")
 BATCH_SECONDS = 0.2
-RETRY_SECONDS = 1.0  # after a failure; until then everything that needs the file fails at once
-CLOSING_SECONDS = 5.0  # how long the last batch is tried
+RETRY_SECONDS = 1.0  # after a failure; until then every use of the state fails at once
+CLOSING_SECONDS = 5.0  # how long `close` tries to write the last batch
 MAX_PENDING = 50_000
-"""Entries that wait for a file that cannot be written, at some 0.7 KB each."""
+"""Entries that may wait for a state that cannot be written, at some 0.7 KB each."""
 
 
 class Ledger:
-    """Entries go in from the event loop and are written by a thread of its own, in batches.
+    """Takes entries from the event loop and writes them in batches, in a thread of its own.
 
-    One set of `settings` is one experiment: where they change, the sums start again from nothing,
-    because costs under two policies have no mean that means something. A batch that cannot be
-    written is kept and tried again, as it was; beyond `MAX_PENDING` entries new ones are lost.
-    `totals` are those of the last `refresh`, `failures` counts uses of the state that failed, and
-    `lost` the entries that were never written. The `state` is a file, or the URL of a Postgres.
+    One set of `settings` is one experiment: when they change, the sums start again from zero,
+    because a mean of costs under two policies is meaningless. A batch that cannot be written is
+    kept and retried unchanged; beyond `MAX_PENDING` entries, new ones are lost. `totals` are those
+    of the last `refresh`, `failures` counts failed uses of the state, and `lost` the entries that
+    were never written. The `state` is a file, or the URL of a Postgres.
     """
 
     def __init__(self, state: str | Path, settings: str) -> None:
         self._pending: deque[Entry] = deque()
-        self._batch: list[Entry] = []  # the thread's: taken from there, and not written yet
-        self._name = ""  # of the batch
+        self._batch: list[Entry] = []  # the thread's: taken from `_pending`, not written yet
+        self._name = ""  # the batch's name
         self._timer: asyncio.TimerHandle | None = None
         self._failed: StateError | None = None
         self._retry_at = 0.0
@@ -69,7 +69,7 @@ class Ledger:
         return len(self._batch) + len(self._pending)
 
     def record(self, entry: Entry) -> None:
-        """Write it soon. Never waits; call it from the event loop."""
+        """Write an entry soon. Never waits; call it from the event loop."""
         if self.pending >= MAX_PENDING:
             if not self.lost:
                 logger.error(
@@ -83,26 +83,26 @@ class Ledger:
         self._write_in(BATCH_SECONDS)
 
     async def refresh(self) -> Mapping[Key, Moments]:
-        """Every entry of every process that was written, and ours.
+        """Write our entries, then read the totals of all processes.
 
-        Raises `StateError`, with `totals` renewed by what was written, if that can be read.
+        Raises `StateError`; `totals` are renewed all the same if the state can be read.
         """
         return await self._in_thread(self._refresh)
 
     async def rate(self, response: str, score: float) -> bool:
-        """Give a response its score, replacing an earlier one; False for one that is not known.
+        """Give a response its score, replacing an earlier one; False for an unknown response.
 
         Raises `StateError`.
         """
 
         def write_and_rate() -> bool:
-            self._write()  # it may wait to be known
+            self._write()  # the response itself may still be pending
             return self._store.rate(response, score)
 
         return await self._in_thread(write_and_rate)
 
     def close(self) -> None:
-        """Write what is left. Nothing can be recorded afterwards."""
+        """Write all pending entries. Nothing can be recorded afterwards."""
         if self._timer is not None:
             self._timer.cancel()
         self._thread.submit(self._write_last).result()
@@ -112,14 +112,14 @@ class Ledger:
     # -- in the thread -----------------------------------------------------------------------
 
     def _write(self) -> None:
-        """All that is pending, or nothing of it. Raises what the last try met until the next."""
+        """Write all pending entries. Until the next try, raises the error of the last one."""
         if self._failed is not None and time.monotonic() < self._retry_at:
             raise self._failed
         while self._batch or self._pending or self._failed is not None:
             self._write_batch()
 
     def _write_batch(self) -> None:
-        """One that failed is the same again: it may have been written after all."""
+        """Write one batch. A failed one is retried unchanged: it may have been written anyway."""
         if not self._batch:
             self._name = secrets.token_hex(8)
             while self._pending:
@@ -129,7 +129,7 @@ class Ledger:
         except StateError as error:
             if self._failed is None:
                 logger.exception(
-                    "the savings of %d requests could not be written: they are tried again",
+                    "the savings of %d requests could not be written: the server tries again",
                     len(self._batch),
                 )
             self.failures += 1
@@ -138,7 +138,7 @@ class Ledger:
             raise
         if self._failed is not None:
             written = len(self._batch)
-            logger.warning("the state can be written again: %d requests were", written)
+            logger.warning("the state can be written again: wrote %d requests", written)
             self._failed = None
         self._batch.clear()
 
@@ -182,8 +182,8 @@ class Ledger:
                 loop.call_soon_threadsafe(self._write_in, RETRY_SECONDS)
             except Exception:
                 logger.critical(
-                    "the savings of %d requests could not be written, and are tried again with the "
-                    "next request: please report what follows",
+                    "the savings of %d requests could not be written; the server tries again with "
+                    "the next request: please report the traceback that follows",
                     self.pending,
                     exc_info=True,
                 )
@@ -200,7 +200,7 @@ class Ledger:
 
 
 def open_store(state: str | Path, settings: str) -> Store:
-    """Where the savings are kept: a file, or a Postgres by its URL. Raises `StateError`."""
+    """Open the store of the savings: a file, or a Postgres by its URL. Raises `StateError`."""
     if str(state).startswith(POSTGRES):
         from ponder.experiment.postgres import PostgresStore
 

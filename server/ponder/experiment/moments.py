@@ -1,9 +1,9 @@
-"""What the policy saved, from per-conversation sums of a randomised experiment.
+"""Estimates what the policy saved, from per-conversation sums of a randomised experiment.
 
 The arm is drawn per conversation, and the requests of one conversation are alike: the conversation
-is the unit, and intervals that took every request for independent would be too narrow. All that is
-kept per arm is six sums, each of which can be added up as requests come, in any order and by any
-process; a recording rule in Prometheus computes the same from them.
+is the unit, and intervals that treat every request as independent would be too narrow. Six sums per
+arm are enough. Any process can add to them as requests come, in any order; a recording rule in
+Prometheus computes the same estimate from them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ponder.experiment.holdout import Arm
 
 Z_95 = 1.959963984540054
 MIN_CONVERSATIONS = 200
-"""Conversations per arm below which a normal interval is not to be trusted: simulated with costs
-that differ between conversations by half their mean, 100 covered in 93 % and 200 in 94 %."""
+"""Conversations per arm below which a normal interval is unreliable: simulated with costs that
+differ between conversations by half their mean, 100 covered in 93 % and 200 in 94 %."""
 
 Status = Literal["measured", "insufficient data"]
 
@@ -27,7 +27,7 @@ Status = Literal["measured", "insufficient data"]
 class Moments:
     """Sums over the conversations i of one arm.
 
-    Conversation i counts n_i (its requests, or whatever carries one value each) and sums to y_i:
+    Conversation i has the count n_i (of its requests, or of other values) and the sum y_i:
     `conversations` is their number K, `count` Σ n_i, `total` Σ y_i, `squares` Σ y_i²,
     `products` Σ y_i n_i and `count_squares` Σ n_i².
     """
@@ -41,7 +41,7 @@ class Moments:
 
     @classmethod
     def of(cls, count: float, total: float) -> Moments:
-        """One conversation's share of the sums; nothing for one that has not been seen."""
+        """One conversation's part of the sums; zeros for a conversation without a count."""
         if not count:
             return cls()
         return cls(1.0, count, total, total * total, total * count, count * count)
@@ -65,12 +65,12 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """R = Σ y_i / Σ n_i, a ratio of means; needs a count."""
+        """R = Σ y_i / Σ n_i, a ratio of means; `count` must not be 0."""
         return self.total / self.count
 
     @property
     def variance(self) -> float:
-        """Of `mean`, between conversations; needs two of them.
+        """The variance of `mean` between conversations; needs two of them.
 
         The delta method for a ratio of means: V = K / (K − 1) · Σ (y_i − R n_i)² / (Σ n_i)².
         W. G. Cochran, Sampling Techniques, 3rd ed. (1977), § 6.3; as used for randomised
@@ -95,8 +95,8 @@ class Comparison:
     """One measure in both arms; `difference` is policy − holdout, `ratio` policy / holdout.
 
     Both are None below `MIN_CONVERSATIONS` in either arm; `ratio` also where a mean is zero.
-    `more_needed` is how many more requests (or whatever is counted), over both arms, are expected
-    to be needed until then; None where one arm gets none.
+    `more_needed` is the expected number of further requests (or of what the measure counts), over
+    both arms, until then; None where one arm gets none.
     """
 
     status: Status
@@ -109,8 +109,8 @@ class Comparison:
 def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
     """The effect of the policy on one measure, `share` of the conversations being held out.
 
-    The arms are independent, so that the variance of the difference is the sum of theirs. The
-    interval of the ratio is symmetric on the log scale, where the delta method gives
+    The arms are independent, so that the variance of the difference is the sum of their variances.
+    The interval of the ratio is symmetric on the log scale, where the delta method gives
     V_p / R_p² + V_h / R_h².
     """
     means: dict[Arm, Estimate | None] = {"policy": _mean(policy), "holdout": _mean(holdout)}
@@ -129,7 +129,7 @@ def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
 
 
 def _mean(arm: Moments) -> Estimate | None:
-    """An arm's mean; without an interval, which needs two conversations, there is none."""
+    """An arm's mean; None below two conversations, which its interval needs."""
     if arm.conversations < 2:
         return None
     half = Z_95 * math.sqrt(arm.variance)
@@ -137,7 +137,7 @@ def _mean(arm: Moments) -> Estimate | None:
 
 
 def _more_needed(policy: Moments, holdout: Moments, share: float) -> int | None:
-    """Until both arms are expected to have enough conversations, as long as they have been."""
+    """The expected count until both arms have enough conversations of the present mean length."""
     if not 0 < share < 1:
         return None
     missing = max(

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from ponder.experiment.store import START_SECONDS, Rows, StateError, Statements, Store
 
 ANSWER_SECONDS = 5.0
-"""That one transaction may take; others wait for it."""
-_BATCH_SECONDS = 3600.0  # how long the name of a batch is known
+"""The most that one transaction may take; others wait for it."""
+_BATCH_SECONDS = 3600.0  # how long the name of a batch is kept
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ponder_schema (version INTEGER NOT NULL);
@@ -42,10 +42,11 @@ CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, written_at DOUBLE PRE
 
 
 class PostgresStore(Store):
-    """Tables in the first schema of the connection's search path, made where they are not there.
+    """Keeps the sums in tables of the first schema of the connection's search path.
 
-    A connection that breaks is made anew by the next transaction. Where it breaks in the middle of
-    a commit, nobody knows whether it was one: a batch's name is kept beside it, and tells.
+    It makes missing tables. After a broken connection, the next transaction opens another one. If
+    it breaks during a commit, the commit may or may not have happened: the batch's name, written
+    with it, tells.
     """
 
     def __init__(self, url: str, settings: str) -> None:
@@ -76,7 +77,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _transaction(self) -> Iterator[Statements]:
-        """Writers come one after the other; readers read on."""
+        """A transaction that excludes other writers, but no readers."""
         with self._within(ANSWER_SECONDS) as connection, connection.transaction():
             cursor = connection.cursor()
             cursor.execute("LOCK TABLE totals IN SHARE ROW EXCLUSIVE MODE")
@@ -89,7 +90,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _within(self, seconds: float) -> Iterator[Any]:
-        """A connection that is cut after so many seconds: libpq itself would wait for ever."""
+        """A connection that is cut after `seconds`: libpq itself would wait for ever."""
         psycopg = self._psycopg
         try:
             if self._connection is None or self._connection.closed:
@@ -97,7 +98,7 @@ class PostgresStore(Store):
                     self._url,
                     autocommit=True,
                     connect_timeout=max(2, round(seconds)),
-                    client_encoding="utf8",  # text would be bytes where a database has none
+                    client_encoding="utf8",  # else text is bytes where a database has no encoding
                     prepare_threshold=None,  # poolers give each transaction another connection
                 )
             with _cutting(self._connection.fileno(), seconds):
@@ -110,7 +111,7 @@ class PostgresStore(Store):
             ) from error
 
     def _make_tables(self, cursor: Any) -> None:
-        # Of servers that start together, one makes them.
+        # If servers start together, one of them makes the tables.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('ponder'))")
         for statement in filter(str.strip, _SCHEMA.split(";\n")):
             cursor.execute(statement)
@@ -133,7 +134,7 @@ class PostgresStore(Store):
 
 
 class _Statements:
-    """A cursor of psycopg, which marks values in its own way."""
+    """A cursor of psycopg, which has its own placeholders."""
 
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
@@ -148,12 +149,12 @@ class _Statements:
 
 @contextmanager
 def _cutting(descriptor: int, seconds: float) -> Iterator[None]:
-    """End a connection that is waited for in here longer than so many seconds."""
+    """End the connection if this block takes longer than `seconds`."""
     lock, over = threading.Lock(), False
 
     def cut() -> None:
         with lock:
-            if over:  # its number may be another one's by now
+            if over:  # the descriptor may belong to another file by now
                 return
             with suppress(OSError), socket.socket(fileno=socket.dup(descriptor)) as end:
                 end.shutdown(socket.SHUT_RDWR)
@@ -173,7 +174,7 @@ def _remedy(psycopg: Any, error: Exception) -> str:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return "let its user make tables there (GRANT CREATE ON SCHEMA)"
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return "name a server that is written to, and not a copy of it"
+        return "name the primary server instead of a read-only copy"
     if isinstance(error, psycopg.OperationalError):
         return "see that it runs, can be reached from here and lets this user in"
     return "name another database with --state"

@@ -1,10 +1,10 @@
-"""What conversations cost and were worth, kept in a database: the sums, whatever database it is.
+"""Keeps the sums of conversations' costs and ratings, in any database.
 
-Six sums per arm and measure are all that the estimator needs (`totals`). A conversation's own sums
-are kept while it may go on (`conversations`), because its part in the squares grows with it; a
-request that names no conversation is one by itself, and leaves some forty bytes by which it can be
-rated (`answers`). Names are pseudonyms, and no text is kept. Processes may share a database: each
-batch is one transaction, and a conversation is one whichever of them it comes to.
+The estimator needs only six sums per arm and measure (`totals`). A conversation's own sums are kept
+while it may go on (`conversations`), because its part in the squares grows with it. A request that
+names no conversation counts as one by itself, and leaves some forty bytes by which it can be rated
+(`answers`). Names are pseudonyms, and no text is kept. Processes may share a database: each batch
+is one transaction, and all of them add to the same conversations.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from ponder.errors import SetupError
 from ponder.experiment.holdout import ARMS, Arm, Assignment
 from ponder.experiment.moments import Moments
 
-START_SECONDS = 10.0  # how long a database that others hold is waited for at the start,
+START_SECONDS = 10.0  # to wait for a locked database at the start,
 LOCK_SECONDS = 0.5  # and afterwards, when others wait for this process
 FEEDBACK_DAYS = 7.0  # how long a response can be rated
-IDLE_DAYS = 30.0  # a conversation that goes on later counts as another one
+IDLE_DAYS = 30.0  # a conversation that goes on after this counts as another one
 DAY = 86_400.0
 _DIGITS = re.compile(r"[0-9a-f]{32}")
-_AT_ONCE = 250  # conversations in one question
+_AT_ONCE = 250  # conversations in one query
 
 Key = tuple[Arm, str]
 """(arm, measure)"""
 
 
 class StateError(SetupError):
-    """What servers keep or share cannot be used; the message says how to mend it."""
+    """The state that servers keep or share cannot be used; the message says how to mend it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a conversation, or a request without one, is charged with: (count, total) by measure.
+    """A charge to a conversation, or to a request without one: (count, total) by measure.
 
-    `response` is the id under which it can be rated, if it can be.
+    `response` is the id under which it can be rated; None if it cannot.
     """
 
     assignment: Assignment
@@ -51,14 +51,14 @@ class Entry:
 
 
 class Rows(Protocol):
-    """What a statement found."""
+    """The rows that a statement returned."""
 
     def fetchone(self) -> Any: ...
     def __iter__(self) -> Iterator[Any]: ...
 
 
 class Statements(Protocol):
-    """A transaction in SQL that both databases know; values stand for question marks."""
+    """A transaction, in SQL that both databases know; values replace question marks."""
 
     def execute(self, statement: str, values: Sequence[object] = (), /) -> Rows: ...
     def executemany(self, statement: str, rows: Iterable[Sequence[object]], /) -> object: ...
@@ -66,7 +66,7 @@ class Statements(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One that can be rated: how, and what was charged for it until now."""
+    """A response that can be rated: the statement that rates it, and its rating so far."""
 
     update: str
     key: tuple[object, ...]
@@ -76,10 +76,10 @@ class Response:
 
 
 class Store(ABC):
-    """An open database, and the experiment that a set of settings makes in it.
+    """An open database, and the experiment of one set of settings in it.
 
-    `started_at` is when that began, in seconds since 1970. All that it raises is `StateError`,
-    after which nothing was written. Belongs to one thread.
+    `started_at` is when the experiment began, in seconds since 1970. Methods raise only
+    `StateError`, and have then written nothing. A store belongs to one thread.
     """
 
     experiment: str
@@ -88,17 +88,17 @@ class Store(ABC):
 
     @abstractmethod
     def _transaction(self) -> AbstractContextManager[Statements]:
-        """All or nothing, and alone: what is read in it is what is written from."""
+        """An atomic, exclusive transaction: nothing changes between its reads and its writes."""
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Statements]:
-        """What others have written until now."""
+        """Statements that read what all processes have written so far."""
 
     @abstractmethod
     def close(self) -> None: ...
 
     def write(self, batch: Sequence[Entry], name: str | None = None) -> None:
-        """All of it, in one transaction; once, also where one of this name was written before."""
+        """Write the batch in one transaction, unless a batch of this `name` was written before."""
         now = time.time()
         with self._transaction() as statements:
             if name is not None and not self._is_new(statements, name, now):
@@ -110,7 +110,7 @@ class Store(ABC):
                 self._prune_at = now + 3600
 
     def totals(self) -> Mapping[Key, Moments]:
-        """What every process wrote of this experiment."""
+        """The sums of this experiment over all processes."""
         with self._reading() as statements:
             rows = statements.execute(
                 "SELECT arm, measure, conversations, count, total, squares, products, "
@@ -120,7 +120,7 @@ class Store(ABC):
             return {(arm, measure): Moments(*row) for arm, measure, *row in rows}
 
     def rate(self, response: str, score: float) -> bool:
-        """Give a response its score, replacing an earlier one; False for one that is not known."""
+        """Give a response its score, replacing an earlier one; False for an unknown response."""
         now = time.time()
         with self._transaction() as statements:
             found = self._find(statements, response, now)
@@ -140,7 +140,7 @@ class Store(ABC):
     # -- in a transaction --------------------------------------------------------------------
 
     def _begin(self, statements: Statements, settings: str) -> None:
-        """The experiment of these settings, which begins now if it has not."""
+        """Select the experiment of these settings, and begin it if it does not exist."""
         statements.execute(
             "INSERT INTO experiments VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (secrets.token_hex(4), settings, time.time()),
@@ -150,12 +150,12 @@ class Store(ABC):
         ).fetchone()
 
     def _is_new(self, statements: Statements, name: str, now: float) -> bool:
-        """Whether no batch of this name was written; so it is where a failed commit is none."""
+        """Whether no batch of this name was written; always, if a failed commit writes nothing."""
         return True
 
     def _find(self, statements: Statements, response: str, now: float) -> Response | None:
         today = int(now // DAY)
-        # Tomorrow too: the process that wrote it may have another clock.
+        # Tomorrow too: the clock of the process that wrote it may be ahead.
         days = [today - ago for ago in range(-1, int(FEEDBACK_DAYS) + 1)]
         row = statements.execute(
             "SELECT day, experiment, conversation, arm, score FROM answers "
@@ -170,7 +170,7 @@ class Store(ABC):
         return Response(update, (day, _packed(response)), experiment.hex(), assignment, score)
 
     def _remember(self, statements: Statements, batch: Sequence[Entry], now: float) -> None:
-        """Keep what can be rated."""
+        """Keep the responses that can be rated."""
         day, experiment = int(now // DAY), bytes.fromhex(self.experiment)
         statements.executemany(
             "INSERT INTO answers VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
@@ -190,7 +190,7 @@ class Store(ABC):
     def _charge(
         self, statements: Statements, batch: Sequence[Entry], experiment: str, now: float
     ) -> None:
-        """Charge the conversations, and add what that changes to the totals."""
+        """Charge the conversations, and add the changes of their sums to the totals."""
         changes: dict[Key, Moments] = {}
         more: dict[tuple[str, str], tuple[Arm, float, float]] = {}  # by conversation and measure
         for entry in batch:
@@ -219,7 +219,7 @@ class Store(ABC):
     def _sums(
         self, statements: Statements, conversations: Iterable[str], experiment: str
     ) -> dict[tuple[str, str], tuple[float, float]]:
-        """What conversations were charged with until now: (count, total) by measure."""
+        """The charges to conversations so far: (count, total) by conversation and measure."""
         found, names = {}, sorted(conversations)
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
@@ -241,7 +241,7 @@ class Store(ABC):
         )
 
     def _prune(self, statements: Statements, now: float) -> None:
-        """Forget, once an hour, what can no longer change; its part in the totals stays."""
+        """Delete rows that can no longer change, once an hour; their part in the totals stays."""
         oldest = int(now // DAY) - int(FEEDBACK_DAYS)
         statements.execute("DELETE FROM answers WHERE day < ?", (oldest,))
         statements.execute("DELETE FROM conversations WHERE seen_at < ?", (now - IDLE_DAYS * DAY,))
@@ -256,7 +256,7 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _packed(response: str) -> bytes:
-    """A response's id, its digits in half of their length."""
+    """A response's id in bytes; an id of hexadecimal digits takes half their length."""
     digits = response.removeprefix("chatcmpl-")
     if _DIGITS.fullmatch(digits):
         return bytes.fromhex(digits)
