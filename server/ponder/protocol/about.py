@@ -1,4 +1,4 @@
-"""What the server says of itself: `GET /`, `/version` and `/load`."""
+"""The server's description of itself: `GET /`, `/version` and `/load`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ponder.protocol.response import Capabilities
 
 
 class About(BaseModel):
-    """What is served here, and how to ask for it.
+    """The served model, and how to use it.
 
-    `about` and `examples`, which are questions, are there for the bundled model alone.
-    `max_model_len` is the context in tokens. `causes` says in words how a thought ended, by
-    `end_cause`. `links` are paths on this server.
+    Only the bundled model has `about` and `examples`, which are questions. `max_model_len` is the
+    context in tokens. `causes` explains each `end_cause` in words. `links` are paths on this
+    server.
     """
 
     name: str
@@ -28,12 +28,12 @@ class About(BaseModel):
 
 
 class Version(BaseModel):
-    """Ponder's."""
+    """Ponder's version."""
 
     version: str
 
 
 class Load(BaseModel):
-    """Requests that are read or answered."""
+    """The number of requests that the server reads or answers at the moment."""
 
     server_load: int

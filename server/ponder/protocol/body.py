@@ -1,4 +1,4 @@
-"""From the bytes of a body to a checked request, at a price that its length bounds."""
+"""Turns the bytes of a body into a checked request, at a cost that its length bounds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ponder.protocol.errors import invalid_request
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_VALUES = 1 << 17
-"""JSON values in one body. Reading as many takes some ten milliseconds, in one go."""
+"""The most JSON values in one body. Reading that many blocks for some ten milliseconds."""
 
 
 def read_body(kind: type[Model], body: bytes | bytearray) -> Model:
-    """Raises `ApiError` where it is no JSON and `ValidationError` where it is not of this kind.
+    """Raises `ApiError` if the body is no JSON, and `ValidationError` if it is no `kind`.
 
-    pydantic's own reading of bytes builds a tree that takes a hundred times the body's memory.
+    pydantic's own parser of bytes would build a tree of a hundred times the body's memory.
     """
     if _values(body) > MOST_VALUES:
         raise invalid_request(
@@ -32,7 +32,7 @@ def read_body(kind: type[Model], body: bytes | bytearray) -> Model:
 
 
 def _values(body: bytes | bytearray) -> int:
-    """No fewer than the values in it; text that only looks like them is looked at more closely."""
+    """An upper bound of the values in `body`; a second count leaves out the text in strings."""
     found = _structure(body)
     if found <= MOST_VALUES:
         return found

@@ -1,4 +1,4 @@
-"""Every system's name for a thinking budget, read into one `Ask`."""
+"""Reads every system's name for a thinking budget into one `Ask`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SWITCH = "chat_template_kwargs.enable_thinking"
 def read_ask(
     request: BudgetFields, max_completion_tokens: int | None, switch: bool | None = None
 ) -> Ask:
-    """What the request says of its budget; `switch` is the chat template's, where it is set.
+    """The request's budget; `switch` is the value of the template's switch, if the request sets it.
 
     Raises 400 `invalid_budget`, `conflicting_budgets`.
     """
@@ -57,7 +57,7 @@ def read_ask(
 
 
 def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
-    """Every place where a number was given, with its name."""
+    """The name and the value of every number that was given."""
     candidates: list[tuple[str, Any]] = [(name, getattr(request, name)) for name in BUDGETS]
     if request.thinking:
         candidates.append(("thinking.budget_tokens", request.thinking.budget_tokens))
@@ -77,7 +77,7 @@ def _numbers(request: BudgetFields) -> Iterator[tuple[str, Any]]:
 
 
 def _switches(request: BudgetFields) -> dict[str, bool]:
-    """Where a thought was asked for without a number, or asked not to be."""
+    """The switches that the request sets: True asks for a thought, False for none."""
     thinking = request.thinking.type if request.thinking else None
     switches = {
         "enable_thinking": request.enable_thinking,
@@ -130,7 +130,7 @@ def _efforts(request: BudgetFields) -> dict[str, str]:
 
 
 def _effort(request: BudgetFields) -> tuple[str | None, int | None]:
-    """The effort's word, and its tokens; a model's curve may have others for it."""
+    """The effort's word and its tokens by default; a model's curve may have other numbers."""
     tokens, word = {}, None
     known = {**EFFORT_TOKENS, "auto": AUTO}
     for name, effort in _efforts(request).items():

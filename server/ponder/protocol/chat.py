@@ -1,7 +1,7 @@
-"""The neutral request: what every dialect is read into, and all that the server knows of one.
+"""The neutral request that every dialect reads: the server knows nothing else of a request.
 
-Errors call its fields by the names in `NAMES`, in backticks within a message; `ApiError.spelled`
-puts the dialect's own there, and for `budget` the client's (`Ask.spelled`).
+Errors call its fields by the names in `NAMES`, in backticks within a message. `ApiError.spelled`
+replaces them by the dialect's names, and `budget` by the client's (`Ask.spelled`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ NAMES: Mapping[str, str] = {
     "max_completion_tokens": "max_completion_tokens",
     "alternatives": "alternatives",
 }
-"""Fields that errors speak of, and how a dialect spells them that has no name of its own."""
+"""Fields that errors name, and their spelling in a dialect without a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """A conversation, which the model's chat template makes a prompt of.
+    """A conversation, which the model's chat template turns into a prompt.
 
-    `turns` are as templates take them; `arguments` are variables that the request sets for it.
+    `turns` have the form that templates take; `arguments` are template variables that the request
+    sets.
     """
 
     turns: Sequence[Mapping[str, Any]]
@@ -44,7 +45,7 @@ class Turns:
 class ToolUse:
     """The functions that an answer may call, and whether it has to.
 
-    `named` is `required` of the one function that there is. `parallel` allows several calls.
+    `named` requires a call of the only function in `tools`. `parallel` allows several calls.
     """
 
     tools: Sequence[Tool]
@@ -56,10 +57,9 @@ class ToolUse:
 class Raw:
     """A prompt as its caller wrote it: a text, or token ids.
 
-    `opened` is the caller's word that the prompt ends inside a thought; without it, only a start
-    marker at its very end says so. A prompt that opens no thought is continued for at most
-    `plain_tokens`, where the request has no limit. `special_tokens` puts the tokenizer's own, such
-    as BOS, around a text.
+    `opened` says that the prompt ends inside a thought; without it, only a start marker at its very
+    end does. A prompt that opens no thought is continued for at most `plain_tokens`, where the
+    request has no limit. `special_tokens` adds the tokenizer's own, such as BOS, around a text.
     """
 
     content: str | Sequence[int]
@@ -70,16 +70,15 @@ class Raw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """What is asked for, in no dialect's words.
+    """A request in terms that no dialect owns.
 
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
-    reply's, `logprobs` the alternatives to tell beside each sampled token, or None, and `echo`
-    puts each prompt before its answer. `usage` says
-    when a stream tells what was spent, and `shows_interim` that it has events for interim answers.
-    `conversation` names what the request belongs to, and `label` the task that its metadata tells,
-    which `ponder.task` overrides. `grammar`
-    is what an answer must spell that is no call. `spelled` has the client's own names of fields
-    that its dialect knows by several.
+    reply's. `logprobs` is the number of alternatives beside each sampled token, None for no log
+    probabilities, and `echo` puts each prompt before its answer. `usage` says when a stream reports
+    the usage, and `shows_interim` that it has events for interim answers. `conversation` names the
+    request's conversation, and `label` the task in its metadata, which `ponder.task` overrides. An
+    answer that is no call follows `grammar`. `spelled` has the client's names of fields for which
+    its dialect has several.
     """
 
     id: str

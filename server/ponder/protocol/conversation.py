@@ -1,4 +1,4 @@
-"""What a request says of the conversation that it belongs to."""
+"""Reads the conversation that a request belongs to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ HEADER = "x-ponder-conversation"
 def read_conversation(
     headers: Mapping[str, str], scope: str | None, user: str | None
 ) -> str | None:
-    """The header, else `ponder.scope`, else `user`; None where the request stands alone.
+    """The header, else `ponder.scope`, else `user`; None for a request without a conversation.
 
-    Prefixed with where it was said, so that a user and a scope of one name are two.
+    The result begins with its source, so that a user and a scope of the same name differ.
     """
     said = (("header", headers.get(HEADER)), ("scope", scope), ("user", user))
     return next((f"{place}:{name}" for place, name in said if name), None)

@@ -1,4 +1,4 @@
-"""`GET /v1/ponder/curves`: what each thinking budget gives on each task, as it was calibrated."""
+"""`GET /v1/ponder/curves`: what each thinking budget gives on each task, by the calibration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CurvePoint(BaseModel):
 
 
 class AutoReport(BaseModel):
-    """What `auto` gives beside the best budget, on `n` problems that neither was chosen on.
+    """What `auto` gives beside the best budget, on `n` problems that served to choose neither.
 
     `difference` is accuracy − best_accuracy, paired, with its 95 % interval. `problems_sha256` is
     the hash of all problems of the task.
@@ -45,7 +45,7 @@ class AutoReport(BaseModel):
 
 
 class CurveReport(BaseModel):
-    """One task's curve, or with `task` null that of all tasks together, each of the same weight."""
+    """One task's curve; with `task` null, the curve of all tasks together, with equal weights."""
 
     task: str | None
     auto: AutoReport
@@ -54,11 +54,11 @@ class CurveReport(BaseModel):
 
 
 class CurvesReport(BaseModel):
-    """The curves of the served model; `curves` is empty where nobody calibrated it.
+    """The curves of the served model; `curves` is empty for a model without a calibration.
 
     `epsilon` is how far below the best accuracy `auto` may be, at 95 % confidence. `split` is the
-    part of the problems that was asked, null as `ponder eval` takes them; half of them made the
-    curves, the other half the report of each `auto`. `seeds` counts thoughts per problem.
+    split of the problems, null for the one of `ponder eval`. Half of the problems made the curves,
+    the other half the report of each `auto`. `seeds` counts thoughts per problem.
     """
 
     object: Literal["ponder.curves"] = "ponder.curves"

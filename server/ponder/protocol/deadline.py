@@ -1,4 +1,4 @@
-"""What a request says of when its answer is due."""
+"""Reads when a request's answer is due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADER = "x-ponder-deadline-ms"
 def read_deadline(headers: Mapping[str, str], deadline_ms: int | None) -> int | None:
     """Milliseconds from the arrival of the request: the header's, or the body's `deadline_ms`.
 
-    Raises 400 for a header that is no such number, and where both are given and disagree.
+    Raises 400 for a header that is no such number, and for two values that disagree.
     """
     said = headers.get(HEADER)
     if said is None:

@@ -1,4 +1,4 @@
-"""A dialect: the words in which a request comes, and in which its reply goes."""
+"""The interface of a dialect: the shape of requests and of replies at one endpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Spent:
 
 
 class Reply(Protocol):
-    """What writers may know of a completion. `outcomes` is empty until every choice has ended."""
+    """A completion as writers see it. `outcomes` is empty until every choice has ended."""
 
     @property
     def request(self) -> ChatRequest: ...
@@ -47,11 +47,11 @@ class Reply(Protocol):
     def prompt_tokens(self) -> int: ...
     @property
     def spent_tokens(self) -> int:
-        """Completion tokens until now."""
+        """Completion tokens so far."""
         ...
 
     def echo(self, index: int) -> str:
-        """The prompt of a choice as its echo has it; empty where none was asked for."""
+        """The echo of a choice's prompt; empty where none was asked for."""
         ...
 
     def scored(self, index: int) -> tuple[Sequence[int], Sequence[TokenLogprob | None]]:
@@ -72,9 +72,9 @@ class WholeWriter(Protocol):
 
 
 class StreamWriter(Protocol):
-    """Turns events into server-sent events, as they come: this is where a stream spends its time.
+    """Turns events into server-sent events, as they come: a stream spends most of its time here.
 
-    Each returns what is to be sent, which may be nothing.
+    Each method returns the bytes to send, which may be none.
     """
 
     def event(self, index: int, event: Event) -> bytes: ...
@@ -89,14 +89,14 @@ class StreamWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as its client gets it: the HTTP status and the body."""
+    """An error as the client gets it: the HTTP status and the body."""
 
     status: int
     body: bytes
 
 
 class Reader(Protocol):
-    """How an endpoint reads requests, and what it calls the fields that errors speak of."""
+    """Reads an endpoint's requests, and has its names for the fields in errors."""
 
     @property
     def name(self) -> str: ...
@@ -114,7 +114,7 @@ class Reader(Protocol):
 
 
 class Counter(Reader, Protocol):
-    """An endpoint below a dialect's that counts the tokens of the prompts it would answer."""
+    """An endpoint below a dialect's path that counts the tokens of a request's prompts."""
 
     def counted(self, tokens: int) -> BaseModel: ...
 
@@ -122,10 +122,10 @@ class Counter(Reader, Protocol):
 class Dialect(Reader, Protocol):
     """One endpoint's language; `ponder.protocol.dialects` has the table of them.
 
-    The models describe bodies for `/openapi.json`. `fields` are the dialect's names for the neutral
-    fields that errors speak of (`ponder.protocol.chat.NAMES`). `done` is what a stream that went
-    well ends with beside its events, where it does. `id_headers` are the response's headers that
-    hold its id.
+    The models describe bodies for `/openapi.json`. `fields` maps the neutral fields in errors
+    (`ponder.protocol.chat.NAMES`) to the dialect's names. `done` is the text after the last event
+    of a successful stream, None if there is none. `id_headers` are the response's headers that hold
+    its id.
 
         >>> from ponder.protocol.dialects import DIALECTS
         >>> dialect = DIALECTS["/v1/chat/completions"]
@@ -146,5 +146,5 @@ class Dialect(Reader, Protocol):
     def whole(self, reply: Reply) -> WholeWriter: ...
     def stream(self, reply: Reply) -> StreamWriter: ...
     def error(self, error: ApiError, request_id: str) -> Refusal:
-        """An error, `spelled` already, of the request with this id."""
+        """The refusal for an error, already `spelled`, of the request with this id."""
         ...

@@ -39,8 +39,8 @@ class ErrorResponse(BaseModel):
 class ApiError(PonderError):
     """An error that is the answer to a request.
 
-    `field` is the neutral name of the field at fault (`ponder.protocol.chat`); `param` is the name
-    that the client gave it, which whoever read the body knows, and `spelled` finds.
+    `field` is the neutral name of the field at fault (`ponder.protocol.chat`); `param` is the
+    client's name for it, which the reader of the body knows and `spelled` finds.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ApiError(PonderError):
         self.headers = dict(headers or {})
 
     def spelled(self, fields: Mapping[str, str]) -> ApiError:
-        """The error as a dialect says it, whose names for neutral fields are `fields`."""
+        """The error in a dialect whose names for neutral fields are `fields`."""
         param = self.param
         if self.field is not None:
             first, dot, rest = self.field.partition(".")
@@ -71,7 +71,7 @@ class ApiError(PonderError):
 
     @property
     def logged(self) -> str | None:
-        """`param` for logs, which hold no word of a client's: what the schema knows of it."""
+        """The parts of `param` that are in the schema: logs hold no text of a client's."""
         known = [part for part in (self.param or "").split(".") if part in _field_names()]
         return ".".join(known) or None
 
@@ -83,7 +83,7 @@ class ApiError(PonderError):
 
 
 def cut(text: str, most: int = 100) -> str:
-    """At most `most` characters of a text that a client may have chosen."""
+    """A client's text, shortened to at most `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -122,7 +122,7 @@ def _type_of(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-# The official client repeats 408, 409, 429 and 5xx by itself; a repeat of these is pointless.
+# The official client repeats 408, 409, 429 and 5xx by itself; for these errors that is pointless.
 NO_RETRY = {"x-should-retry": "false"}
 
 _DEAD = "the engine died and this server is about to exit: send the request to another one"
@@ -144,12 +144,12 @@ _STATUS: tuple[tuple[type[Exception], int, str, Mapping[str, str]], ...] = (
 
 
 def to_api_error(error: BaseException) -> ApiError | None:
-    """The HTTP face of a domain error; None for an exception that nobody expected: a bug."""
+    """The HTTP error for a domain error; None for an exception that nobody expected: a bug."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValidationError):
         return _of_validation(error)
-    if isinstance(error, EngineDeadError):  # its own words are for the operator
+    if isinstance(error, EngineDeadError):  # its own message is for the operator
         error = EngineDeadError(_DEAD)
     for kind, status, code, headers in _STATUS:
         if isinstance(error, kind):
@@ -159,12 +159,12 @@ def to_api_error(error: BaseException) -> ApiError | None:
 
 
 def error_code(error: Exception) -> str:
-    """What a domain error is called on the wire."""
+    """The code of a domain error on the wire."""
     return next(code for kind, _, code, _ in _STATUS if isinstance(error, kind))
 
 
 def internal_error() -> ApiError:
-    """For what should not happen. The server's log has the traceback."""
+    """The error for a bug. The server's log has the traceback."""
     return ApiError(500, "internal_error", "internal error: the server's log has the traceback")
 
 
@@ -199,11 +199,11 @@ _SENTENCES = {
     "less_than_equal": "must be at most {le:g}, not {value}",
     "literal_error": "must be {expected}, not {value}",
 }
-"""What is wrong with a field, by pydantic's name for it."""
+"""Messages about a field, by pydantic's name for the problem."""
 
 
 _ADDED = re.compile(r"\[\w+\]")
-"""What pydantic adds to a place: that a key is at fault, and the tag of a union's member."""
+"""Parts that pydantic adds to a location: a mark for keys, and the tag of a union's member."""
 
 
 def _of_validation(error: ValidationError) -> ApiError:

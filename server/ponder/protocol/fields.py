@@ -1,7 +1,7 @@
-"""What bodies have in common: the types of their fields, sampling, Ponder's own options.
+"""The common parts of bodies: the types of their fields, sampling, Ponder's own options.
 
-Fields that Ponder cannot honour are refused, never ignored; what changes nothing about the answer
-is accepted (`ponder.protocol.noise`). A field that is null is not given.
+Ponder refuses fields that it cannot honour and never ignores them; it accepts fields that change
+nothing about the answer (`ponder.protocol.noise`). A null field counts as absent.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from pydantic_core import PydanticCustomError
 from ponder.protocol.sampling import SamplingAsk
 from ponder.thought.segment import AnswerRules
 
-# Everything has a length; that of metadata is OpenAI's.
+# Every list and text has a limit; that of metadata is OpenAI's.
 MOST_TOKEN_IDS = 4096
 MOST_METADATA = 16
-MOST_NAME = 512  # characters of what only names something
+MOST_NAME = 512  # characters of a name
 MOST_STOP = 1024  # characters of a stop string
 MOST_TOKENS = 2**64
 MOST_MILLISECONDS = 86_400_000  # a day
@@ -52,7 +52,7 @@ NoEntries = Annotated[dict[str, Any], Field(max_length=0)]
 
 
 def at_most(most: int) -> BeforeValidator:
-    """A map's length, before its entries are looked at: pydantic would list all their mistakes."""
+    """Checks a map's length before its entries: pydantic would list all their mistakes."""
 
     def check(given: Any) -> Any:
         if isinstance(given, dict) and len(given) > most:
@@ -68,7 +68,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, given: Any) -> Any:
-        """And so are unknown fields but the first: pydantic would list them all."""
+        """Drop null fields, and all unknown fields but the first: pydantic would list them all."""
         if not isinstance(given, dict):
             return given
         known, kept, told = _names(cls), {}, False
@@ -86,13 +86,13 @@ def _names(model: type[BaseModel]) -> frozenset[str]:
 
 
 class Lenient(Strict):
-    """What comes back as history: clients keep things of their own there, which are dropped."""
+    """A part of the history. Clients keep fields of their own there, which are dropped."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"additionalProperties": True})
 
 
 def or_say(message: str) -> WrapValidator:
-    """Says `message`, with its remedy, of whatever the type does not take."""
+    """A validator that answers every value outside the type with `message`, which has a remedy."""
 
     def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -130,13 +130,14 @@ class StreamOptions(Strict):
 
 
 class EarlyExit(Strict):
-    """Close a thought when probes say that its answer is there: `agreement` or `entropy`.
+    """Close a thought when probes show that its answer is settled, by `agreement` or `entropy`.
 
     Every `interval` tokens the model answers beside the running thought, greedily and after
-    `prefix`, or the contract's answer prefix. `agreement`: at most `max_probe_tokens` of an answer,
-    until the last `window` of them are equal as `answer` reads them, which `interim` shows in the
-    stream. `entropy`: one token, until the moving variance of its entropy, by `alpha`, is below
-    `delta` after `window` probes or more (arXiv 2509.26522).
+    `prefix`, or else after the contract's answer prefix. `agreement` samples at most
+    `max_probe_tokens` and closes when the last `window` answers are equal as `answer` reads them;
+    `interim` shows the answers in the stream. `entropy` samples one token and closes when the
+    moving variance of its entropy, by `alpha`, is below `delta`, after at least `window` probes
+    (arXiv 2509.26522).
     """
 
     method: Literal["agreement", "entropy"]
@@ -169,10 +170,11 @@ class EarlyExit(Strict):
 class StrategyAsk(Strict):
     """Answer by `n` thoughts that share one budget of thinking tokens.
 
-    `token_budget` is one more name of the request's budget. `self_consistency` gives the answer
-    that most thoughts come to, `best_of` the one that the operator's verifier scores highest, and
-    `particles` copies promising thoughts over others every `interval` tokens of each, as probes of
-    at most `max_probe_tokens`, after `prefix`, say. Answers are equal as `answer` reads them.
+    `token_budget` is another name of the request's budget. `self_consistency` gives the answer
+    that most thoughts reach, and `best_of` the one that the operator's verifier scores highest.
+    `particles` probes the thoughts every `interval` tokens of each, for at most `max_probe_tokens`
+    after `prefix`, and replaces some by copies of more promising ones. `answer` says how to compare
+    answers.
     """
 
     method: Literal["best_of", "self_consistency", "particles"]
@@ -195,16 +197,16 @@ class StrategyAsk(Strict):
 
 
 class PonderOptions(Strict):
-    """What Ponder adds. Tokens throughout.
+    """Ponder's own options. Tokens throughout.
 
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
-    end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells a model that was
-    trained on budgets of the one it has; its tokens count as prompt. `loop_exit` closes a thought
-    that repeats itself, past `min_thinking_tokens`, and so does `early_exit` one whose answer is
-    there. By `strategy` several thoughts give one answer. `deadline_ms` closes a thought in time
-    for its answer, which is due so many milliseconds after the request came. `scope` names the
-    conversation, `task` the kind of question, whose calibrated curve efforts and `auto` are read
-    from, and `holdout` "never" keeps the saving policy even where the conversation is held out.
+    end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells its budget to a model
+    that was trained on budgets; the hint's tokens count as prompt. Past `min_thinking_tokens`,
+    `loop_exit` closes a thought that repeats itself, and `early_exit` one whose answer is settled.
+    With a `strategy`, several thoughts give one answer. `deadline_ms` closes a thought in time for
+    its answer, which is due that many milliseconds after the request came. `scope` names the
+    conversation. `task` names the kind of question, whose calibrated curve gives efforts and
+    `auto`. `holdout` "never" keeps the saving policy even where the conversation is held out.
     """
 
     min_thinking_tokens: Tokens = 0
@@ -230,7 +232,7 @@ class PonderOptions(Strict):
 
 
 class SamplingFields(Strict):
-    """How many choices, how they are sampled and how they are sent."""
+    """The number of choices, their sampling, and the form of the reply."""
 
     max_tokens: PositiveTokens | None = None
     n: Annotated[int, Field(ge=1, le=128, strict=True), Whole] = 1

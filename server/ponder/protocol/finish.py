@@ -12,13 +12,13 @@ Choice = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class FinishRequest(Strict):
-    """Whose thought is to be finished: one choice's, or without a `choice` all that think."""
+    """Finish the thought of one `choice`, or without it of all choices that think."""
 
     choice: Annotated[Choice, Field(strict=True), Whole] | None = None
 
 
 class FinishQuery(Strict):
-    """The same in a URL, where numbers are text."""
+    """The same request in a URL, where numbers are text."""
 
     choice: Choice | None = None
 

@@ -68,7 +68,7 @@ class AllowedTools(Strict):
 
 
 class ToolChoice(Strict):
-    """An object: one function that has to be called, or some that may be."""
+    """The object form: one function that must be called, or several that may be."""
 
     type: Literal["function", "allowed_tools"]
     function: Named | None = None
@@ -92,7 +92,7 @@ def read_tools(
     choice: Choice | None,
     parallel: bool | None,
 ) -> ToolUse | None:
-    """Raises `ApiError` for a choice that is none of the tools."""
+    """The tools of a request. Raises `ApiError` for a choice that names no tool."""
     known = [tool.tool for tool in tools or ()]
     several = parallel is not False
     if not isinstance(choice, ToolChoice):
@@ -151,7 +151,7 @@ class ResponseFormat(Strict):
 
 
 class StructuredOutputs(Strict):
-    """vLLM's: one rule that the answer follows."""
+    """vLLM's field: one rule that the answer follows."""
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: Annotated[str, Field(min_length=1)] | None = None
@@ -187,7 +187,7 @@ class StructuredOutputs(Strict):
 
 
 def read_json(given: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
-    """An object, or its JSON text. Raises `ValueError`."""
+    """The object in `given`, which may be its JSON text. Raises `ValueError`."""
     try:
         read = json.loads(given) if isinstance(given, str) else given
     except ValueError as error:

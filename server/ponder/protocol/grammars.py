@@ -1,7 +1,7 @@
 """The formats of an answer that requests ask for, as grammars.
 
-The tag for JSON admits the blank that models write behind a thought, and no more than one blank in
-a place: free whitespace lets a model fill its answer with it.
+The tag for JSON admits the blank that models write behind a thought, and at most one blank in any
+other place: with free whitespace, a model may fill its answer with blank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ponder.engine.protocol import Grammar
 
 BLANK: Mapping[str, Any] = {"type": "regex", "pattern": "[\\n ]{0,4}"}
-"""What may stand between a thought and the answer."""
+"""The blank that may stand between a thought and the answer."""
 
 
 def json_format(schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -28,10 +28,10 @@ def tag(form: Mapping[str, Any]) -> Grammar:
 
 
 def json_schema(schema: Mapping[str, Any]) -> Grammar:
-    """An answer that is JSON of this schema."""
+    """The grammar of an answer that is JSON of this schema."""
     return tag(json_format(schema))
 
 
 def json_object() -> Grammar:
-    """An answer that is any JSON object."""
+    """The grammar of an answer that is any JSON object."""
     return json_schema({"type": "object"})

@@ -1,4 +1,4 @@
-"""Turns as chat templates take them, from whatever a dialect calls their parts."""
+"""Makes turns as chat templates take them, for all dialects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Turn = dict[str, Any]
 def call(call_id: str, name: str, arguments: str) -> Mapping[str, Any]:
     """A call of an earlier turn; templates read its arguments as an object.
 
-    Arguments that are none, as a call has them that was cut, are read as an empty one: refusing
-    them would end the conversation for good.
+    Arguments that are no object, as of a truncated call, become an empty one: refusing them would
+    end the conversation for good.
 
         >>> call("call_1", "add", '{"a": 1}')["function"]
         {'name': 'add', 'arguments': {'a': 1}}
@@ -27,7 +27,7 @@ def call(call_id: str, name: str, arguments: str) -> Mapping[str, Any]:
 
 
 def assistant(text: str, thought: str = "", calls: Sequence[Mapping[str, Any]] = ()) -> Turn:
-    """What the model said: its thought, its text and its calls."""
+    """An assistant's turn: its thought, its text and its calls."""
     turn: Turn = {"role": "assistant", "content": text}
     if thought:
         turn["reasoning_content"] = thought
@@ -37,7 +37,7 @@ def assistant(text: str, thought: str = "", calls: Sequence[Mapping[str, Any]] =
 
 
 def result(call_id: str, text: str, name: str | None = None) -> Turn:
-    """What a called function returned."""
+    """The turn with a called function's result."""
     turn: Turn = {"role": "tool", "tool_call_id": call_id, "content": text}
     if name is not None:
         turn["name"] = name

@@ -1,4 +1,4 @@
-"""Log probabilities as replies write them: JSON text, made as they come."""
+"""Writes log probabilities for replies, as JSON text, while they come."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ponder.engine.protocol import TokenLogprob
 from ponder.thought.answer import AnswerDelta
 
 Columns = tuple[str, str, str, str]
-"""Entries of the lists of a text's log probabilities, with commas between them."""
+"""The entries of a text's four lists of log probabilities, joined by commas."""
 NOTHING: Columns = ("", "", "", "")
 
-LEAST = -9999.0  # for what cannot be: JSON has no infinity. vLLM's server says the same.
+LEAST = -9999.0  # for impossible tokens: JSON has no infinity. vLLM's server sends the same.
 
 
 class TokenTexts(dict[int, tuple[str, str]]):
@@ -39,7 +39,7 @@ class LogprobWriter:
         self._top = top
 
     def entries(self, logprobs: Sequence[TokenLogprob]) -> str:
-        """Entries of `content`, with commas between them."""
+        """The entries of `content`, joined by commas."""
         if self._top is None:
             return ""
         texts, written = self._texts, []
@@ -72,8 +72,8 @@ class TextLogprobWriter:
         self._top = top
         self._echoed = echoed
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._read = 0  # characters that the tokens until now have made
-        self._hidden: int | None = None  # of them, leading blank that the text does not show
+        self._read = 0  # characters of the tokens so far
+        self._hidden: int | None = None  # characters at their beginning that are not shown
 
     def prompt(self, token_ids: Sequence[int], entries: Sequence[TokenLogprob | None]) -> Columns:
         """The entries of a prompt's tokens, the first of which has no log probability."""
@@ -86,7 +86,7 @@ class TextLogprobWriter:
         return _joined(told)
 
     def columns(self, answer: AnswerDelta) -> Columns:
-        """The entries of each list, with commas between them."""
+        """The entries of each list, joined by commas."""
         told, starts, said = [], [], ""
         for entry in answer.logprobs:
             told.append((self._texts[entry.token_id][0], *self._told(entry)))
@@ -99,7 +99,7 @@ class TextLogprobWriter:
         return _joined([(*entry, at) for entry, at in zip(told, offsets, strict=True)])
 
     def _told(self, entry: TokenLogprob) -> tuple[str, str]:
-        """A token's log probability, and those of the best ones beside it."""
+        """A token's log probability, and those of the token and its best alternatives."""
         logprob = max(entry.logprob, LEAST)
         top = {self._texts[entry.token_id][0]: logprob}
         for token_id, other in islice(entry.top, self._top):
@@ -113,10 +113,10 @@ def _joined(entries: Sequence[tuple[str, str, str, str]]) -> Columns:
 
 
 def _hidden(said: str, shown: str) -> int:
-    """How much of what the first tokens say is not shown; negative where more is shown.
+    """How many characters of the first tokens are not shown; negative where more are shown.
 
-    Their leading blank may be dropped, an answer prefix may stand before them, and the end of the
-    last one may be held back, as it may be a stop string's beginning.
+    Leading blank may be dropped, an answer prefix may precede the tokens, and the end of the last
+    token may be held back, as it may begin a stop string.
     """
     if shown.endswith(said) or said.endswith(shown):
         return len(said) - len(shown)

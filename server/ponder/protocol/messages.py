@@ -1,4 +1,4 @@
-"""A conversation, as OpenAI's chats write it."""
+"""A conversation in the form of OpenAI's chats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ponder.protocol import history
 from ponder.protocol.fields import NO_AUDIO, Empty, Lenient, Name, Off, or_say
 from ponder.protocol.functions import NO_FUNCTIONS, Call
 
-# Everything has a length; that of a conversation is OpenAI's.
+# Every list has a limit; that of a conversation is OpenAI's.
 MOST_MESSAGES = 2048
 MOST_PARTS = 1024  # of one message
 MOST_CALLS = 1024  # of one message
@@ -28,7 +28,7 @@ _ROLE = or_say(
 
 
 class Said(Lenient):
-    """A message or a part of one. What would change the answer is refused, by clients' names."""
+    """A message or a part of one. It refuses clients' fields that would change the answer."""
 
     prefix: Annotated[Off, _BEGUN] = None
     partial: Annotated[Off, _BEGUN] = None
@@ -69,7 +69,7 @@ class Part(Said):
 
 
 def _joined(entries: Iterable[Any] | None, name: str) -> str:
-    """The texts that entries of a list have by a name, beside whatever else clients keep there."""
+    """The texts that a list's entries have under a name; clients keep other fields there, too."""
     found = (entry.get(name) for entry in entries or () if isinstance(entry, dict))
     return "".join(text for text in found if isinstance(text, str))
 
@@ -91,7 +91,7 @@ Content = Annotated[
 
 
 class Message(Said):
-    """One turn. The thought of an earlier assistant turn is handed to the chat template."""
+    """One turn. The chat template gets the thought of an earlier assistant turn."""
 
     role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], _ROLE]
     content: Content | None = None
@@ -121,7 +121,7 @@ class Message(Said):
 
     @property
     def thought(self) -> str:
-        """By the first of the names that clients have for it."""
+        """The turn's thought, by the first of the clients' names for it that has one."""
         return (
             self.reasoning
             or self.reasoning_content

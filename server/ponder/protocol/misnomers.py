@@ -1,4 +1,4 @@
-"""What a field was meant to be that no dialect knows: the right name is the remedy."""
+"""Guesses what an unknown field was meant to be, and names the right field as the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NESTED = {"extra_body", "extra_query", "extra_headers", "parameters", "generati
 
 
 def remedy(name: str) -> str:
-    """What to do about an unknown field, by the name it has where it stands.
+    """What to do about an unknown field of this name.
 
     >>> remedy("max_new_tokens")
     'the limit of an answer is `max_completion_tokens`: send that'

@@ -1,7 +1,7 @@
 """Fields that clients send and that change nothing about the answer.
 
-A class is one system's. `Ignored` is taken with any value; other types take what asks for nothing,
-and refuse the rest with its remedy. docs/noise.md, made of this file, lists them.
+Each class has one system's fields. `Ignored` accepts any value; other types accept values that ask
+for nothing, and refuse the rest with a remedy. docs/noise.md, made from this file, lists them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: the response, whole and in chunks; and what `/v1/models` lists."""
+"""The responses of `POST /v1/chat/completions`, whole and in chunks, and of `/v1/models`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, computed_field
 
 from ponder.thought.exits.causes import Cause
 
-# Open, as OpenAI's own clients have them: a newer server may say a word that an older client does
+# Open types, as in OpenAI's own clients: a newer server may send a word that an older client does
 # not know, and the rest of its reply is still good.
 EndCauseName = Cause | str
 FinishReason = Literal["stop", "length", "tool_calls"] | str
@@ -17,9 +17,10 @@ ArmName = Literal["policy", "holdout"] | str
 
 
 class ShadowReport(BaseModel):
-    """Why and after how many tokens an early exit that only watched would have closed a thought.
+    """Why and after how many tokens an early exit in shadow mode would have closed a thought.
 
-    `agrees`: the answer there is the answer that was given; null where there is none to compare.
+    `agrees` says whether the answer there equals the given one; null where there is none to
+    compare.
     """
 
     end_cause: EndCauseName
@@ -28,11 +29,11 @@ class ShadowReport(BaseModel):
 
 
 class StrategyAnswer(BaseModel):
-    """What one of a strategy's thoughts came to, and the tokens that were spent in its place.
+    """The answer of one of a strategy's thoughts, and the tokens that were spent in its place.
 
-    `votes` counts the answers that equal it, itself among them; none for one that says nothing to
-    vote for. `score` is the verifier's, null where it gave none. `error` is the code of what left
-    it without an answer.
+    `votes` counts the equal answers, itself included; it is 0 for an answer without a value to
+    compare. `score` is the verifier's, null where it gave none. `error` is the code of the error
+    that left the thought without an answer.
     """
 
     answer: str
@@ -50,8 +51,8 @@ class StrategyAnswer(BaseModel):
 class StrategyReport(BaseModel):
     """How `n` thoughts on a budget of `token_budget` thinking tokens gave one answer.
 
-    `chosen` is its place among the `answers`, whose tokens add up to the choice's. `copies` counts
-    thoughts that a copy of another replaced.
+    `chosen` is the index of that answer in `answers`, whose tokens add up to the choice's. `copies`
+    counts thoughts that a copy of another replaced.
     """
 
     method: str
@@ -66,12 +67,12 @@ class PonderReport(BaseModel):
     """What happened to one choice's thought. Tokens, exact, from token ids.
 
     completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
-    answer, the appended close as forced. `hint_budget` is what the model was told (soft) in front
-    of `budget_effective` (hard); the hint's tokens are the prompt's. `arm` is the one that the
-    conversation was drawn into, also where the request opted out of being held out. `deadline_met`
-    says whether the answer came in time, where it had a deadline. `error` is the code of what left
-    this choice without an answer while others have one. `shadow` is there where an early exit only
-    watched, and `strategy` where several thoughts gave the answer: the tokens are those of all.
+    answer, the appended close as forced. `hint_budget` is the budget that the model was told, a
+    soft limit beside the hard `budget_effective`; the hint's tokens count as prompt. `arm` is the
+    conversation's arm, also where the request opted out of the holdout. `deadline_met` says whether
+    the answer came by its deadline, if it had one. `error` is the code of the error that left this
+    choice without an answer while others have one. `shadow` is there with an early exit in shadow
+    mode, and `strategy` if several thoughts gave the answer: the tokens are those of all.
     """
 
     budget_requested: int | None
@@ -123,7 +124,7 @@ class ChoiceLogprobs(BaseModel):
 
 
 class CalledFunction(BaseModel):
-    """`arguments` is JSON text, which a limit may have cut."""
+    """`arguments` is JSON text, which a limit may have truncated."""
 
     name: str
     arguments: str
@@ -136,8 +137,8 @@ class ToolCall(BaseModel):
 
 
 class ResponseMessage(BaseModel):
-    """`reasoning_content` repeats `reasoning` for older clients. `content` is null where the answer
-    is calls alone.
+    """`reasoning_content` repeats `reasoning` for older clients. `content` is null if the answer
+    has only calls.
     """
 
     role: Literal["assistant"] = "assistant"
@@ -164,7 +165,7 @@ class PromptTokensDetails(BaseModel):
 
 
 class TokenCounts(BaseModel):
-    """`prompt_tokens` once, however many choices; `completion_tokens` summed over them."""
+    """`prompt_tokens` counts the prompt once; `completion_tokens` is the sum over the choices."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -180,7 +181,7 @@ class TokenCounts(BaseModel):
 
 
 class Usage(TokenCounts):
-    """What a finished completion cost."""
+    """The tokens of a finished completion."""
 
     completion_tokens_details: CompletionTokensDetails
     prompt_tokens_details: PromptTokensDetails
@@ -205,7 +206,7 @@ class FunctionDelta(BaseModel):
 
 
 class CallDelta(BaseModel):
-    """The first of a call has its `id` and its function's name; `arguments` add up."""
+    """A part of a call: the first one has `id` and the function's name; `arguments` concatenate."""
 
     index: int
     id: str | None = None
@@ -217,7 +218,7 @@ class Delta(BaseModel):
     """`reasoning_content` repeats `reasoning`, as in a whole message.
 
     `provider_specific_fields` repeats the choice's report in its last chunk: the litellm proxy
-    passes on only chunks whose delta says something.
+    drops chunks whose delta is empty.
     """
 
     role: Literal["assistant"] | None = None
@@ -239,9 +240,9 @@ class ChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
-    """One server-sent event. With `stream_options.include_usage` the last has no choices, and with
-    `continuous_usage_stats` the others say what was spent until then. An interim answer comes in
-    `ponder`, without choices.
+    """One server-sent event. With `stream_options.include_usage` the last one has the usage and no
+    choices; with `continuous_usage_stats` the others have the usage so far. An interim answer comes
+    in `ponder`, without choices.
     """
 
     id: str
@@ -254,18 +255,18 @@ class ChatCompletionChunk(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What a model can be asked for. Tokens; `default_budget` is -1 for no limit.
+    """What a request can ask of a model. Tokens; `default_budget` is -1 for no limit.
 
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
-    by which a model seems to think whose thoughts Ponder cannot read. `budget_hint` is the text
-    that tells the model of one of `trained_budgets`. `efforts` and `auto_budget` are those of a
-    request that names no task, by the calibrated curve where there is one; `auto_budget` is None
-    where there is none, and `tasks` are those that have curves of their own. `loop_exit`: a thought
-    that repeats itself is closed unless a request says otherwise. `default_deadline_ms` is when an
+    of a model that seems to think, but whose thoughts Ponder cannot read. `budget_hint` is the text
+    that tells the model one of `trained_budgets`. `efforts` and `auto_budget` hold for a request
+    that names no task, by the calibrated curve if there is one; without one, `auto_budget` is None.
+    `tasks` are the tasks that have curves of their own. With `loop_exit`, the server closes a
+    thought that repeats itself unless a request says otherwise. `default_deadline_ms` is when an
     answer is due unless a request says otherwise. `early_exits` are the methods by which probes
     close a thought, and `strategies` those by which several thoughts give one answer.
-    `answer_prefix` begins the answers of closed thoughts, where the contract names it. `tools` may
-    be called, and `formats` asked of an answer.
+    `answer_prefix` begins the answers of closed thoughts, if the contract has one. `tools` and
+    `formats` say whether requests may have tools and formats.
     """
 
     thinks: bool
@@ -291,7 +292,7 @@ class Capabilities(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model as OpenAI's clients know it, and as Anthropic's do."""
+    """A model in the form that OpenAI's and Anthropic's clients read."""
 
     id: str
     object: Literal["model"] = "model"

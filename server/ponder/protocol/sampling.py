@@ -1,4 +1,4 @@
-"""What a request says of how its tokens are sampled, whatever dialect it was written in."""
+"""The sampling that a request asks for, in any dialect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEED_MASK = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingAsk:
-    """The request's wishes; None is what the model itself recommends."""
+    """The request's sampling; None stands for the model's own recommendation."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -29,7 +29,7 @@ class SamplingAsk:
     def over(
         self, recommended: Mapping[str, float], *, logprobs: int | None, chunk_tokens: int
     ) -> Sampling:
-        """The wishes over the model's recommendations over neutral defaults.
+        """The request's values, else the model's `recommended` ones, else neutral defaults.
 
         A thought sets `max_tokens` for each of its segments.
         """

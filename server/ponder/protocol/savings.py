@@ -26,7 +26,7 @@ class Feedback(BaseModel):
 
 
 class ArmReport(BaseModel):
-    """One measure in one arm: how many carried it, in how many conversations, and its mean."""
+    """One measure in one arm: the count of its values, of their conversations, and its mean."""
 
     count: int
     conversations: int
@@ -37,8 +37,8 @@ class MeasureReport(BaseModel):
     """One measure in both arms, with 95 % intervals clustered by conversation.
 
     `difference` is policy − holdout and `ratio` policy / holdout, so that a difference below 0
-    and a ratio below 1 are savings. Both are null while there is insufficient data, until about
-    `more_needed` more are counted over both arms; that is null where nobody is held out.
+    and a ratio below 1 are savings. Both are null while there is insufficient data: both arms
+    together need about `more_needed` more values, null where no conversation is held out.
     """
 
     status: Status | str
@@ -64,7 +64,7 @@ class MeasureReport(BaseModel):
 class QualityReport(BaseModel):
     """`feedback` and `verifier` are scores from 0 to 1 per rated response and judged answer.
 
-    `forced` is the share of answers that a cut preceded, `empty` that of requests which ended
+    `forced` is the share of answers that a cut preceded, `empty` the share of requests that ended
     with `no_answer_produced`.
     """
 
@@ -75,10 +75,10 @@ class QualityReport(BaseModel):
 
 
 class SheddingReport(BaseModel):
-    """What load shedding changed, of the requests that came while budgets were shed.
+    """The effect of load shedding, among the requests that came while budgets were shed.
 
-    `policy` are those that it was drawn for, `holdout` those that it spares: a draw of its own, so
-    that neither this nor the savings hold the other's effect. Feedback is not told apart.
+    `policy` are the requests drawn for shedding, `holdout` the spared ones: an independent draw, so
+    that neither this report nor the savings contain the other's effect. It has no feedback.
     """
 
     tokens: MeasureReport
@@ -89,12 +89,12 @@ class SheddingReport(BaseModel):
 
 
 class SavingsReport(BaseModel):
-    """What the saving policy changed, by intention to treat.
+    """The effect of the saving policy, by intention to treat.
 
-    `tokens` and `seconds` are per request, of all that was sampled or appended for it: thinking,
-    forced, answer, retry and probe. `since` is when the experiment began, in seconds since 1970;
-    it begins anew where the model, the budgets or the holdout are set otherwise. `status` and
-    `more_requests_needed` are those of `tokens`. `load` is there where the server sheds load.
+    `tokens` and `seconds` are per request, over all tokens sampled or appended for it: thinking,
+    forced, answer, retry and probe. `since` is when the experiment began, in seconds since 1970; a
+    change of the model, the budgets or the holdout begins a new one. `status` and
+    `more_requests_needed` are those of `tokens`. `load` is there if the server sheds load.
     """
 
     object: Literal["ponder.savings"] = "ponder.savings"

@@ -1,4 +1,4 @@
-"""Thoughts as clients carry them from one request to the next: opaque, but no secret."""
+"""Seals thoughts that clients carry from one request to the next: opaque, but no secret."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MARK = "ponder:"
 
 
 class Seal:
-    """Seals a thought while it comes.
+    """Seals a thought as it is sampled.
 
     >>> seal = Seal()
     >>> seal.add("6 * 7 is ")
@@ -22,7 +22,7 @@ class Seal:
 
     def __init__(self) -> None:
         self._sealed = bytearray()
-        self._rest = b""  # base64 takes three bytes at a time
+        self._rest = b""  # bytes not encoded yet: base64 takes three at a time
 
     def add(self, text: str) -> None:
         given = self._rest + text.encode()
@@ -35,7 +35,7 @@ class Seal:
 
 
 def unseal(sealed: str) -> str:
-    """The thought; empty where another server sealed it, which nobody else can read."""
+    """The thought; empty where another kind of server sealed it."""
     if not sealed.startswith(_MARK):
         return ""
     try:

@@ -48,7 +48,7 @@ def _switch(given: Any) -> Any:
 
 
 class Reasoning(Strict):
-    """OpenRouter's and OpenAI's. A thought is shown as it is, so that no `summary` is made."""
+    """OpenRouter's and OpenAI's spelling. Thoughts are shown unchanged, without a `summary`."""
 
     effort: Name | None = None
     max_tokens: Any = None
@@ -59,7 +59,7 @@ class Reasoning(Strict):
 
 
 def _word(given: Any) -> Any:
-    """An effort's word, out of litellm's `{effort, summary}` too."""
+    """An effort's word, also from litellm's `{effort, summary}`."""
     if not isinstance(given, dict):
         return given
     if given.keys() - {"effort", "summary", "generate_summary"}:
@@ -102,11 +102,11 @@ BUDGETS = (
     "reasoning_budget",
     "thinking_budget_tokens",
 )
-"""The names of a number of tokens at the top of a body."""
+"""The names of a budget in tokens at the top of a body."""
 
 
 class BudgetFields(Strict):
-    """Every system's name for a budget. They are typed `Any` here and read by `read_ask`."""
+    """Every system's name for a budget. Numbers are typed `Any` here; `read_ask` checks them."""
 
     thinking_token_budget: Any = None
     budget: Any = None

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `/detokenize`, as vLLM's server has them."""
+"""`POST /tokenize` and `/detokenize`, as on vLLM's server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ponder.protocol.functions import Tools
 from ponder.protocol.messages import Conversation
 
 MOST_TEXT = 1 << 20
-"""Characters of a text: encoding takes some 300 bytes of memory for each."""
+"""The most characters of a text: encoding takes some 300 bytes of memory for each."""
 
 
 class TokenizeRequest(Strict):
-    """A prompt as it is, or messages that the chat template makes a prompt of.
+    """A prompt as it is, or messages that the chat template turns into a prompt.
 
-    `add_special_tokens` puts the tokenizer's own, such as BOS, around the text: by default around
-    a prompt and not around messages, whose template has them.
+    `add_special_tokens` adds the tokenizer's own, such as BOS, around the text: by default around
+    a prompt, but not around messages, whose template writes them.
     """
 
     model: Name | None = None
@@ -49,7 +49,7 @@ class TokenizeRequest(Strict):
 
 
 class Tokenized(BaseModel):
-    """`token_strs` are the tokens as the vocabulary spells them, where they were asked for."""
+    """`token_strs` are the tokens as the vocabulary spells them, if asked for."""
 
     count: int
     max_model_len: int
@@ -63,6 +63,6 @@ class DetokenizeRequest(Strict):
 
 
 class Detokenized(BaseModel):
-    """The text of the tokens; that of special ones is their name."""
+    """The text of the tokens; a special token's text is its name."""
 
     prompt: str

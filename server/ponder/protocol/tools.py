@@ -1,4 +1,4 @@
-"""What a request says of the functions that its answer may call, whatever its dialect."""
+"""The functions that an answer may call, in any dialect."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def tool_use(
     named: Collection[str] | None = None,
     parallel: bool = True,
 ) -> ToolUse | None:
-    """The tools that may be called, and whether one has to be; None without any.
+    """The tools that may be called, and whether one must be; None without any.
 
-    `named` are those that `choice` speaks of, where it speaks of some: the model is told of no
-    others. Raises 400 for names that are no tool's, are two tools', or that nothing is behind.
+    `named` are the names in the request's choice, if it has any: the model sees no other tools.
+    Raises 400 for a name without a tool, a name of two tools, and a required call without tools.
     """
     known: set[str] = set()
     for at, tool in enumerate(tools):

@@ -195,7 +195,7 @@ def test_what_nobody_can_go_on_with_fails(rules: dict[str, Any], said: str) -> N
         ([Fault("status", 0, 400)], RequestRefusedError, "refused the request: no"),
         ([Fault("error", 0, 400)], RequestRefusedError, "refused the request: full"),
         ([Fault("status", 0, 401)], EngineError, "another key than VLLM_API_KEY"),
-        ([Fault("babble", 2)], EngineError, "is not understood"),
+        ([Fault("babble", 2)], EngineError, "cannot be read"),
     ],
 )
 def test_errors_are_those_of_the_protocol(
@@ -357,7 +357,7 @@ def test_what_a_server_lacks_is_said(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"routes": []}, "takes no token ids .*404.*--enable-scale-out"),
+        ({"routes": []}, "takes token ids in no way .*404.*--enable-scale-out"),
         ({"routes": ["completions"], "deaf": ["return_token_ids"]}, "returns no token ids"),
         ({"card": {"id": "tiny"}}, "how long its contexts are"),
         ({"key": "secret"}, "set VLLM_API_KEY"),

@@ -1,7 +1,7 @@
-"""The table of dialects: where requests come, and in whose words.
+"""The table of dialects, by the path of their endpoints.
 
-A new endpoint is a file beside this one and a row here; `ponder.server` makes its route of it, and
-`/openapi.json` its description.
+A new endpoint is a file beside this one and a row here; `ponder.server` makes a route from the row,
+and `/openapi.json` describes it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ COUNTERS: Mapping[str, Counter] = {
     "/v1/messages/count_tokens": CountTokens(),
     "/v1/responses/input_tokens": CountResponseTokens(),
 }
-"""What counts prompts, each below the path of its dialect."""
+"""Endpoints that count prompts, each below the path of its dialect."""
 
 
 def dialect_at(path: str) -> Dialect:
-    """The dialect of a path and of what is below it; elsewhere OpenAI's, as of all other routes."""
+    """The dialect of a path or of a path above it; OpenAI's chat dialect for all other routes."""
     below = (dialect for at, dialect in DIALECTS.items() if f"{path}/".startswith(f"{at}/"))
     return next(below, DIALECTS["/v1/chat/completions"])

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`, in OpenAI's words."""
+"""`POST /v1/chat/completions`, as OpenAI's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _NO_RANKS = or_say("this server ranks no choices: ask for n; leave it out")
 
 
 class _Question(Strict):
-    """What is said first of a mistake: pydantic looks at fields in their order."""
+    """The fields whose mistakes are reported first: pydantic checks fields in their order."""
 
     model: Name | None = None
     messages: Conversation
@@ -102,7 +102,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
 
     @property
     def completion_limit(self) -> int | None:
-        """The smaller of its two names' values: each is a bound."""
+        """The limit, which has two names: the smaller value, as each is a bound."""
         given = (self.max_completion_tokens, self.max_tokens)
         return min((limit for limit in given if limit is not None), default=None)
 
@@ -111,7 +111,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         return read_ask(self, self.completion_limit, switch)
 
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises `ApiError` for a budget that is none."""
+        """The neutral request. Raises `ApiError` for an invalid budget."""
         arguments = dict(self.chat_template_kwargs or {})
         arguments.pop("enable_thinking", None)  # it is read as a budget
         form = self.structured_outputs or self.response_format
@@ -189,7 +189,7 @@ class WholeChat(Whole):
 
 
 class StreamedChat(Stream):
-    """Events that are each a `ChatCompletionChunk`."""
+    """Writes each event as a `ChatCompletionChunk`."""
 
     kind = "chat.completion.chunk"
     opening = '"delta": {"role": "assistant", "content": ""}'
@@ -197,7 +197,7 @@ class StreamedChat(Stream):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self._logprobs = LogprobWriter(reply.token_texts, reply.request.logprobs)
-        if reply.request.tools is not None:  # what calls may have no content
+        if reply.request.tools is not None:  # an answer that calls may have no content
             self.opening = '"delta": {"role": "assistant", "content": null}'
 
     def event(self, index: int, event: Event) -> bytes:
@@ -214,7 +214,7 @@ class StreamedChat(Stream):
         return self.interim(index, event) if isinstance(event, InterimAnswer) else b""
 
     def ending(self, report: str) -> str:
-        """The report once more: litellm swallows a last chunk whose delta says nothing."""
+        """The report once more: litellm drops a last chunk whose delta is empty."""
         return f'"delta": {{"provider_specific_fields": {{"ponder": {report}}}}}'
 
 
@@ -227,7 +227,7 @@ def _call(part: CallPart) -> str:
 
 
 class ChatCompletions:
-    """Turns in, messages out."""
+    """OpenAI's Chat Completions API: reads turns, writes messages."""
 
     name = "chat_completions"
     summary = "Think within a budget, then answer."

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`, in OpenAI's words: prompts as they are, without a chat template."""
+"""`POST /v1/completions`, as OpenAI's: prompts as they are, without a chat template."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from ponder.thought.thought import Event
 
 MOST_PROMPTS = 1024
 PLAIN_TOKENS = 16
-"""`max_tokens` of a prompt that opens no thought; one that does has the context, as chats have."""
+"""Default `max_tokens` of a prompt that opens no thought; others have the context, as chats do."""
 
 _NO_SUFFIX = or_say("this server does not fill in the middle; leave it out")
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
-    """One prompt or several, each a text or token ids: all are made a list of prompts."""
+    """A list of prompts, from one prompt or several, each a text or token ids."""
     if isinstance(given, str):
         return [given]
     if isinstance(given, list) and given:
@@ -92,7 +92,7 @@ Prompts = Annotated[
 
 
 class CompletionOptions(PonderOptions):
-    """`thinking` "open" says that the prompts end inside a thought."""
+    """Ponder's options; `thinking` "open" says that the prompts end inside a thought."""
 
     thinking: Literal["open"] | None = None
 
@@ -129,7 +129,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         return self
 
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises `ApiError` for a budget that is none."""
+        """The neutral request. Raises `ApiError` for an invalid budget."""
         opened = self.ponder.thinking == "open"
         form = self.structured_outputs or self.response_format
         return ChatRequest(
@@ -160,8 +160,8 @@ class TextLogprobs(BaseModel):
     """Log probabilities of the sampled answer tokens, in parallel lists.
 
     `text_offset` is where a token begins in `text`, in characters. `top_logprobs` holds the
-    sampled token beside the best ones; of tokens with the same text the best. With `echo` the
-    prompt's tokens precede them, the first of which follows nothing and has none.
+    sampled token and the best ones; of tokens with the same text, the best. With `echo` the
+    prompt's tokens come first; the very first follows nothing and has no log probability.
     """
 
     tokens: list[str]
@@ -171,8 +171,8 @@ class TextLogprobs(BaseModel):
 
 
 class TextChoice(BaseModel):
-    """Choice `prompt * n + j` is the j-th of its prompt. `text` is the answer, after a thought, or
-    with `echo` the prompt and its continuation.
+    """Choice `prompt * n + j` is the j-th of its prompt. `text` is the answer without the thought;
+    with `echo` the prompt precedes it.
     """
 
     index: int
@@ -263,7 +263,7 @@ class WholeText(Whole):
 
 
 class StreamedText(Stream):
-    """Events that are each a `TextChunk`. An echo comes first."""
+    """Writes each event as a `TextChunk`. An echo comes first."""
 
     kind = "text_completion"
 
@@ -304,7 +304,7 @@ class StreamedText(Stream):
 
 
 def _lists(reply: Reply) -> list[TextLogprobWriter]:
-    """For each choice; none where no log probabilities were asked for."""
+    """A writer for each choice; none where no log probabilities were asked for."""
     request = reply.request
     if request.logprobs is None:
         return []
@@ -313,7 +313,7 @@ def _lists(reply: Reply) -> list[TextLogprobWriter]:
 
 
 def _echo(reply: Reply, lists: Sequence[TextLogprobWriter], index: int) -> Echo:
-    """The prompt in front of its continuation, where it was asked for."""
+    """The echo of a choice's prompt; empty where none was asked for."""
     if not reply.request.echo:
         return Echo()
     columns = lists[index].prompt(*reply.scored(index)) if lists else NOTHING

@@ -1,4 +1,4 @@
-"""`POST /v1/messages`, in Anthropic's words, and the tokens of its prompts."""
+"""`POST /v1/messages`, as Anthropic's, and the count of its prompts' tokens."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _NO_MCP = or_say("this server calls no MCP servers; leave it out, and send their
 
 
 class MessagesThinking(Strict):
-    """`display` omitted leaves the thought to its signature."""
+    """Anthropic's field; with `display` "omitted", only the signature holds the thought."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Any = None
@@ -73,7 +73,7 @@ class MessagesThinking(Strict):
 
     @property
     def asked(self) -> Thinking | None:
-        """As chats ask for it; None leaves the budget to the effort, or to the server."""
+        """The field in the form of chats; None leaves the budget to the effort or the server."""
         if self.type == "adaptive":
             return None
         if self.type == "enabled":
@@ -82,7 +82,7 @@ class MessagesThinking(Strict):
 
 
 class ToolParam(Strict):
-    """A function that the client runs. What is not said of its meaning changes nothing."""
+    """A function that the client runs. Other fields change nothing, and are not read."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -123,12 +123,12 @@ class Metadata(Strict):
 
     @property
     def label(self) -> str | None:
-        """The task that it names; Anthropic's metadata may hold anything."""
+        """The task that the metadata names; Anthropic's metadata may hold anything."""
         return self.task if isinstance(self.task, str) else None
 
 
 class _Question(Strict):
-    """What is said first of a mistake: pydantic looks at fields in their order."""
+    """The fields whose mistakes are reported first: pydantic checks fields in their order."""
 
     model: Name | None = None
     max_tokens: PositiveTokens | None = None
@@ -136,7 +136,7 @@ class _Question(Strict):
 
 
 class CountTokensRequest(BudgetFields, _Question):
-    """The body of `/v1/messages/count_tokens`: that of a message, whose `max_tokens` may lack."""
+    """The body of `/v1/messages/count_tokens`: as of `/v1/messages`, with `max_tokens` optional."""
 
     system: Texts = Field(default_factory=list)
     thinking: MessagesThinking | None = None  # type: ignore[assignment]
@@ -176,7 +176,7 @@ class CountTokensRequest(BudgetFields, _Question):
         return self
 
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
-        """Raises `ApiError` for a budget that is none, and for tools that contradict."""
+        """The neutral request. Raises `ApiError` for an invalid budget and contradicting tools."""
         ask = self._ask()
         return MessagesAsk(
             id=f"msg_{uuid.uuid4().hex}",
@@ -198,9 +198,9 @@ class CountTokensRequest(BudgetFields, _Question):
         )
 
     def _ask(self) -> Ask:
-        """The budget. Who says nothing of a thought wants none: its content is the answer alone.
+        """The budget. A request that does not mention a thought gets none, only an answer.
 
-        An adaptive thought is for the model to have, where it has any, and has the effort's tokens.
+        An adaptive thought has the effort's tokens; a model that does not think answers without it.
         """
         thinking, effort = self.thinking, self.output_config.effort
         asked = None if thinking is None else thinking.asked
@@ -270,7 +270,7 @@ class MessagesRequest(CountTokensRequest):
 
 
 class AnthropicMessages:
-    """Turns in, messages out."""
+    """Anthropic's Messages API: reads turns, writes messages."""
 
     name = "messages"
     summary = "Think within a budget, then answer, as Anthropic's Messages API does."
@@ -301,10 +301,10 @@ class AnthropicMessages:
 
 
 class CountTokens:
-    """Turns in, the number of their tokens out."""
+    """Reads turns, writes the number of their tokens."""
 
     name = "count_tokens"
-    summary = "Count the tokens of the prompt that a message would be answered on."
+    summary = "Count the tokens of a message's prompt."
     request = CountTokensRequest
     response = InputTokens
     fields = AnthropicMessages.fields

@@ -1,6 +1,6 @@
 """Writes the replies of `/v1/messages`: content blocks, whole and as they come.
 
-A block is what one kind of event says in a row: a thought, text, or a call.
+A block holds consecutive events of one kind: a thought, text, or a call.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ponder.thought.thought import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesAsk(ChatRequest):
-    """A request whose reply may hold a thought in its signature alone."""
+    """A request whose reply may hold a thought only in its signature."""
 
     omits_thought: bool = False
 
 
 def _stop_reason(outcome: Outcome) -> StopReason:
-    """A limit is told before all else: what came before it may be cut."""
+    """The reason of the end. A limit comes first: it may have truncated a call."""
     if outcome.finish_reason == "length":
         return "max_tokens"
     if outcome.calls:
@@ -68,18 +68,18 @@ _CALL_DELTA = '"input_json_delta","partial_json":'
 
 
 class _Blocks:
-    """Tells to which block what is said belongs."""
+    """Assigns events to content blocks."""
 
     def __init__(self, reply: Reply) -> None:
         request = reply.request
         self.reply = reply
-        self.open: str | int | None = None  # what the last block holds: a call by its number
+        self.open: str | int | None = None  # the kind of the open block; a call's number
         self._omits = isinstance(request, MessagesAsk) and request.omits_thought
         self._shows = request.shows_thought
         self._seal = Seal()  # of the thought in the open block, where it is not shown
 
     def said(self, event: Event) -> tuple[str | int, str] | None:
-        """What the event's block holds, and what the event adds to it; None for nothing."""
+        """The kind of the event's block, and the text that it adds; None if it adds nothing."""
         if isinstance(event, AnswerDelta):
             return ("text", event.text) if event.text else None
         if isinstance(event, CallPart):
@@ -91,7 +91,7 @@ class _Blocks:
         return "thinking", "" if self._omits else event.text
 
     def signature(self) -> str:
-        """The open block's, which is over."""
+        """The signature of the open block, which ends."""
         seal, self._seal = self._seal, Seal()
         return seal.text()
 
@@ -102,8 +102,8 @@ class WholeMessage(_Blocks):
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self._content: Parts = []
-        self._text = bytearray()  # the end of it
-        self._arguments: list[str] = []  # of the open block
+        self._text = bytearray()  # the end of the content
+        self._arguments: list[str] = []  # of the open block's call
 
     def event(self, index: int, event: Event) -> None:
         said = self.said(event)
@@ -145,7 +145,7 @@ class WholeMessage(_Blocks):
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    """A call's input; of arguments that are cut what is whole, as Anthropic's clients read them."""
+    """A call's input; of truncated arguments the complete part, as Anthropic's clients do it."""
     try:
         read = from_json(arguments or "{}", allow_partial=True, allow_inf_nan=False)
     except ValueError:
@@ -154,12 +154,12 @@ def _input(arguments: str) -> dict[str, Any]:
 
 
 class StreamedMessage(_Blocks):
-    """Server-sent events. What is the same in all deltas of a block is encoded once."""
+    """Writes server-sent events. The constant part of a block's deltas is encoded once."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply)
         self._blocks = 0
-        self._delta = ""  # an event of the open block, up to what it adds
+        self._delta = ""  # an event of the open block, up to the text that it adds
 
     def event(self, index: int, event: Event) -> bytes:
         said = self.said(event)
@@ -183,7 +183,7 @@ class StreamedMessage(_Blocks):
         return b"event: error\ndata: " + refusal(error, self.reply.request.id).body + b"\n\n"
 
     def _begin(self, kind: str | int, event: Event | None) -> str:
-        """Begin a block, behind the end of the open one or the beginning of the message."""
+        """Begin a block, after the end of the open one or after the beginning of the message."""
         before = self._end() if self._blocks else self._start()
         at = f'"index":{self._blocks}'
         self.open, self._blocks = kind, self._blocks + 1
@@ -207,7 +207,7 @@ class StreamedMessage(_Blocks):
         return _event("message_start", said) + _event("ping")
 
     def _end(self) -> str:
-        """End the open block, with its signature where it is a thought's."""
+        """End the open block; a thought's ends with its signature."""
         if self.open is None:
             return ""
         at, signed = f'"index":{self._blocks - 1}', ""
@@ -223,7 +223,7 @@ def _type(kind: str | int) -> str:
 
 
 def _call(event: Event | None) -> str:
-    """Id and name of the call that an event begins."""
+    """The JSON members of the call that an event begins: its id and name."""
     if not isinstance(event, CallPart):
         return ""
     return f'"id":{to_json(event.id)},"name":{to_json(event.name)}'

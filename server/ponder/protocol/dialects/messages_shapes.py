@@ -1,4 +1,4 @@
-"""What `/v1/messages` answers: messages, the events of their streams, and errors."""
+"""The replies of `/v1/messages`: messages, the events of their streams, and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponder.protocol.response import PonderReport
 
 
 class ThinkingBlock(BaseModel):
-    """A thought. Sent back with its signature, it is the turn's thought even where it is empty."""
+    """A thought. Sent back with its signature, it is the turn's thought even if it is empty."""
 
     type: Literal["thinking"] = "thinking"
     thinking: str
@@ -25,7 +25,7 @@ class TextBlock(BaseModel):
 
 
 class ToolUseBlock(BaseModel):
-    """A call. `stop_reason` max_tokens says that the input of the last one may be cut."""
+    """A call. With `stop_reason` "max_tokens", the last call's input may be truncated."""
 
     type: Literal["tool_use"] = "tool_use"
     id: str
@@ -42,7 +42,7 @@ class OutputTokensDetails(BaseModel):
 
 
 class MessageUsage(BaseModel):
-    """The prompt is input and cache reads together; output is thought and answer."""
+    """Input and cache reads together are the prompt; output is thought and answer."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -66,13 +66,13 @@ class AnthropicMessage(BaseModel):
 
 
 class InputTokens(BaseModel):
-    """All tokens of a prompt: input and cache reads of a reply's `usage` together."""
+    """All tokens of a prompt: those that a reply's `usage` counts as input or cache reads."""
 
     input_tokens: int
 
 
 class MessageStart(BaseModel):
-    """Begins a stream: a message without content, whose cache reads are not known yet."""
+    """Begins a stream: a message without content, before its cache reads are known."""
 
     type: Literal["message_start"]
     message: AnthropicMessage
@@ -125,7 +125,7 @@ class StopDelta(BaseModel):
 
 
 class MessageDelta(BaseModel):
-    """Ends a message: why, and what it cost in all."""
+    """Ends a message, with the reason and the total usage."""
 
     type: Literal["message_delta"]
     delta: StopDelta
@@ -179,7 +179,7 @@ _TYPES = {
 
 
 def refusal(error: ApiError, request_id: str) -> Refusal:
-    """An error in Anthropic's words, whose servers are overloaded with a status of their own."""
+    """An error in Anthropic's shape; its status for an overloaded server is 529."""
     otherwise = "invalid_request_error" if error.status < 500 else "api_error"
     kind = _TYPES.get(error.status, otherwise)
     said = AnthropicErrorBody(type=kind, message=str(error), code=error.code, param=error.param)

@@ -1,4 +1,4 @@
-"""The conversation of `/v1/messages`: content blocks, and the turns that templates make of them."""
+"""The conversation of `/v1/messages`: content blocks, made into turns for templates."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ponder.protocol.messages import MOST_MESSAGES, MOST_PARTS
 from ponder.protocol.seal import unseal
 
 _BILLING = "x-anthropic-billing-header:"
-"""Begins a system block that differs in every request: a prompt with it is in no prefix cache."""
+"""Begins a system block that differs in every request, and would defeat the prefix cache."""
 _ROLE = or_say("this server knows user, assistant and system messages; send one of them")
 _TEXT_ONLY = "this server reads text only, no images or documents; send blocks of type text"
 
 
 class Block(Strict):
-    """A content block. What stands in it beside its own fields changes nothing, and is not read."""
+    """A content block. Unknown fields change nothing, and are not read."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -59,12 +59,12 @@ Texts = Annotated[
 
 
 def joined(texts: Iterable[TextBlockParam]) -> str:
-    """The text of blocks that a client wrote: paragraphs."""
+    """The text of a client's blocks, as paragraphs."""
     return "\n\n".join(block.text for block in texts if block.text)
 
 
 class ThinkingBlockParam(Block):
-    """A thought of an earlier turn. Where it is not shown, its signature holds it."""
+    """A thought of an earlier turn. If it was not shown, its signature holds it."""
 
     type: Literal["thinking"]
     thinking: str = ""
@@ -76,7 +76,7 @@ class ThinkingBlockParam(Block):
 
 
 class RedactedThinkingBlockParam(Block):
-    """A thought that another server encrypted: nobody here can read it."""
+    """A thought that another server encrypted; this server cannot read it."""
 
     type: Literal["redacted_thinking"]
 
@@ -89,7 +89,7 @@ class ToolUseBlockParam(Block):
 
 
 class ToolResultBlockParam(Block):
-    """What a call gave back; `is_error` says that it failed."""
+    """The result of a call; `is_error` says that the call failed."""
 
     type: Literal["tool_result"]
     tool_use_id: Name
@@ -113,11 +113,11 @@ _FITTING: Mapping[str, tuple[type[Block], ...]] = {
         ToolUseBlockParam,
     ),
 }
-"""What the messages of each role are made of."""
+"""The kinds of block that messages of each role may have."""
 
 
 def _tag(block: Any) -> str | None:
-    """In brackets, as what pydantic adds to the place of a mistake is."""
+    """The block's type in brackets, as pydantic writes it into the location of a mistake."""
     kind = block.get("type") if isinstance(block, dict) else getattr(block, "type", None)
     return f"[{kind}]" if isinstance(kind, str) else None
 
@@ -137,7 +137,7 @@ AnyBlock = Annotated[
 
 
 class MessageParam(Strict):
-    """One message. What stands in it beside role and content changes nothing, and is not read."""
+    """One message. Fields beside role and content change nothing, and are not read."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -168,8 +168,8 @@ Messages = Annotated[
 def turns(system: Sequence[TextBlockParam], messages: Sequence[MessageParam]) -> list[Turn]:
     """A conversation as chat templates take it.
 
-    Messages of one side that follow each other are one turn. A system message is the system's at
-    the beginning alone, since templates take no other: later ones are text of the user's turn.
+    Consecutive messages of one side are one turn. Only system messages at the beginning are the
+    system turn, since templates take no later ones: those become text of the user's turn.
     """
     said = [block for block in system if not _billing(block)]
     early = 0
@@ -194,7 +194,7 @@ def _billing(block: TextBlockParam) -> bool:
 
 
 def _assistants(blocks: Sequence[AnyBlock]) -> Turn:
-    """The model's own text is put together as it was parted, without a gap."""
+    """An assistant's turn; the parts of the model's own text are joined without a gap."""
     thoughts = [block.thought for block in blocks if block.type == "thinking"]
     return assistant(
         "".join(block.text for block in blocks if block.type == "text"),
@@ -208,7 +208,7 @@ def _assistants(blocks: Sequence[AnyBlock]) -> Turn:
 
 
 def _users(blocks: Sequence[AnyBlock], names: Mapping[str, str]) -> list[Turn]:
-    """What the calls gave back, and then what the user says. `names` are those of earlier calls."""
+    """Turns of the calls' results, then of the user's text. `names` are those of earlier calls."""
     results = [block for block in blocks if block.type == "tool_result"]
     text = joined(block for block in blocks if block.type == "text")
     made = [result(it.tool_use_id, it.text, names.get(it.tool_use_id)) for it in results]

@@ -1,7 +1,7 @@
-"""What OpenAI's dialects share: usage, errors, and replies that are written as they come.
+"""The common parts of OpenAI's dialects: usage, errors, and writers of replies.
 
-The text of a response is made while its tokens come, so that nothing is left to be made when the
-last choice ends, and no more memory is taken than is sent.
+The writers make the text of a response while its tokens come, so that no work is left when the last
+choice ends, and the reply takes no more memory than its bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ to_json = json.JSONEncoder().encode
 
 
 def inside(text: str) -> bytes:
-    """A text as it stands between the quotes of a JSON string."""
+    """The bytes of a text between the quotes of a JSON string."""
     return to_json(text)[1:-1].encode()
 
 
@@ -41,7 +41,7 @@ def refusal(error: ApiError) -> Refusal:
 
 
 class Whole(ABC):
-    """One response; `kind` is its `object`. Choices are written by the dialect."""
+    """Writes one response; `kind` is its `object`. The dialect writes the choices."""
 
     kind: ClassVar[str]
 
@@ -54,7 +54,7 @@ class Whole(ABC):
 
     @abstractmethod
     def choice(self, index: int, finish: str, report: str) -> Parts:
-        """A choice that has ended; `finish` and `report` are JSON."""
+        """The JSON of a choice that has ended; `finish` and `report` are JSON."""
 
     @abstractmethod
     def tell_logprobs(self, index: int, answer: AnswerDelta) -> None: ...
@@ -83,10 +83,10 @@ class Whole(ABC):
 
 
 class Stream(ABC):
-    """Server-sent events; `kind` is the `object` of each.
+    """Writes server-sent events; `kind` is the `object` of each.
 
-    The envelope of an event does not change within a reply, so it is encoded once. `opening` is
-    what a choice says before its first event.
+    The envelope of events does not change within a reply, so it is encoded once. Each choice begins
+    with the members `opening`, if there are any.
     """
 
     kind: ClassVar[str]
@@ -103,11 +103,11 @@ class Stream(ABC):
 
     @abstractmethod
     def event(self, index: int, event: Event) -> bytes:
-        """The event's own; empty for a thought that is not shown."""
+        """The bytes of an event; none for a thought that is not shown."""
 
     @abstractmethod
     def ending(self, report: str) -> str:
-        """What a choice says with its last chunk; `report` is JSON."""
+        """The members of a choice's last chunk; `report` is JSON."""
 
     def closing(self) -> bytes:
         """The last chunk of every choice, usage if it was asked for, and `[DONE]`."""
@@ -164,7 +164,7 @@ class Stream(ABC):
 
 
 def finished(reply: Reply, outcome: Outcome) -> str:
-    """A call that the request named is an answer that just stops."""
+    """The finish reason; "stop" after a call that the request named, as at OpenAI."""
     tools = reply.request.tools
     called = outcome.calls and outcome.finish_reason == "stop"
     return "tool_calls" if called and tools and tools.choice != "named" else outcome.finish_reason

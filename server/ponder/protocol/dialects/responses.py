@@ -1,4 +1,4 @@
-"""`POST /v1/responses`, in OpenAI's words: items in, items out, nothing kept between."""
+"""`POST /v1/responses`, as OpenAI's: reads and writes items, and keeps nothing between requests."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ _TEMPLATES_DECIDE = or_say(
 
 
 class ResponseReasoning(Reasoning):
-    """OpenAI's. There are no summaries: thoughts are shown as they are."""
+    """OpenAI's field. There are no summaries: thoughts are shown unchanged."""
 
     context: Annotated[Literal["auto"] | None, _TEMPLATES_DECIDE] = None
     mode: Literal["standard"] | None = None
 
 
 class AnswerFormat(Lenient):
-    """`schema` is what a `json_schema` holds the answer to."""
+    """The format of an answer; `schema` is the schema of type `json_schema`."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: Name | None = None
@@ -140,7 +140,7 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
         return self
 
     def neutral(self, headers: Mapping[str, str]) -> ResponsesAsk:
-        """Raises `ApiError` for a budget that is none, and for tools that cannot be called."""
+        """The neutral request. Raises `ApiError` for an invalid budget and uncallable tools."""
         arguments = dict(self.chat_template_kwargs or {})
         switch = arguments.pop("enable_thinking", None)  # it is read as a budget
         tools, callees = read_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
@@ -165,7 +165,7 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
         )
 
     def _conversation(self, headers: Mapping[str, str]) -> str | None:
-        """As in chats, else the key of its prefix, else Codex's header."""
+        """The conversation as in chats, else by `prompt_cache_key`, else by Codex's header."""
         if said := read_conversation(headers, self.ponder.scope, self.user):
             return said
         if self.prompt_cache_key:
@@ -173,7 +173,7 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
         return f"{SESSION}:{headers[SESSION]}" if headers.get(SESSION) else None
 
     def _repeated(self) -> Mapping[str, Any]:
-        """What the response says of its request."""
+        """The fields of the request that the response repeats."""
         said = self.model_dump(mode="json", by_alias=True, exclude_unset=True, include=_REPEATED)
         effort = self.reasoning.effort if self.reasoning else None
         return {
@@ -199,7 +199,7 @@ _REPEATED = {
 
 
 class Responses:
-    """Items in, items out."""
+    """OpenAI's Responses API: reads items, writes items."""
 
     name = "responses"
     summary = "Think within a budget, then answer or call, in items."
@@ -237,7 +237,7 @@ class ResponseTokens(BaseModel):
 
 
 class CountResponseTokens:
-    """`POST /v1/responses/input_tokens`: what a response would take in."""
+    """`POST /v1/responses/input_tokens`: counts the tokens of a response's input."""
 
     name = "response_input_tokens"
     summary = "Count the tokens of a response's input."

@@ -1,4 +1,4 @@
-"""What comes out of `/v1/responses`, whole and as events: the last event is the whole response."""
+"""The replies of `/v1/responses`, whole and as events: the last event is the whole response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ponder.thought.thought import Event
 
 
 class OutputPart(BaseModel):
-    """`logprobs` are of the tokens of an `output_text`."""
+    """A part of an item's content; only an `output_text` has `logprobs`."""
 
     type: Literal["reasoning_text", "output_text"]
     text: str
@@ -35,8 +35,8 @@ class OutputPart(BaseModel):
 class OutputItem(BaseModel):
     """A thought, an answer's text, or a call; `type` says which fields it has.
 
-    `encrypted_content` is the thought once more, for clients that send nothing else back; it is
-    no secret.
+    `encrypted_content` repeats the thought, for clients that send nothing else back; it is no
+    secret.
     """
 
     id: str
@@ -80,10 +80,10 @@ class IncompleteDetails(BaseModel):
 
 
 class ResponseObject(BaseModel):
-    """The response, with what its request asked for.
+    """The response, which repeats fields of its request.
 
-    It is `incomplete` where a limit cut the answer, and `failed` only at the end of a stream.
-    `usage` and `ponder` are there once it has ended.
+    Its status is `incomplete` where a limit cut the answer, and `failed` only at the end of a
+    stream. `usage` and `ponder` are there once it has ended.
     """
 
     id: str
@@ -136,7 +136,7 @@ class ResponseEvent(BaseModel):
 
 
 class _Writer:
-    """A response that is being said. What does not change in it is encoded once."""
+    """Writes a response. Its constant parts are encoded once."""
 
     def __init__(self, reply: Reply) -> None:
         request = reply.request
@@ -154,7 +154,7 @@ class _Writer:
         self._repeated = _members(request.repeated)
 
     def end(self) -> Literal["completed", "incomplete"]:
-        """End what is open once the outcome is there. Returns the response's status."""
+        """End the open item, by the outcome. Returns the response's status."""
         outcome = self.reply.outcomes[0]
         self.output.end(outcome)
         return "incomplete" if outcome.finish_reason == "length" else "completed"
@@ -188,9 +188,9 @@ class WholeResponse(_Writer):
 
 
 class StreamedResponse(_Writer):
-    """Events that are each a `ResponseEvent`, numbered from 0.
+    """Writes events that are each a `ResponseEvent`, numbered from 0.
 
-    The first two say that there is a response, also where a failure is all that follows.
+    The first two announce the response, even if only a failure follows.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -208,7 +208,7 @@ class StreamedResponse(_Writer):
         written = [opening]
         if item is not before:
             written += [self._ended(before) if before else b"", self._begun(item)]
-        if delta != '""':  # which says nothing
+        if delta != '""':  # an empty delta
             written += [self._delta, delta.encode(), self._close()]
         return b"".join(written)
 

@@ -1,6 +1,6 @@
-"""What goes into `/v1/responses`: items, which become turns.
+"""The input of `/v1/responses`: items, which become turns.
 
-Clients send back what servers wrote, so unknown fields of an item mean nothing.
+Clients send back items that servers wrote, so unknown fields of an item are ignored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Lenient(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
     def check_has(self, *names: str) -> None:
-        """Raise `ValueError` for the first field that this one, of its type, cannot do without."""
+        """Raise `ValueError` for the first of the fields that is missing; its type needs them."""
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(f"one of type {getattr(self, 'type')} needs {name}: add it")  # noqa: B009
@@ -84,7 +84,7 @@ def _text(parts: Iterable[InputPart] | None) -> str:
 
 
 def flat(name: str, namespace: str | None) -> str:
-    """A name within a namespace, as models call it."""
+    """The model's name for a name within a namespace."""
     return name if namespace is None else f"{namespace}__{name}"
 
 
@@ -122,7 +122,7 @@ class InputItem(Lenient):
 
     @property
     def thought(self) -> str:
-        """Of a reasoning item: its text, else what was sealed, else the summary."""
+        """The thought of a reasoning item: its text, else the sealed one, else the summary."""
         return _text(self.content) or unseal(self.encrypted_content or "") or _text(self.summary)
 
     @property
@@ -141,7 +141,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 
 
 def _items(given: Any) -> Any:
-    """A string is what a user says."""
+    """A string is one message of a user."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if isinstance(given, list):
@@ -154,14 +154,14 @@ Items = Annotated[_List, BeforeValidator(_items, json_schema_input_type=str | _L
 
 
 class _History:
-    """Turns, as items are read into them."""
+    """Reads items into turns."""
 
     def __init__(self, instructions: str | None) -> None:
         self.turns: list[Turn] = []
         self._system = [instructions] if instructions else []
-        self._late: list[str] = []  # what a system says once the conversation has begun
-        self._names: dict[str, str] = {}  # of the functions that were called, by call
-        self._said: list[InputItem] = []  # the assistant's turn, until somebody else speaks
+        self._late: list[str] = []  # system texts after the beginning of the conversation
+        self._names: dict[str, str] = {}  # names of called functions, by call id
+        self._said: list[InputItem] = []  # items of the current assistant's turn
 
     def read(self, item: InputItem) -> None:
         if item.type in ("reasoning", "function_call", "custom_tool_call"):
@@ -219,10 +219,10 @@ class _History:
 def turns(instructions: str | None, items: Iterable[InputItem]) -> list[Turn]:
     """The conversation as chat templates take it.
 
-    An assistant's consecutive items are one turn. The instructions and what a system or developer
-    says before anybody else are one system turn, in front. What one says later stands before the
-    text of the next user turn, or is one: templates that take a later system turn are few, and
-    moving the text to the front would have the prefix cache forget the conversation.
+    An assistant's consecutive items are one turn. The instructions and the first messages, if a
+    system's or developer's, are one system turn. Later system or developer messages precede the
+    text of the next user turn, or become a user turn: few templates take a later system turn, and
+    moving the text to the front would invalidate the prefix cache.
     """
     history = _History(instructions)
     for item in items:

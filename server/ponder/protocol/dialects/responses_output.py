@@ -1,7 +1,7 @@
-"""The output of `/v1/responses`: a thought's events, made into items.
+"""The output of `/v1/responses`: makes items from a thought's events.
 
-The item that is being said gathers its own text as it stands in JSON, and is written once it has
-ended, whole or at the end of a stream.
+The open item gathers its own text as JSON, and is written once it has ended, whole or at the end of
+a stream.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsesAsk(ChatRequest):
-    """A request with what only this dialect's replies need of it.
+    """A request with the fields that only this dialect's replies need.
 
-    `callees` are the client's names for the functions that the model may call, and `repeated` is
-    what the response says of its request. `seals` has thoughts told once more, sealed.
+    `callees` are the client's names for the functions that the model may call, and `repeated` are
+    the fields of the request that the response repeats. `seals` adds a sealed copy of thoughts.
     """
 
     callees: Mapping[str, Callee] = field(default_factory=dict)
@@ -42,8 +42,8 @@ class ResponsesAsk(ChatRequest):
 class Item(ABC):
     """One item: the `number`-th of its response.
 
-    `delta` names the event that has more of its text, `said` the one that has all of it, under the
-    name `text_field`.
+    `delta` names the event that adds text, `said` the event that has all of it, in the field
+    `text_field`.
     """
 
     prefix: ClassVar[str]
@@ -55,15 +55,15 @@ class Item(ABC):
         self.id = f"{self.prefix}_{response.removeprefix('resp_')}_{number}"
         self.number = number
         self.status: Status = "in_progress"
-        self.text = bytearray()  # as it stands between the quotes of a JSON string
+        self.text = bytearray()  # the text between the quotes of a JSON string
 
     @abstractmethod
     def add(self, event: Event) -> str:
-        """Take a part. Returns the value of `delta` in its event, and the fields behind it."""
+        """Add an event. Returns the JSON of its `delta`, and of the fields behind that."""
 
     @abstractmethod
     def json(self) -> Parts:
-        """As it stands; an item in progress shows none of the text that it has gathered."""
+        """The item as JSON; an item in progress shows none of the text that it has gathered."""
 
     def part(self) -> Parts | None:
         """The content part that holds its text; None where the item itself does."""
@@ -74,7 +74,7 @@ class Item(ABC):
         return bytearray() if self.status == "in_progress" else self.text
 
     def end(self, *, cut: bool = False) -> None:
-        """Nothing more comes."""
+        """End the item; `cut` says that it is incomplete."""
         self.status = "incomplete" if cut else "completed"
 
     def _add(self, text: str) -> str:
@@ -138,7 +138,7 @@ class Message(Item):
 
 
 class Call(Item):
-    """A call of a function, by the client's name for it; the `index`-th of its answer."""
+    """A call of a function, by the client's name; the `index`-th of its answer."""
 
     prefix = "fc"
     delta = "response.function_call_arguments.delta"
@@ -189,9 +189,9 @@ class CustomCall(Call):
 
 
 def _input(arguments: str) -> str:
-    """The text of a custom call, also where its arguments were cut; else all that was said.
+    """The text of a custom call, also from truncated arguments; else the arguments as they are.
 
-    A cut may leave half an escape, which is up to six characters long.
+    Truncation may leave an incomplete escape, which is up to six characters long.
     """
     cut = (arguments[: len(arguments) - half] + '"}' for half in range(6))
     for whole in (arguments, *cut):
@@ -206,7 +206,7 @@ def _input(arguments: str) -> str:
 
 
 class Output:
-    """The items of a response. One is open while it is being said."""
+    """The items of a response. The last one is open until it ends."""
 
     def __init__(self, reply: Reply) -> None:
         request = reply.request
@@ -218,10 +218,10 @@ class Output:
         self._blank: list[AnswerDelta] = []
 
     def take(self, event: Event) -> tuple[Item, str] | None:
-        """Add an event to its item, a new one where it is not the open one's.
+        """Add an event to the open item, or to a new one if its kind differs.
 
-        Returns the item, with what `Item.add` says. None for what no item shows: hidden thoughts,
-        interim answers, and blank between items, as models write it around calls.
+        Returns the item and the result of `Item.add`. Returns None for events that no item shows:
+        hidden thoughts, interim answers, and blank between items, which models write around calls.
         """
         request, item = self._request, self.open
         number = len(self.items)
@@ -258,7 +258,7 @@ class Output:
         return item
 
     def end(self, outcome: Outcome | None) -> None:
-        """Nothing more comes: the open item is whole unless a limit, or a failure, cut it."""
+        """End the open item, which is complete unless a limit or a failure cut it."""
         item, self.open = self.open, None
         if item is None:
             return
@@ -270,7 +270,7 @@ class Output:
             item.end(cut=outcome.finish_reason == "length")
 
     def json(self) -> Parts:
-        """The items, with commas between them."""
+        """The items as JSON, joined by commas."""
         parts: Parts = []
         for item in self.items:
             parts += [b"," if parts else b"", *item.json()]

@@ -18,7 +18,7 @@ from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.tools import tool_use
 
 CALLED = ("function", "custom", "namespace")
-"""The types of tools that a model can call; what is of another type is run by OpenAI alone."""
+"""The types of tools that a model can call; only OpenAI runs tools of other types."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _CHOICE = or_say(
 class ToolSpec(Lenient):
     """A function, a custom tool, or a namespace of these."""
 
-    model_config = ConfigDict(extra="allow")  # the response tells what the request said
+    model_config = ConfigDict(extra="allow")  # the response repeats all fields
 
     type: Name
     name: Name | None = None
@@ -70,7 +70,7 @@ class ToolName(Lenient):
 
 
 class ChosenTool(ToolName):
-    """`auto`, `none` and `required` may stand for an object of that type."""
+    """The choice; the words `auto`, `none` and `required` stand for objects of that type."""
 
     type: Annotated[
         Literal["auto", "none", "required", "function", "custom", "allowed_tools"], _CHOICE
@@ -88,7 +88,7 @@ class ChosenTool(ToolName):
 
     @property
     def said(self) -> Any:
-        """As requests have it."""
+        """The choice in the form of the request."""
         alone = self.name is None and self.tools is None
         return self.type if alone else self.model_dump(exclude_unset=True)
 
@@ -107,9 +107,9 @@ Choice = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """What the client calls a function that the model knows by another name, or in another way.
+    """The client's name and kind of a function, which may differ from the model's.
 
-    A `custom` tool takes a text; the model calls a function whose one argument is that text.
+    A `custom` tool takes a text; the model calls a function whose only argument is that text.
     """
 
     name: str
@@ -120,9 +120,9 @@ class Callee:
 def read_tools(
     specs: Sequence[ToolSpec], choice: ChosenTool | None, parallel: bool
 ) -> tuple[ToolUse | None, Mapping[str, Callee]]:
-    """What may be called, and by the model's names what the client calls it. Raises 400.
+    """The tools that may be called, and the client's names by the model's names. Raises 400.
 
-    Tools that only OpenAI runs are dropped: clients send them whether they are needed or not.
+    Tools that only OpenAI runs are dropped: clients send them even if they are not needed.
     """
     known = list(_spread(specs))
     if dropped := {spec.type for spec, _ in known} - {"function", "custom"}:
@@ -158,7 +158,7 @@ def read_tools(
 
 
 def _spread(specs: Iterable[ToolSpec]) -> Iterator[tuple[ToolSpec, str | None]]:
-    """Every tool, and the namespace that it is in."""
+    """Every tool, with its namespace."""
     for spec in specs:
         if spec.type == "namespace":
             yield from ((tool, spec.name) for tool in spec.tools or ())
@@ -167,7 +167,7 @@ def _spread(specs: Iterable[ToolSpec]) -> Iterator[tuple[ToolSpec, str | None]]:
 
 
 def _loggable(types: Iterable[str]) -> str:
-    """Logs hold no word of a client's but those that OpenAI knows."""
+    """Types for the log, which holds no text of a client's: unknown types become "unknown"."""
     return ", ".join(sorted({kind if kind in _HOSTED else "unknown" for kind in types}))
 
 
