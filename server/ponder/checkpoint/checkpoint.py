@@ -139,7 +139,7 @@ class Checkpoint:
         return chat.prompt(hinted=hinted)
 
     def opened(self, messages: Messages, arguments: Mapping[str, Any] | None = None) -> list[int]:
-        """A chat's tokens up to where its thought begins, for those who go on inside it.
+        """A chat's tokens up to the beginning of its thought, for callers that continue inside it.
 
         `arguments` are the template's. The thought is opened where the template does not. Raises
         `TokenizerError`, also for a template that closes every thought.

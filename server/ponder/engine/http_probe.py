@@ -80,7 +80,7 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
             model, length = str(card["id"]), card.get("max_model_len")
             if not isinstance(length, int):
                 raise EngineSetupError(
-                    f"{url} does not tell how long its contexts are (max_model_len in /v1/models): "
+                    f"{url} does not report its context length (max_model_len in /v1/models): "
                     f"name an inference server, or a router that passes its models on"
                 )
             compared = _compare(client, load, card)

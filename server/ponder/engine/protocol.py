@@ -279,7 +279,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What an engine is told to load: a model, and the operator's options for this engine.
+    """The model that an engine is to load, and the operator's options for this engine.
 
     `name` is a directory or a hub name, `directory` has the model's files without its weights, and
     `vocabulary` is its tokenizer. `served_as` is what clients call the model. `end_of_thought` is

@@ -82,7 +82,7 @@ class _Reader:
 
 
 def _environment() -> jinja2.Environment:
-    """Parses templates as transformers does: it knows its tags, and its functions by name."""
+    """A parser for transformers' templates: with its tags, its functions not as variables."""
     import jinja2.ext
 
     class Generation(jinja2.ext.Extension):

@@ -1,1 +1,1 @@
-"""The experiment behind the savings: who is held out, what is kept, what it shows."""
+"""The experiment behind the savings: draws the holdout, keeps sums, estimates the effect."""

@@ -1,1 +1,1 @@
-"""The wire: every dialect is read into one neutral request, and its reply is written in it."""
+"""The wire: every dialect reads its requests into one neutral request, and writes the replies."""

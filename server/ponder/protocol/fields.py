@@ -162,7 +162,7 @@ class EarlyExit(Strict):
         if self.max_probe_tokens > self.interval:
             raise ValueError(
                 f"max_probe_tokens {self.max_probe_tokens} is above interval {self.interval}, and "
-                f"probes would take more than the thought: lower it or raise interval"
+                f"probes would take more than the thought: lower max_probe_tokens or raise interval"
             )
         return self
 

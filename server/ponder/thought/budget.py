@@ -178,7 +178,7 @@ def resolve(
     if each is not None and ask.min_thinking_tokens > each:
         raise InvalidBudget(
             f"min_thinking_tokens {ask.min_thinking_tokens} is above the budget {said}: "
-            f"lower it or raise the budget",
+            f"lower min_thinking_tokens or raise the budget",
             "min_thinking_tokens",
         )
 

@@ -22,7 +22,7 @@ class AnswerRules:
     """Rules that hold for the answer and never for the thought.
 
     A `verbatim` answer is shown as it was sampled: with its leading blank, or empty. A `grammar`
-    begins behind the closed thought and says itself when the answer is over. `calls` are looked
+    begins behind the closed thought and also decides when the answer ends. `calls` are looked
     for where a request has tools.
     """
 

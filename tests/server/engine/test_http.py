@@ -359,7 +359,7 @@ def test_what_a_server_lacks_is_said(caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"routes": []}, "takes token ids in no way .*404.*--enable-scale-out"),
         ({"routes": ["completions"], "deaf": ["return_token_ids"]}, "returns no token ids"),
-        ({"card": {"id": "tiny"}}, "how long its contexts are"),
+        ({"card": {"id": "tiny"}}, "does not report its context length"),
         ({"key": "secret"}, "set VLLM_API_KEY"),
         ({"encode": lambda _: [1]}, "whose tokens are not those of"),
         (

@@ -176,7 +176,7 @@ def test_a_model_that_does_not_think_has_budget_zero() -> None:
             True,
             InvalidBudget,
             "min_thinking_tokens",
-            "lower it",
+            "lower min_thinking_tokens",
         ),
     ],
 )

@@ -154,8 +154,8 @@ class MessageParam(Strict):
             if not isinstance(block, _FITTING[self.role]):
                 of = "a user" if isinstance(block, ToolResultBlockParam) else "an assistant"
                 raise ValueError(
-                    f"the message is the {self.role}'s, and {block.type} blocks are not: send them "
-                    f"in {of} message"
+                    f"{block.type} blocks do not belong in a message of role {self.role}: send "
+                    f"them in {of} message"
                 )
         return self
 
