@@ -566,7 +566,7 @@ def test_damage_inside_the_file_is_named(
         damage(path)
         ledger._thread.submit(forget).result()
         ledger.record(said(1, 1.0))
-        with pytest.raises(StateError, match=r"it is damaged.*move it away"):
+        with pytest.raises(StateError, match=r"it is damaged.*move the file away"):
             await ledger.refresh()
         assert ledger.failures
         path.unlink()  # as the message says; what waits is not lost with it
