@@ -173,7 +173,7 @@ def test_what_comes_out_the_same_is_resumed(rules: dict[str, Any], fault: Fault)
 
 @pytest.mark.parametrize(
     ("rules", "said"),
-    [({"seed": 3}, "its seed"), ({"grammar": Grammar("regex", "a*")}, "in its middle")],
+    [({"seed": 3}, "its seed"), ({"grammar": Grammar("regex", "a*")}, "inside the grammar")],
 )
 def test_what_nobody_can_go_on_with_fails(rules: dict[str, Any], said: str) -> None:
     before, server = resumes(), server_of("generate", Fault("drop", 3))
