@@ -16,9 +16,9 @@ EVERYBODY = ""
 
 
 def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
-    """The tenant: whoever has the key that the header carries, under a name that hides the key.
+    """The tenant of the key in the header, under a name that does not reveal the key.
 
-    Raises 401 unless it is one of the keys, compared in constant time.
+    Compares in constant time. Raises 401 for a key that is not among `keys`.
     """
     if not keys:
         return EVERYBODY

@@ -1,4 +1,4 @@
-"""What a request asks of a strategy, and what no strategy can give it."""
+"""Checks what a request asks of a strategy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponder.server.strategies.table import strategies
 
 
 def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) -> None:
-    """Raise 400 for what a strategy cannot be asked beside, or without a `verifier`."""
+    """Raise 400 for fields that a strategy excludes, and for one that needs a `verifier`."""
     asked = request.ponder.strategy
     if asked is None:
         return
@@ -29,7 +29,7 @@ def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) 
 def _beside(
     request: ChatRequest, asked: StrategyAsk, sampling: Sampling
 ) -> Iterator[tuple[str, str]]:
-    """Every field that makes no sense beside it, and what to do."""
+    """(field, remedy) for each field that makes no sense beside the strategy."""
     if request.n > 1:
         yield "n", "its thoughts give one answer: leave n out"
     if len(request.prompts) > 1:
