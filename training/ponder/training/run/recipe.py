@@ -125,6 +125,11 @@ class Rollouts(_Section):
         "transformers", description="samples; vllm shares the trainer's GPU, http asks servers"
     )
     servers: tuple[str, ...] = Field((), description="vLLM servers that take weights")
+    transfer: Literal["checkpoint", "nccl"] = Field(
+        "checkpoint",
+        description="how servers get new weights: checkpoint has them load a directory that they "
+        "share with the trainer, nccl broadcasts from GPU to GPU",
+    )
     steps_ahead: Literal[0, 1] = Field(
         0,
         description="1: servers draw a step's rollouts while the step before is learnt from, with "
@@ -287,6 +292,10 @@ class PolicyRecipe(_Section):
         plan = self.optimisation
         if (self.rollouts.engine == "http") != bool(self.rollouts.servers):
             raise ValueError("rollouts.servers and rollouts.engine = http belong together")
+        if self.rollouts.transfer != "checkpoint" and not self.rollouts.servers:
+            raise ValueError(
+                "rollouts.transfer is how rollouts.servers get weights: name some, or omit it"
+            )
         if self.rollouts.steps_ahead and not (self.rollouts.servers and self.rollouts.sampler_cap):
             raise ValueError(
                 "rollouts.steps_ahead needs rollouts.engine = http, whose servers draw while the "
