@@ -87,7 +87,7 @@ def _check(request: ChatRequest, grammar: Grammar, facts: EngineFacts) -> None:
         raise ApiError(
             400,
             "format_unsupported",
-            "this server's engine holds no answer to a format: leave `format` out",
+            "this server's engine cannot enforce a format: leave `format` out",
             field=field,
         )
     for name, given in (

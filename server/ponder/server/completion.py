@@ -108,7 +108,7 @@ class Completion:
         if request.echo and request.logprobs is not None:
             if not engine.facts.scores_prompts:
                 raise invalid_request(
-                    "this server's engine scores no prompts: leave echo or `alternatives` out",
+                    "this server's engine cannot score prompts: leave echo or `alternatives` out",
                     "echo",
                 )
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)

@@ -28,10 +28,10 @@ def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
     if scheme.lower() == "bearer" and any(matches):
         return hashlib.sha256(given.encode()).hexdigest()
     if scheme.lower() == "bearer" and given:
-        message = "this API key is none of this server's: check it, or ask its operator for one"
+        message = "this API key is not one of this server's: check it, or ask its operator for one"
     else:
         message = (
-            "this server wants an API key: send it as `Authorization: Bearer KEY` or "
+            "this server needs an API key: send it as `Authorization: Bearer KEY` or "
             "`x-api-key: KEY`"
         )
     raise ApiError(401, "invalid_api_key", message, headers=_CHALLENGE)

@@ -215,7 +215,7 @@ class ServedModel:
             raise invalid_request("prompt holds no token: send at least one", "prompt")
         if request.echo and not prompt.verbatim:
             raise invalid_request(
-                "echo: this prompt opens a thought, and what follows does not stand behind it; "
+                "echo: this prompt opens a thought, and so the answer does not directly follow it; "
                 "leave it out",
                 "echo",
             )

@@ -31,7 +31,7 @@ _REF = "#/components/schemas/{model}"
 _BODIES = (FeedbackRequest, FinishRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
-    403: "The Host is none of this server's, or the operator does not allow an option",
+    403: "The Host is not one of this server's, or the operator does not allow an option",
     408: "The request took too long to arrive, or no answer can be there by its deadline",
     414: "The URL is too long",
     431: "The headers are too large",

@@ -39,11 +39,11 @@ def _beside(
     if request.grammar is not None and asked.method == "particles":
         yield "format", "probes follow no format: leave `format` out, or ask for another method"
     if request.logprobs is not None:
-        yield "logprobs", "it tells no log probabilities: leave them out"
+        yield "logprobs", "it gives no log probabilities: leave them out"
     if request.ponder.early_exit is not None:
         yield "early_exit", "leave `early_exit` out; method particles probes by itself"
     if request.ponder.grace_tokens:
-        yield "grace_tokens", "a share has no last part to wait in: leave `grace_tokens` out"
+        yield "grace_tokens", "a share of a budget has no grace: leave `grace_tokens` out"
     if sampling.temperature == 0 or sampling.top_k == 1:
         yield (
             "temperature",
