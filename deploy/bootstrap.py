@@ -2,13 +2,13 @@
 
     python3 deploy/bootstrap.py EXTRA...        `make serve`: engine; `make test`: engine dev
 
-With the extra `verl` first it is `.venv-verl` by `constraints-verl.txt`: verl cannot live beside
-vLLM's versions.
+With `verl` as the first extra it sets up `.venv-verl` by `constraints-verl.txt`: verl needs other
+versions than vLLM.
 
-The extra `engine` becomes `gpu` where an NVIDIA GPU is found, else `cpu`; BUILD=cpu or BUILD=gpu
-in the environment decides otherwise. A stamp in `.venv`, written last, says what is installed, so
-that a second run takes a blink. Standard library only, and written so that Python 3.8 can still
-run it, to be told what is missing.
+The extra `engine` becomes `gpu` if there is an NVIDIA GPU, else `cpu`; BUILD=cpu or BUILD=gpu in
+the environment overrides that. A stamp in `.venv`, written last, records what is installed, so that
+a second run takes no time. Standard library only; Python 3.8 can still run it and learn from it
+what is missing.
 """
 
 import fcntl
@@ -32,21 +32,21 @@ VENV = ROOT / (".venv-verl" if ALONE else ".venv")
 PINS = "constraints-verl.txt" if ALONE else "constraints.txt"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ponder-ready.json"
-# There while an install runs. A killed installer leaves half a package that looks whole, so a run
-# that finds this file starts over; the downloads are cached, so that costs little.
+# Exists while an install runs. A killed installer leaves half a package that looks whole, so a run
+# that finds this file starts over; that costs little, because the downloads are cached.
 UNFINISHED = VENV / "ponder-unfinished"
 INPUTS = ("pyproject.toml", PINS, "deploy/overrides.txt", "deploy/bootstrap.py")
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 GIB = 1 << 30
 DISK_GIB = 4
 HEARTBEAT_S = 20
-# The lock is on this very file: no other place is sure to be there and to stay.
+# The lock is on this very file, the only one that is sure to exist and to stay.
 LOCK = os.open(__file__, os.O_RDONLY)
 PROGRESS = ("Downloading", "Downloaded", "Building", "Built")
 
 
 class SetupError(Exception):
-    """What is wrong and how to mend it."""
+    """A failed set-up; the message says what is wrong and how to mend it."""
 
 
 def say(text):
@@ -54,7 +54,7 @@ def say(text):
 
 
 def missing():
-    """What this machine lacks, each with its remedy."""
+    """Yield what this machine lacks, each with its remedy."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         names = [f"python3.{minor}" for minor in (13, 12, 11, 14)]
         here = [name for name in names if shutil.which(name)]
@@ -75,7 +75,7 @@ def missing():
 
 
 def has_gpu():
-    """An NVIDIA GPU answers."""
+    """Whether an NVIDIA GPU answers."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return False
@@ -84,7 +84,7 @@ def has_gpu():
 
 
 def choose_build(stamp):
-    """`cpu` or `gpu`: what BUILD says, else what is installed, else what the machine has."""
+    """`cpu` or `gpu`: by BUILD, else as installed, else by what the machine has."""
     build = os.environ.get("BUILD") or stamp.get("build") or ("gpu" if has_gpu() else "cpu")
     if build not in ("cpu", "gpu"):
         raise SetupError(f"BUILD is cpu or gpu, not {build}")
@@ -92,7 +92,7 @@ def choose_build(stamp):
 
 
 def digest():
-    """Of all that decides what gets installed, and of the place: scripts in a venv name it."""
+    """A hash of what decides the installation: files, and the path, which a venv's scripts hold."""
     found = hashlib.sha256(str(ROOT).encode())
     for name in INPUTS:
         found.update((ROOT / name).read_bytes())
@@ -100,7 +100,7 @@ def digest():
 
 
 def read_stamp():
-    """What the last finished set-up left; empty where there is none."""
+    """The stamp of the last finished set-up; empty without one."""
     try:
         return dict(json.loads(STAMP.read_text()))
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def read_stamp():
 
 
 def python_of_venv():
-    """`3.11`, as the venv says itself; None where there is none that works."""
+    """The venv's Python version, as `3.11`; None without a venv that works."""
     config = VENV / "pyvenv.cfg"
     if not PYTHON.exists() or not config.exists():
         return None
@@ -117,7 +117,7 @@ def python_of_venv():
 
 
 def run(step, command, remedy):
-    """Run one step. Its downloads are shown as they start; a failure shows its last lines."""
+    """Run one step. Show its downloads as they start, and its last lines if it fails."""
     say(step)
     started = time.monotonic()
     tail = deque(maxlen=15)
@@ -127,7 +127,7 @@ def run(step, command, remedy):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # The lock goes with it: should this process be killed, the next one waits for the child.
+        # The child inherits the lock: if this process is killed, the next one waits for the child.
         pass_fds=[LOCK],
     )
     with child, selectors.DefaultSelector() as selector:
@@ -154,7 +154,7 @@ def run(step, command, remedy):
 
 
 def discard_venv():
-    """Away in one move, so that being killed in the middle leaves nothing half there."""
+    """Rename the venv before deleting it, so that a kill in between leaves no half of it."""
     old = VENV.with_name(VENV.name + ".old")
     shutil.rmtree(str(old), ignore_errors=True)
     VENV.rename(old)
@@ -162,7 +162,7 @@ def discard_venv():
 
 
 def start_over_if_needed(stamp, build):
-    """Remove a venv that cannot be gone on from; one that was made elsewhere is not ours to."""
+    """Remove a venv that cannot be continued; raise `SetupError` for one that make did not make."""
     if not VENV.exists():
         return
     if UNFINISHED.exists():
@@ -179,7 +179,7 @@ def start_over_if_needed(stamp, build):
 
 
 def install_torch(uv):
-    """The CPU build: from where pip is told to look, else from PyTorch's own index.
+    """Install torch's CPU build by pip and its settings, else from PyTorch's own index.
 
     The `+cpu` matters: any other torch brings gigabytes of CUDA. uv does not read pip's settings.
     """
@@ -227,13 +227,13 @@ def install(extras, build):
             remedy,
         )
     except SetupError:
-        # The installer ended by itself: what it wrote is whole, and can be gone on from.
+        # The installer ended by itself: its files are whole, and the next run can continue.
         UNFINISHED.unlink()
         raise
 
 
 def set_up(arguments):
-    """Bring `.venv` to what is asked for; nothing to do is the common case."""
+    """Install the extras that the arguments name; most often they are already there."""
     for alone in (False, True):
         stamp = read_stamp()
         build = choose_build(stamp)
@@ -258,7 +258,7 @@ def set_up(arguments):
 
 
 def take_lock():
-    """One set-up at a time in this checkout; held until the process and its children end."""
+    """Lock this checkout for one set-up, until the process and its children end."""
     try:
         fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A real browser without a screen, told what to do over Chrome's DevTools protocol."""
+"""Drives a real browser without a screen over Chrome's DevTools protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_SECONDS = 60.0
 KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
-"""Keys by name, and Windows' numbers for them, which Chrome goes by."""
+"""Keys by name, with Windows' numbers for them, which Chrome uses."""
 
 
 class Page:
@@ -44,38 +44,38 @@ class Page:
         self.wait("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
-        """What a JavaScript expression gives."""
+        """Evaluate a JavaScript expression and return its value."""
         got = self._do("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in got, got["exceptionDetails"]
         return got["result"].get("value")
 
     def wait(self, condition: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < deadline, f"{condition} did not come: {self.complaints}"
             time.sleep(0.02)
 
     def before(self, script: str) -> None:
-        """Run JavaScript in every document that is opened from now on, before its own."""
+        """Run JavaScript in every document that opens from now on, before its own scripts."""
         self._do("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def press(self, key: str) -> None:
-        """Press a key that has a name, where the focus is."""
+        """Press a named key, at the focus."""
         said = {"key": key, "windowsVirtualKeyCode": KEYS[key]}
         more = {"text": "\r"} if key == "Enter" else {}
         self._do("Input.dispatchKeyEvent", type="keyDown", **said, **more)
         self._do("Input.dispatchKeyEvent", type="keyUp", **said)
 
     def named(self, *roles: str) -> list[tuple[str, str]]:
-        """What a screen reader finds of these roles: (role, name)."""
+        """The elements of these roles that a screen reader finds: (role, name)."""
         nodes = self._do("Accessibility.getFullAXTree")["nodes"]
         shown = (node for node in nodes if not node["ignored"])
         pairs = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
         return [(role, name) for role, name in pairs if role in roles]
 
     def look(self, width: int, height: int, *, scheme: str = "light", scale: float = 1) -> None:
-        """Make the window so large, in CSS pixels, and prefer a colour scheme."""
+        """Set the window's size, in CSS pixels, and the preferred colour scheme."""
         self._do("Emulation.setScrollbarsHidden", hidden=True)
         self._do(
             "Emulation.setDeviceMetricsOverride",
@@ -87,11 +87,11 @@ class Page:
         self.prefer("prefers-color-scheme", scheme)
 
     def prefer(self, feature: str, value: str) -> None:
-        """Have one of CSS' media features say so, and the others as they are."""
+        """Set one of CSS's media features to a value, and leave the others."""
         self._do("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
 
     def picture(self) -> bytes:
-        """All of the page as PNG, however high the window is."""
+        """The whole page as PNG, whatever the window's height."""
         size = self._do("Page.getLayoutMetrics")["cssContentSize"]
         took = self._do(
             "Page.captureScreenshot", clip={**size, "scale": 1}, captureBeyondViewport=True
@@ -126,9 +126,9 @@ class Page:
 
 @contextmanager
 def browsing(program: Path, folder: Path) -> Iterator[Callable[[], Page]]:
-    """A browser with a profile of its own in `folder`; it ends with the block.
+    """Run a browser with a profile of its own in `folder`, until the block ends.
 
-    Yields what opens a tab.
+    Yields a function that opens a tab.
     """
     environment = {**os.environ, "LD_LIBRARY_PATH": programs.libraries(), "HOME": str(folder)}
     options = [

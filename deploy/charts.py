@@ -1,4 +1,4 @@
-"""Panels of the dashboard as HTML: a number in a box, lines as SVG. Standard library only."""
+"""Draws panels of the dashboard as HTML: a number in a box, lines as SVG. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = ("#3d71d9", "#e0752d", "#37872d", "#c4162a", "#8f3bb8", "#b88700", "#1
 
 @dataclass(frozen=True)
 class Series:
-    """What one line shows: (seconds, value) in the order of time."""
+    """The points of one line: (seconds, value) in the order of time."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -51,7 +51,7 @@ def graph(
     start: float,
     end: float,
 ) -> str:
-    """Lines from `start` to `end`, with a legend that has each one's last value."""
+    """Draw lines from `start` to `end`, with a legend that has each line's last value."""
     values = [v for line in series for _, v in line.points if math.isfinite(v)]
     head = f"<figure><h3>{escape(title)}</h3><p>{escape(description)}</p>"
     if not values:

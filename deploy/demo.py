@@ -1,10 +1,10 @@
-"""`make demo`: a server, Prometheus, a minute of mixed questions, and what was saved.
+"""`make demo`: runs a server and Prometheus, asks mixed questions, reports what was saved.
 
     .venv/bin/python deploy/demo.py [--duration 60] [--keep] [--report runs/demo.html]
 
-Everything runs on this machine, on ports of its own, and ends when the report is written; with
-`--keep` it runs on until Ctrl-C. The policy under test is a default budget, of which the model is
-told; every answer is verified, and rated by what that says.
+Everything runs on this machine, on free ports, and ends when the report is written; with `--keep`
+it runs on until Ctrl-C. The policy under test is a default budget, of which the server tells the
+model. The demonstration verifies every answer, and sends the verdict as feedback.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ STOP_SECONDS = 45.0
 CONCURRENCY = 16
 SCRAPE_SECONDS = 2
 BUDGET_OVER_TRAINED = 2
-HOLDOUT = 0.5  # far more than a real deployment spares, so that a minute is enough
+HOLDOUT = 0.5  # far more than a real deployment holds out, so that a minute is enough
 console = Console(highlight=False)
 
 
 class DemoError(Exception):
-    """What went wrong and where to look."""
+    """The demonstration failed; the message says why and where to look."""
 
 
 @dataclass
 class Tally:
-    """What the load has seen."""
+    """Counts of the load's answers and errors."""
 
     answered: int = 0
     right: int = 0
@@ -68,7 +68,7 @@ Child = subprocess.Popen[bytes]
 def process(
     command: list[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
-    """A child in a session of its own, so that Ctrl-C reaches it through us alone."""
+    """Run a child in a session of its own, so that Ctrl-C reaches it only through this process."""
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
@@ -112,8 +112,8 @@ def free_port() -> int:
 def budget() -> int:
     """The policy: twice the largest budget that the bundled checkpoint was trained on.
 
-    The model is told of the trained budget and keeps it, which saves tokens; at twice as many
-    hardly a thought is cut, and cuts are what costs answers.
+    The server tells the model of the trained budget, and the model keeps to it, which saves tokens.
+    With twice as many tokens hardly a thought is cut, and only cuts cost right answers.
     """
     contract = Contract.load(Path(BUNDLED_MODEL))
     assert contract is not None
@@ -122,7 +122,7 @@ def budget() -> int:
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """The bundled checkpoint under a default budget, with a holdout. Yields the server's URL."""
+    """Serve the bundled checkpoint under a default budget, with a holdout. Yields the URL."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve"]
     command += ["--port", str(port), "--default-budget", str(budget())]
@@ -135,7 +135,7 @@ def server(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, *targets: str) -> Iterator[str]:
-    """Prometheus with the rules that are shipped, at a quicker pace. Yields its URL."""
+    """Run Prometheus with the shipped rules, at shorter intervals. Yields its URL."""
     program = programs.find("prometheus")
     for name in ("savings.yml", "alerts.yml"):
         shutil.copy(DEPLOY / "prometheus" / name, folder)
@@ -160,7 +160,7 @@ def prometheus(folder: Path, *targets: str) -> Iterator[str]:
 
 
 async def load(url: str, seconds: float) -> Tally:
-    """Ask for `seconds`, each lane its next question when it has its answer, and rate them all."""
+    """Ask questions for `seconds` and rate the answers; each lane asks its next after an answer."""
     tally, source, end = Tally(), random.Random(), time.monotonic() + seconds
 
     async def lane(client: AsyncPonder, http: httpx.AsyncClient) -> None:
@@ -192,7 +192,7 @@ async def load(url: str, seconds: float) -> Tally:
 
 @contextlib.asynccontextmanager
 async def _bar(tally: Tally, seconds: float) -> AsyncIterator[None]:
-    """Time on a bar, and beside it what has come back so far."""
+    """Show the time as a bar, and beside it the answers so far."""
     text = TextColumn("{task.fields[answered]} answers, {task.fields[right]:.0%} right")
     columns = (TextColumn("asking"), BarColumn(), TimeRemainingColumn(), text)
 
@@ -214,7 +214,7 @@ async def _bar(tally: Tally, seconds: float) -> AsyncIterator[None]:
 
 
 def summary(url: str, monitor: report.Monitor, page: Path, tally: Tally) -> None:
-    """Say what was measured and what the alerts say of it, and write the page."""
+    """Print what was measured and the raised alerts, and write the page."""
     savings = httpx.get(f"{url}/v1/ponder/savings").raise_for_status().json()
     policy = (
         f"The policy is a default budget of {budget()} tokens, of which the model is told; the "
@@ -236,7 +236,7 @@ def summary(url: str, monitor: report.Monitor, page: Path, tally: Tally) -> None
 
 
 def look(url: str, monitor: str) -> None:
-    """Name the pages that there are while everything runs on."""
+    """Print the addresses of the pages while everything runs on."""
     console.print("\nServer and Prometheus keep running. Ctrl-C ends them.")
     pages = {
         f"{url}/docs": "the server's API",
@@ -265,7 +265,7 @@ def main() -> int:
             monitor = stack.enter_context(prometheus(folder, url))
             start = time.time()
             tally = asyncio.run(load(url, options.duration))
-            time.sleep(3 * SCRAPE_SECONDS)  # a scrape, and the rules after it
+            time.sleep(3 * SCRAPE_SECONDS)  # for a last scrape, and the rules after it
             watched = report.Monitor(monitor, start, time.time())
             summary(url, watched, options.report, tally)
             if options.keep:

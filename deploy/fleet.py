@@ -1,11 +1,11 @@
-"""`make serve-fleet`: a fleet on this machine, as it would be on many.
+"""`make serve-fleet`: runs a fleet on one machine as it would run on many.
 
     .venv/bin/python deploy/fleet.py [--port 8000] [options of `ponder serve`]
 
-Two stock vLLM servers on the bundled checkpoint, vLLM's router before them, two Ponder servers,
-which share pools and running replies in Redis and the savings in a file, nginx before those, and
-Prometheus. Everything ends with Ctrl-C. Options that this command does not know are given to both
-Ponder servers.
+Starts two stock vLLM servers on the bundled checkpoint with vLLM's router in front, two Ponder
+servers with nginx in front, and Prometheus. The Ponder servers share pools and running replies in
+Redis, and the savings in a file. Everything ends with Ctrl-C. Options that this command does not
+know go to both Ponder servers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ QUIET = {
 
 
 def environment(model: Path) -> dict[str, str]:
-    """What a vLLM server on this machine is started with."""
+    """The environment of a vLLM server on this machine."""
     chosen = cpu_settings(model)[0] if on_cpu() else {}
     return {**os.environ, **QUIET, **chosen}
 
 
 def worker(model: Path, port: int, *options: str) -> list[str | Path]:
-    """`vllm serve` as a fleet wants it: token ids in and out, and what its cache had."""
+    """The command of a vLLM server that takes and gives token ids, and reports cache hits."""
     engine = cpu_settings(model)[1] if on_cpu() else []
     command: list[str | Path] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model, "--served-model-name", "tiny", "--host", "127.0.0.1"]
@@ -58,20 +58,20 @@ def worker(model: Path, port: int, *options: str) -> list[str | Path]:
 
 
 def router(port: int, workers: Sequence[str]) -> list[str | Path]:
-    """vLLM's router: a thought stays where it began, and a new one goes where the fewest are."""
+    """The command of vLLM's router: a thought keeps its server, new ones go to the least loaded."""
     program = Path(sys.executable).with_name("vllm-router")
     if not program.exists():
         raise DemoError("vllm-router is missing: make serve-fleet installs it (the extra `fleet`)")
     command: list[str | Path] = [program, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--worker-urls", *workers, "--policy", "sticky_least_loaded"]
     command += ["--health-check-interval-secs", "1", "--health-failure-threshold", "1"]
-    # Else it keeps away from a server for a minute, though a new one answers in its place.
+    # Otherwise it avoids a failed server's address for a minute, even if a new server is there.
     command += ["--disable-circuit-breaker"]
     return [*command, "--prometheus-port", str(free_port()), "--log-level", "warning"]
 
 
 def replica(port: int, engine: str, *options: str) -> list[str | Path]:
-    """A Ponder server on the router."""
+    """The command of a Ponder server on the router."""
     command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve"]
     command += ["--port", str(port), "--engine", "http"]
     return [*command, *options, "--", engine]
@@ -79,7 +79,7 @@ def replica(port: int, engine: str, *options: str) -> list[str | Path]:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, replicas: Sequence[str], workers: Sequence[str]) -> Iterator[str]:
-    """Prometheus that scrapes Ponder and, under a job of their own, vLLM. Yields its URL."""
+    """Run Prometheus, which scrapes Ponder and, as a job of their own, vLLM. Yields its URL."""
     listed = ", ".join(f'"{url.removeprefix("http://")}"' for url in workers)
     (folder / "engines.yml").write_text(f"- targets: [{listed}]\n")
     with demo.prometheus(folder, *replicas) as url:
@@ -87,13 +87,13 @@ def prometheus(folder: Path, replicas: Sequence[str], workers: Sequence[str]) ->
 
 
 def redis(folder: Path, port: int) -> list[str | Path]:
-    """A store for a trial: what it holds ends with it."""
+    """The command of a Redis for a trial, which keeps nothing on disk."""
     command: list[str | Path] = [programs.find("redis-server"), "--port", str(port), "--save", ""]
     return [*command, "--bind", "127.0.0.1", "--dir", folder, "--maxmemory-policy", "noeviction"]
 
 
 def check_port(port: int) -> None:
-    """Raises `DemoError` where somebody listens there already."""
+    """Raise `DemoError` if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,7 +106,7 @@ def check_port(port: int) -> None:
 
 @contextlib.contextmanager
 def fleet(folder: Path, port: int, options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """All of it; yields the addresses of the front and of Prometheus."""
+    """Run the whole fleet; yields the addresses of nginx and of Prometheus."""
     model = Path(BUNDLED_MODEL)
     state = [] if "--state" in options else ["--state", str(folder / "state.sqlite3")]
     with contextlib.ExitStack() as stack:
@@ -130,7 +130,7 @@ def fleet(folder: Path, port: int, options: Sequence[str]) -> Iterator[tuple[str
                     demo.wait_ready(name, url, processes[name], log)
                     console.print(f"fleet: {name} is ready at {url.rpartition('/')[0]}")
                     del running[0]
-            except BaseException:  # a server that starts has nothing to bring to an end
+            except BaseException:  # a server that is still starting has no requests to finish
                 for name, *_ in running:
                     processes[name].kill()
                 raise

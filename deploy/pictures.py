@@ -1,9 +1,9 @@
-"""`make pictures`: the page and its budget curve, as the README shows them.
+"""`make pictures`: draws the page and its budget curve for the README.
 
     .venv/bin/python deploy/pictures.py [--answers 40]
 
-Chromium asks the bundled checkpoint what the pictures show, on this machine. Writes `docs/page.png`
-and `docs/budget-curve.svg`.
+Chromium opens the page of a server on this machine with the bundled checkpoint, and asks what the
+pictures show. Writes `docs/page.png` and `docs/budget-curve.svg`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ exact.value = 64;
 exact.dispatchEvent(new Event("input", {{ bubbles: true }}));
 document.getElementById("send").click();
 """
-# The README is not about what comes after the replies.
+# The README's picture leaves out the sections after the replies.
 REPLIES_ALONE = """
 for (const section of document.querySelectorAll("main > section.card")) section.hidden = true;
 document.activeElement.blur();
@@ -40,7 +40,7 @@ DRAW = """
 document.querySelector("[name=times]").value = "%s";
 document.querySelector("#curve .go").click();
 """
-# What the style sheet says, written into the elements: the plot stands alone.
+# Writes the style sheet's values into the elements, so that the plot stands alone.
 ALONE = """
 (() => {
   const drawn = document.querySelector("#curve svg");
@@ -63,7 +63,7 @@ ALONE = """
 
 
 def draw(page: Page, url: str, answers: str) -> None:
-    """Ask, and write both pictures."""
+    """Ask the questions, and write both pictures."""
     page.look(WIDTH, WIDTH)
     page.open(url)
     page.wait('!document.getElementById("send").disabled')

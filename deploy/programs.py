@@ -1,9 +1,9 @@
-"""Programs that no Python package ships: on PATH, else out of Debian's packages into `.tools`.
+"""Finds programs that no Python package ships: on PATH, else from Debian's packages in `.tools`.
 
-    python3 deploy/programs.py promtool nginx        fetches what is lacking; needs no root
+    python3 deploy/programs.py promtool nginx        fetches missing programs; needs no root
 
-A browser needs libraries that a server may not have: they are unpacked beside it, and `libraries`
-says where.
+A browser needs libraries that a server may lack: they are unpacked beside it, and `libraries` names
+their folders.
 
 Standard library only: it runs before `.venv` is there.
 """
@@ -27,12 +27,12 @@ PACKAGES = {
     "postgres": "postgresql",
 }
 VERSIONS = "usr/lib/postgresql/*/bin"
-# Unpacked with all that they depend on and that this machine has not installed.
+# Unpacked together with those of their dependencies that this machine lacks.
 WITH_LIBRARIES = {"chromium", "redis-server", "postgres"}
 
 
 class NotFound(Exception):
-    """A program is not to be had here; the message says how to get it."""
+    """A program cannot be found or fetched here; the message says how to get it."""
 
     def __init__(self, program: str, why: str = "neither on PATH nor in .tools") -> None:
         remedy = f"apt-get install {PACKAGES[program]} on Debian, or put it on PATH"
@@ -40,10 +40,10 @@ class NotFound(Exception):
 
 
 def find(program: str) -> Path:
-    """Where a program of `PACKAGES` is. Raises `NotFound`."""
-    # Chromium's command in `bin` is a script that looks for the program in the system's folders.
+    """The path of a program of `PACKAGES`. Raises `NotFound`."""
+    # Chromium's command in `bin` is a script that seeks the program in the system's folders.
     unpacked = [str(TOOLS / "usr" / folder) for folder in ("lib/chromium", "bin", "sbin")]
-    # Postgres lies in a folder of its version.
+    # Postgres is in a folder named by its version.
     versions = [*Path("/").glob(VERSIONS), *TOOLS.glob(VERSIONS)]
     places = os.pathsep.join(
         [os.environ.get("PATH", ""), "/usr/sbin", *unpacked, *map(str, sorted(versions))]
@@ -65,7 +65,7 @@ def libraries() -> str:
 
 
 def fetch(program: str) -> None:
-    """Unpack the program's package into `.tools`, mostly without what that depends on."""
+    """Unpack the program's package into `.tools`, for most programs without its dependencies."""
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise NotFound(program, "and this is no Debian, to fetch it from")
     package = PACKAGES[program]
@@ -73,7 +73,7 @@ def fetch(program: str) -> None:
     state = TOOLS / "apt"
     for folder in ("lists/partial", "archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
-    # Lists of its own: those of the machine may be empty, and only root may renew them.
+    # Package lists of its own: the machine's may be empty, and only root may renew them.
     apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={state}/lists", "-o", f"Dir::Cache={state}"]
     apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::http::Timeout=15"]
     load = ["download", package]
@@ -96,7 +96,7 @@ def fetch(program: str) -> None:
 
 
 def main(programs: list[str]) -> int:
-    """0 where all are there in the end."""
+    """Fetch missing programs; returns 0 if all are there in the end."""
     status = 0
     for program in programs:
         try:

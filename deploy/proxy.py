@@ -1,4 +1,4 @@
-"""nginx in the foreground on a site of its own, with everything in one folder."""
+"""Runs nginx in the foreground on a site of its own, with all its files in one folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(program: Path, folder: Path, site: str, *directives: str) -> list[st
 
 
 def site(shipped: str, listen: str, servers: list[str]) -> str:
-    """The shipped site on other addresses."""
+    """The shipped site configuration, with other addresses."""
     for number, server in enumerate(servers, start=8001):
         shipped = shipped.replace(f"127.0.0.1:{number}", server)
     return shipped.replace("listen 8000", f"listen {listen}")

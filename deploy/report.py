@@ -1,7 +1,7 @@
-"""What a demonstration measured: a sentence, a table, and a page that needs neither server.
+"""Reports what a demonstration measured: a sentence, a table, and a page that needs no server.
 
-The page shows the alerts and every panel of the Grafana dashboard but a fleet's, with its own
-queries asked of Prometheus over the time of the demonstration.
+The page shows the alerts and every panel of the Grafana dashboard except a fleet's, by the
+dashboard's own queries over the time of the demonstration.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rich.table import Table
 DEPLOY = Path(__file__).resolve().parent
 DASHBOARD = DEPLOY / "grafana" / "ponder.json"
 FLEET = "Fleet"
-"""The dashboard's last row, of engines behind HTTP: a demonstration has none."""
+"""The dashboard's last row, about engines behind HTTP: a demonstration has none."""
 RUNBOOK = DEPLOY / "prometheus" / "consoles" / "runbook.html"
 COLOURS = {"green": "#37872d", "red": "#c4162a", "orange": "#e0752d", "blue": "#3d71d9"}
-POINTS = 120  # of a line
-WINDOW_SECONDS = 30  # that a rate is taken over
+POINTS = 120  # per line
+WINDOW_SECONDS = 30  # of a rate
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.4 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
@@ -49,7 +49,7 @@ Savings = dict[str, Any]
 
 
 def sentence(savings: Savings) -> str:
-    """Tokens and quality at once: neither says anything without the other."""
+    """A sentence about tokens and quality together: neither tells anything without the other."""
     tokens, quality = savings["tokens"]["ratio"], savings["quality"]["feedback"]["difference"]
     if tokens is None or quality is None:
         needed = savings["more_requests_needed"] or "more"
@@ -62,7 +62,7 @@ def sentence(savings: Savings) -> str:
 
 
 def _either_way(estimate: tuple[float, ...], of: str, *, unit: str = "", digits: int) -> str:
-    """`20 % fewer tokens (18 to 22 %)`: the interval is of what the words say."""
+    """`20 % fewer tokens (18 to 22 %)`: the interval has the sign of the words."""
     value, low, high = estimate
     word = "more" if value > 0 else "fewer"
     if value <= 0:
@@ -103,7 +103,7 @@ def table(savings: Savings) -> Table:
 
 @dataclass(frozen=True)
 class Monitor:
-    """A Prometheus, and the time that is looked at, in seconds since 1970."""
+    """A Prometheus, and the period to show, in seconds since 1970."""
 
     url: str
     start: float
@@ -131,7 +131,7 @@ class Monitor:
 
     def lines(self, query: str, legend: str) -> list[charts.Series]:
         step = max(1.0, (self.end - self.start) / POINTS)
-        # Counted from the end: what has only just been measured is on the last step.
+        # Steps count from the end, so that the newest value is on the last one.
         start = self.end - (self.end - self.start) // step * step
         found = self.get(
             "query_range", query=self.asked(query), start=start, end=self.end, step=step
@@ -146,7 +146,7 @@ class Monitor:
 
 
 def panel(monitor: Monitor, shown: dict[str, Any]) -> str:
-    """One panel of the dashboard."""
+    """Draw one panel of the dashboard."""
     defaults = shown["fieldConfig"]["defaults"]
     if shown["type"] == "stat":
         values = monitor.last(shown["targets"][0]["expr"])
@@ -175,7 +175,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def rows(monitor: Monitor) -> Iterator[str]:
-    """The dashboard's rows: numbers and graphs."""
+    """Draw the dashboard's rows: numbers and graphs."""
     kinds = {"stat": "numbers", "timeseries": "row"}
     open_ = ""
     for shown in panels():

@@ -3,7 +3,7 @@
 set -eu
 build=$1 target=$2
 
-# Bytecode now: the root file system will be read-only.
+# Compile bytecode now, because the root file system will be read-only.
 uv() {
   "$target/bin/uv" pip install --no-cache --compile-bytecode --python "$target/bin/python" "$@"
 }
@@ -16,13 +16,13 @@ set_up() {
 case $build in
 cpu)
   set_up
-  # The +cpu torch first: whatever else names torch would bring gigabytes of CUDA.
+  # The +cpu torch first: otherwise packages that require torch would bring gigabytes of CUDA.
   uv --no-deps --torch-backend=cpu "$(grep '^torch==' constraints.txt)"
   uv --constraint constraints.txt --overrides deploy/overrides.txt ".[cpu,otel,fleet,shared]"
   ;;
 gpu)
   set_up
-  # vLLM's GPU build pins its own versions, which are not those of constraints.txt.
+  # vLLM's GPU build pins its own versions, which differ from constraints.txt.
   uv ".[gpu,otel,fleet,shared]"
   ;;
 *)

@@ -1,4 +1,4 @@
-"""What `make bench-anytime` found: a sentence per rule, then the figures."""
+"""Generates docs/anytime.md from the findings of `make bench-anytime`: sentences, then figures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RULES = {
     "self_consistency": "Self-consistency under one budget",
     "particles": "Particle filtering under one budget",
 }
-"""What each method is called at the beginning of its sentence."""
+"""The name of each method at the beginning of its sentence."""
 VERDICTS = {
     "does not beat": "does not beat a plain cap",
     "not shown": "is not shown to beat a plain cap",
     "beats": "beats a plain cap",
 }
-"""The worst first: with several models a rule has the worst of their verdicts."""
+"""The worst first: of several models' verdicts a rule gets the worst."""
 
 HOWTOS = {
     "agreement": "ending-thoughts",
@@ -35,7 +35,7 @@ HOWTOS = {
     "self_consistency": "strategies",
     "particles": "strategies",
 }
-"""The page that tells how to ask for each, and repeats the beginning of its sentence."""
+"""The page that tells how to use each method, and repeats the beginning of its sentence."""
 
 Said = Mapping[str, Any]
 
@@ -112,11 +112,12 @@ def _model(model: Said) -> Iterator[str]:
     untold = ""
     if model["untold"] and model["untold"]["arm"] != model["best"]["arm"]:
         untold = (
-            f" The best that it is not told of is {_cap(model['untold']['arm'])}: "
+            f" The best cap that only cuts is {_cap(model['untold']['arm'])}: "
             f"{_figures(model['untold'])}."
         )
     yield (
-        f"Free, it thinks {model['thinking_tokens']:.0f} tokens: {_figures(model['free'])}. "
+        f"Without a cap it thinks {model['thinking_tokens']:.0f} tokens: "
+        f"{_figures(model['free'])}. "
         f"The best plain cap is {_cap(model['best']['arm'])}: {_figures(model['best'])}.{untold}"
     )
     yield f"![Accuracy against all tokens, {name}](anytime/{name}.svg)"
@@ -125,7 +126,7 @@ def _model(model: Said) -> Iterator[str]:
     yield "\n".join(_ended(model))
     for title, key in (("task", "tasks"), ("difficulty", "difficulties")):
         yield "\n".join(_within(model, title, key))
-    yield "Every setting on the problems that settings were chosen on:"
+    yield "Every setting that was tried, on the problems for choosing settings:"
     rows = ((one["arm"].replace("_", "-"), *_cells(one)) for one in model["tried"])
     yield "\n".join(_rows(("setting", "accuracy", "all tokens", "probes"), rows))
 
@@ -147,8 +148,8 @@ def _table(model: Said) -> Iterator[str]:
 
 
 def _others(model: Said) -> Iterator[str]:
-    """Beside other caps, and in time."""
-    yield "Beside the cap of about as many tokens, beside the best untold cap, and in time:"
+    """Each rule against other caps, and its time."""
+    yield "Against the cap of about as many tokens, against the best untold cap, and times:"
     yield ""
     times = model["wall"]["ratios"]
     head = ("rule", "cap of as many tokens", "points", "untold: points", "tokens", "time at 1",
@@ -170,18 +171,18 @@ def _others(model: Said) -> Iterator[str]:
     if free := times.get("cap free"):
         yield ""
         yield (
-            "Times, with 1 and with 16 requests at once, are over the best cap's of that round: "
-            f"median and range of {model['wall']['rounds']}. "
+            "Times, with 1 and with 16 requests at once, are ratios to the best cap's time in the "
+            f"same round: median and range of {model['wall']['rounds']} rounds. "
             f"Free thought takes {_times(free['1'])} and {_times(free['16'])}."
         )
 
 
 def _ended(model: Said) -> Iterator[str]:
     """How often a full thought would have answered otherwise."""
-    yield "What the thoughts that a rule closed would have said in full, with the same seed:"
+    yield "The thoughts that a rule closed, against the full thoughts of the same seeds:"
     yield ""
     head = ("rule", "closed, of all", "full thought right", "right only in full",
-            "right only closed", "others as long as without it")  # fmt: skip
+            "right only closed", "other thoughts unchanged in length")  # fmt: skip
     rows = [
         (
             _rule(one),
@@ -195,8 +196,8 @@ def _ended(model: Said) -> Iterator[str]:
 
 
 def _within(model: Said, title: str, key: str) -> Iterator[str]:
-    """Points and tokens beside the best cap, in every task or difficulty."""
-    yield f"Beside the best cap, by {title}: points of right answers, all tokens."
+    """Points and tokens against the best cap, in every task or difficulty."""
+    yield f"Against the best cap, by {title}: points of right answers, all tokens."
     yield ""
     found = model["findings"]
 

@@ -1,4 +1,4 @@
-"""What unmodified clients did against a real server, out of the last run of `make test-clients`."""
+"""Generates docs/clients.md from the results of the last run of `make test-clients`."""
 
 from __future__ import annotations
 

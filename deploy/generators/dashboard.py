@@ -1,4 +1,4 @@
-"""The Grafana dashboard: its variables, its links and its rows.
+"""Generates the Grafana dashboard: its variables, its links and its rows.
 
 `$model` and `$job` choose `$instance` by `ponder_build_info`, the one metric that names the model;
 every query then selects instances, which vLLM's metrics name too.
@@ -19,7 +19,7 @@ from . import runbook
 from .panels import JOB, SOURCE
 from .rows import ROWS
 
-# Where Compose's Prometheus serves it; elsewhere the variable is set to the runbook's address.
+# The address at Compose's Prometheus; elsewhere set the dashboard's variable `runbook`.
 RUNBOOK = "http://localhost:9090/consoles/runbook.html"
 
 STEP = "60s"
@@ -28,8 +28,8 @@ STEP = "60s"
 class FiringAlerts(AnnotationQuery):
     """Marks when an alert began to fire.
 
-    The SDK knows neither how a mark is named, nor that Grafana's newer versions read the query from
-    `target` and older ones from `expr`.
+    The SDK lacks the fields that name a mark, and `target`, from which newer versions of Grafana
+    read the query; older ones read `expr`.
     """
 
     def to_json(self) -> dict[str, object]:
@@ -39,7 +39,7 @@ class FiringAlerts(AnnotationQuery):
 
 
 def chosen(name: str, labels: str) -> dashboard.QueryVariable:
-    """A variable whose values are those of a label of the servers that `labels` select."""
+    """A variable with the values of the label `name` on the servers that `labels` select."""
     return (
         dashboard.QueryVariable(name)
         .label(name)
@@ -57,7 +57,7 @@ def link(title: str, url: str) -> dashboard.DashboardLink:
 
 
 def render() -> str:
-    """The dashboard as Grafana reads it."""
+    """The dashboard as JSON for Grafana."""
     model = 'model=~"$model"'
     board = (
         dashboard.Dashboard("Ponder")

@@ -1,6 +1,6 @@
 """The dashboard's row about the inference servers that Ponder asks over HTTP.
 
-They are scraped as a job of their own (deploy/prometheus/prometheus.yml).
+Prometheus scrapes them as a job of their own (deploy/prometheus/prometheus.yml).
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ ENGINES = 'job="ponder-engines"'
 FLEET = [
     graph(
         "Resumed engine requests",
-        "Engine requests that another server went on with, by why: the first one was lost, failed "
+        "Engine requests that another server resumed, by cause: the first server was lost, failed "
         "or was too full.",
         {"{{cause}}": per_second("ponder_engine_resumes_total", "cause")},
         "reqps",
     ),
     graph(
         "Running, by engine",
-        "Requests in the batch of each inference server that Ponder asks over HTTP, and those that "
-        "wait for a place in it.",
+        "Requests in the batch of each inference server, and those that wait for a place in it.",
         {
             "{{instance}}, running": f"sum by (instance) (vllm:num_requests_running{{{ENGINES}}})",
             "{{instance}}, waiting": f"sum by (instance) (vllm:num_requests_waiting{{{ENGINES}}})",
@@ -35,8 +34,8 @@ FLEET = [
     ),
     graph(
         "Prefix cache hits, by engine",
-        "Share of the prompt tokens that were in the cache: it falls where a thought's requests go "
-        "to several servers.",
+        "Share of the prompt tokens that were in the cache: it falls if a thought's requests go to "
+        "several servers.",
         {
             "{{instance}}": f"{per_second('vllm:prefix_cache_hits_total', 'instance', ENGINES)} / "
             f"{per_second('vllm:prefix_cache_queries_total', 'instance', ENGINES)}"

@@ -1,4 +1,4 @@
-"""The reference of fields that change nothing, out of the classes that check them."""
+"""Generates the reference of fields that change nothing from the classes that check them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ponder.protocol.noise import SYSTEMS
 
 HEAD = """# Fields that change nothing
 
-A request is refused where a field of it would change the answer and Ponder cannot honour it. What
-changes nothing is taken: the fields below, whose other values are an error that says what to do.
-They are those of `/v1/chat/completions` and `/v1/completions`; null is the same as leaving a field
-out. Of `metadata` an entry `task` may choose [a budget curve](howto/calibrating.md); the rest of it
-changes nothing.
+Ponder refuses a request with a field that would change the answer and that it cannot honour. It
+ignores the fields below with the values listed, because they change nothing; any other value is an
+error that says what to do. The list is for `/v1/chat/completions` and `/v1/completions`. Null is
+the same as leaving a field out. In `metadata`, an entry `task` may choose
+[a budget curve](howto/calibrating.md); the rest changes nothing.
 
-A field that nobody knows is an error, too. Where it looks like a budget or a limit, the error
-names the right one.
+An unknown field is an error, too. If it looks like a budget or a limit, the error names the right
+field.
 
 Written by `deploy/generate.py` out of the classes that check a request.
 """
 MESSAGES = """
 ## Messages and their parts
 
-A key that is not known there is one that a client keeps for itself, such as
-`provider_specific_fields`, `cache_control` or `id`: it is dropped. These would change the answer,
-and so are refused where they say anything:
+Ponder drops unknown keys of messages, which clients keep for themselves, such as
+`provider_specific_fields`, `cache_control` or `id`. It refuses these keys if they have a value,
+because they would change the answer:
 {loud}.
 
-The thought of an earlier assistant turn is read from `reasoning`, `reasoning_content`, `thinking`,
-parts of type `thinking` or `reasoning`, `thinking_blocks` or `reasoning_details`, the first that is
-there.
+The thought of an earlier assistant turn is the first one present of `reasoning`,
+`reasoning_content`, `thinking`, parts of type `thinking` or `reasoning`, `thinking_blocks` and
+`reasoning_details`.
 """
 
 WORDS = {
@@ -54,11 +54,11 @@ def render() -> str:
 def table(system: type[BaseModel]) -> str:
     fields = system.model_json_schema()["properties"]
     rows = "".join(f"| `{name}` | {taken(schema)} |\n" for name, schema in fields.items())
-    return f"\n## {system.__doc__}\n\n| field | taken |\n|---|---|\n{rows}"
+    return f"\n## {system.__doc__}\n\n| field | ignored values |\n|---|---|\n{rows}"
 
 
 def taken(schema: dict[str, Any]) -> str:
-    """The values that a field takes beside null, in words."""
+    """The values that Ponder ignores in a field, beside null, in words."""
     kind = schema.get("anyOf", [schema])[0]
     if kind.keys() <= {"title", "default"}:
         return "anything"

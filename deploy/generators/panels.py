@@ -1,7 +1,7 @@
-"""How a panel of the dashboard is built, with Grafana's own SDK.
+"""Builds the dashboard's panels with Grafana's own SDK.
 
-A query selects servers by the dashboard's variables: `SERVERS` for what a server exports, `JOB` for
-what Prometheus records over all servers of a job.
+A query selects servers by the dashboard's variables: `SERVERS` for metrics of one server, `JOB` for
+Prometheus' records over all servers of a job.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def per_second(metric: str, by: str = "", labels: str = SERVERS) -> str:
 
 
 def quantiles(histogram: str) -> dict[str, str]:
-    """The median, the ninth decile and the last percentile, by legend."""
+    """Queries for the median, p90 and p99 of a histogram, by legend."""
     buckets = per_second(f"{histogram}_bucket", "le")
     shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
     return {name: f"histogram_quantile({share}, {buckets})" for name, share in shares.items()}
 
 
 def interval(estimate: str, labels: str) -> dict[str, str]:
-    """A recorded estimate and the ends of its 95 % interval, by legend."""
+    """Queries for a recorded estimate and the ends of its 95 % interval, by legend."""
     ends = {"": "", "_lower": " lower end", "_upper": " upper end"}
     return {f"{{{{signal}}}}{end}": f"{estimate}{part}{{{labels}}}" for part, end in ends.items()}
 
@@ -75,7 +75,7 @@ def number(
     *,
     words: dict[str, str] | None = None,
 ) -> Panel:
-    """One value in a sixth of the width, coloured by its thresholds; `words` replace values."""
+    """A panel of one value, a sixth of the width, coloured by thresholds; `words` name values."""
     panel = stat.Panel().height(4).span(4).unit(unit).no_value("no data yet")
     panel.color_mode(BigValueColorMode.BACKGROUND_SOLID)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -94,7 +94,7 @@ def number(
 def graph(
     title: str, text: str, queries: dict[str, str], unit: str, *, stacked: bool = False
 ) -> Panel:
-    """Lines over time in half the width."""
+    """A panel of lines over time, half the width."""
     panel = timeseries.Panel().height(8).span(12).unit(unit)
     panel.legend(
         common.VizLegendOptions()

@@ -1,4 +1,4 @@
-"""What the dashboard shows, row by row; deploy/prometheus/savings.yml records the savings."""
+"""The dashboard's panels, row by row; deploy/prometheus/savings.yml records the savings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AT_A_GLANCE = [
     number("Servers up", "Servers that answer Prometheus.", f"sum(up{{{JOB}}})", "short", FROM_ONE),
     number(
         "Alerts firing",
-        "Alerts of these jobs that fire now. The runbook says what to do.",
+        "Alerts of these jobs that fire now. The runbook tells what to do.",
         f'count(ALERTS{{alertstate="firing",{JOB}}}) or vector(0)',
         "short",
         MUST_BE_ZERO,
@@ -52,7 +52,7 @@ AT_A_GLANCE = [
     ),
     number(
         "Error share",
-        "Of the requests that were answered or failed with a status of 5xx, the share that failed.",
+        "Share of requests that failed with a status of 5xx, among those and the answered ones.",
         f"{FAILED} / ({ANSWERED} + {FAILED} > 0)",
         "percentunit",
         [Threshold(None, "green"), Threshold(0.001, "orange"), Threshold(0.01, "red")],
@@ -88,7 +88,7 @@ AT_A_GLANCE = [
     ),
     number(
         "Enough to say so",
-        "Yes where both arms have the conversations that an interval needs.",
+        "Yes if both arms have enough conversations for an interval.",
         f"ponder:savings:measured{{{TOKENS}}}",
         "short",
         [Threshold(None, "orange"), Threshold(1, "green")],
@@ -96,14 +96,14 @@ AT_A_GLANCE = [
     ),
     number(
         "Thoughts cut",
-        "Share of the thoughts that were closed for the model.",
+        "Share of the thoughts that the server closed.",
         f"{CUT} / ({THOUGHTS_ENDED} > 0)",
         "percentunit",
         [Threshold(None, "green"), Threshold(0.5, "orange")],
     ),
     number(
         "Empty answers",
-        "Requests that went away without an answer, in the time shown. Must be 0.",
+        "Requests that got no answer although they had room for one, in the time shown. Must be 0.",
         f"sum(increase(ponder_empty_answers_total{{{SERVERS}}}[$__range]))",
         "short",
         MUST_BE_ZERO,
@@ -119,8 +119,8 @@ AT_A_GLANCE = [
 REQUESTS = [
     graph(
         "Requests per second",
-        "Answered whole; refused with a status of 4xx, the client's mistake; failed with 5xx; left "
-        "by their client.",
+        "Answered; refused with a status of 4xx, for a mistake of the client; failed with 5xx; "
+        "left by their client.",
         {
             "answered": ANSWERED,
             "refused": REFUSED,
@@ -138,25 +138,25 @@ REQUESTS = [
     ),
     graph(
         "End-to-end latency",
-        "From the request to the last token of its answer, of requests that were answered.",
+        "From the request to the last token of its answer, for answered requests.",
         quantiles("ponder_e2e_request_latency_seconds"),
         "s",
     ),
     graph(
         "Time to first token",
-        "From the request to the first sampled token: the wait in the queue and for the prompt.",
+        "From the request to the first sampled token: the queue and the prompt.",
         quantiles("ponder_time_to_first_token_seconds"),
         "s",
     ),
     graph(
         "Connections open",
-        "Connections of clients, idle ones too.",
+        "Connections of clients, including idle ones.",
         {"open": f"sum(ponder_connections_open{{{SERVERS}}})"},
         "short",
     ),
     graph(
         "Connections ended",
-        "Connections that the server ended: too slow, too large, too many; its log says which.",
+        "Connections that the server ended as too slow, too large or too many; its log says which.",
         {"ended": f"{per_second('ponder_connections_refused_total')} or vector(0)"},
         "suffix: connections/s",
     ),
@@ -164,8 +164,8 @@ REQUESTS = [
 THOUGHTS = [
     graph(
         "Tokens per second",
-        "What is generated for thoughts and answers, what closing, retries and probes add, and "
-        "what is spent on requests that fail or are left.",
+        "Tokens of thoughts and answers, of closing, retries and probes, and of requests that fail "
+        "or whose client leaves.",
         {
             part: per_second(f"ponder_{part}_tokens_total")
             for part in ("thinking", "answer", "forced", "retry", "probe", "unfinished")
@@ -182,8 +182,8 @@ THOUGHTS = [
     ),
     graph(
         "Deadlines",
-        "Answers with a deadline: those that came in time, those that came late, and those refused "
-        "because none could come in time.",
+        "Requests with a deadline: answered in time, answered late, and refused because no answer "
+        "could come in time.",
         {
             "in time": per_second("ponder_deadline_total", labels=f'met="true",{SERVERS}'),
             "late": per_second("ponder_deadline_total", labels=f'met="false",{SERVERS}'),
@@ -194,8 +194,8 @@ THOUGHTS = [
     ),
     graph(
         "Repetition",
-        "Thoughts that repeated themselves: closed as exact loops; and near ones, whose sentences "
-        "come again with other numbers, which closes none.",
+        "Thoughts that repeated themselves: loops are exact, and the server closes them; near ones "
+        "repeat sentences with other numbers, and go on.",
         {
             "loop": per_second("ponder_truncations_total", labels=f'cause="loop",{SERVERS}'),
             "near": per_second("ponder_near_repetitions_total"),
@@ -204,8 +204,8 @@ THOUGHTS = [
     ),
     graph(
         "Early exits that were wrong",
-        "Early exits that only watched and could be compared, and those of them whose answer was "
-        "another than the whole thought's.",
+        "Early exits that only watched and could be compared, and those whose answer differed from "
+        "the whole thought's.",
         {
             "{{cause}}, compared": per_second("ponder_early_exit_shadow_total", "cause"),
             "{{cause}}, wrong": per_second("ponder_early_exit_disagreement_total", "cause"),
@@ -220,7 +220,7 @@ THOUGHTS = [
     ),
     graph(
         "Thinking tokens per thought",
-        "How long thoughts are, cut or not: what a default budget is chosen from.",
+        "How long thoughts are, cut or not: the basis for a default budget.",
         quantiles("ponder_thinking_tokens"),
         TOKENS_UNIT,
     ),
@@ -232,7 +232,7 @@ THOUGHTS = [
     ),
     graph(
         "Time to first answer token",
-        "What a user waits for: from the request to the first text of the answer.",
+        "A user's wait, from the request to the first text of the answer.",
         quantiles("ponder_time_to_first_answer_token_seconds"),
         "s",
     ),
@@ -240,8 +240,8 @@ THOUGHTS = [
 SHARED = [
     graph(
         "Thoughts by what their pool lent",
-        "Requests for thoughts, by what the pool of their tenant or conversation lent them: their "
-        "whole budgets, less, or nothing.",
+        "Requests for thoughts, by the loan from the pool of their tenant or conversation: whole "
+        "budgets, less, or nothing.",
         {
             "{{pool}}: {{lent}}": per_second("ponder_pool_requests_total", "pool, lent"),
         },
@@ -250,14 +250,14 @@ SHARED = [
     ),
     graph(
         "Left in pools",
-        "Share of a pool that is left after a request was lent its thoughts, on average.",
+        "Share of a pool that is left after a request's loan, on average.",
         {"{{pool}}": f"{LEFT} / ({LENT} > 0)"},
         "percentunit",
     ),
     graph(
         "Redis reached, and what servers lend alone",
-        "Share of the servers with --redis that reach it, and requests per second that servers "
-        "lent their thoughts by themselves, because they did not.",
+        "Share of the servers with --redis that reach it, and requests per second to which servers "
+        "lent by themselves because they did not reach it.",
         {
             "reached": f"avg(ponder_pool_store_up{{{SERVERS}}})",
             "lent alone": per_second("ponder_pool_lent_alone_total"),
@@ -266,7 +266,7 @@ SHARED = [
     ),
     graph(
         "Load and its level",
-        "The highest load of a server, 1 is full, and the highest step of shedding: 0 sheds "
+        "The highest load of a server (1 is full) and the highest step of shedding: 0 sheds "
         "nothing, 1 to 3 leave ¾, ½ and ¼ of budgets.",
         {
             "load": f"max(ponder_load_ratio{{{SERVERS}}})",
@@ -300,7 +300,7 @@ SAVINGS = [
     ),
     graph(
         "Quality, policy minus holdout, with its 95 % interval",
-        "Below 0 the policy answers worse (for feedback and verifier).",
+        "Below 0 the policy's answers are worse (for feedback and verifier).",
         interval("ponder:savings:difference", QUALITY),
         "percentunit",
     ),
@@ -317,7 +317,7 @@ ENGINE = [
     ),
     graph(
         "Time in the queue",
-        "Seconds until the engine takes a request up.",
+        "Seconds until the engine begins a request.",
         quantiles("vllm:request_queue_time_seconds"),
         "s",
     ),
@@ -341,7 +341,7 @@ ENGINE = [
 EACH_SERVER = [
     graph(
         "Choices running, by server",
-        "Thoughts and answers being generated: unequal lines are an unequal load.",
+        "Thoughts and answers being generated: unequal lines show an unequal load.",
         {"{{instance}}": f"sum by (instance) (ponder_choices_running{{{SERVERS}}})"},
         "short",
     ),
@@ -365,7 +365,7 @@ EACH_SERVER = [
     ),
     graph(
         "Time since the last token, by server",
-        "How long choices run without a token; an engine that hangs gives none.",
+        "How long choices have run without a token; an engine that hangs gives none.",
         {"{{instance}}": f"max by (instance) (ponder_engine_silence_seconds{{{SERVERS}}})"},
         "s",
     ),

@@ -1,4 +1,4 @@
-"""Prometheus' rule files as the object that the Prometheus operator reads."""
+"""Generates the Prometheus operator's object from Prometheus' rule files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""docs/runbook.md, as a page that Prometheus serves, and as links from the panels it names.
+"""Generates a page for Prometheus, and links for panels, from docs/runbook.md.
 
-An alert's `runbook_url` must open from wherever the alert is read. The one address that each alert
-knows is that of the Prometheus that raised it, so the page lies among Prometheus' consoles.
+An alert's `runbook_url` must open wherever somebody reads the alert. The only address that each
+alert knows is that of the Prometheus that raised it, so the page is one of Prometheus' consoles.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def sections() -> dict[str, str]:
 
 
 def panels(section: str) -> list[str]:
-    """The titles of panels that a section names, which it sets in italics."""
+    """The titles of the panels that a section names, in italics."""
     found = (name.replace("\n", " ") for name in section.split("*")[1::2])
     return [name for name in found if name[:1].isupper()]
 
 
 def anchor(alert: str) -> str:
-    """Where an alert's section begins, as the sites that show Markdown name it."""
+    """The anchor of an alert's section, as sites that show Markdown make it."""
     return alert.lower()
 
 
 def render() -> str:
-    """The page. Links to other files of the repository become text: they are not served."""
+    """The page. Links to other files become text: Prometheus does not serve them."""
     markdown = MarkdownIt()
     tokens = markdown.parse(PAGE.read_text(encoding="utf-8"))
     for place, token in enumerate(tokens):
@@ -50,7 +50,7 @@ def render() -> str:
         ]
     body = markdown.renderer.render(tokens, markdown.options, {})
     if "{{" in body:
-        raise ValueError("docs/runbook.md holds {{, which Prometheus would take for a template")
+        raise ValueError("docs/runbook.md holds {{, which Prometheus would read as a template")
     return (
         "<!-- Written by deploy/generate.py out of docs/runbook.md. -->\n"
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""The reference of all settings, out of the settings class."""
+"""Generates the reference of all settings from the settings class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ponder.server.settings import BUNDLED_MODEL, Settings
 
 HEAD = """# Settings
 
-What `ponder serve` can be told, as a flag or in the environment; a flag wins. Values are checked
-at the start, and an unknown flag is an error. A list is a repeated flag; in the environment it is
-JSON (`'["one", "two"]'`), and API keys are separated by commas. A variable without a value is not
-set, but an empty `PONDER_API_KEY` is refused: it would let everybody in. A variable whose name is
-nearly that of a setting is a warning at the start.
+The settings of `ponder serve`, as flags or in the environment; a flag wins. The server checks the
+values at its start, and an unknown flag is an error. For a list, repeat the flag; in the
+environment write JSON (`'["one", "two"]'`), or commas between API keys. A variable without a value
+is not set, but an empty `PONDER_API_KEY` is refused: it would let everybody in. A variable whose
+name nearly is a setting's gets a warning at the start.
 
 Written by `deploy/generate.py` out of the settings class.
 
@@ -25,7 +25,7 @@ FLAGS = {"model": "`MODEL`", "engine_options": "what follows `--`"}
 
 
 def typed(schema: dict[str, Any]) -> str:
-    """`integer ≥ 0`, `list of secrets`; a setting that can be left out says so by its default."""
+    """A setting's type: `integer ≥ 0`, `list of secrets`. None is left to the default's column."""
     if "anyOf" in schema:
         return " or ".join(typed(part) for part in schema["anyOf"] if part["type"] != "null")
     if "const" in schema:

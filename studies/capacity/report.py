@@ -142,19 +142,19 @@ def _head(profile: Profile, checks: Sequence[Check], found: Mapping[str, Rows]) 
     step, context, prompt = profile.base_s, profile.context_s, profile.prompt_s
     about = (
         f"**Everything below is simulated** (`python -m studies.capacity`, {full} simulations); "
-        f"nothing of it ran on such machines. The engines are {profile.source}: a step takes "
-        f"{1e3 * step:.1f} ms, and {1e7 * context:.2f} ms more for each 10,000 tokens in the cache "
-        f"of {profile.cache:,}; a prompt's token takes {1e6 * prompt:.0f} µs. Requests come at "
-        f"random: prompts of {BASE.prompt} tokens in the mean, answers of {BASE.answer}, thoughts "
-        f"with a median of {BASE.thought:,} tokens and a heavy tail (lognormal, mean 1.65 medians, "
-        f"at most {BASE.longest:,}). There are {ENGINES} engines where no number is given, and a "
-        f"load of 1 keeps their caches full. An answer is good if it is whole within {WITHIN_S:g} "
-        f"seconds. Each point is the mean of {len(SEEDS)} seeds; plots show their range. What a "
-        f"shorter thought does to accuracy is not simulated: read it from "
-        f"[your model's curve](howto/calibrating.md)."
+        f"nothing ran on such machines. The engines follow {profile.source}: a step takes "
+        f"{1e3 * step:.1f} ms, plus {1e7 * context:.2f} ms for each 10,000 tokens in the cache, "
+        f"which holds {profile.cache:,}; a prompt's token takes {1e6 * prompt:.0f} µs. Requests "
+        f"come at random. Prompts have {BASE.prompt} tokens in the mean, answers {BASE.answer}; "
+        f"thoughts have a median of {BASE.thought:,} tokens and a heavy tail (lognormal, mean 1.65 "
+        f"medians, at most {BASE.longest:,}). There are {ENGINES} engines unless a table says "
+        f"otherwise, and a load of 1 keeps their caches full. An answer is good if it is complete "
+        f"within {WITHIN_S:g} seconds. Each point is the mean of {len(SEEDS)} seeds; plots show "
+        f"their range. The simulation does not tell how shorter thoughts change accuracy: read "
+        f"that from [your model's curve](howto/calibrating.md)."
     )
     left_out = (
-        "The simulation keeps a step's time, the cache and its limit, preemption, queues and "
+        "The simulation models a step's time, the cache and its limit, preemption, queues and "
         "re-entries. It leaves out the network, the time of Ponder and of the router "
         "([measured](benchmark.md)), and the eviction of a prefix between a cut and its re-entry."
     )
@@ -164,7 +164,7 @@ def _head(profile: Profile, checks: Sequence[Check], found: Mapping[str, Rows]) 
 
 ## Can it be believed
 
-Figures of real engines to which no cost was fitted, in tokens a second:
+The simulation against real engines whose figures it was not fitted to, in tokens a second:
 
 | | measured | simulated | error |
 |---|---|---|---|
@@ -192,8 +192,9 @@ def _sizing(rows: Rows) -> str:
     arms = list(dict.fromkeys(row.arm for row in rows))
     each = "; ".join(f"{_most_within(rows, arm, 30):g} with {arm}" for arm in arms)
     return (
-        f"Of the rates tried, 99 in 100 answers begin within 30 seconds up to this many requests a "
-        f"second and engine: {each}. Engines = peak rate / that number, and one more for a death."
+        f"The highest of these rates at which 99 in 100 answers begin within 30 seconds, in "
+        f"requests a second for each engine: {each}. The engines that you need are the peak rate / "
+        f"that number, and one more in case an engine dies."
     )
 
 
@@ -201,7 +202,8 @@ def _pooling(rows: Rows) -> str:
     one, many = _at(rows, "load 0.95", 1), _at(rows, "load 0.95", 16)
     return (
         f"At a load of 0.95 the 99th percentile is {one.mean('first_answer_p99_s'):.0f} s with one "
-        f"engine and {many.mean('first_answer_p99_s'):.0f} s where 16 share the requests of 16."
+        f"engine, and {many.mean('first_answer_p99_s'):.0f} s with 16 engines that share 16 times "
+        f"the requests."
     )
 
 
@@ -225,9 +227,9 @@ def _overload(rows: Rows) -> str:
     tokens = shed.mean("thinking_tokens") / full.mean("thinking_tokens") - 1
     return (
         f"At a load of 1.3, a server that does nothing gives {good['nothing']:.1f} good answers a "
-        f"second, one that refuses when it is full {good['429 when full']:.1f} and refuses "
-        f"{full.mean('refused'):.0%}, and one that sheds budgets {good['shed budgets']:.1f} and "
-        f"refuses nobody, at {tokens:+.0%} thinking tokens."
+        f"second. A server that refuses requests when it is full gives {good['429 when full']:.1f} "
+        f"and refuses {full.mean('refused'):.0%}. A server that sheds budgets gives "
+        f"{good['shed budgets']:.1f} and refuses nobody, at {tokens:+.0%} thinking tokens."
     )
 
 
@@ -235,11 +237,11 @@ def _tenants(rows: Rows) -> str:
     plain, pools = (_at(rows, arm, 1.3) for arm in ("429 when full", "pools that shrink"))
     return (
         f"At a load of 1.3 the nineteen others get {plain.mean('others_goodput_per_s'):.1f} good "
-        f"answers a second where a full server refuses, and "
-        f"{pools.mean('others_goodput_per_s'):.1f} where each tenant has a pool, with thoughts of "
+        f"answers a second if a full server refuses requests, and "
+        f"{pools.mean('others_goodput_per_s'):.1f} if each tenant has a pool. Their thoughts have "
         f"{plain.mean('others_thinking_tokens'):,.0f} and "
         f"{pools.mean('others_thinking_tokens'):,.0f} tokens: the pool shortens the thoughts of "
-        f"the one that asks too much."
+        f"the tenant that asks too much."
     )
 
 
@@ -247,21 +249,22 @@ def _deadlines(rows: Rows) -> str:
     low, high = (_at(rows, "deadline 30 s", load) for load in (0.6, 1.3))
     budget = _at(rows, "budget 2,048", 1.3).mean("first_answer_p99_s")
     return (
-        f"A deadline of 30 seconds holds the 99th percentile at "
-        f"{low.mean('first_answer_p99_s'):.0f} s and {high.mean('first_answer_p99_s'):.0f} s at "
-        f"loads of 0.6 and 1.3, and its thoughts shrink with the load, from "
-        f"{low.mean('thinking_tokens'):,.0f} to {high.mean('thinking_tokens'):,.0f} tokens. A "
-        f"budget of 2,048 takes {budget:.0f} s there, and cuts as much when there is little to do."
+        f"It holds the 99th percentile at {low.mean('first_answer_p99_s'):.0f} s and "
+        f"{high.mean('first_answer_p99_s'):.0f} s at loads of 0.6 and 1.3, and thoughts shrink "
+        f"with the load, from {low.mean('thinking_tokens'):,.0f} to "
+        f"{high.mean('thinking_tokens'):,.0f} tokens. With a budget of 2,048 the 99th percentile "
+        f"at a load of 1.3 is {budget:.0f} s, and the budget cuts as many thoughts when the load "
+        f"is low."
     )
 
 
 def _failures(rows: Rows) -> str:
     again, failed = (_at(rows, arm, 0.8) for arm in ("entered again", "failed"))
     return (
-        f"At a load of 0.8, {1 - failed.mean('answered'):.1%} of the requests fail where those of "
-        f"a dead engine fail, and {1 - again.mean('answered'):.1%} where they are entered again; "
-        f"the 99th percentile is {failed.mean('first_answer_p99_s'):.0f} and "
-        f"{again.mean('first_answer_p99_s'):.0f} s. Three engines then have the load of four."
+        f"At a load of 0.8, {1 - failed.mean('answered'):.1%} of the requests fail if the dead "
+        f"engine's requests fail, and {1 - again.mean('answered'):.1%} if other engines take them "
+        f"over; the 99th percentile is {failed.mean('first_answer_p99_s'):.0f} s and "
+        f"{again.mean('first_answer_p99_s'):.0f} s. Three engines then carry the load of four."
     )
 
 
@@ -269,8 +272,8 @@ def _large(rows: Rows) -> str:
     first, other = rows[0], rows[1]
     return (
         f"{first.x:,.0f} engines held up to {first.mean('most_inside'):,.0f} requests at once. "
-        f"Affinity gave {first.mean('goodput_per_s'):,.0f} good answers a second, none "
-        f"{other.mean('goodput_per_s'):,.0f}. One seed."
+        f"With affinity they gave {first.mean('goodput_per_s'):,.0f} good answers a second, "
+        f"without {other.mean('goodput_per_s'):,.0f}. One seed."
     )
 
 

@@ -79,7 +79,7 @@ def test_the_key_of_the_environment_is_sent(
 
 
 def test_a_key_that_no_header_carries_is_named() -> None:
-    with pytest.raises(ValueError, match="a header carries ASCII alone"):
+    with pytest.raises(ValueError, match="a header carries only ASCII"):
         Ponder("host", "schlüssel")
 
 

@@ -1,4 +1,4 @@
-"""A command's `Options` from argv: flags from pydantic fields, problems as sentences.
+"""Parses argv into a command's `Options`: flags from pydantic fields, problems as sentences.
 
 Not pydantic-settings' own parser: it splits list items at commas, reads JSON and `null` inside
 strings, and lets the plain variable MODEL or SEED set the field of that name. Here a value reaches
@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsError
 from ponder.errors import SetupError
 
 PASSED_ON = "engine_options"
-"""The field that takes everything after `--`."""
+"""The field that takes all arguments after `--`."""
 
 _POSITIONAL = get_args(CliPositionalArg[str])[1]
 _METAVARS = {int: "N", float: "X", Path: "PATH"}
@@ -34,7 +34,7 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 class UsageError(SetupError):
-    """`problems` are sentences, each naming what was typed and what to do."""
+    """A mistake in the arguments; each of the `problems` names the input and the remedy."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
@@ -42,7 +42,7 @@ class UsageError(SetupError):
 
 
 def parse(options: type[OptionsT], argv: Sequence[str], *, prog: str) -> OptionsT:
-    """Raises `UsageError`; prints the help and raises `SystemExit` on --help."""
+    """Parse `argv` into `options`. Raises `UsageError`; --help prints and raises `SystemExit`."""
     own, passed_on = _split(argv)
     parser = parser_of(options, prog)
     found, unknown = parser.parse_known_args(own)
@@ -86,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser_of(options: type[BaseModel], prog: str) -> argparse.ArgumentParser:
-    """Reads the flags into the fields they are named after, each value as it was typed."""
+    """A parser that reads each flag into its field, with each value as it was typed."""
     usage = f"{prog} [options]"
     for name, field in options.model_fields.items():
         if _is_positional(field):
@@ -120,7 +120,7 @@ def parser_of(options: type[BaseModel], prog: str) -> argparse.ArgumentParser:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """What is ours, and what follows `--`, if it is there."""
+    """The arguments before `--`, and those after it; None without `--`."""
     own = list(argv)
     if "--" not in own:
         return own, None
@@ -173,7 +173,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def _default(value: Any) -> str:
-    """Empty for what says nothing. Only numbers can be typed with commas between them."""
+    """A default as text; empty for None and the like. Only numbers can be typed with commas."""
     if isinstance(value, list | tuple):
         return (", " if any(isinstance(item, str) for item in value) else ",").join(map(str, value))
     if isinstance(value, bool):
@@ -225,7 +225,7 @@ def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, 
 
 
 def _not(value: Any, field: FieldInfo) -> Iterator[str]:
-    """What was given, unless it is a secret."""
+    """`, not VALUE`, unless the value is a secret."""
     kind, _ = shape(field.annotation)
     secret = isinstance(kind, type) and issubclass(kind, SecretStr | SecretBytes)
     if isinstance(value, str) and not secret:

@@ -27,9 +27,9 @@ _PATIENCE_S = 2.0
 class Options(ServerOptions):
     """Talk to a Ponder server in the terminal.
 
-    The thought is dim, the answer bright, and a meter shows what is used of the budget. With a
-    PROMPT, or text piped in, or both, it answers once: in a pipe the answer is on stdout and the
-    thought on stderr.
+    The thought is dim, the answer bright, and a meter shows how much of the budget is used. With a
+    PROMPT, or text piped in, or both, it answers once and leaves. In a pipe the answer goes to
+    stdout and the thought to stderr.
     """
 
     prompt: CliPositionalArg[str | None] = Field(
@@ -42,20 +42,21 @@ class Options(ServerOptions):
     )
     budget: Annotated[Annotated[int, Field(ge=UNLIMITED)] | Literal["auto"], BUDGET] | None = Field(
         None,
-        description="thinking tokens; 0 answers without thinking, -1 is no limit, auto what the "
-        "model's curve says (default: the server's)",
+        description="thinking tokens; 0 answers without thinking, -1 is no limit, auto takes the "
+        "budget from the model's curve (default: the server's)",
     )
     task: str | None = Field(
-        None, description="kind of question, whose curve auto is read from, as /v1/models lists it"
+        None, description="kind of question, whose curve auto uses, as /v1/models lists it"
     )
     hint: bool | None = Field(
         None,
-        description="tell a model trained on budgets of the one it has (default: the server's)",
+        description="tell a model that was trained on budgets which budget it has (default: the "
+        "server's)",
     )
     deadline_ms: int | None = Field(
         None,
         ge=1,
-        description="milliseconds until the answer is due; the thought is closed in time "
+        description="milliseconds until the answer is due; the server closes the thought in time "
         "(default: the server's)",
     )
     early_exit: Literal["agreement", "entropy"] | None = Field(
@@ -66,14 +67,14 @@ class Options(ServerOptions):
     strategy: Literal["best_of", "self_consistency", "particles"] | None = Field(
         None,
         description="think several times on one budget and give one answer: the most frequent, or "
-        "the one that the server's verifier likes best (default: one thought)",
+        "the one that the server's verifier scores highest (default: one thought)",
     )
     thoughts: int = Field(5, ge=2, le=64, description="how many thoughts a --strategy has")
     temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token")
     top_p: float | None = Field(None, gt=0, le=1, description="share of likely tokens to draw from")
-    seed: int | None = Field(None, description="of the sampling: the same draws again")
+    seed: int | None = Field(None, description="seed of the sampling, for the same draws again")
     max_tokens: int | None = Field(
-        None, ge=1, description="of thought and answer together (default: the context)"
+        None, ge=1, description="most tokens of thought and answer (default: the context)"
     )
     system: str | None = Field(None, description="system message that opens the conversation")
     history: bool = Field(
@@ -82,7 +83,7 @@ class Options(ServerOptions):
     )
 
     def sampling(self) -> ChatOptions:
-        """What is left out stays the server's default."""
+        """The chat's sampling options; those left out keep the server's defaults."""
         options = ChatOptions()
         if self.temperature is not None:
             options["temperature"] = self.temperature
@@ -103,7 +104,7 @@ class Options(ServerOptions):
 
 
 def run(options: Options) -> int:
-    """0 when all went well, 1 when the one question asked got no answer, 2 without a question."""
+    """Returns 0 for success, 1 if the only question got no answer, 2 without a question."""
     console = Console(highlight=False, markup=False, emoji=False)
     live = console.is_terminal and not console.is_dumb_terminal
     meter = Meter()
@@ -142,7 +143,7 @@ def run(options: Options) -> int:
 
 
 def _question(prompt: str | None) -> str:
-    """The prompt and what is piped in, or the one of them that is there."""
+    """The prompt, the piped text, or both together."""
     if _is_terminal(sys.stdin) and prompt is not None:
         return prompt
     parts = [prompt, _piped()]
@@ -150,7 +151,7 @@ def _question(prompt: str | None) -> str:
 
 
 def _piped() -> str:
-    """All of standard input; a writer that takes its time is not a hang without a word."""
+    """All of standard input; after a while without input, say what the command waits for."""
     if sys.stdin is None:  # closed, as by `<&-`
         return ""
     if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:

@@ -37,7 +37,7 @@ def run(options: Options) -> int:
 
 
 def _whole_parser() -> argparse.ArgumentParser:
-    """Every command in one parser, which shtab reads and nothing else."""
+    """Every command in one parser, for shtab alone."""
     whole = argparse.ArgumentParser("ponder")
     whole.add_argument("--version", action="store_true", help="print the version")
     commands = whole.add_subparsers()
@@ -59,7 +59,7 @@ def _whole_parser() -> argparse.ArgumentParser:
 
 
 def _say_what_values_are(parser: argparse.ArgumentParser, options: type[BaseModel]) -> None:
-    """For the shell alone: when a command runs, pydantic checks its values."""
+    """Give choices and paths to the completion; a command that runs checks values by pydantic."""
     import shtab
 
     fields = {field.alias or name: field for name, field in options.model_fields.items()}

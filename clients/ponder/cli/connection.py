@@ -1,4 +1,4 @@
-"""Which server a command asks, and what is said when it cannot."""
+"""The connection of a command to its server, and the message when there is none."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class ServerOptions(BaseModel):
         return None if url is None else server_root(url)
 
     def connect(self) -> Ponder:
-        """Raises `ValueError` for an address or a key that can be none."""
+        """A client of the server. Raises `ValueError` for a malformed address or key."""
         key = self.api_key.get_secret_value() if self.api_key else None
-        return Ponder(self.url, key, max_retries=0)  # whoever waits wants to know
+        return Ponder(self.url, key, max_retries=0)  # a user who waits wants to know at once
 
 
 def explained(error: PonderAPIError, client: Ponder) -> str:
-    """The server's message, or where there is no server the way to one."""
+    """The server's message or, if no server answers, how to reach one."""
     if error.code == "unreachable":
         return (
             f"no server answers at {client.base_url}: start one with `ponder serve`, "

@@ -1,4 +1,4 @@
-"""What was said so far, and how it goes on."""
+"""A conversation: its messages so far, and its next question."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ponder.protocol.response import ChunkChoice, ModelCard
 
 
 class Conversation:
-    """With one model of one server. `budget` and `model` hold for the next answers."""
+    """Talks with one model of one server. `budget` and `model` hold for the next answers."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class Conversation:
         self._last = None
 
     def ask(self, text: str) -> None:
-        """Show the answer as it streams, then what it took.
+        """Show the answer as it streams, then its cost.
 
-        The first Ctrl-C during a thought finishes it, where the display can say so. Whatever ends
-        the answer early (Ctrl-C, `PonderAPIError`) closes the connection, which stops the engine,
-        and passes on; the part of an answer that came stays in the conversation.
+        The first Ctrl-C during a thought finishes the thought, where the display can say so. An
+        early end (Ctrl-C, `PonderAPIError`) closes the connection, which stops the engine, and is
+        raised on; the part of the answer that came stays in the conversation.
         """
         self._last = (len(self._messages), text)
         self._messages.append({"role": "user", "content": _encodable(text)})
@@ -72,7 +72,7 @@ class Conversation:
         return True
 
     def save(self, file: Path) -> None:
-        """Raises `OSError`, also where there is a file already."""
+        """Write the conversation as JSON. Raises `OSError`, also where the file exists."""
         said = {"model": self.model.id, "messages": [*self._opening, *self._messages]}
         with file.open("x", encoding="utf-8") as output:
             output.write(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
@@ -108,7 +108,7 @@ class Conversation:
                 display.note(summary(last.ponder, last.finish_reason))
 
     def _finish(self, name: str, display: Display) -> bool:
-        """Ask for the thought's end beside the stream; False where there is none to wait for."""
+        """Ask the server, beside the stream, to finish the thought; False if it cannot be shown."""
         if not self.model.ponder.thinks or self.budget == 0 or not display.finishing():
             return False
 
@@ -123,7 +123,7 @@ class Conversation:
 
 
 def find_model(client: Ponder, name: str | None) -> ModelCard:
-    """The model of that name, or the server's first. Raises `PonderAPIError`."""
+    """The model called `name`, or the server's first. Raises `PonderAPIError`."""
     models = client.models().data
     for card in models:
         if name in (None, card.id):
@@ -134,5 +134,5 @@ def find_model(client: Ponder, name: str | None) -> ModelCard:
 
 
 def _encodable(text: str) -> str:
-    """Bytes that were no UTF-8 on the command line or terminal reach us as lone surrogates."""
+    """Replace lone surrogates: bytes of the command line or terminal that were no UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -19,7 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Display(Protocol):
-    """Shows one answer. Entered before it is asked for, left when it has ended or was stopped."""
+    """Shows one answer. Enter it before the request, leave it when the answer ends or stops."""
 
     def __enter__(self) -> Self: ...
 
@@ -30,17 +30,17 @@ class Display(Protocol):
     def answer(self, text: str) -> None: ...
 
     def finishing(self) -> bool:
-        """The thought is to be finished: say so, or False where nobody watches.
+        """Show that the thought is about to be finished; False where nobody watches.
 
         This and `unfinished` only set what is shown next: a signal or a thread calls them.
         """
         ...
 
     def unfinished(self, why: str) -> None:
-        """It cannot be finished."""
+        """Show that the thought cannot be finished, and why."""
 
     def note(self, text: str) -> None:
-        """A line of ours below the answer."""
+        """Show a line of the program's own below the answer."""
 
 
 class _Trim:
@@ -83,7 +83,7 @@ class PlainDisplay:
         return False
 
     def unfinished(self, why: str) -> None:
-        """Nobody was told that it would be."""
+        """Do nothing: this display never announced a finish."""
 
     def note(self, text: str) -> None:
         self._end_line()

@@ -1,4 +1,4 @@
-"""What Ctrl-C does while an answer is on its way."""
+"""Handles Ctrl-C while an answer is on its way."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def finishing(finish: Callable[[], bool]) -> Iterator[None]:
-    """The first Ctrl-C in here calls `finish`, and does no more where that says True.
+    """Have the first Ctrl-C in the block call `finish`, and do no more if that returns True.
 
-    Otherwise it stops what runs in here, and so does a second one. `finish` is called between any
-    two steps of the program: it sets flags and starts threads, and neither prints nor waits.
-    Whoever has Ctrl-C ignored or handled otherwise keeps it so.
+    Otherwise Ctrl-C stops the block, and a second one always does. `finish` may run between any two
+    steps of the program: it may set flags and start threads, but must not print or wait. If the
+    program already ignores or handles Ctrl-C, that stays so.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

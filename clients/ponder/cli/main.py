@@ -33,22 +33,22 @@ TRAINER = "'ponder[train]', or make train in a clone of the repository"
 COMMANDS = {
     "serve": Command("ponder.server.command", "serve a model with thinking budgets", SERVER),
     "chat": Command("ponder.cli.chat", "talk to a server in the terminal"),
-    "models": Command("ponder.cli.models", "what a server serves, and what it can be asked for"),
+    "models": Command("ponder.cli.models", "list a server's models, and what they accept"),
     "families": Command(
-        "ponder.server.commands.families", "the model families that Ponder can read", SERVER
+        "ponder.server.commands.families", "list the model families that Ponder can read", SERVER
     ),
     "contract": Command(
-        "ponder.server.commands.contract", "what Ponder learns from a model, and a proof", SERVER
+        "ponder.server.commands.contract", "show and check what Ponder learns from a model", SERVER
     ),
     "train": Command("ponder.training.command", "train a checkpoint from a recipe", TRAINER),
     "eval": Command(
         "ponder.evaluation.command",
-        "accuracy and tokens per budget",
+        "measure accuracy and tokens per budget",
         EVALUATOR,
     ),
     "calibrate": Command(
         "ponder.evaluation.calibrate",
-        "write what budgets give into a checkpoint, for efforts and auto",
+        "measure budgets and write the curves into a checkpoint, for efforts and auto",
         EVALUATOR,
     ),
     "completions": Command("ponder.cli.completions", "complete commands and options in a shell"),

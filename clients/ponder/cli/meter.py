@@ -23,10 +23,10 @@ _CUT_AT = {
 
 
 class Meter:
-    """What a running thought has used of its budget.
+    """Estimates how much of its budget a running thought has used.
 
-    A stream says how long the text is, not how many tokens it took, so `used` is an estimate
-    until the report comes. Every report makes the next estimate better.
+    A stream has text, but no token counts, so `used` is an estimate until the report comes. Every
+    report improves the next estimate.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Meter:
         self.unlimited = ""
 
     def start(self, budget: int | None, unlimited: str = "no limit") -> None:
-        """`budget` in tokens; None is said as `unlimited`."""
+        """Begin a thought with a `budget` in tokens; `unlimited` describes a budget of None."""
         self.budget, self.unlimited = budget, unlimited
         self._characters = self._deltas = 0
 
@@ -47,7 +47,7 @@ class Meter:
 
     @property
     def used(self) -> int:
-        """About how many tokens. A delta holds at least one; a budget is never exceeded."""
+        """The estimated tokens: at least one for each delta, and never more than the budget."""
         guess = max(self._deltas, round(self._characters / self._characters_per_token))
         return guess if self.budget is None else min(guess, self.budget)
 
@@ -57,7 +57,7 @@ class Meter:
 
 
 def known_budget(asked: Budget | None, model: Capabilities) -> int | None:
-    """The budget as far as it can be known before the answer; None for no limit, and for auto."""
+    """The budget that is known before the answer; None for no limit, and for auto."""
     if not model.thinks:
         return 0
     budget = model.default_budget if asked is None else UNLIMITED if asked == "auto" else asked
@@ -66,7 +66,7 @@ def known_budget(asked: Budget | None, model: Capabilities) -> int | None:
 
 
 def summary(report: PonderReport, finish_reason: str | None) -> str:
-    """One line: what the thought took of its budget, why it ended, what probes and answer took."""
+    """One line: the thought's tokens and budget, why it ended, the tokens of probes and answer."""
     answer = f"answer {_tokens(report.answer_tokens)}"
     if finish_reason == "length":
         answer += ", cut at its limit"

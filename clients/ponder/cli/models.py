@@ -1,4 +1,4 @@
-"""`ponder models`: what a server serves, and what each model can be asked for."""
+"""`ponder models`: a server's models, and what each accepts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ponder.protocol.response import ModelCard
 
 
 class Options(ServerOptions):
-    """Print what a server serves, and what each model can be asked for; tokens throughout."""
+    """List a server's models, and what each accepts; lengths and budgets are in tokens."""
 
     json_output: bool = Field(False, alias="json", description="print the server's list as JSON")
 
 
 def run(options: Options) -> int:
-    """0 when the server said it, 1 when it did not."""
+    """Returns 0 for success, 1 if the server does not answer."""
     try:
         connected = options.connect()
     except ValueError as error:
@@ -43,7 +43,7 @@ def run(options: Options) -> int:
 
 
 def _table(cards: list[ModelCard]) -> Table:
-    """A column per model: most servers have one, and its facts are too many for a line."""
+    """A table with a column per model: most servers have one, with too many facts for a line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     facts = [list(_facts(card)) for card in cards]

@@ -1,4 +1,4 @@
-"""Where a question is typed: lines and blocks, pastes, history, and what Ctrl-C does to them."""
+"""The prompt of a chat: lines and blocks, pastes, history, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUOTES = '"""'
 
 
 class Prompt:
-    """Asks for questions. `say` tells the user something between two of them."""
+    """Reads the user's questions. `say` shows a message between two of them."""
 
     def __init__(
         self,
@@ -71,8 +71,8 @@ class Prompt:
             else:
                 buffer.validate_and_handle()
 
-        # What was typed or pasted while an answer came has line feeds where Enter was pressed: it
-        # waits here as one question. Only a dumb terminal, such as Emacs' shell, ends lines so.
+        # Text typed or pasted while an answer came has line feeds for Enter: it becomes one
+        # question. Only a dumb terminal, such as Emacs' shell, ends every line so.
         @keys.add("c-j", filter=typing)
         def _(event: KeyPressEvent) -> None:
             if is_dumb_terminal():
@@ -107,7 +107,7 @@ def unquoted(text: str) -> str:
 
 
 class _FileHistory(FileHistory):
-    """Typed lines are the user's alone; a disk that is full ends no conversation."""
+    """A history that only its user can read; a full disk does not end the conversation."""
 
     def __init__(self, file: Path, say: Callable[[str], None]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

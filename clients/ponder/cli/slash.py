@@ -33,7 +33,7 @@ HELP = "\n".join(
 
 
 def is_command(text: str) -> bool:
-    """`/etc/hosts is what?` is a question."""
+    """Whether a text is a command; `/etc/hosts is what?` is a question."""
     return re.fullmatch(r"/\w+( .*)?", text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a terminal or a pipe cannot encode, spelt with what it can: `›` as `>`, `é` as `e`."""
+"""Spells characters that a terminal or pipe cannot encode: `›` as `>`, `é` as `e`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _HANDLER = "ponder.spelling"
 
 
 def install() -> None:
-    """No character that is printed from now on is an error: what has no spelling becomes `?`.
+    """From now on print characters that cannot be encoded in a spelling, or as `?`.
 
-    Whoever runs Python with an error handler of their own has chosen.
+    An error handler that the user set for Python stays.
     """
     for stream, defaults in (
         (sys.stdout, ("strict", "surrogateescape")),
@@ -45,7 +45,7 @@ def install() -> None:
 
 
 def spell(text: str, encoding: str) -> str:
-    """`text` as it looks in an encoding. May be longer."""
+    """`text`, spelt with the characters of an encoding. May be longer."""
     return text.encode(encoding, _HANDLER).decode(encoding)
 
 

@@ -1,4 +1,4 @@
-"""Where a server is: what may be written for it, and what a failing connection says of it."""
+"""A server's address: its spellings, and the errors of a failing connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ponder.client.errors import PonderAPIError
 
 
 def server_root(url: str) -> str:
-    """`host:8000` is http, as for curl; OpenAI's clients are given the URL with /v1, so that is
-    taken too. Raises `ValueError` for what is no URL.
+    """The root URL of a server. Raises `ValueError` for a malformed URL.
+
+    `host:8000` means http, as for curl. A URL may end in /v1, as for OpenAI's clients.
     """
     written = url.strip()
     if "://" not in written:
@@ -29,7 +30,7 @@ def server_root(url: str) -> str:
 
 @contextmanager
 def transport_errors(root: str, *, asking: bool = True) -> Iterator[None]:
-    """Turns httpx's exceptions into `PonderAPIError`; not `asking` once the reply has begun."""
+    """Turn httpx's exceptions into `PonderAPIError`; `asking` is False once the reply has begun."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -48,7 +49,7 @@ def transport_errors(root: str, *, asking: bool = True) -> Iterator[None]:
 
 
 def _of_tls(root: str, error: BaseException) -> str | None:
-    """What a failed handshake means, or None where it is none."""
+    """The message for a failed TLS handshake; None for any other error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

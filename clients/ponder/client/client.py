@@ -35,7 +35,7 @@ Body = TypeVar("Body", bound=BaseModel)
 def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
     key = (environment.api_key() or "") if api_key is None else api_key.strip()
     if not key.isascii():
-        raise ValueError("the API key is no key: a header carries ASCII alone")
+        raise ValueError("the API key is no key: a header carries only ASCII")
     return {
         "base_url": base_url,
         "headers": {"authorization": f"Bearer {key}"} if key else {},
@@ -75,11 +75,11 @@ def _first(models: ModelList) -> str:
 class Ponder:
     """A Ponder server. Close it, or use it in a `with`.
 
-    Where `base_url` and `api_key` are left out, PONDER_URL and PONDER_API_KEY say them, then
-    OPENAI_BASE_URL and OPENAI_API_KEY; without any of them the server is that of `ponder serve`.
-    `timeout` is in seconds: how long the server may stay silent. A request that a busy or failing
-    server refuses is sent again up to `max_retries` times. Every method raises `PonderAPIError`,
-    and nothing else, when it gets no answer.
+    `base_url` and `api_key` default to PONDER_URL and PONDER_API_KEY, then to OPENAI_BASE_URL and
+    OPENAI_API_KEY, and the URL at last to that of `ponder serve`. `timeout` is in seconds: how long
+    the server may stay silent. The client repeats a request that a busy or failing server refuses
+    up to `max_retries` times. When it gets no answer, every method raises `PonderAPIError`, and
+    nothing else.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Ponder:
         self._model: str | None = None
 
     def models(self) -> ModelList:
-        """What the server serves, and what each model can be asked for."""
+        """The server's models, and what each accepts."""
         return _read(ModelList, self._send("GET", MODELS))
 
     @overload
@@ -134,12 +134,12 @@ class Ponder:
         stream: bool = False,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion | ChatStream:
-        """Ask; a plain string is one user message.
+        """Send a conversation and return the reply; a plain string is one user message.
 
-        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, "auto" what the
-        model's calibrated curve says, None the server's default. `model` defaults to the first the
-        server lists. `finish` finds the reply by the `name` that is given here, also before it has
-        an id.
+        `budget` is in thinking tokens: 0 answers without thinking, -1 is no limit, "auto" takes the
+        budget from the model's calibrated curve, None is the server's default. `model` defaults to
+        the first one that the server lists. `finish` finds the reply by its `name`, even before the
+        reply has an id.
         """
         asked = model or self._first_model()
         body = chat_body(messages, model=asked, budget=budget, stream=stream, options=options)
@@ -149,26 +149,26 @@ class Ponder:
         return _read(ChatCompletion, response)
 
     def finish(self, response_id: str, choice: int | None = None) -> Finish:
-        """Have the thoughts of a running reply closed and answered now, or one choice's.
+        """Close the thoughts of a running reply now, or only that of one `choice`.
 
-        `response_id` is the reply's id or the `name` that its chat was given. Asked again, it says
-        the same. Raises `PonderAPIError`: `not_thinking` where the answer is being written,
+        `response_id` is the reply's id or the `name` of its chat. A second call returns the same.
+        Raises `PonderAPIError`: `not_thinking` where the answer is being written,
         `response_not_found` where no such reply runs.
         """
         path = _path(response_id, "finish")
         return _read(Finish, self._send("POST", path, {"choice": choice}))
 
     def feedback(self, response_id: str, score: float) -> Feedback:
-        """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+        """Score a response from 0 to 1; a later score replaces an earlier one."""
         path = _path(response_id, "feedback")
         return _read(Feedback, self._send("POST", path, {"score": score}))
 
     def curves(self) -> CurvesReport:
-        """What each budget gives on each task, and which one efforts and "auto" are."""
+        """The calibrated curves by task, and the budgets of efforts and "auto"."""
         return _read(CurvesReport, self._send("GET", CURVES))
 
     def savings(self) -> SavingsReport:
-        """What the server's saving policy changed, with intervals."""
+        """The effect of the server's saving policy, with intervals."""
         return _read(SavingsReport, self._send("GET", SAVINGS))
 
     def _send(
@@ -180,7 +180,7 @@ class Ponder:
         stream: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """The response, or the last one where all were refusals. A refusal has been read."""
+        """The response, or the last refusal, whose body has been read."""
         for attempt in range(self._max_retries + 1):
             with transport_errors(self.base_url):
                 request = self._http.build_request(method, path, json=body, headers=headers)
@@ -228,7 +228,7 @@ class AsyncPonder:
         self._model: str | None = None
 
     async def models(self) -> ModelList:
-        """What the server serves, and what each model can be asked for."""
+        """The server's models, and what each accepts."""
         return _read(ModelList, await self._send("GET", MODELS))
 
     @overload
@@ -274,26 +274,26 @@ class AsyncPonder:
         return _read(ChatCompletion, response)
 
     async def finish(self, response_id: str, choice: int | None = None) -> Finish:
-        """Have the thoughts of a running reply closed and answered now, or one choice's.
+        """Close the thoughts of a running reply now, or only that of one `choice`.
 
-        `response_id` is the reply's id or the `name` that its chat was given. Asked again, it says
-        the same. Raises `PonderAPIError`: `not_thinking` where the answer is being written,
+        `response_id` is the reply's id or the `name` of its chat. A second call returns the same.
+        Raises `PonderAPIError`: `not_thinking` where the answer is being written,
         `response_not_found` where no such reply runs.
         """
         path = _path(response_id, "finish")
         return _read(Finish, await self._send("POST", path, {"choice": choice}))
 
     async def feedback(self, response_id: str, score: float) -> Feedback:
-        """Say how good a response was, from 0 to 1; a later score replaces an earlier one."""
+        """Score a response from 0 to 1; a later score replaces an earlier one."""
         path = _path(response_id, "feedback")
         return _read(Feedback, await self._send("POST", path, {"score": score}))
 
     async def curves(self) -> CurvesReport:
-        """What each budget gives on each task, and which one efforts and "auto" are."""
+        """The calibrated curves by task, and the budgets of efforts and "auto"."""
         return _read(CurvesReport, await self._send("GET", CURVES))
 
     async def savings(self) -> SavingsReport:
-        """What the server's saving policy changed, with intervals."""
+        """The effect of the server's saving policy, with intervals."""
         return _read(SavingsReport, await self._send("GET", SAVINGS))
 
     async def _send(
@@ -305,7 +305,7 @@ class AsyncPonder:
         stream: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """The response, or the last one where all were refusals. A refusal has been read."""
+        """The response, or the last refusal, whose body has been read."""
         for attempt in range(self._max_retries + 1):
             with transport_errors(self.base_url):
                 request = self._http.build_request(method, path, json=body, headers=headers)

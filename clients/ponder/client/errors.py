@@ -10,7 +10,7 @@ import httpx
 from ponder.errors import PonderError
 
 _SPEAKS_HTTPS = ("sent to HTTPS port", "HTTP request to an HTTPS server")
-"""What nginx and Go's servers answer to plain HTTP, with status 400."""
+"""Texts in the 400 with which nginx and Go's servers answer plain HTTP."""
 
 
 class PonderAPIError(PonderError):
@@ -32,7 +32,7 @@ class PonderAPIError(PonderError):
 
 
 def error_of_body(status: int, error: Any) -> PonderAPIError:
-    """From the value of `error` in an OpenAI-shaped body."""
+    """The error for the value of `error` in an OpenAI-shaped body."""
     if not isinstance(error, dict):
         return PonderAPIError(status, "http_error", str(error))
     code, param = error.get("code"), error.get("param")
@@ -45,7 +45,7 @@ def error_of_body(status: int, error: Any) -> PonderAPIError:
 
 
 def error_of_response(response: httpx.Response) -> PonderAPIError:
-    """From a response whose body has been read. A proxy's page has no error in OpenAI's shape."""
+    """The error for a response whose body has been read, even a proxy's page without an `error`."""
     try:
         return error_of_body(response.status_code, json.loads(response.content)["error"])
     except (ValueError, KeyError, TypeError):

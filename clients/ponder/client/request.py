@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 Messages = str | Sequence[Mapping[str, Any]]
 Budget = int | Literal["auto"]
-"""Thinking tokens, -1 for no limit, or what the model's calibrated curve says."""
+"""Thinking tokens, -1 for no limit, or "auto" for the model's calibrated curve."""
 
 
 class ChatOptions(TypedDict, total=False):
@@ -41,7 +41,7 @@ class ChatOptions(TypedDict, total=False):
 def chat_body(
     messages: Messages, *, model: str, budget: Budget | None, stream: bool, options: ChatOptions
 ) -> dict[str, Any]:
-    """What is left out here stays the server's default; the server checks what is not."""
+    """The body of a request. Fields left out keep the server's defaults; the server checks all."""
     body: dict[str, Any] = {**options, "model": model, "stream": stream}
     for name in ("deadline_ms", "strategy"):
         if (own := body.pop(name, None)) is not None:
@@ -55,12 +55,12 @@ def chat_body(
 
 
 def naming(name: str | None) -> dict[str, str]:
-    """The header by which a server knows a request before its reply has an id.
+    """The header that names a request to the server before its reply has an id.
 
-    Raises `ValueError` for a name that no header carries.
+    Raises `ValueError` for a name that a header cannot carry.
     """
     if name is None:
         return {}
     if not name.isascii() or not name.isprintable() or name != name.strip() or not name:
-        raise ValueError(f"{name!r} names no request: a header carries printable ASCII alone")
+        raise ValueError(f"{name!r} names no request: a header carries only printable ASCII")
     return {"x-client-request-id": name}

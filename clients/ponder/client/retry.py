@@ -1,4 +1,4 @@
-"""Which refusals are worth another try, and when: as OpenAI's clients have it."""
+"""Decides which refusals are worth another try, and when, as OpenAI's clients do."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ponder.protocol.response import ChatCompletionChunk
 
 
 class EventReader:
-    """Bytes of an event stream in, in pieces of any size; chunks out."""
+    """Reads an event stream from pieces of any size into chunks."""
 
     def __init__(self, status: int = 200) -> None:
         self._status = status
@@ -25,8 +25,8 @@ class EventReader:
 
     def feed(self, piece: bytes) -> Iterator[ChatCompletionChunk]:
         """The chunks that `piece` completes. Raises `PonderAPIError` on an error event."""
-        # Lines end at \n alone: str.splitlines, and so httpx's iter_lines, would also break
-        # them at U+2028 and its like, which JSON may hold as they are.
+        # Lines end only at \n: str.splitlines, and so httpx's iter_lines, would also break them
+        # at U+2028 and the like, which JSON may hold unescaped.
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             text = line.removesuffix(b"\r")
@@ -38,7 +38,7 @@ class EventReader:
                 yield from self._read(event)
 
     def finish(self) -> None:
-        """Call at the end of the stream. Raises `PonderAPIError` if the answer is not whole."""
+        """End the stream. Raises `PonderAPIError` if the answer is incomplete."""
         if not self._done:
             message = "the stream ended before the answer did: the server or the connection failed"
             raise PonderAPIError(self._status, "stream_ended", message)
@@ -59,7 +59,7 @@ class EventReader:
 
 
 def _id(response: httpx.Response) -> str:
-    """The reply's; empty where a proxy keeps the header to itself."""
+    """The reply's id; empty where a proxy drops the header."""
     return str(response.headers.get("x-request-id", ""))
 
 

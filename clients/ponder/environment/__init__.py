@@ -1,6 +1,6 @@
-"""What the environment says: which server to ask, in the same words for all, and where state lies.
+"""Reads the environment: the server's address, key and model, and the folder for state.
 
-Standard library only, and nobody's room: server, client, command line and evaluation read it.
+Standard library only: server, client, command line and evaluation share this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def server_url() -> str | None:
 
 
 def api_key() -> str | None:
-    """The first key, where the server's own variable lists several."""
+    """The key; the first one if the variable lists several, as a server's may."""
     return (_first(API_KEY) or "").split(",")[0].strip() or None
 
 
@@ -34,12 +34,12 @@ def named(variables: tuple[str, ...]) -> str:
 
 
 def _first(variables: tuple[str, ...]) -> str | None:
-    """An empty variable is not set: `.env` files have such lines."""
+    """The first variable that is not empty: `.env` files have empty ones."""
     values = (os.environ.get(name, "").strip() for name in variables)
     return next((value for value in values if value), None)
 
 
 def state_home() -> Path:
-    """Where the XDG Base Directory Specification wants Ponder's state to be."""
+    """The folder for Ponder's state, by the XDG Base Directory Specification."""
     home = Path(os.environ.get("XDG_STATE_HOME", ""))
     return (home if home.is_absolute() else Path("~/.local/state").expanduser()) / "ponder"

@@ -26,14 +26,14 @@ Asked = TypeVar("Asked")
 
 logger = logging.getLogger(__name__)
 
-# A long body takes seconds to read and plan, and all streams would wait for it; what is shorter
-# than this takes less than changing threads is worth.
+# A longer body takes seconds to read and plan, and would hold up all streams: a thread does it. A
+# shorter one takes less time than changing threads.
 LONG_BYTES = 16384
 _JSON = "application/json"
 
 
 async def _place(request: Request) -> AsyncIterator[Place]:
-    """Held until the response is over, if it is not left before. A full server reads nothing."""
+    """Hold a place until the response is over or `leave` gives it up. Raises 503 where none is."""
     service: Service = request.app.state.service
     with service.enter() as taken:
         yield taken
@@ -85,7 +85,7 @@ async def _planned(request: Request, dialect: Dialect, place: Place) -> Completi
 
 
 def takes_long(asked: ChatRequest) -> bool:
-    """Its formats and tools are to be looked at."""
+    """Whether checking its formats and tools takes long."""
     return asked.grammar is not None or asked.tools is not None
 
 
@@ -96,7 +96,7 @@ async def read_and(
     *,
     slow: Callable[[Asked], bool] = lambda _: False,
 ) -> T:
-    """Read the body and do what it asks for, beside the others if it is long, or `slow` to do.
+    """Read the body and do what it asks for: in a thread, if it is long or `slow` to do.
 
     Raises `ClientGone`.
     """
@@ -146,9 +146,9 @@ async def receive_body(request: Request, most: int) -> bytearray:
     service: Service = request.app.state.service
     body = bytearray()
     async for part in request.stream():
-        body += part  # a list of parts would take twice the memory when it is joined
+        body += part  # joining a list of parts would take twice the memory
         if len(body) > LONG_BYTES:
-            async with service.turn:  # many that send at once would hold the loop with every round
+            async with service.turn:  # many long bodies at once would hold the loop in each round
                 await asyncio.sleep(0)
         if len(body) > most:
             raise ApiError(
@@ -161,7 +161,7 @@ async def receive_body(request: Request, most: int) -> bytearray:
 
 
 def refuse(service: Service, dialect: Dialect, error: BaseException) -> Response:
-    """The response that tells a client of an error, in the words of its dialect."""
+    """The error response, in the words of the client's dialect."""
     said = _counted(service, dialect, error)
     current = request_id.get() or ""
     refusal = dialect.error(said, current)
@@ -175,7 +175,7 @@ def named(dialect: Dialect, name: str) -> dict[str, str]:
 
 
 def _counted(service: Service, dialect: Dialect, error: BaseException) -> ApiError:
-    """Count an error and give it its HTTP face; what nobody expected is logged."""
+    """Count an error, log it where nobody expected it, and return its HTTP form."""
     api_error = to_api_error(error)
     if api_error is None:
         logger.error("a request failed unexpectedly", exc_info=error)

@@ -1,4 +1,4 @@
-"""What a request wants of its answers, made into rules that an engine keeps."""
+"""Makes what a request wants of its answers into rules that an engine keeps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ENDS_ITSELF = "an answer that has to follow a format ends by itself: leave {} o
 def answer_rules(
     request: ChatRequest, facts: EngineFacts, special_tokens: Mapping[int, str]
 ) -> AnswerRules:
-    """The rules of each answer. Raises 400 for what cannot be held, before anything is thought.
+    """The rules of each answer. Raises 400, before any thought, for rules that nobody can keep.
 
-    `special_tokens` are those that may be part of how the model writes a call.
+    `special_tokens` are the special tokens with which the model may write a call.
     """
     rules, tools = request.rules, request.tools
     calls, grammar = None, request.grammar
@@ -39,7 +39,7 @@ def _calls(
     facts: EngineFacts,
     special_tokens: Mapping[int, str],
 ) -> tuple[CallRules, Grammar | None]:
-    """How calls are read, and what holds an answer to them or to the request's own grammar."""
+    """The rules that read calls, and the grammar of an answer: calls, a format, or either."""
     calling = facts.calling
     if calling is None:
         raise ApiError(
@@ -66,7 +66,7 @@ def _calls(
 
 
 def _either(grammar: Grammar, calls: Grammar) -> Grammar:
-    """Answers of a format, or calls."""
+    """A grammar of answers in a format or of calls."""
     if grammar.kind != "structural_tag":
         raise invalid_request(
             f"an answer cannot follow a {grammar.kind} or call `tools`: leave one of them out",
@@ -87,7 +87,7 @@ def _check(request: ChatRequest, grammar: Grammar, facts: EngineFacts) -> None:
         raise ApiError(
             400,
             "format_unsupported",
-            "this server's engine holds no answer to a format: leave `format` out",
+            "this server's engine cannot enforce a format: leave `format` out",
             field=field,
         )
     for name, given in (

@@ -57,7 +57,8 @@ def create_app(service: Service) -> FastAPI:
     front.install(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
-    # What is handled as a bare Exception is logged and raised again: the planned ones are named.
+    # Starlette logs an exception that only `Exception` handles, and raises it again: the expected
+    # ones have handlers by name.
     for planned in (ApiError, ThoughtError, EngineError, StateError, ValidationError, Exception):
         app.add_exception_handler(planned, _error)
     if service.settings.cors_origin:
@@ -99,7 +100,7 @@ _v1 = APIRouter(prefix="/v1", dependencies=[Depends(_authorised)])
 
 @_v1.get("/models", response_model=ModelList, response_description="A list of one", tags=["models"])
 async def models(request: Request) -> ModelList:
-    """The served model and what it can be asked for."""
+    """The served model and what requests may ask of it."""
     return ModelList(data=[_card(_service(request))])
 
 
@@ -134,7 +135,7 @@ def _card(service: Service) -> ModelCard:
     tags=["models"],
 )
 async def curves(request: Request) -> CurvesReport:
-    """What each thinking budget gives on each task, and which one efforts and `auto` are."""
+    """What each thinking budget gives on each task, and the budgets of efforts and `auto`."""
     model = _service(request).model
     return CurvesReport.of(model.name, model.checkpoint.contract)
 
@@ -146,7 +147,7 @@ async def curves(request: Request) -> CurvesReport:
     tags=["savings"],
 )
 async def savings(request: Request) -> SavingsReport:
-    """What the saving policy saved, measured on the conversations that go without it."""
+    """What the saving policy saves, measured against the conversations that go without it."""
     return await _service(request).savings()
 
 
@@ -180,9 +181,9 @@ async def finish(
         str, Path(description="the `id` of the reply, or the `x-client-request-id` of its request")
     ],
 ) -> Finish:
-    """Finish thinking now: a running reply's thoughts are closed and answered.
+    """Finish thinking now: the server closes a running reply's thoughts and answers.
 
-    Of several choices, `choice` names one. Asked again, it says the same.
+    Of several choices, `choice` names one. A repeated request gets the same reply.
     """
     service = _service(request)
     body = await receive_body(request, min(service.settings.max_body_bytes, LONG_BYTES))
@@ -196,7 +197,7 @@ async def finish(
 
 
 async def _not_served(request: Request) -> None:
-    """Endpoints of OpenAI's and vLLM's servers that clients may try."""
+    """Refuse an endpoint of OpenAI's or vLLM's servers that clients may try."""
     raise ApiError(
         404,
         "endpoint_not_served",
@@ -211,7 +212,7 @@ ELSEWHERE = (
     *("/v1/audio/translations", "/v1/images/generations"),
     *("/generate", "/pooling", "/classify", "/invocations"),
 )
-"""What other servers answer at, and this one refuses by name unless a dialect is there."""
+"""Paths that other servers answer at; this one refuses those that have no dialect, by name."""
 
 
 def _dialects() -> APIRouter:
@@ -247,7 +248,7 @@ def _dialects() -> APIRouter:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    """The client left before its body was here: nobody reads this."""
+    """Count a client that left before its body was here; nobody reads this response."""
     _service(request).metrics.left()
     return Response(status_code=499)
 
@@ -257,7 +258,7 @@ async def _error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """What the router refuses, in the same shape as everything else."""
+    """The router's refusals, in the same shape as every other error."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"][:_SHOWN]
     if error.status_code == 405:

@@ -1,4 +1,4 @@
-"""How much of connections there may be: bytes, seconds and descriptors."""
+"""The limits of connections: bytes, seconds and descriptors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OTHER_FILES = 128  # of them for the engine, the state and the libraries
 class Bounds:
     """Bytes and seconds.
 
-    A client that takes nothing for `stall_seconds`, or not all of what is written for
-    `slow_seconds`, is cut. What was refused is read for another `linger_seconds` and dropped: a
-    client that still sends would lose the answer otherwise.
+    The server cuts a client that reads nothing for `stall_seconds`, or does not catch up for
+    `slow_seconds`. It reads and drops a refused request for another `linger_seconds`: otherwise a
+    client that still sends would lose the answer.
     """
 
     head_bytes: int = 1 << 16
@@ -31,7 +31,7 @@ class Bounds:
 def affordable(max_running: int) -> Bounds:
     """Bounds with four connections for each choice that may run, as far as descriptors go.
 
-    Asks the system for more descriptors where it gives them.
+    Asks the system for more descriptors, and does with fewer where it refuses.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)

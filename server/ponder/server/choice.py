@@ -17,7 +17,7 @@ from ponder.thought.thought import Thought
 class Choice(Protocol):
     """A choice that runs: one thought, or several that give one answer.
 
-    Tokens are those until now, also of a choice that failed or was left.
+    Token counts are those until now, also after a failure or after the client left.
     """
 
     @property
@@ -28,24 +28,24 @@ class Choice(Protocol):
     def thinking_tokens(self) -> int: ...
     @property
     def thinking_ids(self) -> Sequence[int]:
-        """Of the thought that the answer is of."""
+        """The tokens of the thought that gave the answer."""
         ...
 
     def finish(self) -> bool:
         """Close the thought now, or when it opens; False where the answer is being written.
 
-        Asked again, it is as the first time.
+        A second call returns the same.
         """
         ...
 
     async def live(self) -> NoAnswerProduced | None:
-        """Returns why there is no answer, where there is none. Raises what the engine fails on."""
+        """Run to the end; returns why there is no answer, or None. Raises the engine's failure."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """A choice of one thought: who lives it, and the button that finishes it."""
+    """A choice of one thought, its driver, and the button that finishes it."""
 
     thought: Thought
     driver: Driver
@@ -82,7 +82,10 @@ class Single:
 
 
 async def live_all(choices: Sequence[Choice]) -> None:
-    """Raises what the engine fails on; where no choice has an answer, why the first has none."""
+    """Run all choices to their ends.
+
+    Raises the engine's failure, or the first choice's error if none has an answer.
+    """
     if len(choices) == 1:
         failures = [await choices[0].live()]
     else:
@@ -91,7 +94,7 @@ async def live_all(choices: Sequence[Choice]) -> None:
             async with asyncio.TaskGroup() as group:
                 for choice in choices:
                     tasks.append(group.create_task(choice.live()))
-                    await asyncio.sleep(0)  # all at once, they would hold the loop
+                    await asyncio.sleep(0)  # starting all at once would hold the loop
         except BaseExceptionGroup as raised:
             raise raised.exceptions[0] from raised
         failures = [task.result() for task in tasks]

@@ -35,12 +35,12 @@ from ponder.thought.outcome import Outcome
 from ponder.thought.pace import Pace
 from ponder.thought.thought import Event, Thought
 
-# Whoever waits for the whole answer does not need every token as it comes: gathering them
-# halves the work between engine and socket. With log probabilities the work is theirs, and the
-# choices of a request often have theirs at the same time.
+# A client that waits for the whole answer does not need every token as it comes: gathering tokens
+# halves the work between engine and socket. Log probabilities cost more than that, and the choices
+# of a request often have theirs at the same time.
 _WHOLE_CHUNK_TOKENS = 32
 _LOGPROBS_CHUNK_TOKENS = 4
-_DUE_CHUNK_TOKENS = 8  # what the engine has not reported when the clock closes a thought is lost
+_DUE_CHUNK_TOKENS = 8  # tokens not yet reported when a deadline closes a thought are lost
 MOST_LOGPROBS = 4_000_000
 """Log probabilities that one reply may hold: some 70 bytes of text each."""
 
@@ -48,15 +48,15 @@ TRACE_HEADERS = ("traceparent", "tracestate")
 """Headers of the W3C Trace Context recommendation."""
 
 Judge = Callable[[Sequence[Mapping[str, str]], str], Awaitable[float | None]]
-"""(conversation, answer) → the operator's verifier's score, None where it gives none."""
+"""(conversation, answer) → the score of the operator's verifier; None without a score."""
 
 
 class Completion:
     """A validated request, planned and ready to run on an engine.
 
-    `tenant` is who sent it (`ponder.server.keys`), and `client_id` the name that it goes by there.
-    `assignments` are all that it is charged to: that of its conversation, and that of one that
-    comes `under_load`. Building it raises every error that the request itself is at fault for.
+    `tenant` is who sent it (`ponder.server.keys`), and `client_id` the client's name for it.
+    `assignments` are the arms that it is charged to: its conversation's and, `under_load`, its arm
+    of the load experiment. The constructor raises every error that the request is at fault for.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Completion:
         if request.echo and request.logprobs is not None:
             if not engine.facts.scores_prompts:
                 raise invalid_request(
-                    "this server's engine scores no prompts: leave echo or `alternatives` out",
+                    "this server's engine cannot score prompts: leave echo or `alternatives` out",
                     "echo",
                 )
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
-        self.trace = trace  # the client's headers of it
-        self.headers = {"x-request-id": self.id}  # of the reply; observers may add
+        self.trace = trace  # the client's trace headers
+        self.headers = {"x-request-id": self.id}  # the reply's; observers may add
         self._shadowed = shadowed  # its early exits only watch
         self._judge = judge
         self._watches: dict[int, EarlyWatch] = {}
@@ -129,27 +129,27 @@ class Completion:
 
     @property
     def budgets(self) -> list[int]:
-        """Of every choice, in tokens; thoughts that give one answer share theirs."""
+        """The budget of every choice, in tokens; the thoughts of one answer share it."""
         return [prompt.plan.budget for prompt in self.prompts for _ in range(self.request.n)]
 
     @property
     def thoughts(self) -> int:
-        """That are thought on each prompt at once."""
+        """How many thoughts each prompt has at once."""
         strategy = self.request.ponder.strategy
         return self.request.n if strategy is None else strategy.n
 
     def shrink(self, pool: int) -> None:
-        """Plan anew: its pools lend each thought no more than `pool` tokens.
+        """Plan anew with at most `pool` tokens for each thought, as the pools lend.
 
-        Before it runs. Raises what building it raises.
+        To be called before `run`. Raises the errors of the constructor.
         """
         self._plan(replace(self._limits, pool=pool))
 
     async def run(self, emit: Callable[[int, Event], None]) -> None:
         """Run every choice to its end; `outcomes` holds what happened.
 
-        One that the engine fails fails the request and aborts the others. One without an answer
-        says so in its outcome; where none has an answer, the first one's error is raised.
+        If the engine fails a choice, the request fails and the other choices are aborted. A choice
+        without an answer says so in its outcome; if no choice has one, the first's error is raised.
         """
         make = self._choice if self.request.ponder.strategy is None else self._group
         self._choices = [make(index, partial(emit, index)) for index in range(self.request.choices)]
@@ -161,10 +161,10 @@ class Completion:
         self.outcomes = [choice.outcome for choice in self._choices]
 
     def finish(self, choice: int | None = None) -> Sequence[int]:
-        """Close a choice's thought now, or those of all that think; returns which.
+        """Close the thought of one choice, or of all that think; returns their indices.
 
-        A choice whose thought was closed so before counts again. Raises `ApiError`: 400 for a
-        choice that there is not, 409 where nobody thinks.
+        A choice whose thought was finished before counts again. Raises `ApiError`: 400 for a choice
+        that the reply does not have, 409 where none thinks.
         """
         most = self.request.choices - 1
         if choice is not None and choice > most:
@@ -199,13 +199,13 @@ class Completion:
         return self.model.token_texts
 
     def prompt(self, index: int) -> Prompt:
-        """What a choice goes on from."""
+        """The prompt of a choice."""
         return self.prompts[index // self.request.n]
 
     def turns(self, index: int) -> list[dict[str, str]]:
         """The conversation that a choice answers: role and content of each turn.
 
-        A raw prompt is what a user said.
+        A raw prompt is a turn of the user.
         """
         asked = self.request.prompts[index // self.request.n]
         if isinstance(asked, Raw):
@@ -216,12 +216,12 @@ class Completion:
 
     @property
     def operation(self) -> Literal["chat", "text_completion"]:
-        """What OpenTelemetry's conventions call it."""
+        """The operation's name in OpenTelemetry's conventions."""
         return "chat" if isinstance(self.request.prompts[0], Turns) else "text_completion"
 
     @property
     def longest_plan(self) -> Plan:
-        """Of the prompt whose thoughts may be the longest."""
+        """The plan of the prompt whose thoughts may be the longest."""
         return max((prompt.plan for prompt in self.prompts), key=lambda plan: plan.budget)
 
     @property
@@ -268,7 +268,7 @@ class Completion:
         return watch.report() if watch else None
 
     def strategy(self, index: int) -> StrategyReport | None:
-        """How several thoughts gave a choice's answer, where they did."""
+        """How several thoughts gave a choice's answer; None for a single thought."""
         choice = self._choices[index]
         return choice.report() if isinstance(choice, Group) else None
 
@@ -277,7 +277,7 @@ class Completion:
         return self.model.tokenizer.decode(self._choices[index].thinking_ids)
 
     def echo(self, index: int) -> str:
-        """The prompt of a choice as its echo has it; empty where none was asked for."""
+        """The echoed prompt of a choice; empty where the request wants no echo."""
         if not self.request.echo:
             return ""
         return self.model.tokenizer.decode(self.prompt(index).token_ids)
@@ -340,7 +340,7 @@ class Completion:
             )
 
     def _seeded(self, number: int) -> Sampling:
-        """Seeds count a prompt's thoughts: another prompt beside it changes nothing."""
+        """The sampling of a prompt's thought: seeds count per prompt, whatever is beside it."""
         sampling = self._sampling
         if sampling.seed is None:
             return sampling
@@ -363,7 +363,7 @@ class Completion:
 
     @property
     def _origin(self) -> Origin:
-        """What the engine is told of the request; an observer's span is a trace's newest part."""
+        """The request as the engine knows it; an observer's span is the newest of its trace."""
         trace = {name: value for name, value in self.headers.items() if name in TRACE_HEADERS}
         return Origin(
             tenant=self.tenant,

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches a route: it gets its id, and browsers are checked."""
+"""The first stop of every request before its route: gives it an id and checks browsers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SHOWN = 100
 
 
 class Door:
-    """ASGI middleware. `respond` gives errors the shape that their path wants; `hosts` is None
-    where all are welcome.
+    """ASGI middleware that gives requests their id, and checks hosts and content types.
 
-    Every answer carries an `x-request-id`: that of the completion, or the one given here, which
-    log lines have until a completion is planned. HEAD is a GET whose body the server leaves out.
+    `respond` makes an error the response of a path; `hosts` is None where every host is welcome.
+    Every response carries an `x-request-id`: the completion's id or, until there is a completion,
+    the id given here, which log lines have until then, too. HEAD is a GET without the body.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Door:
     def _check_host(self, headers: Headers) -> None:
         """Raise 403 for a name that may have been rebound to this address (DNS rebinding).
 
-        An address cannot be, and every browser sends the header.
+        Addresses cannot be rebound, and every browser sends the header.
         """
         given = headers.get("host")
         if self._hosts is None or given is None or welcome(given, self._hosts):
@@ -86,8 +86,8 @@ class Door:
 def allowed_hosts(settings: Settings) -> list[str] | None:
     """The names that requests may use beside local ones and addresses; None is any.
 
-    Without --allowed-host only a server that nobody else protects is strict: one that is reached
-    from this machine alone, where a browser is the way in, and that asks for no key.
+    Without --allowed-host, only a server that nothing else protects is strict: it asks for no key,
+    and listens on this machine alone, where a browser is the way in.
     """
     if settings.allowed_host:
         return None if "*" in settings.allowed_host else settings.allowed_host
@@ -95,7 +95,10 @@ def allowed_hosts(settings: Settings) -> list[str] | None:
 
 
 def welcome(host: str, allowed: Sequence[str]) -> bool:
-    """A Host header's name is local, an address, or allowed; `*.example.com` is all below it."""
+    """Whether a Host header's name is local, an address, or allowed.
+
+    `*.example.com` allows all names below it.
+    """
     name = _PORT.sub("", host.strip()).lower().rstrip(".")
     if name == "localhost" or name.endswith(_LOCAL) or name == socket.gethostname().lower():
         return True
@@ -121,10 +124,10 @@ def _loopback(host: str) -> bool:
 
 
 def _check_type(headers: Headers) -> None:
-    """Raise 415 for what any page may make a browser post anywhere (a form, text, a beacon).
+    """Raise 415 for content that any page may make a browser post (a form, text, a beacon).
 
-    JSON it must ask for first (CORS). Programs other than browsers send neither header, and may
-    call their JSON what they like, as `curl -d` does.
+    For JSON the browser must ask the server first (CORS). Other programs send neither header, and
+    may give their JSON any content type, as `curl -d` does.
     """
     if "origin" not in headers and "sec-fetch-site" not in headers:
         return

@@ -1,4 +1,4 @@
-"""What a request says of its early exit, made into the exit and into the interim answers."""
+"""Makes a request's `early_exit` into an exit of its thoughts and into interim answers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ponder.thought.outcome import InterimAnswer
 from ponder.thought.thought import Event
 
 ALTERNATIVES = 20
-"""Log probabilities of which an entropy is made: as many as vLLM tells by default."""
+"""Log probabilities from which an entropy is computed: as many as vLLM gives by default."""
 
 
 def early_exit(
     early: EarlyExit, options: PonderOptions, vocabulary: Vocabulary
 ) -> Agreement | Entropy:
-    """The exit of one thought. It makes no probe below the least thought that was asked for."""
+    """The exit of one thought. It makes no probe before `min_thinking_tokens`."""
     prefix = None if early.prefix is None else tuple(vocabulary.encode(early.prefix))
     if early.method == "entropy":
         return Entropy(
@@ -82,9 +82,7 @@ def check_early_exit(request: ChatRequest, facts: EngineFacts) -> None:
 
 
 class EarlyWatch:
-    """The early exit of one choice, and what it is to show: interim answers, and what a `shadowed`
-    one would have done.
-    """
+    """The early exit of one choice, its interim answers, and the report of a `shadowed` exit."""
 
     def __init__(
         self, options: PonderOptions, checkpoint: Checkpoint, *, shadowed: bool = False
@@ -103,7 +101,7 @@ class EarlyWatch:
         self.exit: Exit = self._shadow or closing
 
     def hearing(self, emit: Callable[[Event], None]) -> Callable[[Event], None]:
-        """What emits the choice's events: interim answers only if they are asked for."""
+        """Wrap `emit`: drop interim answers that nobody wants, give the others their agreement."""
         interim, shadowed = self._early.interim, self._shadow is not None
 
         def tell(event: Event) -> None:
@@ -118,7 +116,7 @@ class EarlyWatch:
         return tell
 
     def report(self) -> ShadowReport | None:
-        """What the shadowed exit would have done; None where it would have done nothing."""
+        """Where and why a shadowed exit would have closed the thought; None if it would not."""
         shadow = self._shadow
         if shadow is None or shadow.cause is None:
             return None

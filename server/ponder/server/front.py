@@ -16,7 +16,7 @@ from ponder.server.settings import BUNDLED_ABOUT, BUNDLED_EXAMPLES, BUNDLED_MODE
 from ponder.thought.exits.causes import CAUSES
 
 _PAGES = Path(__file__).parent / "pages"
-# Nothing from elsewhere, nothing written into a page, no frame around it.
+# Pages load nothing from elsewhere, run no inline script, and stand in no frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{styles}; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -36,8 +36,8 @@ router = APIRouter(tags=["pages"])
 
 
 class _Files(StaticFiles):
-    """What the pages load. Browsers ask each time whether it is still so: a server that was
-    upgraded must not get half of its old page.
+    """The files of the pages. Browsers revalidate them each time, so that a page never mixes the
+    files of two versions.
     """
 
     def file_response(self, *args: Any, **options: Any) -> Response:
@@ -48,7 +48,7 @@ class _Files(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages and what they load to the application."""
+    """Add the pages and their files to the application."""
     app.include_router(router)
     files = _Files(directory=_PAGES / "files", packages=[("fastapi_swagger", "resources")])
     app.mount("/pages", files)

@@ -13,8 +13,9 @@ from ponder.protocol.errors import NO_RETRY, ApiError, invalid_request
 class Gate:
     """At most `most` places are taken at once, each for at most `seconds`.
 
-    `reading` requests hold one place each, `running` counts the choices that are generated.
-    `draining` is one-way: nobody new comes in, and whoever is inside goes on.
+    `reading` counts the requests that are being read, with one place each; `running` counts the
+    choices that are being generated. `draining` is one-way: the gate admits no new request, and
+    those inside go on.
     """
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -34,7 +35,7 @@ class Gate:
 
     @contextmanager
     def enter(self) -> Iterator[Place]:
-        """A place for a request that is about to be read. Raises 503 rather than queue."""
+        """Hold a place for a request that is about to be read. Raises 503 rather than queue."""
         if self.draining:
             raise draining("is shutting down")
         self._admit(1)
@@ -46,7 +47,7 @@ class Gate:
             self.leave(place)
 
     def grow(self, place: Place, n: int, prompts: int = 1) -> None:
-        """The request is planned: it takes a place for each choice instead. Raises 400 and 503."""
+        """Take a place for each choice of a request that is planned. Raises 400 and 503."""
         choices = n * prompts
         if choices > self.most:
             what = f"n is {n}" if prompts == 1 else f"{prompts} prompts of n = {n} are {choices}"
@@ -61,7 +62,7 @@ class Gate:
         place.choices = choices
 
     def leave(self, place: Place) -> None:
-        """Free the place; for one that was left before, nothing."""
+        """Free the place, once; a second call does nothing."""
         if place not in self._places:
             return
         self._places.remove(place)
@@ -76,7 +77,7 @@ class Gate:
             await self._left.wait()
 
     def shut(self) -> None:
-        """The time of everybody inside is up."""
+        """End the time of every request inside."""
         self.cut = True
         for place in self._places:
             place.hurry()
@@ -93,10 +94,10 @@ class Gate:
 
 
 class Place:
-    """What one request holds, from its body's first byte until its last choice has ended.
+    """One request's place, from its body's first byte until its last choice has ended.
 
-    It was taken at `arrived_at`, in seconds of `time.perf_counter`. `on_leave` is called when it is
-    left, once, however the request ended.
+    The request took it at `arrived_at`, in seconds of `time.perf_counter`. `on_leave` is called
+    once when it leaves, however it ended.
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -121,7 +122,7 @@ class Place:
 
     @asynccontextmanager
     async def time(self) -> AsyncIterator[None]:
-        """What is done inside ends when the time is up, with 504; when the gate is shut, 503."""
+        """End the block with 504 when the time is up, with 503 when the gate is shut."""
         clock = self._clock = asyncio.timeout_at(self._ends_at)
         try:
             async with clock:

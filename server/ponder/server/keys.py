@@ -16,9 +16,9 @@ EVERYBODY = ""
 
 
 def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
-    """The tenant: whoever has the key that the header carries, under a name that hides the key.
+    """The tenant of the key in the header, under a name that does not reveal the key.
 
-    Raises 401 unless it is one of the keys, compared in constant time.
+    Compares in constant time. Raises 401 for a key that is not among `keys`.
     """
     if not keys:
         return EVERYBODY
@@ -28,10 +28,10 @@ def authorise(keys: Sequence[SecretStr], header: str | None) -> str:
     if scheme.lower() == "bearer" and any(matches):
         return hashlib.sha256(given.encode()).hexdigest()
     if scheme.lower() == "bearer" and given:
-        message = "this API key is none of this server's: check it, or ask its operator for one"
+        message = "this API key is not one of this server's: check it, or ask its operator for one"
     else:
         message = (
-            "this server wants an API key: send it as `Authorization: Bearer KEY` or "
+            "this server needs an API key: send it as `Authorization: Bearer KEY` or "
             "`x-api-key: KEY`"
         )
     raise ApiError(401, "invalid_api_key", message, headers=_CHALLENGE)

@@ -19,8 +19,8 @@ from ponder.server.settings import Settings
 from ponder.server.shared.link import Link
 
 HEADERS = tuple(f"x-ratelimit-{what}-thinking-tokens" for what in ("limit", "remaining", "reset"))
-_PASSES_S = 60.0  # from the end of a request's time to that of its lease: it has ended by then
-_WAITS_S = 60  # the longest that clients wait for a repeat of their own
+_PASSES_S = 60.0  # a lease ends this long after its request's time, when the request is over
+_WAITS_S = 60  # the longest that clients wait before they repeat a request by themselves
 _SHARES = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
@@ -28,7 +28,7 @@ _SHARES = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1
 class Loan:
     """The leases of one request, by the kind of their pool; each thought may have `each` tokens.
 
-    `headers` tell the client of the pool that has the least left.
+    `headers` describe to the client the pool that has the least left.
     """
 
     each: int
@@ -37,9 +37,9 @@ class Loan:
 
 
 def configured_pools(settings: Settings, link: Link | None) -> dict[Kind, Pools]:
-    """The pools that the operator set, in the order in which they are asked.
+    """The pools that the operator set, in the order in which requests ask them.
 
-    With a `link` they lie in Redis, for all servers.
+    With a `link` they are in Redis, for all servers.
     """
     lifetime = settings.request_timeout + _PASSES_S
     if link is not None:
@@ -53,9 +53,10 @@ def configured_pools(settings: Settings, link: Link | None) -> dict[Kind, Pools]
 class Lending(Observer):
     """Asks the pools before a request runs, and settles with them once it has ended.
 
-    The conversation's is asked first: what it holds back while the tenant's lends less is the
-    conversation's own. A request that names no conversation has none. `refuses` says that a
-    request for which a pool has nothing is an error; else it is answered without a thought.
+    It asks the conversation's pool first: if the tenant's then lends less, the conversation's holds
+    the difference until the request ends, at no other conversation's cost. A request that names no
+    conversation has only its tenant's pool. With `refuses`, an empty pool is an error; otherwise
+    the request is answered without a thought.
     """
 
     def __init__(self, pools: Mapping[Kind, Pools], *, refuses: bool) -> None:
@@ -95,7 +96,7 @@ class Lending(Observer):
                 self._requests.labels(kind, lent)
 
     async def lend(self, tenant: str, conversation: str | None, wants: Sequence[int]) -> Loan:
-        """What the pools lend the request's thoughts, each of which wants so many tokens.
+        """Have the pools lend thinking tokens; `wants` are the tokens of each thought.
 
         Raises 429 where a pool has nothing and the operator wants an error.
         """
@@ -125,7 +126,7 @@ class Lending(Observer):
         return loan
 
     def settle(self, loan: Loan, used: int) -> None:
-        """Give the rest back; every loan once, however its request ended."""
+        """Give back what was not `used`; called once for every loan, however its request ended."""
         for kind, lease in loan.leases.items():
             if lease.tokens:
                 self._used.labels(kind).inc(used)
@@ -134,7 +135,7 @@ class Lending(Observer):
                 task.add_done_callback(self._settling.discard)
 
     def began(self, completion: Completion) -> Watch:
-        """Requests are settled when they leave, also those that never begin."""
+        """Nothing: a request settles when it leaves its place, even if it never began."""
         return Watch(lambda error: None)
 
     async def settled(self) -> None:
@@ -172,6 +173,6 @@ class Lending(Observer):
 
 
 def _name(tenant: str, conversation: str | None) -> str:
-    """A pool's name: of one length, whatever a client calls its conversation."""
+    """A pool's name: a hash of fixed length, whatever a client calls its conversation."""
     said = tenant if conversation is None else f"{tenant}/{conversation}"
     return hashlib.sha256(said.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""What a connection may cost before a request is there and after it is answered.
+"""Bounds what a connection may cost before a request is there and after it is answered.
 
 uvicorn bounds neither the head of a request nor the time that a client takes to send or to read.
-`Connection` does, on top of uvicorn's own protocol; what it overrides is uvicorn's inside, so
-`tests/server/http/test_uvicorn_contract.py` says when an upgrade changes it. Once a second the
-`Listener` looks at all connections, so that nothing is added where tokens are written.
+`Connection` does, on top of uvicorn's own protocol. It overrides uvicorn's private methods:
+`tests/server/http/test_uvicorn_contract.py` fails when an upgrade changes them. The `Listener`
+looks at all connections once a second, so that writing tokens costs nothing more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LINGERING = 64  # refused connections that are still told why
+_LINGERING = 64  # refused connections that stay open to read why
 _ENDED_AT_ONCE = 32
 _TLS = b"\x16\x03"  # how a handshake begins: no HTTP request does
 
@@ -47,7 +47,7 @@ class Listener:
     def __init__(self, service: Service, limits: Bounds | None = None) -> None:
         self.limits = limits or affordable(service.settings.max_running)
         self.open: set[Connection] = set()
-        # Those that wait for a request, or for the rest of one; the longest waiting first.
+        # Connections that wait for a request or for the rest of it; the longest waiting first.
         self.waiting: dict[Connection, None] = {}
         self._log = Rarely(logger)
         self._metrics = service.metrics
@@ -68,7 +68,7 @@ class Listener:
         )
 
     def accept(self, connection: Connection) -> None:
-        """Take a new connection; where there is no room, the one that waits longest goes."""
+        """Take a new connection; where there is no room, close the one that waits longest."""
         if not self._sweeping:
             self._sweeping = True
             self._sweep(connection.loop)
@@ -123,13 +123,13 @@ class Listener:
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, within bounds.
 
-    Of the request that is being read `_asked_at` is when its first byte came, and `_loose` how
-    many bytes came since the last of its body: they are what a parser collects.
+    Of the request that is being read, `_asked_at` is when its first byte came, and `_loose` counts
+    the bytes since the last one of its body: the parser collects them.
     """
 
     def __init__(self, listener: Listener, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.id = ""  # of the refusal
+        self.id = ""  # the refusal's
         self.url = b""
         self._listener = listener
         self._limits = listener.limits
@@ -244,7 +244,7 @@ class Connection(HttpToolsProtocol):
     # What the listener calls.
 
     def look(self, now: float) -> bool:
-        """End what has taken too long; true if it had."""
+        """End the connection if its client takes too long; returns whether it did."""
         limits = self._limits
         if self._lingers_since is not None:
             if now - self._lingers_since > limits.linger_seconds:
@@ -267,7 +267,7 @@ class Connection(HttpToolsProtocol):
         return False
 
     def _is_unread(self, now: float) -> str:
-        """How its client fails to take what is written; empty where it does take it."""
+        """Why the connection counts as unread; empty where its client reads."""
         before, self._unread = self._unread, self.transport.get_write_buffer_size()
         finished = self.cycle is not None and self.cycle.response_complete
         # While the server goes on writing, what is unread may grow although the client reads.
@@ -282,7 +282,7 @@ class Connection(HttpToolsProtocol):
         return ""
 
     def cut(self, reason: str, why: str) -> None:
-        """Close at once; what is unread is dropped."""
+        """Close at once and drop what is unread."""
         self._listener.ended(self, reason, why)
         self._listener.waiting.pop(self, None)
         self._deaf = True
@@ -295,7 +295,7 @@ class Connection(HttpToolsProtocol):
         self._deaf = True
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # an earlier one is being answered: the end after that
+            cycle.keep_alive = False  # an earlier request is being answered: end after that
             return
         if cycle is not None and cycle.more_body:
             if self.pipeline or cycle.response_started:
@@ -319,7 +319,7 @@ class Connection(HttpToolsProtocol):
 async def _until_closed(
     app: ASGIApp, cycle: RequestResponseCycle, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """For HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
+    """For HTTP/1.0, which knows no chunks: a body without a length ends with the connection."""
     framed = False
 
     async def unchunked(message: Message) -> None:

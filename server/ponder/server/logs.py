@@ -1,4 +1,4 @@
-"""Log lines, as text for people or as JSON for machines; never what was asked or said."""
+"""Log lines, as text for people or as JSON for machines; never prompts or answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the response that the current task works on."""
 
 process_log = logging.getLogger("ponder")
-"""The process, of its own life: `ponder: stopped`. What ends its start is CRITICAL."""
+"""The process about itself: `ponder: stopped`. CRITICAL is an error that ends its start."""
 
 _noted: ContextVar[dict[str, object] | None] = ContextVar("noted", default=None)
 _requests = logging.getLogger("ponder.server.requests")
@@ -37,7 +37,7 @@ class TextFormatter(logging.Formatter):
         own = record.name == process_log.name
         line = ("ponder: " if own else "") + record.getMessage()
         if own and record.levelno >= logging.CRITICAL:
-            return line  # as a command complains
+            return line  # in the form of a command's error
         level = f"{record.levelname} " if record.levelno > logging.INFO else ""
         line = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{line}"
         line += "".join(
@@ -68,9 +68,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(form: Literal["text", "json"]) -> None:
-    """All that is logged, on the standard error that is there now.
+    """Send all log lines to the present standard error.
 
-    Whoever redirects it later redirects what libraries print, and not this.
+    Redirecting standard error later moves the output of libraries, not the log.
     """
     console = os.fdopen(os.dup(sys.stderr.fileno()), "w", errors="backslashreplace")
     handler = logging.StreamHandler(console)
@@ -80,14 +80,14 @@ def configure(form: Literal["text", "json"]) -> None:
 
 
 def note(**fields: object) -> None:
-    """Add to the line of the request that the current task works on."""
+    """Add fields to the log line of the request that the current task works on."""
     noted = _noted.get()
     if noted is not None:
         noted.update(fields)
 
 
 class RequestLog:
-    """An ASGI middleware that writes a line for every request but those of probes that go well."""
+    """An ASGI middleware that logs a line for every request except successful health probes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The served model: what requests may ask of a checkpoint, made into prompts."""
+"""The served model: checks what requests ask of a checkpoint, and makes prompts."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ UNCALIBRATED = (
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A checkpoint under a name, with what its operator lets requests do.
+    """A checkpoint under a name, with the options that its operator allows.
 
-    Without `auto` the budget that a curve says is no limit.
+    Without `auto`, the budget "auto" means no limit.
     """
 
     name: str
@@ -56,8 +56,8 @@ class ServedModel:
     def load(cls, files: ModelFiles, settings: Settings) -> ServedModel:
         """Load the checkpoint; compile the close texts.
 
-        Raises `ContractError`, `TokenizerError`, `InvalidCloseText`, and `SetupError` for a default
-        budget that no curve says: all of them at start-up.
+        Raises, all at start-up, `ContractError`, `TokenizerError`, `InvalidCloseText`, and
+        `SetupError` for a default budget "auto" without a calibrated curve.
         """
         checkpoint = Checkpoint.load(files)
         if settings.default_budget == "auto" and checkpoint.curves is None:
@@ -94,8 +94,8 @@ class ServedModel:
     ) -> list[Prompt]:
         """Render or encode every prompt and decide the plans of their thoughts.
 
-        `rules` are those of the answers, which are `due`. Raises `ApiError` and the errors of
-        `resolve`.
+        `rules` hold for the answers, and `due` is their deadline. Raises `ApiError` and the errors
+        of `resolve`.
         """
         held = rules is not None and rules.grammar is not None
         self._check_thinking_options(request.ponder)
@@ -118,16 +118,16 @@ class ServedModel:
         return prompts
 
     def _calibrated(self, ask: Ask, request: ChatRequest, limits: Limits) -> tuple[Ask, Limits]:
-        """What is asked, with `auto` and efforts as the budgets that the task's curve says.
+        """Replace `auto` and efforts in the ask and the limits by budgets of the task's curve.
 
-        Where there is no curve an effort keeps its own number. Raises 400 for `auto` without a
-        curve, and for a `ponder.task` that the curves do not know.
+        Without a curve an effort keeps its own number. Raises 400 for `auto` without a curve, and
+        for a `ponder.task` that the curves do not know.
         """
         curves = self.curves
         if curves is None:
             if ask.budget != AUTO:
                 return ask, limits
-            if self.checkpoint.form is None:  # which says more, and what to do
+            if self.checkpoint.form is None:  # that error says more, and what to do
                 return replace(ask, budget=None, thinks=True), limits
             message = f'`budget` "auto" {UNCALIBRATED}, or send a number of tokens'
             raise ApiError(400, "auto_uncalibrated", message, field="budget")
@@ -150,13 +150,13 @@ class ServedModel:
 
     @cached_property
     def curves(self) -> Curves | None:
-        """What each budget gives on each task, as the contract says; None without calibration."""
+        """The contract's calibrated curves; None without calibration."""
         return self.checkpoint.curves
 
     def _chat_prompt(
         self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
     ) -> Prompt:
-        """`held` says that a grammar holds the answer, which the model cannot shorten then."""
+        """`held`: a grammar holds the answer, so that the model cannot shorten it."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
         ask, limits = self._calibrated(ask, request, limits)
@@ -176,7 +176,7 @@ class ServedModel:
             raise invalid_request(str(error), "prompt") from error
 
     def told(self, tools: ToolUse | None) -> Mapping[str, Any]:
-        """What tells the template of the tools. Raises 400 where it does not tell the model."""
+        """The template's arguments for the tools. Raises 400 where it shows the model none."""
         if tools is None:
             return {}
         if not self.tokenizer.takes_tools:
@@ -215,7 +215,7 @@ class ServedModel:
             raise invalid_request("prompt holds no token: send at least one", "prompt")
         if request.echo and not prompt.verbatim:
             raise invalid_request(
-                "echo: this prompt opens a thought, and what follows does not stand behind it; "
+                "echo: this prompt opens a thought, and so the answer does not directly follow it; "
                 "leave it out",
                 "echo",
             )
@@ -226,7 +226,7 @@ class ServedModel:
         return prompt
 
     def exits(self, options: PonderOptions, plan: Plan, due: Due | None = None) -> list[Exit]:
-        """What closes a request's thought of this plan beside its budget and its early exit."""
+        """The exits of a thought of this plan beside its budget and its early exit."""
         wanted = self.loop_exit if options.loop_exit is None else options.loop_exit
         exits: list[Exit] = [Loop(max(AFTER, options.min_thinking_tokens))] if wanted else []
         return exits if due is None else [*exits, due.exit(plan)]
@@ -267,15 +267,15 @@ class ServedModel:
 
     @cached_property
     def token_texts(self) -> TokenTexts:
-        """Every token as replies write it."""
+        """The text of every token, as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
     def switched(self, ask: Ask, given: Mapping[str, Any]) -> tuple[Ask, Mapping[str, Any]]:
-        """What a request says with the template's own arguments, read as its wish for a thought.
+        """Read the template's own switches and budgets as part of what the request asks.
 
-        Those that are left are neither a switch nor a budget. `thinking` and `thinking_budget` are
-        such for every template that does not read them otherwise: clients name them so. Raises 400
-        where an argument and the budget, or two of them, disagree.
+        Returns the ask and the remaining arguments. `thinking` and `thinking_budget` count as a
+        switch and a budget unless the template reads them otherwise: clients use these names.
+        Raises 400 where an argument and the budget, or two arguments, disagree.
         """
         traits, left = self.checkpoint.traits, dict(given)
         own = self.tokenizer.template_variables
@@ -314,9 +314,8 @@ class ServedModel:
     def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Raise 400 unless these are variables of the template that a request may set.
 
-        Whether there is a thought is the plan's to say, and `switched` reads. What
-        apply_chat_template would take for something else is refused: a template of the client's
-        own is code.
+        Excluded are the switches of thinking, which `switched` reads, and arguments that
+        apply_chat_template takes for itself: a template of the client's own would be code.
         """
         free = self.tokenizer.template_variables | {"enable_thinking"}
         for name in given:
@@ -345,7 +344,7 @@ class ServedModel:
     def check_token_ids(self, name: str, ids: Iterable[int]) -> None:
         """Raise 400 for tokens that the model does not have.
 
-        Here and not in the engine, which may first see them once the thought is over.
+        The engine may see them only when the thought is over, which is too late.
         """
         known = self.tokenizer.size
         for token_id in ids:
@@ -385,7 +384,7 @@ class ServedModel:
 
 
 def _of_thought(options: PonderOptions) -> str | None:
-    """The first option given that only a thought can heed."""
+    """The first option given that applies only to thoughts."""
     names = (
         *("min_thinking_tokens", "grace_tokens", "close_text", "loop_exit"),
         *("early_exit", "strategy"),

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: is it alive, does it take requests, what has it counted."""
+"""Routes for operators and their tools: health, readiness, load and metrics."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def health(request: Request) -> PlainTextResponse:
 
 @router.get("/ping", response_class=PlainTextResponse, responses=_text(200, 503))
 async def ping(request: Request) -> PlainTextResponse:
-    """The same, by SageMaker's name."""
+    """The same as `/health`, by SageMaker's name."""
     return await health(request)
 
 
@@ -65,7 +65,7 @@ async def show_version() -> Version:
 
 @router.get("/load", response_description="The number")
 async def load(request: Request) -> Load:
-    """Requests that are read or answered, as vLLM's server counts them for its routers."""
+    """Requests being read or answered, as vLLM's server counts them for routers."""
     return Load(server_load=_service(request).gate.places)
 
 

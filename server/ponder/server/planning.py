@@ -1,4 +1,4 @@
-"""What is decided of a request before it runs: its arm, its limits, when its answer is due."""
+"""Decides before a request runs: its arm, its limits, when its answer is due."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BOUNDLESS = 1 << 40  # tokens: more than a body can hold
 class Planner:
     """Plans the requests of one model on one engine.
 
-    `load` says how full they are, and `judge` how good an answer is, where the operator has one.
+    `load` says how full server and engine are; `judge` is the operator's verifier, if there is one.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Planner:
         tenant: str = EVERYBODY,
         arrived_at: float | None = None,
     ) -> Completion:
-        """Plan a request of a `tenant`. Raises everything the request itself is at fault for.
+        """Plan a request of a `tenant`. Raises every error that the request is at fault for.
 
-        The headers may name it, its trace and its deadline, which counts from `arrived_at`, and
-        ends no later than the time that a request may take. A held-out conversation keeps the
-        ceilings, the deadlines and what the client asks for, and goes without what the operator
-        does to save; `auto` is no limit there. What is not to run may have another context than
-        the model's, and has no deadline.
+        The headers may give its name, its trace and its deadline. A deadline counts from
+        `arrived_at` and ends no later than --request-timeout. A held-out conversation keeps the
+        ceilings, the deadlines and what the client asks for, and goes without the operator's
+        saving policy; `auto` is no limit there. A request that is only counted may have another
+        context than the model's (`max_model_len`), and has no deadline.
         """
         if request.model is not None:
             self._model.check_served(request.model)
@@ -111,7 +111,7 @@ class Planner:
             )
 
     def count(self, reader: Reader, request: ChatRequest, headers: Mapping[str, str]) -> int:
-        """The tokens of a request's prompt, also of one that is too long for the model."""
+        """The tokens of a request's prompt, even if it is too long for the model."""
         try:
             return self.plan(reader, request, headers).prompt_tokens
         except ApiError as error:
@@ -122,7 +122,7 @@ class Planner:
     def _shed(
         self, limits: Limits, request: ChatRequest, conversation: str
     ) -> tuple[Limits, Assignment | None]:
-        """The limits under the load that there is, and the arm of what comes while it is shed."""
+        """The limits under the present load, and the request's arm while load is shed."""
         if self.shedding is None or not (level := self.shedding.look()).step:
             return limits, None
         drawn = self.load_holdout.assign(conversation)
@@ -135,7 +135,7 @@ class Planner:
     def _due_at(
         self, request: ChatRequest, headers: Mapping[str, str], arrived_at: float | None
     ) -> float | None:
-        """When the answer is due; None where no one waits for it, or sets no deadline."""
+        """When the answer is due; None without a deadline, or for a request that only counts."""
         asked = read_deadline(headers, request.ponder.deadline_ms)
         deadline_ms = self._settings.default_deadline_ms if asked is None else asked
         if deadline_ms is None or arrived_at is None:
@@ -143,7 +143,7 @@ class Planner:
         return arrived_at + min(deadline_ms / 1000, self._settings.request_timeout)
 
     def _shadowed(self, request: ChatRequest, name: str) -> bool:
-        """Whether this conversation's early exits only watch; it keeps to the one draw."""
+        """Whether this conversation's early exits only watch: one draw holds for all of it."""
         if request.ponder.early_exit is None or request.ponder.holdout == "never":
             return False
         return self._shadowing.assign(f"early exit:{name}").arm == "holdout"
@@ -153,7 +153,7 @@ class Planner:
 def in_words_of(
     reader: Reader, request: ChatRequest, headers: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[None]:
-    """Errors inside name the fields of a request as its client did."""
+    """Have errors inside name the request's fields as its client did."""
     try:
         yield
     except PonderError as error:

@@ -40,11 +40,11 @@ from ponder.thought.contract import Contract
 from ponder.thought.errors import InvalidCloseText
 
 _LAST_WORDS_SECONDS = 1.0  # how long a server whose engine died still answers 503
-_LAST_BYTES_SECONDS = 5  # for what clients have not read yet when all requests have ended
+_LAST_BYTES_SECONDS = 5  # for clients to read the rest when all requests have ended
 
 
 class ListenError(SetupError):
-    """The port is taken, or the address is nobody's."""
+    """The port is taken, or the address is not this machine's."""
 
 
 class LoadError(SetupError):
@@ -79,7 +79,7 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, start: Start) -> int:
-    """What takes no time is checked before what does."""
+    """Serve; quick checks come before slow ones."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
@@ -137,7 +137,7 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
     except EngineSetupError:
         raise
     except Exception as error:
-        traceback.print_exc()  # beside what else was printed
+        traceback.print_exc()  # into the same file as the other output
         raise LoadError(
             f"the model did not load: {explain(start.failed())} (all that was printed is in "
             f"{start.output.file})"
@@ -147,7 +147,7 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
 
 
 class Server(uvicorn.Server):
-    """uvicorn with our signals (it would die of them, instead of exiting 0) and our greeting."""
+    """uvicorn with our signal handling (its own would not exit with 0) and our greeting."""
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         super().__init__(
@@ -164,7 +164,7 @@ class Server(uvicorn.Server):
         self._leaving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Its connections inherit it, and the port of those that linger is free for the next server.
+        # Connections inherit the option: lingering ones do not keep the port from the next server.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await super().startup(sockets)
         self._watch = asyncio.create_task(self._leave_when_dead())
@@ -192,8 +192,8 @@ class Server(uvicorn.Server):
     def _stop(self) -> None:
         """First signal: drain. Second: end what runs. Third: leave at once.
 
-        While it drains the server still listens, so that `/readyz` says why it takes nothing and
-        `/metrics` is read to the end.
+        While it drains the server still listens, so that `/readyz` tells why it takes no requests
+        and `/metrics` can be read to the end.
         """
         if self._leaving is None:
             process_log.info(
@@ -219,7 +219,7 @@ class Server(uvicorn.Server):
 
 
 def greet(service: Service, listener: socket.socket) -> None:
-    """Say where the server is, and to people what to ask, and a request that works when pasted."""
+    """Log the server's address; for people, add questions to ask and a curl line to paste."""
     host, port = listener.getsockname()[:2]
     url = f"http://{_address('127.0.0.1' if host in ('0.0.0.0', '::') else host, port)}"
     model = service.model
@@ -250,13 +250,13 @@ def _address(host: str, port: int) -> str:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take the port before the model is loaded, so that a taken one is said at once."""
+    """Take the port before the model loads, so that a taken port is an error at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        # Two sockets that both say so may be bound to one port until one of them listens.
+        # With SO_REUSEADDR, two sockets may be bound to one port until one of them listens.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         listener.close()

@@ -1,4 +1,4 @@
-"""Log lines that anybody on the network can cause: the first of a kind, and then one in a while."""
+"""Limits log lines that anybody on the network can cause: at most one of a kind in a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Rarely:
     def __init__(self, logger: logging.Logger, seconds: float = 10.0) -> None:
         self._logger = logger
         self._seconds = seconds
-        self._kinds: dict[str, tuple[float, int]] = {}  # when last said, how often not since
+        self._kinds: dict[str, tuple[float, int]] = {}  # last logged at; left out since
 
     def warning(
         self,
@@ -22,7 +22,7 @@ class Rarely:
         *values: object,
         fields: Mapping[str, object] | None = None,
     ) -> None:
-        """Say it, with the number of those like it that were left out before."""
+        """Log the warning, with the number of those like it that were left out before."""
         now = time.monotonic()
         said_at, unsaid = self._kinds.get(kind, (-self._seconds, 0))
         if now - said_at < self._seconds:

@@ -1,4 +1,4 @@
-"""The replies that are being written, and how somebody outside reaches one."""
+"""The replies that are being written, found by id or name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CLIENT_ID = "x-client-request-id"
 
 
 class Replies(Protocol):
-    """Where running replies are found: servers behind one address share what each of them writes.
+    """Finds running replies, of this server or of all behind one address.
 
-    A reply is found by its id and by its client's own name for it, under its caller's key alone:
-    nobody else learns that it is there. Of several with one name, the last one is found.
+    A caller finds only replies under its own key, by their id or by its own name for them; nobody
+    else learns that they exist. Of several with one name, the last one is found.
     """
 
     def writing(self, completion: Completion) -> AbstractContextManager[None]:
-        """The reply is found while this is open."""
+        """Make the reply findable while the block runs."""
         ...
 
     async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
-        """Have a reply's thoughts closed: a choice's, or all that are open. Returns whose.
+        """Close a reply's thoughts: one choice's, or all that are open. Returns their indices.
 
         Raises `ApiError`: 404 where no such reply runs, and what `Completion.finish` raises.
         """

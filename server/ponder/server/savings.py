@@ -1,4 +1,4 @@
-"""From settings to arms and their ledger, and from its totals to what was saved."""
+"""The savings experiment: its arms and ledger from the settings, its report from the totals."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ _SUMS = (
 
 
 def holdout(settings: Settings) -> Holdout:
-    """Without a holdout the key only makes pseudonyms, and is forgotten with the process."""
+    """The draw of the holdout. Without a key, a random one only makes pseudonyms."""
     key = settings.holdout_key
     secret = key.get_secret_value().encode() if key else secrets.token_bytes(32)
     return Holdout(settings.holdout, secret)
 
 
 def load_holdout(policy: Holdout) -> Holdout:
-    """Draws as large a share of its own, which goes without load shedding."""
+    """A second draw, as large as the holdout's, of conversations without load shedding."""
     key = hmac.digest(policy.key, b"load shedding", hashlib.sha256)
     return Holdout(policy.share, key, LOAD_ARMS)
 
 
 def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
-    """The ledger of the experiment that these settings make. Raises `StateError`.
+    """The ledger of the experiment that these settings define. Raises `StateError`.
 
-    A checkpoint that was trained anew is another model under the same name.
+    A retrained checkpoint is another model, even under the same name.
     """
     contract = model.checkpoint.contract
     calibration = contract and contract.calibration
@@ -71,7 +71,7 @@ def open_ledger(settings: Settings, model: ServedModel) -> Ledger:
 
 
 async def report(ledger: Ledger, share: float, *, sheds: bool = False) -> SavingsReport:
-    """Of everything that was written until now; `sheds` reports load shedding too.
+    """Report the savings of everything written until now; `sheds` adds load shedding.
 
     Raises `StateError`.
     """
@@ -102,8 +102,8 @@ async def report(ledger: Ledger, share: float, *, sheds: bool = False) -> Saving
 class SavingsCollector(Collector):
     """`ponder_holdout_*`: six sums per arm and measure, from which PromQL can compute the report.
 
-    They are totals of the state, not of the process: processes that share one export the same,
-    under the same `experiment`.
+    The sums are totals of the state, not of the process: processes that share a state export the
+    same ones, under the same `experiment`.
     """
 
     def __init__(self, ledger: Ledger, share: float) -> None:

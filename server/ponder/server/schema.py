@@ -1,4 +1,4 @@
-"""`/openapi.json`: what FastAPI finds, with bodies and errors that it cannot see."""
+"""`/openapi.json`: FastAPI's schema, with the bodies and errors that FastAPI cannot see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ponder.protocol.tokens import DetokenizeRequest, TokenizeRequest
 TAGS = [
     {"name": "chat", "description": "Ask, within a budget"},
     {"name": "tokens", "description": "Count before asking"},
-    {"name": "models", "description": "What can be asked, and for what"},
+    {"name": "models", "description": "The model and its calibrated curves"},
     {"name": "savings", "description": "What the saving policy saves"},
     {"name": "operations", "description": "For operators and their tools; without a key"},
     {"name": "pages", "description": "For people"},
@@ -31,17 +31,17 @@ _REF = "#/components/schemas/{model}"
 _BODIES = (FeedbackRequest, FinishRequest, TokenizeRequest, DetokenizeRequest)
 _ANY = {
     400: "The request is at fault: `param` names the field, `message` the remedy",
-    403: "The Host is none of this server's, or the operator does not allow an option",
+    403: "The Host is not one of this server's, or the operator does not allow an option",
     408: "The request took too long to arrive, or no answer can be there by its deadline",
     414: "The URL is too long",
     431: "The headers are too large",
-    500: "An internal error, or `no_answer_produced`: even asked again the model said nothing",
+    500: "An internal error, or `no_answer_produced`: the answer and its retry were empty",
     503: "Overloaded, draining, or the engine is dead: see Retry-After",
 }
 _MORE = {
     401: "The API key is missing or wrong",
     404: "There is no such model or response",
-    409: "The reply does not think, or not any more",
+    409: "The reply does not think, or no longer",
     413: "The body is too large",
     415: "A browser sent something else than JSON",
     502: "The engine failed the request",
@@ -77,10 +77,10 @@ _OTHER_BUDGETS = (
 CHOICE = {
     "name": "choice",
     "in": "query",
-    "description": "the choice whose thought is to be finished; all that think without it",
+    "description": "the choice whose thought to finish (default: all that think)",
     "schema": {"type": "integer", "minimum": 0},
 }
-"""A parameter of the route that finishes thoughts, which its body may have instead."""
+"""The query parameter of the route that finishes thoughts; its body may hold it instead."""
 
 
 def body_of(model: type, *, required: bool = True) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def body_of(model: type, *, required: bool = True) -> dict[str, Any]:
 
 
 def describes(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """The application's `openapi`, made once, when it is first asked for."""
+    """The application's `openapi` function, which makes the schema at its first call."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -175,7 +175,7 @@ def _error(status: int, shape: type) -> dict[str, Any]:
 
 
 def _tighten(known: dict[str, Any]) -> None:
-    """Say what the models check in code; and that null is the same as leaving a field out."""
+    """Add what the models check in code, and that null is the same as leaving a field out."""
     for definition in _strict(known.values()):
         required = definition.get("required", ())
         for name, given in definition["properties"].items():
@@ -206,7 +206,7 @@ def _tighten(known: dict[str, Any]) -> None:
 
 
 def _needs(field: str, kind: dict[str, Any], switch: str) -> dict[str, Any]:
-    """A field that is given needs another to be true."""
+    """A rule: where `field` is given, `switch` has to be true."""
     given = {"required": [field], "properties": {field: kind}}
     return {
         "if": given,

@@ -1,4 +1,4 @@
-"""What the routes share: one model on one engine, who may use it and how much at once."""
+"""State that the routes share: one model on one engine, its gate and its observers."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from ponder.thought.thought import Event
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-STATE_SECONDS = 1.0  # that a scrape waits for the state
+STATE_SECONDS = 1.0  # the longest that a scrape waits for the state
 
 
 class Service:
-    """State of one server process: it runs what is planned, before its observers.
+    """State of one server process: runs planned completions while its observers watch.
 
-    `observers` come beside those of every server, which count, charge and log. A `verifier` scores
-    every answer, and those that a strategy chooses from. By its `link` it shares pools and running
-    replies with other servers.
+    `observers` are added to those of every server, which count, charge and log. A `verifier`
+    scores every answer, and the answers that a strategy chooses from. Over `link`, the server
+    shares pools and running replies with others.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Service:
             ],
         )
         self._observers = (self.metrics, Charges(ledger), Notes(), *seeing)
-        # One at a time bounds what long prompts take of the memory and of the loop's time: reading
-        # them holds the interpreter, and the loop would wait for each of several.
-        self.turn = asyncio.Lock()  # of whoever goes on reading a long body
+        # Reading a long body holds the interpreter, and several at once would hold up the loop for
+        # as long as all of them take, and fill the memory: only one is read at a time.
+        self.turn = asyncio.Lock()
         self._planners = ThreadPoolExecutor(1, "plan")
 
     @property
@@ -127,15 +127,15 @@ class Service:
         )
 
     def enter(self) -> AbstractContextManager[Place]:
-        """A place for a request that is about to be read. Raises 503."""
+        """Hold a place for a request that is about to be read. Raises 503 where there is none."""
         if self.watch.dead:
             raise EngineDeadError("the engine died")
         return self.gate.enter()
 
     async def beside(self, work: Callable[[], T]) -> T:
-        """Do what a long body asks for in the planners' thread: the others go on meanwhile.
+        """Do the work of a long body in the planners' thread, while other requests go on.
 
-        A refusal comes without its traceback: the frames in it hold the whole prompt.
+        Raises a refusal without its traceback, whose frames hold the whole prompt.
         """
         loop = asyncio.get_running_loop()
         doing = loop.run_in_executor(self._planners, _done_or_refused, work)
@@ -151,9 +151,9 @@ class Service:
         return load_of((gate.running + gate.reading) / gate.most, tell() if tell else Demand())
 
     async def lend(self, reader: Reader, completion: Completion, place: Place) -> None:
-        """Have the tenant's pools lend a request its thoughts, which shrinks them where they must.
+        """Borrow the request's thinking tokens from the tenant's pools; shrink its budgets to them.
 
-        What it uses is settled when it leaves its place. Raises 429 (see `Lending`).
+        The pools settle when the request leaves its place. Raises 429 (see `Lending`).
         """
         lending, request = self._lending, completion.request
         if lending is None:
@@ -172,7 +172,7 @@ class Service:
             await self.beside(shrink)
 
     async def whole(self, completion: Completion, place: Place, writer: WholeWriter) -> None:
-        """Run a completion; `writer` gathers all that it says."""
+        """Run a completion; `writer` gathers the whole reply."""
         await self._run(completion, place, writer.event)
 
     async def streamed(
@@ -187,7 +187,7 @@ class Service:
         put(writer.closing())
 
     async def exposition(self) -> bytes:
-        """All metrics; where the state cannot be read, the savings are as they last were."""
+        """All metrics; the savings are the last known ones where the state cannot be read."""
         try:
             async with asyncio.timeout(STATE_SECONDS):
                 await self.ledger.refresh()
@@ -198,12 +198,12 @@ class Service:
         return self.metrics.render()
 
     async def savings(self) -> SavingsReport:
-        """Raises `StateError`."""
+        """What the policy saves, from the state. Raises `StateError`."""
         sheds = self.planner.shedding is not None
         return await report(self.ledger, self.settings.holdout, sheds=sheds)
 
     async def rate(self, response: str, score: float) -> Feedback:
-        """Take a client's word for how good a response was. Raises `StateError`."""
+        """Record a client's score of a response. Raises 404, and `StateError`."""
         if not await self.ledger.rate(response, score):
             raise ApiError(
                 404,
@@ -217,7 +217,7 @@ class Service:
     async def _run(
         self, completion: Completion, place: Place, emit: Callable[[int, Event], None]
     ) -> None:
-        """Run a completion before its observers, who are told however it ends."""
+        """Run a completion while observers watch; tell them how it ended, in any case."""
         watches = [observer.began(completion) for observer in self._observers]
         hearing = [watch.heard for watch in watches if watch.heard is not None]
 
@@ -238,13 +238,12 @@ class Service:
             for watch in watches:
                 watch.ended(None)
         finally:
-            place.leave()  # however slowly the client takes what was said
+            place.leave()  # before a slow client has read everything
 
     async def drain(self, hurry: asyncio.Event) -> None:
-        """Refuse what is new, and return when all that runs has ended and is accounted for.
+        """Refuse new requests; return when all running ones have ended and are accounted for.
 
-        What has not ended by itself after the drain timeout, or once `hurry` is set, ends with an
-        error.
+        After the drain timeout, or once `hurry` is set, the rest end with an error.
         """
         self.gate.draining = True
         ended, hurried = asyncio.create_task(self._ended()), asyncio.create_task(hurry.wait())

@@ -62,8 +62,8 @@ class Settings(BaseSettings):
     )
     default_budget: Annotated[Annotated[int, Field(ge=-1)] | Literal["auto"], BUDGET] = Field(
         -1,
-        description="thinking tokens when a request does not say; -1 is no limit, auto what the "
-        "model's calibrated curve says for the task",
+        description="budget, in thinking tokens, of a request that sets none; -1 is no limit, auto "
+        "takes it from the model's calibrated curve for the task",
     )
     budget_ceiling: Annotated[int, Field(ge=0)] | None = Field(
         None, description="most thinking tokens any request gets"
@@ -71,8 +71,8 @@ class Settings(BaseSettings):
     pool: list[str] = Field(
         [],
         description="thinking tokens that the requests of a tenant (an API key) or a conversation "
-        "share, as tenant=200000/1h: what a full pool holds, and the time in which an empty one "
-        "fills; what is left shrinks budgets; repeat for both",
+        "share, as tenant=200000/1h: the tokens of a full pool, and the time in which an empty one "
+        "fills; budgets shrink with what is left in it; repeat for both",
     )
     on_exhausted: Literal["answer", "error"] = Field(
         "answer",
@@ -82,46 +82,46 @@ class Settings(BaseSettings):
     shed_load: Literal["off", "unasked", "all"] = Field(
         "off",
         description="shrink budgets in steps to a quarter while the server has more to do than its "
-        "engine can: those that requests leave open, or all, and those last",
+        "engine can: those that requests leave open, or all, with the requested ones last",
     )
     hint: bool = Field(
         True,
-        description="tell a model trained on budgets of the one it has, where a request "
-        "does not say",
+        description="tell a model that was trained on budgets which budget it has, unless a "
+        "request says otherwise",
     )
     loop_exit: bool = Field(
         True,
-        description="close a thought that repeats itself, where a request does not say: at least 3 "
-        "copies of up to 128 tokens, from 256 tokens of thought on",
+        description="close a thought that repeats itself, unless a request says otherwise: at "
+        "least 3 copies of up to 128 tokens, from 256 tokens of thought on",
     )
     default_deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="milliseconds until an answer is due when a request does not say, held out or "
-        "not; its thought is closed in time (default: no deadline)",
+        description="milliseconds until an answer is due, for a request that sets no deadline, "
+        "held out or not; the server closes its thought in time (default: no deadline)",
     )
     early_exit_shadow: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05,
-        description="share of the conversations with early exits whose thoughts go on to their end "
-        "all the same, to count how often the exit's answer was another one",
+        description="share of the conversations with early exits whose thoughts run to their end "
+        "anyway, to count how often an exit changed the answer",
     )
     holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="share of conversations served without the saving policy (the default budget, "
-        "auto, the hints and the loop exit), to compare with",
+        "auto, the hints and the loop exit), for comparison",
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="secret that draws the held-out conversations; the same on every replica"
     )
     state: str = Field(
         default_factory=lambda: str(environment.state_home() / "state.sqlite3"),
-        description="what keeps the savings: a SQLite file, on a local disk; or, for servers on "
+        description="where savings are kept: a SQLite file, on a local disk; or, for servers on "
         "several machines, postgresql://user@host/database; :memory: keeps them no longer than the "
         "process (default: ~/.local/state/ponder/state.sqlite3)",
     )
     redis: SecretStr | None = Field(
         None,
         description="Redis in which servers behind one address share pools and running replies, as "
-        "redis://host:6379/0; while it is away each goes on alone (default: none is shared)",
+        "redis://host:6379/0; while it is away each goes on alone (default: servers share nothing)",
     )
     verifier: str | None = Field(
         None,
@@ -130,11 +130,11 @@ class Settings(BaseSettings):
     )
     verifier_env: list[str] = Field(
         [],
-        description="variable of the environment that the verifier gets, which has none else; "
-        "repeat for several; not the server's own (PONDER_*)",
+        description="environment variable that the verifier sees, which sees no others; repeat "
+        "for several; not the server's own (PONDER_*)",
     )
     verifier_memory: Annotated[int, Field(ge=64)] = Field(
-        4096, description="most memory of the verifier's process, as address space in MB"
+        4096, description="address space that the verifier's process may use, in MB"
     )
     allowed_close_text: list[str] = Field(
         [], description="a close text requests may ask for; repeat for several"
@@ -161,7 +161,8 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field(
         "text",
-        description="a line for each request, without what was said: for people, or as an object",
+        description="format of the log, a line for each request without prompts and answers: text "
+        "for people, or JSON objects",
     )
     traces: bool = Field(
         False, description="send OpenTelemetry traces; the OTEL_* variables say where to"
@@ -169,25 +170,25 @@ class Settings(BaseSettings):
     allowed_host: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [],
         description="host name that requests may use, beside addresses and local names; "
-        "*.example.com is all below it, * any; repeat for several (default: any, but local names "
-        "only where --host is of this machine alone and there is no --api-key)",
+        "*.example.com is all below it, * any; repeat for several (default: any; only local names "
+        "if --host is a loopback address and there is no --api-key)",
     )
     cors_origin: list[Annotated[str, StringConstraints(strip_whitespace=True)]] = Field(
         [], description="origin that browsers may call from; repeat for several (default: none)"
     )
     page: bool = Field(
-        True, description="show browsers a page at / to try the model on, and programs its facts"
+        True, description="show browsers a page at / to try the model (programs get JSON there)"
     )
     tool_parser: str | None = Field(
         None,
-        description="how the model writes calls of tools, by the name that vLLM's "
-        "--tool-call-parser has for it (default: as its chat template tells)",
+        description="the syntax in which the model writes calls of tools, by its name in vLLM's "
+        "--tool-call-parser (default: recognised from the chat template)",
     )
     engine: str = Field(
         "vllm",
-        description="what gives the tokens: vllm, in this process; http, a server or a fleet of "
-        "them, whose address follows `--`; scripted, which says the texts after `--` and needs no "
-        "weights, for trying clients; or a module of your own",
+        description="source of the tokens: vllm, in this process; http, an inference server or a "
+        "fleet, whose address follows `--`; scripted, which says the texts after `--` and needs "
+        "no weights, for trying clients; or a module of your own",
     )
     engine_options: list[str] = Field(
         [], description="the engine's own options, as given after `--`"
@@ -202,7 +203,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """A variable without a value is not set, but an empty key is no decision to have none."""
+        """Ignore variables without a value, but not an empty API key, which is an error."""
         assert isinstance(env_settings, EnvSettingsSource)
         key = f"{PREFIX}api_key".lower()
         env_settings.env_vars = {
@@ -219,7 +220,7 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _no_key_is_empty(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        """`Bearer` with nothing after it would be right for an empty one."""
+        """Reject an empty key, which `Bearer` with nothing after it would match."""
         stripped = [key.get_secret_value().strip() for key in keys]
         if not all(stripped):
             raise ValueError(
@@ -260,9 +261,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _exhausts_a_pool(self) -> Settings:
         if not self.pool and self.on_exhausted != "answer":
-            raise ValueError(
-                "--on-exhausted is about pools, and there is none: add --pool, or leave it out"
-            )
+            raise ValueError("--on-exhausted needs a pool: add --pool, or leave it out")
         return self
 
     @model_validator(mode="after")
@@ -276,7 +275,7 @@ class Settings(BaseSettings):
 
 
 def misspelt(variables: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each variable that is nearly a setting's, and sets nothing."""
+    """A warning for each variable that sets nothing but nearly has a setting's name."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     for name in variables:
         if name.startswith(PREFIX) and name not in known:

@@ -1,4 +1,4 @@
-"""Shrinks budgets while there is more to do than the engine can do, in steps up and down.
+"""Shrinks budgets, in steps up and down, while the engine has more to do than it can.
 
 Shorter thoughts for everybody come before refusals for some. The level is a function of its own
 past and of the load, so that a scripted clock tests it.
@@ -19,7 +19,7 @@ from ponder.thought.budget import Limits
 logger = logging.getLogger(__name__)
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Of a budget, by level."""
+"""The share of a budget that is left, by level."""
 HIGH, LOW = 0.9, 0.7
 RISES_S, FALLS_S = 2.0, 10.0
 
@@ -28,9 +28,9 @@ RISES_S, FALLS_S = 2.0, 10.0
 class Level:
     """How much is shed: `step` counts from 0, and points into `SHARES`.
 
-    It rises by one for every 2 seconds in which the load is at least `HIGH`, and falls by one for
-    every 10 in which it is below `LOW`; in between it stays. `side` is where the load is, 1 above
-    and -1 below, `since` when it came there and `at` when it was looked at, in seconds.
+    `step` rises by one for every 2 seconds in which the load is at least `HIGH`, falls by one for
+    every 10 in which it is below `LOW`, and stays in between. `side` is 1 while the load is high
+    and -1 while it is low, `since` when that began and `at` when it was measured, in seconds.
 
         >>> level = Level().after(1.0, now=0.0).after(1.0, now=2.0)
         >>> level.step, level.after(0.8, now=60.0).step, level.after(0.0, now=12.0).step
@@ -43,7 +43,7 @@ class Level:
     at: float = 0.0
 
     def after(self, load: float, now: float) -> Level:
-        """What was not looked at between two times counts as the lower of the two."""
+        """The level after this load; between two looks the lower of both loads counts."""
         side = (load >= HIGH) - (load < LOW)
         since = self.since if side == self.side else self.at if side < self.side else now
         step = self.step
@@ -56,18 +56,18 @@ class Level:
 
 
 def load_of(taken: float, demand: Demand) -> float:
-    """The fullest of what can be full, from 0; 1 is full, and a queue as long as the batch.
+    """The largest of the shares that are in use; a queue as long as the batch counts as 1.
 
-    `taken` is the share of the server's places.
+    `taken` is the share of the server's places that is in use.
     """
     return max(taken, demand.cache, demand.waiting / max(1, demand.running))
 
 
 class Shedding:
-    """The level of one server, looked at whenever a request is planned or metrics are read.
+    """The level of one server, updated whenever a request is planned or metrics are read.
 
-    `load` says what it is now. Budgets that requests ask for are shed where `asked` says so, one
-    step behind those that they do not.
+    `load` returns the present load. With `asked`, budgets that requests ask for are shed as well,
+    one step behind those that they leave open.
     """
 
     def __init__(

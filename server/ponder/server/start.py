@@ -1,4 +1,4 @@
-"""The time before a server serves: signs of life, and leaving at once when it is told to."""
+"""The time before a server serves: shows progress, and leaves at once on a signal."""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ HEARTBEAT_SECONDS = 10.0
 
 
 def stop_signals() -> list[signal.Signals]:
-    """What asks a server to leave. `nohup` has hangups ignored, and they stay so."""
+    """The signals that stop a server. Under `nohup` hangups are ignored, and stay ignored."""
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
 
 
 class Start:
-    """A directory of its own for what the start writes, and for the engine's sockets.
+    """A directory for the files of the start and for the engine's sockets.
 
-    Whatever is printed meanwhile, by libraries here and in the engine's process, is kept in a file
-    there.
+    A file in it keeps all output of the start, from libraries here and from the engine's process.
     """
 
     def __init__(self) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="ponder-"))
         os.environ.setdefault("VLLM_RPC_BASE_PATH", str(self._scratch))
-        wanted = "VLLM_LOGGING_LEVEL" in os.environ  # then it is for the operator's eyes
+        wanted = "VLLM_LOGGING_LEVEL" in os.environ  # the operator wants to see vLLM's output
         self.output = Output(self._scratch / "start.log", live=wanted)
         for number in stop_signals():
             signal.signal(number, self._leave)
 
     @contextmanager
     def heartbeat(self, doing: str) -> Iterator[None]:
-        """Say now and then for how long we have been `doing` it."""
+        """Log now and then for how long the server has been `doing` something."""
         over, started = threading.Event(), time.monotonic()
 
         def beat() -> None:
@@ -61,22 +60,22 @@ class Start:
             thread.join()
 
     def succeeded(self) -> None:
-        """What is printed from now on is logged."""
+        """From now on, log the output."""
         self.output.loaded()
         self.output.file.unlink()
         logging.captureWarnings(True)
 
     def failed(self) -> str:
-        """What was printed; it stays in `output.file`."""
+        """Return the output so far; it stays in `output.file`."""
         return self.output.text()
 
     def clean(self) -> None:
-        """Remove what the start wrote."""
+        """Remove the files of the start."""
         self.output.release()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
-        """Nothing is served that could be finished, and a library may hold up any exception."""
+        """Exit at once: no request needs finishing, and a library may swallow an exception."""
         for child in multiprocessing.active_children():
             child.kill()
         self.clean()

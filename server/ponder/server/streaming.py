@@ -46,10 +46,10 @@ async def run_for_client(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def _watched(receive: Receive, work: asyncio.Task[Any]) -> AsyncIterator[asyncio.Task[None]]:
-    """Cancel `work` when the client goes, or when the block is left before it is done.
+    """Cancel `work` when the client goes, or when the block ends before `work` does.
 
-    Yields the watch, which is done once the client has gone. Leaving waits for `work`, so that
-    the engine's request is aborted by then.
+    Yields the watch, a task that is done once the client has gone. The end of the block waits for
+    `work`, so that the engine's request is aborted by then.
     """
 
     async def client_gone() -> None:
@@ -65,11 +65,11 @@ async def _watched(receive: Receive, work: asyncio.Task[Any]) -> AsyncIterator[a
         work.cancel()
         await asyncio.wait([work])
         if not work.cancelled():
-            work.exception()  # whoever left the block early did not want it
+            work.exception()  # marked as retrieved: whoever left the block early did not want it
 
 
 class LongResponse(Response):
-    """A response whose parts are written one after the other, and never joined."""
+    """A response that writes its parts one after the other, and never joins them."""
 
     def __init__(
         self, parts: Sequence[bytes | bytearray], headers: Mapping[str, str], media_type: str
@@ -102,12 +102,12 @@ FLOW = "ponder.flow"
 
 
 def flow(paused: Callable[[], bool]) -> dict[str, Any]:
-    """The extension, for the scope of a connection that knows."""
+    """The extension, for the scope of a connection that can tell."""
     return {FLOW: {"paused": paused}}
 
 
 def _paused(scope: Scope) -> Callable[[], bool]:
-    """Where the server does not say, every write may wait."""
+    """The scope's `paused`; without the extension every write may wait."""
     extensions: Mapping[str, Any] = scope.get("extensions") or {}
     paused: Callable[[], bool] = extensions.get(FLOW, {}).get("paused", lambda: True)
     return paused
@@ -116,10 +116,9 @@ def _paused(scope: Scope) -> Callable[[], bool]:
 class Outbox:
     """Bytes on their way to one client.
 
-    Whoever puts never waits. A client that keeps up, which is one whose connection is not
-    `paused`, is written to at once, without waking a task for it; what a slow one has not taken is
-    bounded by the request's allowance, and all that gathered meanwhile leaves in one write.
-    `started` says that the response has begun; `headers` are asked for when it does.
+    `put` never waits. A client that keeps up (its connection is not `paused`) gets its bytes at
+    once, without a task. For a slow client bytes gather, bounded by the request's allowance, and
+    leave in one write. `started` says that the response has begun; `headers` is called then.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class Outbox:
         self._timer.cancel()
 
     def abandon(self) -> None:
-        """Nobody waits for what is not written yet."""
+        """Drop what is not written yet: nobody waits for it."""
         if self._writer is not None:
             self._writer.cancel()
 
@@ -170,7 +169,7 @@ class Outbox:
             await self._send(self._next())
 
     def _next(self) -> Message:
-        """The response's start, and then all parts that are there."""
+        """The response's start first, then all parts that have gathered."""
         if not self.started:
             return self._start()
         taken = b"".join(self._parts)
@@ -197,9 +196,9 @@ class Outbox:
 class EventStream(Response):
     """A response of server-sent events.
 
-    `produce` is given the outbox's `put` and returns when all is said. A failure before the first
-    event is an ordinary error response, made by `respond`; a later one becomes the last event,
-    made by `last_event`. `headers` are asked for when the first event is there.
+    `produce` calls the outbox's `put` and returns after the last event. `respond` makes a failure
+    before the first event an ordinary error response; `last_event` makes a later failure the last
+    event. `headers` is called when the first event is there.
     """
 
     def __init__(

@@ -40,10 +40,9 @@ router = APIRouter(tags=["tokens"])
     openapi_extra=body_of(TokenizeRequest),
 )
 async def tokenize(request: Request, place: Held) -> Response:
-    """The tokens of a text, or of the prompt that a chat of these messages is answered on.
+    """The tokens of a text, or of the prompt that a chat with these messages makes.
 
-    As on vLLM's server, what is longer than the context is counted, too; a text has a length of
-    its own.
+    As on vLLM's server, a prompt that is longer than the context is counted, too.
     """
     return await _answer(request, place, partial(read_body, TokenizeRequest), _tokenized)
 
@@ -116,8 +115,8 @@ def _detokenized(service: Service, asked: DetokenizeRequest) -> Detokenized:
 def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> list[int]:
     """The tokens of a text, or of messages. Raises `ApiError`.
 
-    Messages that the assistant goes on from are tokenised as a chat is, which has its thought to
-    plan; where they leave it no room, they are counted all the same.
+    Messages that the assistant continues are tokenised as a chat, whose thought needs a plan; they
+    are counted even where they leave no room for one.
     """
     special = asked.add_special_tokens
     if asked.prompt is not None:
@@ -144,6 +143,6 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
 
 
 def text_of(token_ids: list[int], model: ServedModel) -> str:
-    """The text of tokens. Raises `ApiError` for one that the model does not have."""
+    """The text of tokens. Raises `ApiError` for a token that the model does not have."""
     model.check_token_ids("tokens", token_ids)
     return model.tokenizer.spell(token_ids)

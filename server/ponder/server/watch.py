@@ -1,4 +1,4 @@
-"""Whether the engine lives and speaks."""
+"""Watches whether the engine is alive and gives tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ HEALTH_CHECK_SECONDS = 1.0
 
 
 class EngineWatch:
-    """Asks the engine every second. `dead` is one-way; a stalled engine may speak again, and one
-    that is `away`, which has no server to ask, may come back.
+    """Checks the engine every second.
+
+    `dead` is one-way. A stalled engine may give tokens again, and an engine that is `away` (it has
+    no inference server) may come back.
     """
 
     def __init__(self, engine: Engine, stall_seconds: float) -> None:
@@ -24,7 +26,7 @@ class EngineWatch:
 
     @property
     def stalled(self) -> bool:
-        """Choices run, and the engine has given no token for too long."""
+        """Whether choices run and the engine has given no token for too long."""
         return self._engine.silence() > self._stall_seconds
 
     async def until_dead(self) -> None:
@@ -41,7 +43,7 @@ class EngineWatch:
                 break
             except Exception:
                 logger.critical(
-                    "the engine cannot be asked for its health: this server ends, start it again",
+                    "checking the engine's health failed: this server ends, start it again",
                     exc_info=True,
                 )
                 break

@@ -417,7 +417,7 @@ def test_an_engine_that_scores_no_prompts_says_so(serve: Serve) -> None:
     running = serve(" upon")
     object.__setattr__(running.engine.facts, "scores_prompts", False)
     error = refused(running, echo=True, logprobs=1)
-    assert error["param"] == "echo" and "scores no prompts" in error["message"]
+    assert error["param"] == "echo" and "cannot score prompts" in error["message"]
     assert complete(running, echo=True, max_tokens=2).choices[0].text.startswith("Once")
 
 

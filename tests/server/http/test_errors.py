@@ -213,9 +213,9 @@ def test_a_wrong_key_is_told_from_a_missing_one(serve: Serve) -> None:
         message: str = answer.json()["error"]["message"]
         return message
 
-    assert "is none of this server's" in said("Bearer two")
+    assert "is not one of this server's" in said("Bearer two")
     for missing in (None, "Bearer", "Basic one"):
-        assert "wants an API key" in said(missing)
+        assert "needs an API key" in said(missing)
     authorise(running.service.settings.api_key, "Bearer  one \t")  # a blank after it is forgiven
 
 

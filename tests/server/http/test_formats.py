@@ -137,6 +137,6 @@ def test_the_engines_word_names_the_field_that_was_sent(serve: Serve) -> None:
             running.ask(**fields)
         assert refused.value.param == next(iter(fields))
     object.__setattr__(running.engine.facts, "check", None)
-    with pytest.raises(openai.BadRequestError, match="holds no answer to a format") as refused:
+    with pytest.raises(openai.BadRequestError, match="cannot enforce a format") as refused:
         running.ask(response_format=AS_SCHEMA)
     assert refused.value.code == "format_unsupported"

@@ -1,1 +1,1 @@
-"""Commands about models that serve nobody: what Ponder knows of families, and of one model."""
+"""Commands that describe and check models without serving them."""

@@ -1,4 +1,4 @@
-"""`ponder contract`: what Ponder learns from a model's files, written down and proved."""
+"""`ponder contract`: shows, writes and checks what Ponder learns from a model's files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """0 when all is well, 1 when the model or a check is not, 2 for options that do not agree."""
+    """Returns 0 for success, 1 for a bad model or a failed check, 2 for options that conflict."""
     if options.serve and not options.check:
         print("ponder contract: --serve needs --check: add it", file=sys.stderr)
         return 2
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
 
 
 def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    """What a person wants to know of a model before it is served: names and values."""
+    """(name, value) rows about a model, for a person who is about to serve it."""
     yield from _of_thoughts(checkpoint)
     tokenizer = checkpoint.tokenizer
     if tokenizer.takes_tools:
@@ -118,9 +118,9 @@ def _of_thoughts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def write(files: ModelFiles) -> Path:
-    """A first contract beside the weights: what was recognised, else what the template hints at.
+    """Write a first contract beside the weights: the recognised form, or a guess from the template.
 
-    Raises `ContractError` where there is one already, or nothing to begin with.
+    Returns its path. Raises `ContractError` where a contract exists, or the template shows no form.
     """
     path = files.directory / FILE_NAME
     if path.exists():
@@ -152,7 +152,7 @@ def write(files: ModelFiles) -> Path:
 
 
 def _guess(tokenizer: HFTokenizer, path: Path) -> tuple[str, str]:
-    """The markers that a template speaks of."""
+    """The markers of thought in a template's text."""
     found = _LOOKS.search(tokenizer.chat_template)
     if found is None:
         raise ContractError(
@@ -164,7 +164,7 @@ def _guess(tokenizer: HFTokenizer, path: Path) -> tuple[str, str]:
 
 
 def proved(checkpoint: Checkpoint) -> Iterator[str]:
-    """What does not hold, in sentences."""
+    """A sentence for each check that fails."""
     form, compiled, traits = checkpoint.form, checkpoint.compiled, checkpoint.traits
     tokenizer = checkpoint.tokenizer
     if form is None or compiled is None:

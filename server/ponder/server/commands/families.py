@@ -23,7 +23,7 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """Always 0."""
+    """Print the table; returns 0."""
     rows = [*FAMILIES, _REST]
     if options.json_output:
         table = [{**asdict(row.format), "needles": row.needles} for row in rows]

@@ -1,4 +1,4 @@
-"""Twenty questions under budgets to the real model: what `ponder contract --check --serve` asks."""
+"""`ponder contract --check --serve` asks the loaded model twenty questions under budgets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_TOKENS = 1024
 
 
 def tried(checkpoint: Checkpoint) -> list[str]:
-    """What went wrong, in sentences: no answer, a budget broken, a marker shown.
+    """A sentence for each failure: an empty answer, a broken budget, a marker in the answer.
 
     Raises `EngineSetupError`, or what loading the model raises.
     """

@@ -1,1 +1,1 @@
-"""Whoever looks at requests: each is told when one begins and how it ended."""
+"""Observers of requests: each learns when a request begins and how it ended."""

@@ -1,6 +1,7 @@
-"""What every request costs its arm, into the ledger.
+"""Charges every request's cost to its arm, in the ledger.
 
-Those that fail or are left count too: an arm that loses more of them must not look cheap.
+Requests that fail or whose client leaves count too: an arm that loses more of them must not look
+cheap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ponder.thought.errors import NoAnswerProduced
 
 
 class Charges(Observer):
-    """Records tokens and seconds of every request, and how those that were answered ended."""
+    """Records tokens and seconds of every request, and how answered requests ended."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -30,7 +31,7 @@ class Charges(Observer):
 
 
 def _charges(completion: Completion, empty: bool) -> list[Entry]:
-    """What a completion cost each arm that it is in; `empty` is without an answer."""
+    """The cost of a completion, for each arm that it is in; `empty`: it has no answer."""
     assignment, *others = completion.assignments
     measures = {
         "tokens": (1.0, float(completion.spent_tokens)),

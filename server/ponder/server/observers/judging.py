@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class Judging(Observer):
-    """Has the verifier score the answers of every request, behind its back.
+    """Has the verifier score the answers of every request, in the background.
 
-    A score that does not come is counted, and is no low one.
+    A missing score is counted, and does not enter the mean.
     """
 
     def __init__(self, verifier: Verifier, ledger: Ledger) -> None:
@@ -58,7 +58,7 @@ class Judging(Observer):
         return Watch(ended, heard)
 
     async def score(self, asked: Sequence[Mapping[str, str]], answer: str) -> float | None:
-        """The verifier's score; None where it gives none, which is counted where it failed."""
+        """The verifier's score; None without one. A failure of the verifier is counted."""
         try:
             return await self._verifier.score(asked, answer)
         except VerifierFailure as failure:

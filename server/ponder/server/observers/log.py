@@ -1,4 +1,4 @@
-"""What the line of a request in the log says of its thoughts."""
+"""Adds a request's thoughts to its line in the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ponder.server.observers.protocol import Observer, Watch
 
 
 class Notes(Observer):
-    """Adds counts, causes and times to the request's line; never what was asked or said."""
+    """Adds counts, causes and times to the request's line; never prompts or answers."""
 
     def began(self, completion: Completion) -> Watch:
         return Watch(partial(_note, completion))

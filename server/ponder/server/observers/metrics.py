@@ -1,9 +1,9 @@
 """Prometheus metrics about thoughts. vLLM's own count requests to the engine instead.
 
-Labels are bounded: the arms, the causes and the codes that this code names; never what a client
-sent. A process serves one model, which `ponder_build_info` names once: what is true of all series
-of a target is no label of each (Prometheus, "target labels, not static scraped labels"). A process
-exports its own; several are several scrape targets.
+Labels have bounded values: arms, causes and codes that this code names, never text of a client. A
+process serves one model, which `ponder_build_info` names once: a fact about all series of a target
+is no label of each (Prometheus, "target labels, not static scraped labels"). A process exports only
+its own metrics; several processes are several scrape targets.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _RATIO_BUCKETS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 
 
 class Metrics(Observer):
-    """Every completed choice is counted once.
+    """Counts every completed choice once, and renders all metrics.
 
     Counters and distributions have a registry each: `ponder_thinking_tokens_total` and the
     histogram `ponder_thinking_tokens` are two names in Prometheus' text format, but the client
-    library strips `_total` and would see one. For the same reason no series tell when they were
-    created. `savings` and the observers' `collectors` are exported beside them, and so is the
-    default registry, which is vLLM's.
+    library strips `_total` and would see one. For the same reason series have no creation time.
+    The output also holds `savings`, the observers' `collectors` and the default registry, which
+    is vLLM's.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Metrics(Observer):
             "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
         )
         self._deadline = counter(
-            "deadline_total", "Answers that were due at a time, and whether they met it", ["met"]
+            "deadline_total", "Answers with a deadline, by whether they met it", ["met"]
         )
         self._strategies = counter(
             "strategy_requests_total",
-            "Requests that several thoughts on one budget answered, by their strategy",
+            "Requests answered by several thoughts on one budget, by strategy",
             ["method"],
         )
         self._near = counter(
@@ -124,7 +124,7 @@ class Metrics(Observer):
         )
         self._disagreements = counter(
             "early_exit_disagreement_total",
-            "Of these, exits whose answer was another than that of the whole thought",
+            "Of these, exits whose answer differed from the whole thought's",
             ["cause", "arm"],
         )
         self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
@@ -190,7 +190,7 @@ class Metrics(Observer):
         return Watch(partial(self._ended, completion))
 
     def failed(self, code: str, status: int) -> None:
-        """Count a request that was answered with an error."""
+        """Count a request that ended in an error."""
         self._errors.labels(code, status).inc()
 
     def left(self) -> None:
@@ -220,7 +220,7 @@ class Metrics(Observer):
             counter.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
-        """Count a request: one that comes to no end of its own counts what it spent."""
+        """Count a request: its choices or, if it failed or its client left, what it spent."""
         arm = completion.assignment.arm
         self._prompt.labels(arm).inc(completion.prompt_tokens)
         if error is None:

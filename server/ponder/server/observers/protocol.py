@@ -1,4 +1,4 @@
-"""The seam between running a request and whoever wants to know of it."""
+"""The seam between running a request and its observers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ponder.thought.thought import Event
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What an observer does for one request; all of it on the event loop, and without waiting.
+    """An observer's callbacks for one request; they run on the event loop and must not wait.
 
-    `ended` is called once, however the request ends: with what it failed on, with
-    `asyncio.CancelledError` where its client left, and with None where it was answered. `heard`
-    is given the events of each choice (its index first) as they come.
+    `ended` is called once, however the request ends: with its error, with `asyncio.CancelledError`
+    where its client left, or with None where it was answered. `heard` gets a choice's index and
+    event, for each event as it comes.
     """
 
     ended: Callable[[BaseException | None], None]
@@ -43,15 +43,15 @@ class Observer(ABC):
     """
 
     collectors: tuple[Collector, ...] = ()
-    """Metrics of its own, which `/metrics` shows beside the others."""
+    """The observer's own metrics, which `/metrics` shows beside the others."""
 
     @abstractmethod
     def began(self, completion: Completion) -> Watch:
-        """The request begins; what to do for it."""
+        """Called when a request begins; returns its callbacks."""
 
     async def settled(self) -> None:  # noqa: B027 - most have nothing left to do
-        """Wait until nothing is left to do for requests that have ended."""
+        """Wait until the work for requests that have ended is done."""
 
     def cut(self) -> str:
-        """Leave what is left undone; returns what that is, for the log, or nothing."""
+        """Abandon the work that is left; returns a description for the log, or nothing."""
         return ""

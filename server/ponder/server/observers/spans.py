@@ -1,8 +1,8 @@
 """OpenTelemetry traces: a span per request, and in it one per choice for think, close and answer.
 
-A request's span begins with it, so that whoever comes next can be told of it in the first bytes of
-a reply; the phases are made when it is over, out of the times that its outcomes hold, so that they
-cost nothing while tokens come. Spans carry counts and causes, never what was asked or said.
+A request's span begins with the request, so that the engine and the reply's headers can name it.
+The phases are made when the request is over, from the times in its outcomes, so that they cost
+nothing while tokens come. Spans carry counts and causes, never prompts or answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TracesError(SetupError):
 
 
 class Spans(Observer):
-    """Sends spans in batches, by OTLP over HTTP to where the OTEL_* variables say.
+    """Sends spans in batches, by OTLP over HTTP, to the address in the OTEL_* variables.
 
     Attributes follow OpenTelemetry's conventions for generative AI; ours begin with `ponder.`.
     Raises `TracesError` where the extra is not installed.
@@ -52,7 +52,7 @@ class Spans(Observer):
         self._epoch = time.time_ns() - time.perf_counter_ns()
 
     def began(self, completion: Completion) -> Watch:
-        """Begin the span of a request; the reply's headers tell the client of it."""
+        """Begin the span of a request; the reply's headers name it to the client."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         request, plan = completion.request, completion.longest_plan
@@ -80,12 +80,12 @@ class Spans(Observer):
         return Watch(RequestSpan(self._tracer, self._epoch, completion, span, inside).end)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
 
 class RequestSpan:
-    """The span of one request, and the context in which its phases are."""
+    """The span of one request, and the context of its phases."""
 
     def __init__(
         self, tracer: Tracer, epoch: int, completion: Completion, span: Span, inside: Context
@@ -97,7 +97,7 @@ class RequestSpan:
         self._inside = inside
 
     def end(self, error: BaseException | None) -> None:
-        """The request is over: say what it spent, make its phases, and send it all."""
+        """End the span: add what the request spent, make its phases, and send them."""
         from opentelemetry.trace import StatusCode
 
         completion, span = self._completion, self._span
@@ -141,7 +141,7 @@ def _nanoseconds(epoch: int, at: float) -> int:
 def _phases(
     outcome: Outcome, started_at: float, ended_at: float
 ) -> list[tuple[str, float, float, int]]:
-    """(name, start, end, tokens): the close lasts until the first text of the answer."""
+    """(name, start, end, tokens) of each phase; the close lasts until the answer's first text."""
     ended_at = outcome.ended_at or ended_at
     thought = outcome.thought_ended_at
     if thought is None:

@@ -1,9 +1,10 @@
 """The operator's own judge of answers, as a signal of quality beside the clients' feedback.
 
-It runs in a process of its own: it cannot hold up the event loop, and one that hangs, crashes or
-outgrows its memory is ended and started again. It is the operator's code, so it may use files and
-the network; what it is given is anybody's, so it gets nothing else: no key of the server, no
-variable but those that are named, and what it says is read as JSON.
+The verifier runs in a process of its own: it cannot hold up the event loop, and if it hangs,
+crashes or outgrows its memory, the server ends it and starts it again. It is the operator's code,
+so it may use files and the network. But it reads text that anybody may have sent, so it gets none
+of the server's keys and only the environment variables that --verifier-env names, and the server
+reads its output as JSON.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Verifier:
         self._start()
 
     async def score(self, messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
-        """Raises `VerifierFailure`, at once where too many answers wait already."""
+        """Score an answer. Raises `VerifierFailure`, at once if too many answers wait already."""
         if self._waiting >= MAX_WAITING:
             raise VerifierFailure("busy", f"{MAX_WAITING} answers wait for the verifier already")
         self._waiting += 1
@@ -142,9 +143,9 @@ class Verifier:
 def _work(
     connection: Connection, path: str, directory: str, memory_mb: int, limit_s: float
 ) -> None:
-    """The process: say whether the judge loads, then answer until the connection closes.
+    """The process: report whether the judge loads, then score until the connection closes.
 
-    A terminal signals it too, and the server that drains still wants its scores.
+    It ignores the terminal's signals: a server that drains still wants its scores.
     """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -162,7 +163,7 @@ def _work(
             messages, answer = json.loads(connection.recv_bytes())
         except EOFError:
             return
-        # Ends it where the server is no longer there to do so.
+        # Ends the process where the server is no longer there to do so.
         signal.setitimer(signal.ITIMER_REAL, limit_s + 1)
         try:
             said = json.dumps([judge(messages, answer), None], default=_number)
@@ -173,7 +174,7 @@ def _work(
 
 
 def _number(score: object) -> object:
-    """numpy's and torch's numbers; of anything else its kind, which is no score."""
+    """Convert numpy's and torch's numbers; returns the type of anything else, which is no score."""
     try:
         return float(score)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -1,1 +1,1 @@
-"""Pools of thinking tokens that many requests share: the protocol, and where levels are kept."""
+"""Pools of thinking tokens that many requests share: the protocol, and its two stores."""

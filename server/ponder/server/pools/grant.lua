@@ -1,9 +1,9 @@
--- One step of a pool: its time passes, and then it lends or is told what was used.
--- Steps may come twice, or after their holder gave up: the second time changes nothing.
+-- One step of a pool: it fills up for the time that has passed, then lends or settles.
+-- A step may come twice, or after its holder gave up: the second time changes nothing.
 --
--- KEYS   the pool (level, at, lent, and the tokens of each lease), its leases by when they end
+-- KEYS   the pool (level, at, lent, and the tokens of each lease), its leases sorted by their end
 -- ARGV   size, tokens a second, seconds of a lease, seconds in which a step may come twice,
---        the time or '' for that of this server, the lease; then
+--        the time ('' for this Redis server's own), the lease; then
 --          'grant', parts, least, needs, wants...     or     'settle', used
 local pool, leases = KEYS[1], KEYS[2]
 local size, rate = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -21,7 +21,7 @@ end
 local found = redis.call('HMGET', pool, 'level', 'at', 'lent')
 local level = tonumber(found[1] or size)
 local lent = tonumber(found[3] or 0)
--- After a failover the clock may be behind: that time is not taken from the pool.
+-- After a failover the clock may be behind: the pool then loses nothing.
 level = math.min(size, level + math.max(0, now - (found[2] or now)) * rate)
 for _, ended in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', exact(now))) do
   lent = lent - (redis.call('HGET', pool, ended) or 0)
@@ -62,7 +62,7 @@ end
 
 if changed then
   redis.call('HSET', pool, 'level', exact(level), 'at', exact(now), 'lent', exact(lent))
-  -- By then the pool is full and its leases have ended: a pool that is not there is the same.
+  -- By then the pool is full and its leases have ended, which is the same as having no pool.
   local seconds = math.ceil(math.max((size - level) / rate, lifetime, again)) + 1
   redis.call('EXPIRE', pool, seconds)
   redis.call('EXPIRE', leases, seconds)

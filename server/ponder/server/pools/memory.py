@@ -1,4 +1,4 @@
-"""Pools in this process' memory, for a server that shares them with no other."""
+"""Pools in this process's memory, for a server that shares them with no other."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ponder.server.pools.protocol import Lease, Pools, PoolSize, fair_part
 
 
 class _Pool:
-    """`level` are the tokens that nobody has used, `lent` those among them that a lease holds."""
+    """`level` counts the unused tokens, `lent` those among them that leases hold."""
 
     def __init__(self, size: PoolSize, now: float) -> None:
         self.level = float(size.tokens)
         self.lent = 0
-        self.leases: dict[str, tuple[int, float]] = {}  # tokens, and when it returns
+        self.leases: dict[str, tuple[int, float]] = {}  # tokens, and when they return
         self._size = size
         self._at = now
 
     def bring_to(self, now: float) -> None:
-        """Fill up, and take back what nobody settled; the first lease is the oldest."""
+        """Fill up until `now`, and take back expired leases; the first lease is the oldest."""
         self.level = min(self._size.tokens, self.level + (now - self._at) * self._size.rate)
         self._at = now
         while self.leases:
@@ -46,8 +46,8 @@ class _Pool:
 class MemoryPools(Pools):
     """A lease that is not settled returns after `lifetime` seconds. `clock` is in seconds.
 
-    A pool that is full again is forgotten: what is kept are those that were used within the time
-    that a pool takes to fill.
+    A pool that is full again is forgotten, so that the store holds only pools that were used
+    within the time that a pool takes to fill.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class MemoryPools(Pools):
         self._lifetime = lifetime
         self._clock = clock
         self._numbers = itertools.count()
-        self._pools: OrderedDict[str, _Pool] = OrderedDict()  # that was used last comes last
+        self._pools: OrderedDict[str, _Pool] = OrderedDict()  # last used, last in order
 
     def __len__(self) -> int:
-        """Pools that are not full."""
+        """The number of pools that are not full."""
         return len(self._pools)
 
     @property
@@ -93,7 +93,7 @@ class MemoryPools(Pools):
         self._pools.move_to_end(lease.pool)
 
     def _forget(self, now: float) -> None:
-        """Drop the pools that are full among those that were not used for the longest time."""
+        """Drop full pools, beginning with those that were not used for the longest time."""
         while self._pools:
             name, pool = next(iter(self._pools.items()))
             pool.bring_to(now)

@@ -1,7 +1,7 @@
-"""The seam between requests that think and whatever keeps count of what they share.
+"""The seam between requests that think and the store of what they share.
 
-A pool lends before a thought begins and is told afterwards what was used: grant and shrink. What
-is left shrinks the next thoughts long before it refuses one.
+A pool lends before a thought begins (`grant`), and learns afterwards what the thought used
+(`settle`). What is left shrinks the next thoughts long before it refuses one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Literal, Protocol, get_args
 
 Kind = Literal["conversation", "tenant"]
 LEAST = 64
-"""Tokens that a pool lends a thought at least: a shorter one is no help to its answer."""
+"""The least tokens that a pool lends a thought: a shorter thought does not help its answer."""
 PARTS = 10
-"""A thought gets at most one part in so many of what is left."""
+"""A thought gets at most one part in this many of what is left."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([1-9]\d{0,14})/([1-9]\d{0,4})([smhd])")
@@ -34,7 +34,7 @@ class PoolSize:
 
     @classmethod
     def read(cls, text: str) -> PoolSize:
-        """As an operator writes it. Raises `ValueError` with the remedy."""
+        """Parse an operator's notation. Raises `ValueError` with the remedy."""
         found = _SIZE.fullmatch(text)
         if found is None:
             raise ValueError(
@@ -48,7 +48,7 @@ class PoolSize:
 
     @property
     def rate(self) -> float:
-        """Tokens a second that come back."""
+        """Tokens that come back each second."""
         return self.tokens / self.seconds
 
 
@@ -75,10 +75,10 @@ def read_pools(texts: Sequence[str]) -> dict[Kind, PoolSize]:
 class Lease:
     """What a pool lends the thoughts of one request.
 
-    Each of them may have `each` tokens, and all of them hold `tokens`. `left` are what others may
-    still be lent. The pool is full in `full_in` seconds if nobody takes more; where it lends
-    nothing, it has enough for such a request in `enough_in` seconds. `alone` says that a server
-    lent it by itself, while it could not ask what servers share.
+    Each thought may have `each` tokens, and all of them hold `tokens`. `left` tokens remain for
+    others. The pool is full in `full_in` seconds if nobody takes more; where it lends nothing, it
+    has enough for such a request in `enough_in` seconds. `alone` says that a server lent by itself
+    because the shared store was away.
     """
 
     pool: str
@@ -109,10 +109,10 @@ class Lease:
 
 
 class Pools(Protocol):
-    """Pools of one size, one for each name; a name that is new has a full one.
+    """Pools of one size, one for each name; a new name has a full pool.
 
-    A lease that its holder never settles, because the holder died, returns to its pool after a
-    time that no request outlives. Where it is settled even later, its pool owes what was used.
+    A lease whose holder died before it settled returns to its pool after a time that no request
+    outlives. If it is settled even later, its pool owes what was used.
 
         >>> import asyncio
         >>> from ponder.server.pools.memory import MemoryPools
@@ -134,7 +134,7 @@ class Pools(Protocol):
         ...
 
     async def settle(self, lease: Lease, used: int) -> None:
-        """The thoughts are over and took `used` tokens: the rest returns. Once for a lease."""
+        """Return the rest of a lease whose thoughts took `used` tokens. Once for each lease."""
         ...
 
 
@@ -158,17 +158,17 @@ def fair_part(left: int, wants: Sequence[int], size: PoolSize) -> int:
 
 
 def parts_of(wants: Sequence[int]) -> int:
-    """Into how many parts what is left is cut, of which each thought gets one; 0 without one."""
+    """The number of parts that divide what is left; each thought gets one. 0 without thoughts."""
     thoughts = sum(want > 0 for want in wants)
     return thoughts + PARTS - 1 if thoughts else 0
 
 
 def least_of(wants: Sequence[int], size: PoolSize) -> int:
-    """Tokens without which a pool lends such a request nothing."""
+    """A pool with fewer tokens lends such a request nothing."""
     least = least_each(wants, size)
     return sum(min(want, least) for want in wants)
 
 
 def least_each(wants: Sequence[int], size: PoolSize) -> int:
-    """For each thought: of so many that `LEAST` each is more than a full pool, less."""
+    """The least tokens of each thought: `LEAST`, or less where a full pool has not that many."""
     return min(LEAST, size.tokens // max(1, sum(want > 0 for want in wants)))

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 _SCRIPT = Path(__file__).with_name("grant.lua").read_text(encoding="utf-8")
 _TWICE_S = 60.0
-"""Within which a step may come to Redis a second time, or long after its sender gave it up."""
+"""Seconds in which a step may reach Redis twice, or after its sender gave up."""
 _MOST_UNSETTLED = 100_000
 
 
 class RedisPools(Pools):
-    """Each step is one script on Redis, which does one at a time: `MemoryPools`' arithmetic.
+    """Runs each step as one atomic script on Redis, with the arithmetic of `MemoryPools`.
 
-    The time is that of Redis, one for all servers; tests give a `clock` in seconds. A pool's keys
-    lie in one slot, and are gone once it is full. Raises `redis.exceptions.RedisError`, after
-    which a step may have been taken: taken again under its `id`, it counts once.
+    Redis gives the time, for all servers; tests give a `clock` in seconds. A pool's keys are in one
+    slot, and expire once it is full. Raises `redis.exceptions.RedisError`: the step may have been
+    taken nevertheless, and may be repeated under its `id`, which counts once.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RedisPools(Pools):
             await self.give_back(lease.pool, lease.id, used)
 
     async def give_back(self, name: str, id: str, used: int) -> None:
-        """Settle a lease of which nobody knows whether it was granted."""
+        """Settle a lease that may or may not have been granted."""
         await self._step(name, id, "settle", used)
 
     async def _step(self, name: str, id: str, *step: str | int) -> tuple[int, int, int]:
@@ -87,9 +87,9 @@ def new_id() -> str:
 
 
 class SharedPools(Pools):
-    """Pools in Redis, and while it is away a server's own, of the same size.
+    """Pools in Redis and, while Redis is away, pools of this server of the same size.
 
-    What Redis could not be told of a lease is told when it is back.
+    Leases that could not be settled in Redis are settled when it is back.
     """
 
     def __init__(self, link: Link, kind: Kind, size: PoolSize, lifetime: float) -> None:
@@ -109,7 +109,7 @@ class SharedPools(Pools):
             try:
                 return await self._shared.grant(name, wants, id)
             except RedisError as error:
-                self._unsettled.append((name, id, 0))  # it may have been lent
+                self._unsettled.append((name, id, 0))  # Redis may have lent it
                 self._link.lost(error)
             except BaseException:  # its client left
                 self._unsettled.append((name, id, 0))
@@ -128,7 +128,7 @@ class SharedPools(Pools):
                     self._link.lost(error)
 
     async def _catch_up(self) -> None:
-        """Tell Redis all that it was not told. Raises `RedisError`, with the rest kept."""
+        """Settle in Redis what waits. Raises `RedisError`, and keeps the rest."""
         while self._unsettled:
             told = self._unsettled.popleft()
             try:

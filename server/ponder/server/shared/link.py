@@ -1,4 +1,4 @@
-"""A server's link to Redis: whether it is there, and messages to and from the other servers."""
+"""A server's link to Redis: whether Redis is there, and messages between servers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
-"""Between two looks at whether Redis is there, and takes what is written."""
+"""Seconds between two checks that Redis is there and takes writes."""
 ANSWER_SECONDS = 0.5
-"""Within which Redis answers; what takes longer counts as lost."""
+"""Seconds in which Redis has to answer; a slower answer counts as lost."""
 _CONNECTIONS = 32
 
 Hear = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Link:
-    """`up` says whether Redis answers and takes writes; `run` keeps finding out.
+    """`up` says whether Redis answers and takes writes; `running` keeps checking.
 
-    A server that starts while it is away serves all the same. Whoever meets an error while it is
-    up says so (`lost`), and nobody waits for Redis again until it is back.
+    A server that starts while Redis is away serves all the same. A caller whose command fails calls
+    `lost`; from then on no caller waits for Redis until it is back.
     """
 
     def __init__(self, url: str) -> None:
-        """Raises `StateError` where redis-py is missing, or does not read the URL."""
+        """Raises `StateError` where redis-py is missing or cannot read the URL."""
         try:
             from redis.asyncio import BlockingConnectionPool, Redis
             from redis.asyncio.retry import Retry
@@ -49,7 +49,7 @@ class Link:
             ) from error
         self.shown = without_password(url)
         try:
-            # Once more where a connection had gone stale, but not where Redis is too slow.
+            # One retry, for a connection that had gone stale; none where Redis is too slow.
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=_CONNECTIONS,
@@ -68,7 +68,7 @@ class Link:
             "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])"
         )
         self.up = False
-        # Unlike keys, channels are those of all databases.
+        # Unlike keys, channels are shared by all databases of a Redis.
         channels = f"ponder:{pool.connection_kwargs.get('db') or 0}"
         self.everybody = f"{channels}:servers"
         self.inbox = f"{channels}:server:{secrets.token_hex(8)}"
@@ -78,22 +78,22 @@ class Link:
         self._silent = False  # its absence was logged
         gauge = Gauge(
             "ponder_pool_store_up",
-            "1 while the Redis that servers share pools and running replies in is there",
+            "1 while Redis, in which servers share pools and running replies, is there",
             registry=None,
         )
         gauge.set_function(lambda: self.up)
         self.collectors = (gauge,)
 
     def hears(self, hear: Hear) -> None:
-        """Who takes the messages for this server, and those for all."""
+        """Add a receiver of the messages for this server and for all."""
         self._hear = hear
 
     def each_beat(self, work: Callable[[], Awaitable[None]]) -> None:
-        """What is to be done whenever Redis was found to be there."""
+        """Add work to do whenever a check finds Redis there."""
         self._each_beat.append(work)
 
     def lost(self, error: Exception) -> None:
-        """Redis did not do what it was asked."""
+        """Note that a command failed: Redis counts as away until a check finds it back."""
         self.up = False
         if not self._silent:
             self._silent = True
@@ -109,12 +109,12 @@ class Link:
         return await self.tell(self.everybody, message)
 
     async def tell(self, inbox: str, message: dict[str, Any]) -> int:
-        """Raises `redis.exceptions.RedisError`."""
+        """Send one server a message; returns how many get it. Raises `RedisError`."""
         heard: int = await self.redis.publish(inbox, json.dumps(message))
         return heard
 
     async def check(self) -> None:
-        """Raise `StateError` where Redis will never do what it is asked by this user."""
+        """Raise `StateError` where Redis refuses this user the commands that the link needs."""
         from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
         try:
@@ -147,12 +147,12 @@ class Link:
                 await self._live()
             except* (RedisError, OSError) as errors:
                 self.lost(errors.exceptions[0])
-            # What is connected to a server that is one no more would go on asking it.
+            # Old connections may lead to a server that is no longer the primary.
             await self.redis.connection_pool.disconnect(inuse_connections=False)
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _live(self) -> None:
-        """From one failure to the next: a subscription does not outlive what it may have missed."""
+        """Subscribe, and check Redis until the first failure, which may have lost messages."""
         async with self.redis.pubsub(ignore_subscribe_messages=True) as channels:
             await channels.subscribe(self.everybody, self.inbox)
             await self._beat()
@@ -191,14 +191,14 @@ class Link:
             await self._beat()
 
     async def _beat(self) -> None:
-        """Have a script write: one that is read-only, or full, answers a PING."""
+        """Check Redis by a script that writes: a read-only or full Redis still answers a PING."""
         await self._write(keys=[f"{self.inbox}:beat"], args=[int(4000 * BEAT_SECONDS)])
         for work in self._each_beat:
             await work()
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown.
+    """The URL without its user and password, to be shown.
 
     >>> without_password("redis://me:secret@host:6379/1")
     'redis://host:6379/1'

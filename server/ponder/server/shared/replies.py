@@ -1,6 +1,6 @@
 """Running replies of all servers behind one address, found over Redis.
 
-Nothing is written when a reply begins: whoever looks for one asks all servers, which is rare.
+A reply writes nothing to Redis when it begins. To find one, which is rare, a server asks them all.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ponder.server.replies import OwnReplies
 from ponder.server.shared.link import Link
 
 ANSWERS_SECONDS = 2.0
-"""That the servers have to say whether they write a reply, and the one that does to finish it."""
+"""Seconds in which servers say whether they write a reply, and in which its server finishes it."""
 
 
 @dataclass
 class _Asked:
-    """Answers to one question; `all_came` is set with the last one that is due."""
+    """The answers to one question; `all_came` is set with the last one due."""
 
     due: int | None = None
     answers: list[dict[str, Any]] = field(default_factory=list)
@@ -38,8 +38,8 @@ class _Asked:
 class SharedReplies(OwnReplies):
     """The replies of this server and of those that share its Redis.
 
-    An id names one reply in the world. A client's own name may be that of several, of which the
-    youngest is meant, wherever it is written; ages are compared, because clocks differ.
+    An id names one reply. A client may give several replies one name: the youngest is meant,
+    whichever server writes it. Servers compare ages, not times, because their clocks differ.
     """
 
     def __init__(self, link: Link) -> None:
@@ -50,7 +50,7 @@ class SharedReplies(OwnReplies):
         link.hears(self._hear)
 
     async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
-        """As one server does; raises 503 where the others cannot say whether they write it."""
+        """As `OwnReplies`, on all servers; raises 503 where another server does not answer."""
         own = self.find(name, tenant)
         if own is not None and (own.id == name or not self._link.up):
             return own.finish(choice)
@@ -73,7 +73,7 @@ class SharedReplies(OwnReplies):
     async def _ask(
         self, inbox: str | None, question: dict[str, Any]
     ) -> tuple[list[dict[str, Any]], bool]:
-        """What the servers answer, or the one with this `inbox`, and whether one says nothing."""
+        """The answers of all servers, or of the one at `inbox`, and whether one is missing."""
         if not self._link.up:
             return [], True
         number, asked = next(self._numbers), _Asked()
@@ -123,7 +123,7 @@ def _unreachable() -> ApiError:
     return ApiError(
         503,
         "servers_unreachable",
-        "another server may be writing this reply, and could not be asked: finish it again in a "
+        "another server may be writing this reply, but cannot be reached: finish it again in a "
         "moment, or wait for the reply",
         headers={"retry-after": "1"},
     )

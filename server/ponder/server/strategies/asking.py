@@ -1,4 +1,4 @@
-"""What a request asks of a strategy, and what no strategy can give it."""
+"""Checks what a request asks of a strategy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ponder.server.strategies.table import strategies
 
 
 def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) -> None:
-    """Raise 400 for what a strategy cannot be asked beside, or without a `verifier`."""
+    """Raise 400 for fields that a strategy excludes, and for one that needs a `verifier`."""
     asked = request.ponder.strategy
     if asked is None:
         return
@@ -29,7 +29,7 @@ def check_strategy(request: ChatRequest, sampling: Sampling, *, verifier: bool) 
 def _beside(
     request: ChatRequest, asked: StrategyAsk, sampling: Sampling
 ) -> Iterator[tuple[str, str]]:
-    """Every field that makes no sense beside it, and what to do."""
+    """(field, remedy) for each field that makes no sense beside the strategy."""
     if request.n > 1:
         yield "n", "its thoughts give one answer: leave n out"
     if len(request.prompts) > 1:
@@ -39,11 +39,11 @@ def _beside(
     if request.grammar is not None and asked.method == "particles":
         yield "format", "probes follow no format: leave `format` out, or ask for another method"
     if request.logprobs is not None:
-        yield "logprobs", "it tells no log probabilities: leave them out"
+        yield "logprobs", "it gives no log probabilities: leave them out"
     if request.ponder.early_exit is not None:
         yield "early_exit", "leave `early_exit` out; method particles probes by itself"
     if request.ponder.grace_tokens:
-        yield "grace_tokens", "a share has no last part to wait in: leave `grace_tokens` out"
+        yield "grace_tokens", "a share of a budget has no grace: leave `grace_tokens` out"
     if sampling.temperature == 0 or sampling.top_k == 1:
         yield (
             "temperature",

@@ -10,9 +10,9 @@ from ponder.server.strategies.protocol import Answer, Parallel, Score, best, vot
 
 
 class BestOf(Parallel):
-    """Highest score; of these most votes, of these the first.
+    """Chooses the highest score; among equals most votes, then the first.
 
-    An answer that the verifier gives no score is behind all that have one.
+    An answer without a score ranks behind all that have one.
     """
 
     needs_verifier: ClassVar[bool] = True

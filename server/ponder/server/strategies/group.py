@@ -31,16 +31,16 @@ from ponder.thought.thought import Event, Thought
 
 
 class Group:
-    """The `n` thoughts of one prompt that share its plan's budget, and `home` where they live.
+    """The `n` thoughts of one prompt that share its plan's budget; they live in `home`.
 
-    `make` makes the thought in a place, with exits beside its own. Each has an equal share, rounded
-    down. What those that end leave of theirs is divided alike among those that still think, once
-    all of these have had their shares, and so on until there is less than a token for each. The
-    budget is divided by tokens alone, whoever is faster: the same seeds come to the same answer.
+    `make` makes the thought of a place, with exits beside its own. Each thought has an equal share,
+    rounded down. Once all have used their shares or ended, what is left is divided equally among
+    those that still think, and so on until there is less than a token for each. Speed does not
+    matter, only tokens: the same seeds come to the same answer.
 
-    The answer comes to `emit` all at once, with its own thought: before it is chosen nobody knows
-    which thought it will be. `outcome` is that of the thought that gave the answer, with the tokens
-    of all of them. `score` is the operator's verifier, where there is one.
+    `emit` gets the answer all at once, with its thought: until the choice nobody knows which
+    thought that is. `outcome` is the outcome of the chosen thought, with the tokens of all.
+    `score` is the operator's verifier, if there is one.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Group:
         return self._places[self._chosen].thought.thinking_ids
 
     def finish(self) -> bool:
-        """Close all thoughts now; False where every one is being answered."""
+        """Close all thoughts now; False where every answer is being written."""
         if not self._button.asked and self.thinking:
             self._button.asked = True
             for place in self._places:
@@ -102,7 +102,7 @@ class Group:
         return self._button.asked
 
     async def live(self) -> NoAnswerProduced | None:
-        """Think, answer, choose; why there is no answer, where no thought has one."""
+        """Think, answer, choose; returns why there is no answer if no thought has one."""
         try:
             for place in self._places:
                 place.driver.start()
@@ -122,7 +122,7 @@ class Group:
         return chosen.outcome.failure
 
     def report(self) -> StrategyReport:
-        """Of the strategy, once it is over."""
+        """The strategy's report, once it is over."""
         return StrategyReport(
             method=self._asked.method,
             n=len(self._places),
@@ -156,8 +156,8 @@ class Group:
         return [self._probed(place) for place in waiting]
 
     async def copy(self, source: int, target: int) -> None:
-        """One that was closed meanwhile is not copied and stays, and so is one with a token that
-        waits for others to say what it is.
+        """Does nothing if one of the two was closed meanwhile, or if the source is unsettled: it
+        has a token whose meaning depends on later ones.
         """
         here, there = self._places[source], self._places[target]
         if here.thinks and there.thinks and here.thought.settled:
@@ -166,7 +166,7 @@ class Group:
     # -- the budget --------------------------------------------------------------------------
 
     async def _think(self) -> None:
-        """Let all think on to equal lengths, for as long as there is a token for each."""
+        """Let all think on to equal lengths, as long as there is a token for each."""
         while thinking := self.thinking:
             each = (self._budget - self.thinking_tokens) // len(thinking)
             if each < 1:
@@ -177,12 +177,12 @@ class Group:
                 await self._strategy.meet(self, self._score)
 
     async def _live(self, most: float) -> None:
-        """Live all to their ends, or to so many tokens of thought. Raises what the engine fails."""
+        """Run all to their ends, or to `most` tokens of thought. Raises the engine's failure."""
         try:
             async with asyncio.TaskGroup() as group:
                 for place in self._places:
                     group.create_task(place.driver.live(most))
-                    await asyncio.sleep(0)  # all at once, they would hold the loop
+                    await asyncio.sleep(0)  # starting all at once would hold the loop
                 self._living = group
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from failures
@@ -190,7 +190,7 @@ class Group:
             self._living = None
 
     def _moved(self, place: Place) -> None:
-        """A thought that waits for the others was closed: its answer waits for none of them."""
+        """Run a thought on that was closed while it waited: its answer waits for no other."""
         if self._living is not None:
             self._living.create_task(place.driver.live())
 
@@ -201,7 +201,7 @@ class Group:
         return self._said(place.text, outcome.finish_reason == "stop", outcome.failure is not None)
 
     def _probed(self, place: Place) -> Answer:
-        """An answer that a probe found; none where the engine failed it, or it found no room."""
+        """A probe's answer; a failed one where the engine failed it or it had no room."""
         if place.probed is None:
             return Answer("", "", failed=True)
         return self._said(f"{self._prefix}{place.probed.text}", place.probed.whole)
@@ -210,7 +210,7 @@ class Group:
         return Answer(text, self._normalise(Found(0, text, whole)), failed)
 
     def _summed(self, chosen: Outcome) -> Outcome:
-        """What happened to the thought that was chosen, with what all of them spent, ended now."""
+        """The outcome of the chosen thought, with the tokens of all, ended now."""
         now, firsts = perf_counter(), [place.outcome.first_token_at for place in self._places]
         counts: dict[str, Any] = dict(total(self._places))
         return replace(

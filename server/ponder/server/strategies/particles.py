@@ -1,14 +1,18 @@
 """Thoughts that are copied or dropped while they think, as their answers promise.
 
 Particle filtering (Puri et al., arXiv 2502.01618; its_hub): at the end of each segment particles
-are drawn anew, in proportion to their weights. There a process reward model scores each step, and
-the softmax of its log-odds is the weight. Here a thought is asked, by a greedy probe, what it would
-answer: the weight is the verifier's score of that answer, and where the operator names no verifier
-the number of thoughts that would answer, or have answered, the same. Segments are of equal length
-instead of one step, so that each thought has had as much of the shared budget as any other.
-Resampling is systematic, which keeps every particle of average weight, where the paper's is
-multinomial; a thought that has ended leaves the filter with its answer. Of the answers the one with
-the highest score is given, or with the most votes, where the paper takes the likeliest particle.
+are drawn anew, in proportion to their weights. Differences from the paper:
+
+- Weights. In the paper a process reward model scores each step, and the softmax of its log-odds is
+  the weight. Here a greedy probe samples what a thought would answer. The weight is the verifier's
+  score of that answer or, without a verifier, the number of thoughts that would answer, or have
+  answered, the same.
+- Segments have equal length instead of one step, so that all thoughts have used the same part of
+  the shared budget.
+- Resampling is systematic, which keeps every particle of average weight; the paper's is
+  multinomial. A thought that has ended leaves the filter with its answer.
+- The answer with the highest score wins, or with the most votes; the paper takes the likeliest
+  particle.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from ponder.server.strategies.protocol import Answer, Meeting, Score, best, vote
 
 
 class Particles:
-    """Every `interval` tokens those that think are drawn anew."""
+    """Draws the thoughts that still think anew, every `interval` tokens."""
 
     needs_verifier: ClassVar[bool] = False
 
@@ -57,7 +61,7 @@ class Particles:
 def systematic(weights: Sequence[float], start: float) -> list[int]:
     """How often each of n is drawn: n equally spaced draws from a `start` in [0, 1).
 
-    Each is drawn n · weight / total times, rounded up or down; once, where all weigh nothing.
+    Each is drawn n · weight / total times, rounded up or down; once, if all weights are 0.
 
         >>> systematic([1.0, 0.0, 3.0, 0.0], 0.5)
         [1, 0, 3, 0]
@@ -72,5 +76,5 @@ def systematic(weights: Sequence[float], start: float) -> list[int]:
             drawn += 1
         counts.append(drawn - before)
     last = max(place for place, weight in enumerate(weights) if weight)
-    counts[last] += size - drawn  # what rounding left
+    counts[last] += size - drawn  # the draws lost by rounding
     return counts

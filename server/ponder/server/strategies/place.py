@@ -1,4 +1,4 @@
-"""One of the thoughts of a strategy while it lives, and what was spent in its place."""
+"""The place of one of a strategy's thoughts: runs the thought and counts its tokens."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ COUNTED = (
     *("thinking_tokens", "audited_tokens", "forced_tokens", "answer_tokens", "retry_tokens"),
     *("probe_tokens", "probes", "failed_probes"),
 )
-"""What an outcome counts."""
+"""The counts of an outcome."""
 PARTS = ("thinking_tokens", "forced_tokens", "answer_tokens", "retry_tokens", "probe_tokens")
-"""Of these, what adds up to the completion tokens."""
+"""Those of them that add up to the completion tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where thoughts live: an engine of this `pace`, on which their requests begin with `name`.
+    """The engine of a strategy's thoughts, its `pace`, and the `name` that begins their requests.
 
-    `name` is their affinity too: they have one prompt, and copies share their thoughts.
+    `name` is their affinity too: the thoughts share a prompt, and copies share a thought.
     """
 
     engine: Engine
@@ -36,11 +36,11 @@ class Home:
 
 
 class Place:
-    """Place `number` of n: a thought lives in it until a copy of another one does.
+    """Place `number` of n, where a thought lives until a copy of another replaces it.
 
-    `events` are those of the thought's whole life, and `probed` is what it last would have
-    answered. A copy has the events of the thought that it is of; a token is spent in the place
-    where it was sampled, so that all places together count every token once.
+    `events` are the events of the thought's whole life, `probed` is its last probe's answer. A copy
+    has the events of its original. A token counts in the place where it was sampled, so that all
+    places together count every token once.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Place:
 
     @property
     def text(self) -> str:
-        """What it has answered so far."""
+        """The answer so far."""
         return "".join(event.text for event in self.events if isinstance(event, AnswerDelta))
 
     def spent(self) -> Counter[str]:
-        """What was spent in this place; tokens that are nothing yet count as discarded."""
+        """The tokens spent in this place; tokens of undecided meaning count as discarded."""
         return _sum(self._past, self._own())
 
     async def become(self, other: Place) -> None:
-        """Give the thought up for a copy of another place's, whose tokens are all settled."""
+        """Replace the thought by a copy of another place's, whose tokens must all be settled."""
         given_up, self._past = self.driver, self.spent()
         self.thought = other.thought.fork()
         self.events = [*other.events]
@@ -85,7 +85,7 @@ class Place:
         await given_up.close()
 
     def _driver(self, draw: int) -> Driver:
-        """What lives the thought; `moved` where it is closed while it waits for others."""
+        """The driver of the thought; it calls `moved` if the thought is closed while it waits."""
         home, name = self._home, f"{self._home.name}-{self.number}"
         return Driver(
             *(self.thought, home.engine, name, self._hear, home.pace),
@@ -111,9 +111,9 @@ class Place:
 
 
 def _counted(thought: Thought) -> Counter[str]:
-    """What a thought has counted, and what it has sampled beyond that: `unsettled`.
+    """A thought's counts, and as `unsettled` the sampled tokens that they do not hold yet.
 
-    While it thinks, all of the thought will be counted again from the ids.
+    While it thinks, the whole thought will be counted again from its ids.
     """
     outcome, over = thought.outcome, thought.segment is None
     counts = Counter({name: getattr(outcome, name) for name in COUNTED})
@@ -131,5 +131,5 @@ def _sum(*parts: Counter[str]) -> Counter[str]:
 
 
 def total(places: Sequence[Place]) -> Counter[str]:
-    """What was spent in all of them."""
+    """The tokens spent in all places."""
     return _sum(*(place.spent() for place in places))

@@ -1,4 +1,4 @@
-"""The seam of a strategy, and what it may do with the thoughts that it is given."""
+"""The seam of a strategy, and what it may do with its thoughts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import ClassVar, Protocol
 from ponder.protocol.fields import StrategyAsk
 
 Score = Callable[[str], Awaitable[float | None]]
-"""The operator's verifier on one answer: from 0 to 1, None where it gives no score."""
+"""Scores one answer by the operator's verifier, from 0 to 1; None without a score."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What one thought came to: its text, and what that says, as answers are compared.
+    """One thought's answer: its `text`, and what the text `says` in the form that is compared.
 
-    `failed` is a thought without an answer. `votes` counts the answers that say the same, itself
-    among them; none for one that says nothing. `score` is the verifier's.
+    `failed` marks a thought without an answer. `votes` counts the answers that say the same,
+    including this one; an answer that says nothing has none. `score` is the verifier's.
     """
 
     text: str
@@ -34,35 +34,35 @@ class Meeting(Protocol):
 
     @property
     def thinking(self) -> Sequence[int]:
-        """The places of those that wait."""
+        """The places of the thoughts that wait."""
         ...
 
     @property
     def answers(self) -> Sequence[Answer]:
-        """Of the others."""
+        """The answers of the other thoughts, which have ended."""
         ...
 
     @property
     def random(self) -> Random:
-        """Seeded by the request."""
+        """A generator that the request seeds."""
         ...
 
     async def probe(self) -> Sequence[Answer]:
-        """What each of those that wait would answer, in the order of `thinking`."""
+        """What each waiting thought would answer, in the order of `thinking`."""
         ...
 
     async def copy(self, source: int, target: int) -> None:
-        """Have the thought in place `source` live in place `target` as well, instead of its own."""
+        """Replace the thought in place `target` by a copy of the one in place `source`."""
         ...
 
 
 class Strategy(Protocol):
     """How n thoughts give one answer, as a request asked.
 
-    All think `interval` tokens, then those that have not ended wait for each other and `meet`;
-    after the last meeting each is closed, if it must be, and answered. `choose` returns the place
-    of the answer that is given; at least one has not failed. `score` is None where the operator
-    names no verifier.
+    All think `interval` tokens; then those that have not ended wait for each other and `meet`.
+    After the last meeting each is closed, if it must be, and answers. `choose` returns the place of
+    the answer to give; at least one answer has not failed. `score` is None where the operator names
+    no verifier.
 
         >>> class First(Parallel):
         ...     async def choose(self, answers, score):
@@ -90,7 +90,7 @@ class Parallel:
         self.interval: float = math.inf
 
     async def meet(self, meeting: Meeting, score: Score | None) -> None:
-        """Nothing is said."""
+        """Does nothing."""
 
 
 def vote(answers: Sequence[Answer]) -> None:
@@ -101,7 +101,7 @@ def vote(answers: Sequence[Answer]) -> None:
 
 
 def best(answers: Sequence[Answer]) -> int:
-    """The place of the highest score, of these of the most votes, of these the first."""
+    """The place of the highest score; among equals of the most votes, then the first."""
 
     def rank(place: int) -> tuple[bool, float, int, int]:
         answer = answers[place]

@@ -1,8 +1,8 @@
 """The answer that most thoughts come to.
 
 Self-consistency (Wang et al., arXiv 2203.11171): thoughts are sampled apart from each other, and
-their answers vote. Every vote is one; DeepConf (2508.15260) weighs them by the log probabilities of
-the thoughts, which are not asked for here.
+their answers vote. All votes weigh the same; DeepConf (2508.15260) weighs them by the thoughts' log
+probabilities, which Ponder does not request from the engine here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ponder.server.strategies.protocol import Answer, Parallel, Score, best, vot
 
 
 class SelfConsistency(Parallel):
-    """Most votes; of these the first thought's answer.
+    """Chooses most votes; among equals the first thought's answer.
 
     >>> import asyncio
     >>> from ponder.protocol.fields import StrategyAsk

@@ -17,5 +17,5 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
 
 
 def strategies(*, verifier: bool) -> list[str]:
-    """Those that a server has, with a verifier or without."""
+    """The strategies that a server offers, with a verifier or without."""
     return [name for name, one in STRATEGIES.items() if verifier or not one.needs_verifier]

@@ -2,11 +2,11 @@
 
 export const UNLIMITED = -1;
 const APART = 6; // pixels between the names of two ticks
-const CLOSE = 0.12; // two stops nearer than this share of their size are one
+const CLOSE = 0.12; // stops closer than this share of their size become one
 
-// The slider's stops, ascending: {tokens, mark}. Marked are the ends, the budgets that the model
-// was trained on, its efforts, and the least budget that loses nothing; the others lie between, as
-// powers of two and halfway.
+// The slider's stops, ascending: {tokens, mark}. The marked ones are the ends, the budgets that the
+// model was trained on, its efforts, and the least budget that loses nothing. The others, powers of
+// two and points halfway, lie between.
 export function stops({ trained_budgets, efforts, auto_budget, budget_ceiling }, context) {
   const most = Math.min(budget_ceiling ?? Infinity, context - 1);
   const marked = new Map(Object.entries(efforts).map(([effort, tokens]) => [tokens, effort]));
@@ -85,8 +85,8 @@ export class Budget {
     });
   }
 
-  // Take the names off ticks that would run into others: the ends keep theirs, then what the model
-  // was trained on.
+  // Hide the names of ticks that would overlap: the ends keep theirs first, then the budgets that
+  // the model was trained on.
   thin() {
     const [first, ...ticks] = this.ticks.children;
     const trained = (tick) => tick.classList.contains("trained");

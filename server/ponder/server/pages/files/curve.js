@@ -1,5 +1,4 @@
-// The budget curve: the same questions at several budgets, and what came of them; or the curve that
-// was calibrated.
+// The budget curve: measured now, on the same questions at several budgets; or as calibrated.
 
 import { Failure, get, whole } from "./stream.js";
 import { UNLIMITED, named } from "./budget.js";
@@ -10,8 +9,8 @@ const AT_ONCE = 4; // requests
 const CURVES = "v1/ponder/curves";
 const Z_95 = 1.959963984540054;
 
-// The budgets of a curve: the ends, what the model was trained on or else its efforts, and two
-// below the least of these, where thoughts are cut.
+// The budgets of a curve: the ends, the budgets that the model was trained on or else its efforts,
+// and two below the least of these, where thoughts are cut.
 export function budgets(stops) {
   const trained = stops.filter(({ mark }) => mark === "trained");
   const marked = trained.length ? trained : stops.slice(1, -1).filter(({ mark }) => mark);
@@ -20,10 +19,10 @@ export function budgets(stops) {
   return [0, Math.ceil(least / 4), Math.ceil(least / 2), ...chosen, UNLIMITED];
 }
 
-// What the replies at one budget come to: {x, y, low, high, label, about}. Each is {thinking,
-// answer, right}; `right` is null for a question that the page cannot check, and then y is the
-// mean length of the answer in tokens, else the share of right answers with Wilson's 95 % interval
-// (E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209).
+// The point of the replies at one budget: {x, y, low, high, label, about}. A reply is {thinking,
+// answer, right}. y is the share of right answers with Wilson's 95 % interval (E. B. Wilson, J. Am.
+// Stat. Assoc. 22 (1927), 209). If the page cannot check the question, `right` is null and y is the
+// mean length of the answer in tokens.
 export function point(budget, replies) {
   const n = replies.length;
   const mean = (of) => replies.reduce((total, reply) => total + of(reply), 0) / n;
@@ -56,8 +55,8 @@ function percent(share) {
 }
 
 export class Curve {
-  // `tasks` have calibrated curves. `asked` gives {body, key, question}: a request without its
-  // question and budget, the key to ask with, and the question above.
+  // `tasks` are the tasks with calibrated curves. `asked` returns {body, key, question}: a request
+  // without question and budget, the API key, and the question of the form above.
   constructor(root, stops, tasks, asked) {
     this.root = root;
     this.budgets = budgets(stops);
@@ -82,7 +81,7 @@ export class Curve {
     this.form.elements.task.append(...tasks.map((task) => new Option(task, task)));
   }
 
-  // What to ask was chosen, or whose calibrated curve to show.
+  // The user chose what to ask, or which calibrated curve to show.
   async chosen() {
     const { what, task } = this.form.elements;
     const shows = () => what.value === "calibrated";
@@ -180,7 +179,7 @@ export class Curve {
   }
 }
 
-// One job's reply, in numbers. Curves show the policy, and so are never held out.
+// The numbers of one job's reply. Curves show the policy, so their requests are never held out.
 async function ask({ problem, budget }, { body, key, signal }) {
   const messages = [{ role: "user", content: problem.question }];
   const more = { messages, thinking_token_budget: budget, ponder: { holdout: "never" } };

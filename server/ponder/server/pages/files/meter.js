@@ -1,12 +1,12 @@
-// Says what became of a budget: live while the model thinks, and exactly once it has answered.
+// Shows how a budget is used: an estimate while the model thinks, exact numbers after its answer.
 
 import { UNLIMITED, named } from "./budget.js";
 
-const WAIT_SECONDS = 4; // until a silence is worth a word
+const WAIT_SECONDS = 4; // of silence before the meter says so
 
 export class Meter {
-  // `causes` says in words how a thought ended, by the report's `end_cause`. Of several `thoughts`
-  // nothing comes before one is chosen.
+  // `causes` describes how a thought ended, by the report's `end_cause`. With several `thoughts`
+  // nothing comes before one of them is chosen.
   constructor(root, budget, causes, thoughts = 1) {
     this.state = root.querySelector(".state");
     this.count = root.querySelector(".count");
@@ -15,7 +15,7 @@ export class Meter {
     this.budget = budget;
     this.causes = causes;
     this.began = performance.now();
-    this.spoken = {}; // milliseconds until the first of a kind came
+    this.spoken = {}; // milliseconds until the first piece of each kind
     this.bar.classList.toggle("open", budget === UNLIMITED || thoughts > 1);
     this.bar.max = Math.max(1, budget);
     this.bar.value = 0;
@@ -41,12 +41,12 @@ export class Meter {
     this.say(kind === "answer" ? "Answering" : "Thinking");
   }
 
-  // Tokens that were spent until now; all of them are thought until there is an answer.
+  // The tokens spent so far; until there is an answer they all belong to the thought.
   spent(tokens) {
     if (this.spoken.answer === undefined) this.thought(tokens, this.budget);
   }
 
-  // A probe answered while the thought went on, as the `agreement` probes before it did.
+  // A probe's answer while the thought goes on; the last `agreement` probes answered the same.
   probed({ answer, agreement }) {
     const times = agreement > 1 ? `, ${agreement} times in a row` : "";
     this.say(`Thinking; so far: ${answer.trim()}${times}`);
@@ -96,7 +96,7 @@ export class Meter {
   }
 }
 
-// What else a report has to say of a thought and its answer, in sentences.
+// The other facts of a report on a thought and its answer, as sentences.
 function* more(report, finish) {
   const { budget_requested: asked, budget_effective: had } = report;
   if (asked > had) yield `Asked for ${named(asked)}, it was allowed ${named(had)}.`;

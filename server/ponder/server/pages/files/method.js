@@ -1,4 +1,4 @@
-// A choice of one method among those that a server has, and the number that goes with it.
+// A choice among a server's methods, with the number that belongs to each.
 
 const WORDS = {
   agreement: "when its answers agree",
@@ -9,8 +9,8 @@ const WORDS = {
 };
 
 export class Method {
-  // `root` holds a select, whose first option is none, and a number, which begins at `number`;
-  // `changed` is called after each change.
+  // `root` holds a select, whose first option is none, and a number, initially `number`. `changed`
+  // is called after each change.
   constructor(root, methods, number, changed) {
     this.method = root.querySelector("select");
     this.number = root.querySelector("input");

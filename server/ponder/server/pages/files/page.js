@@ -1,4 +1,4 @@
-// The page: what it asks with, and what it shows.
+// The page: its form, its requests and its replies.
 
 import { Budget, UNLIMITED, named, stops } from "./budget.js";
 import { Curve } from "./curve.js";
@@ -8,7 +8,7 @@ import { show as showSavings } from "./savings.js";
 import { Failure, get } from "./stream.js";
 import { Form, Unreadable } from "./tools.js";
 
-const KEY = "ponder-key"; // in the session's storage: it goes with the tab
+const KEY = "ponder-key"; // in the session's storage, which ends with the tab
 const at = (id) => document.getElementById(id);
 const copy = (id) => at(id).content.firstElementChild.cloneNode(true);
 
@@ -16,8 +16,8 @@ class Page {
   constructor(facts) {
     const can = facts.capabilities;
     this.facts = facts;
-    this.asking = null; // what stops the requests that run
-    this.holdout = null; // the share that is held out, once it is known
+    this.asking = null; // stops the running requests
+    this.holdout = null; // the held-out share, once it is known
     this.stops = stops(can, facts.max_model_len);
     this.budgets = [];
     this.replies = [];
@@ -83,7 +83,7 @@ class Page {
       at("key").removeAttribute("aria-invalid");
       this.saved();
     });
-    at("copy").hidden = !navigator.clipboard; // there is none on a page without TLS
+    at("copy").hidden = !navigator.clipboard; // a page without TLS has no clipboard
     at("copy").addEventListener("click", async () => {
       await navigator.clipboard.writeText(at("curl").textContent);
       at("copy").textContent = "Copied";
@@ -94,7 +94,7 @@ class Page {
     return at("key").value.trim();
   }
 
-  // Another slider, and another place for a reply.
+  // Add a slider and a place for its reply.
   add(name, tokens) {
     const root = copy("budget-template");
     at("comparing")[this.budgets.length ? "after" : "before"](root);
@@ -121,7 +121,7 @@ class Page {
     this.changed();
   }
 
-  // The request at one budget, or at none for a model that does not think. Throws Unreadable.
+  // The request at one budget, or without one for a model that does not think. Throws Unreadable.
   body(budget) {
     const messages = [{ role: "user", content: at("question").value }];
     const thinks = budget === undefined ? {} : { thinking_token_budget: budget.tokens };
@@ -130,7 +130,7 @@ class Page {
     return { model: this.facts.model, messages, ...thinks, ...ponder, ...this.form.fields };
   }
 
-  // What is Ponder's own. Answers of an agreement are shown while the thought goes on.
+  // Ponder's own options. With the exit `agreement` the page shows interim answers.
   options() {
     const [early, several] = [this.early.chosen, this.several.chosen];
     const due = at("deadline").valueAsNumber;
@@ -168,7 +168,7 @@ class Page {
       bodies = this.replies.map((_, place) => this.body(this.budgets[place]));
     } catch (error) {
       if (!(error instanceof Unreadable)) throw error;
-      return; // the panel says it
+      return; // the panel shows the problem
     }
     this.asking = new AbortController();
     this.busy(true);
@@ -193,7 +193,7 @@ class Page {
     at("stop").hidden = !asking;
   }
 
-  // What the two budgets of a comparison cost.
+  // Compare the costs of the two budgets.
   weigh(reports) {
     if (reports.length < 2 || reports.includes(null)) return;
     const [one, other] = reports.map((report) => report.thinking_tokens);
@@ -218,7 +218,7 @@ class Page {
   }
 }
 
-// What the model makes of a budget, in words.
+// A sentence about the model and budgets.
 function thinking({ thinks, trained_budgets: trained }) {
   if (!thinks) return "It does not think: a budget is not for it.";
   if (!trained.length) return "";
@@ -226,12 +226,12 @@ function thinking({ thinks, trained_budgets: trained }) {
   return `It was trained on budgets of ${words}${trained.at(-1)} tokens.`;
 }
 
-// The early exits that need nothing else from a user: an entropy is of what follows a prefix.
+// The early exits that need no other input: entropy needs a prefix, whose next token it looks at.
 function exits({ early_exits: methods, answer_prefix: prefix }) {
   return methods.filter((method) => method !== "entropy" || prefix);
 }
 
-// The budget to begin with: the server's, or one that a thought fits in.
+// The initial budget: the server's, or one that a thought fits in.
 function opening({ default_budget, trained_budgets, efforts, budget_ceiling }) {
   const fits = default_budget >= 0 ? default_budget : (trained_budgets[1] ?? (efforts.low > 0 ? efforts.low : 1024));
   return Math.min(fits, budget_ceiling ?? Infinity);

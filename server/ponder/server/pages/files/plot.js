@@ -2,10 +2,10 @@
 
 const HEIGHT = 300;
 const EDGE = { left: 64, right: 20, top: 28, bottom: 48 };
-const LETTER = 6.4; // mean width of one, in a label
+const LETTER = 6.4; // mean width of a letter in a label
 
-// `points` are {x, y, low, high, label, about}; `axes` has the words for x
-// and y, the largest y or null, and how a y is written.
+// `points` are {x, y, low, high, label, about}; `axes` has the names of x and y, the largest y or
+// null, and a function that writes a y.
 export function plot(svg, points, axes) {
   const width = Math.max(240, svg.clientWidth);
   const inner = { width: width - EDGE.left - EDGE.right, height: HEIGHT - EDGE.top - EDGE.bottom };
@@ -48,8 +48,8 @@ function dot({ at: [cx, cy], about }) {
   return made;
 }
 
-// Names beside the points, each where it runs into none before it: to the right, left, below,
-// above; a point without room has none, and the table names it.
+// Labels beside the points: each to the right, left, below or above, wherever it overlaps no
+// earlier one. A point without room has no label; the table names it.
 function labels(marks, width) {
   const taken = marks.map(({ at: [x, y] }) => [x - 6, y - 6, x + 6, y + 6]);
   const free = (box) =>
@@ -68,7 +68,7 @@ function labels(marks, width) {
   });
 }
 
-// The end of an axis whose quarters are round.
+// The end of an axis, such that its quarters are round numbers.
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return power * [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10].find((end) => end * power >= value);

@@ -1,11 +1,11 @@
-// One reply on the page: asks, and shows the thought, the answer and its calls as they stream.
+// One reply on the page: sends the request, and shows thought, answer and calls as they stream.
 
 import { Failure, chat, finish, fresh } from "./stream.js";
 import { UNLIMITED, named } from "./budget.js";
 import { Meter } from "./meter.js";
 
 export class Reply {
-  // `root` is an element of the template; `causes` says in words how thoughts end.
+  // `root` is an element of the template; `causes` describes how thoughts end.
   constructor(root, causes) {
     this.root = root;
     this.causes = causes;
@@ -17,13 +17,14 @@ export class Reply {
     this.again = root.querySelector(".again");
     this.finish = root.querySelector(".finish");
     this.finish.addEventListener("click", () => this.press());
-    this.press = () => {}; // what the button does
+    this.press = () => {}; // the button's action
   }
 
-  // Ask, and show what comes; `budget` is undefined for a model that does not think. Gives the report, or null where none came. Throws nothing that the
-  // server can say; what it refused is shown, and handed to `refused`.
+  // Send the request, and show the reply as it comes; `budget` is undefined for a model that does
+  // not think. Returns the report, or null without one. Does not throw the server's errors: it
+  // shows a refusal, and calls `refused` with it.
   async show(body, budget, key, signal, refused) {
-    for (const part of [this.thought, this.answer]) part.replaceChildren(""); // one text that grows
+    for (const part of [this.thought, this.answer]) part.replaceChildren(""); // a text that grows
     this.calls.replaceChildren();
     this.error.hidden = true;
     this.again.disabled = true;
@@ -33,7 +34,7 @@ export class Reply {
       this.root, budget ?? UNLIMITED, this.causes, body.ponder?.strategy?.n,
     );
     const name = fresh();
-    if (budget) this.offer(() => this.end(name, key, meter)); // 0 and undefined have no thought
+    if (budget) this.offer(() => this.end(name, key, meter)); // no thought at 0 and undefined
     let report = null;
     try {
       for await (const said of chat(body, key, signal, name)) {
@@ -73,12 +74,12 @@ export class Reply {
   }
 
   withdraw() {
-    if (document.activeElement === this.finish) this.thought.focus(); // a hidden button loses it
+    if (document.activeElement === this.finish) this.thought.focus(); // hiding would lose the focus
     this.finish.hidden = true;
   }
 
   async end(name, key, meter) {
-    if (this.finish.ariaDisabled === "true") return; // disabled, it would lose the focus
+    if (this.finish.ariaDisabled === "true") return; // a disabled button would lose the focus
     this.finish.ariaDisabled = "true";
     meter.say("Finishing");
     try {
@@ -86,14 +87,14 @@ export class Reply {
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       this.finish.ariaDisabled = "false";
-      if (!this.finish.hidden) meter.say(error.message); // else it ended meanwhile
+      if (!this.finish.hidden) meter.say(error.message); // else the thought ended meanwhile
     }
   }
 
   think(text, meter) {
     meter.heard("thought");
     const { scrollTop, scrollHeight, clientHeight } = this.thought;
-    const follows = scrollTop + clientHeight > scrollHeight - 4; // else somebody reads further up
+    const follows = scrollTop + clientHeight > scrollHeight - 4; // else the user reads further up
     this.thought.firstChild.appendData(text);
     if (follows) this.thought.scrollTop = this.thought.scrollHeight;
   }

@@ -1,4 +1,4 @@
-// What the saving policy saves, where conversations are held out to compare with.
+// What the saving policy saves, on servers with a holdout.
 
 import { Failure, get } from "./stream.js";
 
@@ -10,8 +10,7 @@ const ROWS = [
   ["answers after a cut", (report) => report.quality.forced],
 ];
 
-// Fill the section, or hide it where nobody is held out or the server does not say. Gives the share
-// that is held out, or null.
+// Fill the section, or hide it without a holdout or an answer. Returns the held-out share, or null.
 export async function show(section, key) {
   let report;
   try {
@@ -28,7 +27,7 @@ export async function show(section, key) {
   return report.holdout;
 }
 
-// What was saved, in words.
+// A sentence about what was saved.
 export function sentence({ tokens, holdout, more_requests_needed: needed }) {
   const share = `${number(100 * holdout)} % of conversations go without the saving policy`;
   if (tokens.ratio === null) {
@@ -43,7 +42,7 @@ export function sentence({ tokens, holdout, more_requests_needed: needed }) {
   return `${value} % ${word} tokens per request, with a 95 % interval of ${low} to ${high} %. ${share}.`;
 }
 
-// A measure that nothing carries has no row.
+// The row of a measure; none without data.
 function row(name, { policy, holdout, difference, more_needed: needed }) {
   if (policy.count + holdout.count === 0) return [];
   const made = document.createElement("tr");

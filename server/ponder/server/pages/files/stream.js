@@ -1,9 +1,9 @@
-// Asks the server in OpenAI's words, and reads what it says event by event.
+// Sends requests in OpenAI's format, and reads the stream event by event.
 
 const CHAT = "v1/chat/completions"; // beside the page, wherever a proxy puts both
-const NAME = "x-client-request-id"; // finds a reply before it has an id
+const NAME = "x-client-request-id"; // names a reply before it has an id
 
-// What went wrong, in words. `status` is HTTP's, or 0 where no answer came.
+// An error with a message for the user. `status` is HTTP's, or 0 without a response.
 export class Failure extends Error {
   constructor(message, status = 0) {
     super(message);
@@ -11,8 +11,8 @@ export class Failure extends Error {
   }
 }
 
-// The data of each server-sent event, from bytes that may be split anywhere. Comments, which fill
-// silence, say nothing. https://html.spec.whatwg.org/multipage/server-sent-events.html
+// The data of each server-sent event, from bytes that may be split anywhere. Skips comments, which
+// only fill silence. https://html.spec.whatwg.org/multipage/server-sent-events.html
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -32,12 +32,12 @@ export async function* events(body) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // whoever stops reading hangs up; a broken line has no more
+    reader.cancel().catch(() => {}); // closes the connection, which may be broken already
   }
 }
 
-// What a `choice` of a stream says: {thought}, {answer}, {call}, and at its end {report, finish}.
-// A call is {index, id, name, arguments}: a piece, of which the first has the name.
+// The parts of a stream's `choice`: {thought}, {answer}, {call}, and at its end {report, finish}.
+// A call is a piece {index, id, name, arguments}; the first piece has the name.
 function* said({ delta, finish_reason, ponder }) {
   const thought = delta.reasoning ?? delta.reasoning_content;
   if (thought) yield { thought };
@@ -47,9 +47,9 @@ function* said({ delta, finish_reason, ponder }) {
   if (ponder) yield { report: ponder, finish: finish_reason };
 }
 
-// One chat as it streams: what choices say, each before {tokens}, all that was spent until then,
-// and between them {interim}: what probes answer while a thought goes on.
-// `finish` finds it by its `name`. Throws Failure, or an AbortError once `signal` stopped it.
+// One chat as it streams. Yields the parts of choices, each followed by {tokens}, all tokens spent
+// so far, and between them {interim}, the probes' answers while a thought goes on. `finish` finds
+// the chat by its `name`. Throws Failure, or an AbortError once `signal` stopped it.
 export async function* chat(body, key, signal, name) {
   const options = { include_usage: true, continuous_usage_stats: true };
   const asked = { ...body, stream: true, stream_options: options };
@@ -69,23 +69,23 @@ export async function* chat(body, key, signal, name) {
   throw new Failure("The connection ended before the answer did: ask again.");
 }
 
-// One chat as a whole.
+// One chat, as a whole reply.
 export async function whole(body, key, signal) {
   return (await post(CHAT, body, key, signal)).json();
 }
 
-// Has the thought of a chat finished, which was given this name. Throws Failure.
+// Finish the thought of the chat with this name. Throws Failure.
 export async function finish(name, key) {
   await post(`v1/ponder/${name}/finish`, {}, key);
 }
 
-// A name that no other chat has. (There is no crypto.randomUUID on a page without TLS.)
+// A unique name for a chat. (A page without TLS has no crypto.randomUUID.)
 export function fresh() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return `page-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-// What a path beside the page answers.
+// The response of a path beside the page.
 export async function get(path, key) {
   return (await request(path, { headers: { accept: "application/json", ...bearer(key) } })).json();
 }

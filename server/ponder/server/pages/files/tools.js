@@ -23,11 +23,11 @@ const SCHEMA = {
 };
 const FIRST = { tools: CALCULATOR, json: SCHEMA };
 
-// What was written is no JSON of the kind that is wanted; the message says why.
+// The text is not JSON of the expected kind; the message says why.
 export class Unreadable extends Error {}
 
 export class Form {
-  // The panel `root` is hidden where the model can do neither.
+  // Hides the panel `root` if the model can do neither.
   constructor(root, { tools, formats }, changed) {
     this.text = root.querySelector("textarea");
     this.label = root.querySelector(".label");
