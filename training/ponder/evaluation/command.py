@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ponder.evaluation.evaluate import Sample
 
 
-# Of a large set, as many as say something within minutes.
+# Problems of a large set, unless --n says otherwise: enough for an estimate within minutes.
 _ENOUGH = 500
 
 
@@ -137,14 +137,14 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """Evaluate and print; 0 when done, 1 when nobody answers, 2 for settings that cannot hold."""
+    """Evaluate and print; 0 when done, 1 when no responder answers, 2 for invalid settings."""
     from rich.console import Console
 
     from ponder.engine.protocol import EngineError
     from ponder.evaluation.tables import as_json, print_report
 
     if options.plots is not None:
-        # Missing matplotlib is said first.
+        # Report a missing matplotlib first.
         from ponder.evaluation.plots import plot_evaluation, plot_training
 
     if options.target is None:
