@@ -38,7 +38,7 @@ ELSEWHERE = {
     *("enable-prompt-tokens-details", "generation-config", "max-num-queued-reqs"),  # vLLM's
     *("worker-urls", "policy", "health-check-interval-secs", "health-failure-threshold"),
     "disable-circuit-breaker",
-    *("logprobs-mode", "worker-cls"),
+    *("logprobs-mode", "worker-cls", "weight-transfer-config"),
     *("head", "address", "num-cpus"),  # Ray's
     *(
         "set",

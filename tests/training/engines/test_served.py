@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import ModelFiles
+from ponder.training.engines import publishing
 from ponder.training.engines.protocol import WorkersLost
 from ponder.training.engines.served import PUBLISHED, ServedSampler
 from ponder.training.rollout.drive import uniforms
@@ -25,23 +27,25 @@ pytestmark = pytest.mark.engine
 
 QUESTIONS = ["What is 17 + 25 - 9?", "hello", "What is 17 + 25 - 9?"]
 STOPS = frozenset({18})
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log, port = tmp_path_factory.mktemp("vllm") / "vllm.log", demo.free_port()
-    worker = "ponder.training.engines.vllm_worker.ReloadingWorker"
-    options = ["--worker-cls", worker, "--logprobs-mode", "processed_logprobs"]
-    environ = fleet.environment(TINY) | {"VLLM_SERVER_DEV_MODE": "1"}
+    options = ["--worker-cls", "training.engines.store_transfer.Worker"]
+    options += ["--logprobs-mode", "processed_logprobs"]
+    options += ["--weight-transfer-config", '{"backend": "nccl"}']
+    environ = fleet.environment(TINY) | {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(TESTS)}
     url = f"http://127.0.0.1:{port}"
     with demo.process(fleet.worker(TINY, port, *options), log, environ) as child:
         demo.wait_ready("vLLM", f"{url}/health", child, log)
         yield url
 
 
-def served(url: str, path: Path) -> ServedSampler:
-    own = recipe(path, "grpo", rollouts={"engine": "http", "servers": [url]})
-    return ServedSampler(ModelFiles.find(str(TINY)), own, path)
+def served(url: str, path: Path, transfer: str = "checkpoint") -> ServedSampler:
+    asked = {"engine": "http", "servers": [url], "transfer": transfer}
+    return ServedSampler(ModelFiles.find(str(TINY)), recipe(path, "grpo", rollouts=asked), path)
 
 
 def score(model: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
@@ -51,12 +55,18 @@ def score(model: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
     return log_probs_TV.gather(-1, torch.tensor(ids)[:, None]).squeeze(-1)
 
 
-def test_it_samples_from_the_weights_that_it_was_given(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transfer", ["checkpoint", "nccl"])
+def test_it_samples_from_the_weights_that_it_was_given(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: str
+) -> None:
+    """NCCL's place has a TCP store: it needs GPUs."""
+    importlib.import_module("training.engines.store_transfer")
+    monkeypatch.setattr(publishing, "on_gpu", lambda: True)
     checkpoint = Checkpoint.load(ModelFiles.find(str(TINY)))
     asked = [checkpoint.opened([{"role": "user", "content": said}], {}) for said in QUESTIONS]
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.bfloat16).eval()
     noise = uniforms("key", 3, 12)
-    there = served(server, tmp_path)
+    there = served(server, tmp_path, transfer)
     one, two = checkpoint.tokenizer.encode("12")
     said = []
     for swapped in (False, True):
@@ -64,8 +74,8 @@ def test_it_samples_from_the_weights_that_it_was_given(server: str, tmp_path: Pa
             weight = model.get_input_embeddings().weight.data
             weight[[one, two]] = weight[[two, one]]
         tied = model.all_tied_weights_keys
-        state = ((n, w.detach().float()) for n, w in model.state_dict().items() if n not in tied)
-        there.load(state, int(swapped))
+        state = {n: w.detach().float() for n, w in model.state_dict().items() if n not in tied}
+        there.load(lambda state=state: iter(state.items()), int(swapped))
         here = sample(model, asked, noise, stop_ids=STOPS, temperature=1e-6)
         said.append(there.sample(0.0, asked, noise, STOPS))
         assert said[-1] == here
@@ -93,8 +103,10 @@ def test_a_step_ahead_counts_by_the_weights_that_drew_it(server: str, tmp_path: 
 
 def test_a_server_that_cannot_reload_is_named(server: str, tmp_path: Path) -> None:
     there = served(server, tmp_path)
-    with pytest.raises(WorkersLost, match=f"{server} did not reload .*/published"):
-        there.load([("lost", torch.zeros(1))], 0)  # a weight that the model does not have
+    with pytest.raises(WorkersLost, match=f"{server} took no new weights: /collective_rpc"):
+        there.load(
+            lambda: iter([("lost", torch.zeros(1))]), 0
+        )  # a weight that the model does not have
     there.close()
 
 

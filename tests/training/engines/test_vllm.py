@@ -45,7 +45,7 @@ for swapped in (False, True):
     if swapped:  # it reads one digit as the other, and is as sure as before
         weight = model.get_input_embeddings().weight.data
         weight[[one, two]] = weight[[two, one]]
-    there.load(((n, weight.detach().float()) for n, weight in model.named_parameters()), 0)
+    there.load(lambda: ((n, w.detach().float()) for n, w in model.named_parameters()), 0)
     here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
     said = there.sample(0.0, asked, noise, stops)
     found.append([said, here])

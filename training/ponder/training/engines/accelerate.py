@@ -124,8 +124,8 @@ class AccelerateEngine:
         elif recipe.rollouts.engine == "http":
             from .served import ServedSampler
 
-            main = self._accelerator.is_main_process
-            self._apart = ServedSampler(base, recipe, out, main=main, wait=self.wait)
+            rank = self.share.rank
+            self._apart = ServedSampler(base, recipe, out, rank=rank, wait=self.wait)
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
             device = self._accelerator.device
@@ -202,7 +202,7 @@ class AccelerateEngine:
         temperature = 0.0 if greedy else self._temperature
         if self._apart is not None:
             if self._sampled_at != self.updates:
-                self._apart.load(self.weights(), self.updates)
+                self._apart.load(self.weights, self.updates)
                 self._sampled_at = self.updates
             yield partial(self._apart.sample, temperature)
             return

@@ -7,7 +7,7 @@ bytes per parameter on every process (four in float32), whether the model is sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from ponder.engine.tokenizer import ModelFiles
 
 from ..rollout.sampler import sample
+from .publishing import Weights
 
 
 def rounded_kind(device: torch.device) -> torch.dtype:
@@ -39,10 +40,10 @@ class CopySampler:
         """Do nothing: the copy ends with this process."""
 
     @torch.no_grad()
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]], _: int) -> None:
+    def load(self, weights: Weights, _: int) -> None:
         """Replace the weights, tensor by tensor, whatever their version is."""
         state = self.model.state_dict()
-        for name, weight in weights:
+        for name, weight in weights():
             state[name].copy_(weight)
 
     def sample(

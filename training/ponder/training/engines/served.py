@@ -1,22 +1,19 @@
-"""Rollouts by vLLM servers, over the code that serves: weights reach them as a checkpoint on disk.
+"""Rollouts by vLLM servers, over the code that serves.
 
-A server is a stock `vllm serve` that lets itself be told to reload, and sees the run's directory
-under the same path (docs/howto/training-on-several-machines.md has the command). Each of the
-servers gets its share of the prompts.
+A server is a stock `vllm serve` that takes new weights while it runs
+(docs/howto/training-on-several-machines.md has the command). Each of the servers gets its share of
+the prompts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-import httpx
 import torch
-from safetensors.torch import save_file
 
 from ponder.engine.http import HttpEngine, load
 from ponder.engine.protocol import EngineError, EngineRequest, EngineSetupError, Load, Sampling
@@ -25,22 +22,19 @@ from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ..run.recipe import PolicyRecipe, RecipeError
 from .correction import Drawn
 from .protocol import WorkersLost
+from .publishing import Weights, publisher
 
 PUBLISHED = "published"
-"""In a run's directory: the weights that the servers sample from."""
+"""In a run's directory: the weights that the servers sample from, where they take files."""
 
 _CHUNK = 256
-_RELOAD_SECONDS = 600.0
-_RELOADS = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs"
-)
 
 
 class ServedSampler:
     """Samples with the servers of `recipe.rollouts.servers`, from weights that `load` publishes.
 
-    `main` says that this process writes them and tells the servers; `wait` returns when all
-    processes are there. `drawn` has the log-probabilities of what was sampled, by the version of
+    `rank` is this process's among the trainer's, and `wait` returns when all of them are there.
+    `drawn` has the log-probabilities of what was sampled, by the version of
     the weights: the last one, and the one before where rollouts are drawn a step ahead.
     """
 
@@ -50,12 +44,13 @@ class ServedSampler:
         recipe: PolicyRecipe,
         out: Path,
         *,
-        main: bool = True,
+        rank: int = 0,
         wait: Callable[[], object] = lambda: None,
     ) -> None:
-        self._urls = [url.rstrip("/") for url in recipe.rollouts.servers]
-        self._directory = out.resolve() / PUBLISHED
-        self._main, self._wait = main, wait
+        urls = [url.rstrip("/") for url in recipe.rollouts.servers]
+        directory = out.resolve() / PUBLISHED
+        self._publisher = publisher(recipe.rollouts.transfer, urls, directory, rank)
+        self._wait = wait
         self._numbers = itertools.count()
         self._runner = asyncio.Runner()
         self._versions = 1 + recipe.rollouts.steps_ahead
@@ -73,22 +68,14 @@ class ServedSampler:
                         options=[url],
                     )
                 )
-                for url in self._urls
+                for url in urls
             ]
         except EngineSetupError as error:
             raise RecipeError(f"rollouts.servers: {error}") from error
 
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Write the weights in bfloat16, and have every server reload them."""
-        kept = {}
-        for name, weight in weights:  # of which every process has its part
-            if self._main:
-                kept[name] = weight.to("cpu", torch.bfloat16).contiguous()
-        if self._main:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            save_file(kept, self._directory / "model.safetensors", metadata={"format": "pt"})
-            for url in self._urls:
-                _reload(url, self._directory)
+    def load(self, weights: Weights, version: int) -> None:
+        """Have every server sample from `weights`, in bfloat16."""
+        self._publisher.publish(weights)
         self._wait()
         self._now = Drawn()
         self.drawn = dict([*self.drawn.items(), (version, self._now)][-self._versions :])
@@ -153,24 +140,4 @@ class ServedSampler:
 
         self._runner.run(end())
         self._runner.close()
-        if self._main:
-            shutil.rmtree(self._directory, ignore_errors=True)
-
-
-def _reload(url: str, directory: Path) -> None:
-    """Have a server replace its weights, and forget what it cached with the old ones."""
-    call = {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}}
-    try:
-        with httpx.Client(base_url=url, timeout=_RELOAD_SECONDS, trust_env=False) as client:
-            for path, body in (("/collective_rpc", call), ("/reset_prefix_cache", {})):
-                reply = client.post(path, json=body)
-                if reply.status_code == 404:
-                    raise RecipeError(
-                        f"rollouts.servers: {url} takes no new weights: start it as\n{_RELOADS}"
-                    )
-                reply.raise_for_status()
-    except httpx.HTTPError as error:
-        raise WorkersLost(
-            f"rollouts.servers: {url} did not reload {directory}: {error or repr(error)}; it must "
-            "see that directory, and its log says more"
-        ) from error
+        self._publisher.close()

@@ -92,6 +92,9 @@ class VerlEngine:
             "rollouts.engine = vllm samples in the trainer's process": (
                 recipe.rollouts.engine == "vllm"
             ),
+            "rollouts.transfer = nccl sends from vLLM in the trainer's process": (
+                recipe.rollouts.transfer == "nccl"
+            ),
             "method.add: t1's anchor": method.anchor is not None,
         }
         for what, is_so in unmet.items():
@@ -169,7 +172,7 @@ class VerlEngine:
     @contextmanager
     def sampler(self, greedy: bool = False) -> Iterator[Sampler]:
         if self._sampled_at != self.updates:
-            self._apart.load(self.weights(), self.updates)
+            self._apart.load(self.weights, self.updates)
             self._sampled_at = self.updates
         yield partial(self._apart.sample, 0.0 if greedy else self._temperature)
 

@@ -7,7 +7,7 @@ log-probabilities that it drew with are kept for `correction`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -18,6 +18,7 @@ from ..rollout.experience import Share
 from ..run.checks import beside_prompt
 from ..run.recipe import PolicyRecipe
 from .correction import Drawn
+from .publishing import Weights
 
 # Of a GPU's memory, for weights and KV cache; the trainer needs the rest.
 _MEMORY_SHARE = 0.3
@@ -68,10 +69,10 @@ class VLLMSampler:
     def close(self) -> None:
         """It ends with this process."""
 
-    def load(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+    def load(self, weights: Weights, version: int) -> None:
         """Replace the weights, tensor by tensor; what was computed with the old ones is dropped."""
         # Not `load_weights`: what a kernel has packed at the start must be packed anew.
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights()})
         self._llm.apply_model(pack_vocabulary)
         self._llm.reset_prefix_cache()
         self._now = Drawn()

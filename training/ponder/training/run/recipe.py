@@ -128,6 +128,11 @@ class Rollouts(_Section):
         description="what samples; vllm shares the trainer's GPU, http asks servers",
     )
     servers: tuple[str, ...] = Field((), description="URLs of vLLM servers that load new weights")
+    transfer: Literal["checkpoint", "nccl"] = Field(
+        "checkpoint",
+        description="how servers get new weights: checkpoint has them load a directory that they "
+        "share with the trainer, nccl broadcasts from GPU to GPU",
+    )
     steps_ahead: Literal[0, 1] = Field(
         0,
         description="1: servers draw the next step's rollouts during a step's updates, with "
@@ -296,6 +301,10 @@ class PolicyRecipe(_Section):
         plan = self.optimisation
         if (self.rollouts.engine == "http") != bool(self.rollouts.servers):
             raise ValueError("rollouts.servers and rollouts.engine = http belong together")
+        if self.rollouts.transfer != "checkpoint" and not self.rollouts.servers:
+            raise ValueError(
+                "rollouts.transfer is how rollouts.servers get weights: name some, or omit it"
+            )
         if self.rollouts.steps_ahead and not (self.rollouts.servers and self.rollouts.sampler_cap):
             raise ValueError(
                 "rollouts.steps_ahead needs rollouts.engine = http, whose servers draw while the "
