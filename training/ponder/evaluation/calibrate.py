@@ -42,10 +42,10 @@ _LABELLED = re.compile(r"([\w.-]+)=(.+)")
 
 
 class Options(BaseModel):
-    """Measure what each thinking budget gives on each task, and write it into MODEL's ponder.json.
+    """Measure each thinking budget on each task, and write the curves into MODEL's ponder.json.
 
-    Every problem is thought through at temperature 1, told its budget and cut at it as in service.
-    The server reads efforts and the budget auto from the curves.
+    Every problem is asked at temperature 1 under every budget, with a server's hint and cut. The
+    server takes efforts and the budget auto from the curves.
     """
 
     model: CliPositionalArg[Path] = Field(

@@ -38,8 +38,8 @@ def _key_of_environment() -> SecretStr | None:
 class Options(BaseModel):
     """Measure accuracy and thinking tokens on problems with known answers, at temperature 1.
 
-    Modes: natural thinks freely, efficient is told to use minimal tokens, hinted is told each
-    trained budget, truncated is cut at each of --budgets, served is told and cut as in service.
+    Modes: natural thinks freely, efficient has a hint to use minimal tokens, hinted the hint of
+    each trained budget, truncated is cut at each of --budgets, served has a server's hint and cut.
     """
 
     target: CliPositionalArg[str | None] = Field(
@@ -81,8 +81,8 @@ class Options(BaseModel):
     )
     instruction: str = Field(
         default="",
-        description="follows every question as it stands, so it begins with a space or a line "
-        "break; what a recipe trained with is in its recipe.json",
+        description="text appended to every question unchanged, so it begins with a space or a "
+        "line break; a trained checkpoint's is in its recipe.json",
     )
     model: str | None = Field(
         default_factory=environment.model,

@@ -169,8 +169,8 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
         return load_recipe(out / ADVISED), None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
-            f"{method}: one process looks at the base: make the recipe first (--write my.yaml), "
-            "and start the processes with it"
+            f"{method}: only a single process can make a recipe: write it first (--write my.yaml), "
+            "and start the processes with that file"
         )
     import torch
 

@@ -302,7 +302,7 @@ class VerlEngine:
         state = json.loads(path.read_text())
         if state["workers"] != self._world:
             raise CheckpointError(
-                f"{directory} is of {state['workers']} workers, and here are {self._world}: set "
+                f"{state['workers']} workers wrote {directory}, but here are {self._world}: set "
                 f"optimisation.workers to {state['workers']}"
             )
         self._ask("load_checkpoint", str(directory.resolve()))

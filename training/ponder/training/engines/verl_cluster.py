@@ -40,8 +40,8 @@ def placed(ray: Any, workers: int | None) -> tuple[str, list[int]]:
     found = spread(workers or (sum(gpus) if gpus else 1), slots)
     if (free := ray.available_resources().get(kind, 0)) < sum(found):
         raise RecipeError(
-            f"optimisation.workers: {sum(found)} need as many {kind}s of the Ray cluster, where "
-            f"{free:.0f} are free: end what has the others, or name fewer"
+            f"optimisation.workers: {sum(found)} workers need as many {kind}s, and the Ray cluster "
+            f"has {free:.0f} free: end the jobs that hold the others, or name fewer workers"
         )
     return "cuda" if gpus else "cpu", found
 

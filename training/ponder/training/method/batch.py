@@ -202,7 +202,7 @@ def unpredicted(prompts: Sequence[str], history: Sequence[tuple[str, float]]) ->
 
 
 def undrawn(key: str) -> Prompt:
-    raise RuntimeError(f"nobody says what prompt {key} was")
+    raise RuntimeError(f"this context cannot give prompt {key} again: give it a `redraw`")
 
 
 @dataclass(frozen=True, slots=True)

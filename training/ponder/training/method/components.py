@@ -77,7 +77,7 @@ def conflict(method: str, names: Sequence[str]) -> str | None:
     """A sentence on what is wrong with these components on a method; None if they fit."""
     for i, name in enumerate(names):
         if name in COMPONENTS and name in names[:i]:
-            return f"{name} stands there twice: once is enough"
+            return f"{name} is listed twice: list it once"
     chosen = {method, *names}
     for (one, other), remedy in CONFLICTS.items():
         if {one, other} <= chosen:

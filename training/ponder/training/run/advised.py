@@ -136,13 +136,13 @@ def _warnings(method: str, longest: int, seen: Look, tasks: Sequence[Task]) -> I
     if seen.unfinished == 1:
         yield (
             f"no thought ended and was answered within {seen.longest:,} tokens, so nothing can be "
-            f"rewarded: is {said[-60:]!r} how this base thinks?"
+            f"rewarded: does this base think like this: {said[-60:]!r}?"
         )
     elif seen.accuracy <= 0.02:
         yield (
-            f"{seen.accuracy:.0%} of the answers are right, and where all are wrong nothing is "
-            f"learnt: take easier problems, an instruction, or another verifier; {question[:80]!r} "
-            f"is {reference[:40]!r}, and was answered {said[:80]!r}"
+            f"{seen.accuracy:.0%} of the answers are right, and groups without a right one teach "
+            "nothing: take easier problems, an instruction, or another verifier; "
+            f"{question[:80]!r} has the answer {reference[:40]!r}, and the base wrote {said[:80]!r}"
         )
     if seen.accuracy >= 0.98 and method in ("grpo", "dapo", "htpo"):
         yield (
@@ -169,9 +169,10 @@ def _warnings(method: str, longest: int, seen: Look, tasks: Sequence[Task]) -> I
         )
     elif seen.hinted and _thinking(seen.hinted[max(seen.hinted)]) < 0.7 * seen.thinking:
         yield (
-            f"told a budget, the base thinks {_thinking(seen.hinted[max(seen.hinted)]):,.0f} "
-            f"tokens, and {seen.thinking:,.0f} untold: HBPO trains the thoughts that are told one, "
-            "and the others follow slowly; length-penalty trains those that a plain request gets"
+            "with a budget hint the base thinks "
+            f"{_thinking(seen.hinted[max(seen.hinted)]):,.0f} tokens, without one "
+            f"{seen.thinking:,.0f}: HBPO trains thoughts with hints, and the others follow slowly; "
+            "length-penalty trains thoughts without hints"
         )
     listed = [task for task in tasks if isinstance(task, FiniteTask)]
     if len(listed) == len(tasks):
@@ -193,7 +194,7 @@ def told(seen: Look) -> Iterator[str]:
     )
     for budget, under in sorted(seen.hinted.items()):
         yield (
-            f"told {budget:,} tokens: {_thinking(under):,.0f} of thought, "
+            f"hint of {budget:,} tokens: {_thinking(under):,.0f} of thought, "
             f"{fmean(it.correct for it in under):.0%} right"
         )
 

@@ -231,7 +231,7 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         f"kept; two exports of {_size(2 * model.parameters)}"
     )
     if recipe.rollouts.engine == "vllm":
-        yield "memory      a process, estimated, beside what vLLM takes for itself"
+        yield "memory      a process, estimated, beside vLLM's own"
     else:
         yield "memory      a process, estimated"
     costs = engine_of(plan.engine).costs
@@ -324,10 +324,10 @@ def _time(recipe: PolicyRecipe, model: Shape, prompt: int) -> str:
         learnt = tokens(recipe, prompt).forward - tokens(recipe, prompt).sampled
         flops = 2.0 * model.parameters * learnt * recipe.optimisation.steps
         return (
-            "time        unknown: divide the FLOP of the whole run by what your machine does (a "
-            f"step is tried where the base lies here and has {LARGEST / 1e6:.0f}M parameters at "
-            f"most); scoring and learning take {flops / _H100 / 3600:,.0f} H100-hours at the "
-            "least, if all rows are as long as they may be and the GPUs reach their peak"
+            "time        unknown: divide the FLOP of the whole run by your machine's FLOP a second "
+            f"(a step is tried for local bases of at most {LARGEST / 1e6:.0f}M parameters); "
+            f"scoring and learning take at least {flops / _H100 / 3600:,.0f} H100-hours, if all "
+            "rows have their full length and the GPUs reach their peak"
         )
     whole, step = try_step(recipe)
     return (
