@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.reproduction",
-        description="Run what the reproduction still lacks, then write its results and plots.",
+        description="Execute the study's missing runs, then write its results and plots.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

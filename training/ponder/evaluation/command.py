@@ -74,7 +74,7 @@ class Options(BaseModel):
     max_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="of thought and answer together (default: what the context leaves)",
+        description="of thought and answer together (default: the rest of the context)",
     )
     system_prompt: str | None = Field(
         default=None, min_length=1, description="the chat's system message (default: none)"

@@ -55,7 +55,7 @@ def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
         case "extra_forbidden":
             known = list(dict.fromkeys(field_paths(kind)))
             if place[-1] == "add" or place[-1] in COMPONENTS:
-                return f"{field}: no such field: what is added to a method stands in method.add"
+                return f"{field}: no such field: a method's components belong into method.add"
             close = difflib.get_close_matches(field, known, n=1)
             return f"{field}: no such field" + (f": did you mean {close[0]}?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
