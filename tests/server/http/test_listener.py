@@ -250,14 +250,16 @@ def test_without_descriptors_there_is_a_line_and_then_a_recovery(
     with ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        # Made while there are descriptors: the server, which needs one for it, finds none.
-        late = stack.enter_context(socket.socket())
+        # Made while there are descriptors: the server, which needs one for each, soon finds none.
+        # The first may get what an earlier connection held.
+        late = [stack.enter_context(socket.socket()) for _ in range(8)]
         taken: list[socket.socket] = []
         stack.callback(lambda: [one.close() for one in taken])
         with pytest.raises(OSError, match="Too many open files"):
             while True:
                 taken.append(connect(running))
-        late.connect(taken[0].getpeername())
+        for one in late:
+            one.connect(taken[0].getpeername())
         wait_until(lambda: "no descriptor is left" in caplog.text)
     wait_until(lambda: httpx.get(f"{running.url}/healthz").status_code == 200)
     assert counted(running, "descriptors") >= 1

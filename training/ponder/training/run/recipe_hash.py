@@ -13,6 +13,7 @@ _LATER = (
     "instruction",
     "rollouts.vllm_options",
     "rollouts.servers",
+    "rollouts.transfer",
     "rollouts.steps_ahead",
     "rollouts.sampler_cap",
     "rollouts.cache_gib",
