@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is served, an answer under a budget, and the same as a stream.
+# The list of models, an answer under a budget, and the same answer as a stream.
 #
 #   sh examples/curl.sh
 set -eu

@@ -34,7 +34,7 @@ SIGNS = {
 
 
 def calculate(node):
-    """The value of numbers and signs; whatever else a model may write is no arithmetic."""
+    """The value of a tree of numbers and operators; raises `ValueError` for anything else."""
     match node:
         case ast.Expression():
             return calculate(node.body)

@@ -1,4 +1,4 @@
-"""The reference of a recipe's fields, out of the models that check it."""
+"""The reference of a recipe's fields, from the models that check it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ repeated:
 $ ponder train tiny-hbpo --set optimisation.steps=20 --set "method.budgets=[40, 80]"
 ```
 
-What was run, with every default, is in the run's `recipe.json`.
+The run's `recipe.json` has the recipe that was run, with every default.
 
-Written by `deploy/generate.py` out of the classes that check a recipe.
+Written by `deploy/generate.py` from the classes that check a recipe.
 
 ## Shipped
 
@@ -40,8 +40,8 @@ Written by `deploy/generate.py` out of the classes that check a recipe.
 ADDED = """
 ### `method.add`
 
-Components on top of any method, each `{name: {its settings}}`; none unless given. Your own are
-named `package.module:Name` ([how to write one](extending/method.md)).
+Components on top of any method, each `{name: {its settings}}`; none unless given. Name your own as
+`package.module:Name` ([how to write one](extending/method.md)).
 
 ```yaml
 method:
@@ -56,7 +56,7 @@ NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false
 
 
 def typed(annotation: Any) -> str:
-    """`list of whole number`, `text`; bounds and null are told by `bounds`."""
+    """`list of whole number`, `text`; `bounds` adds bounds and null."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return typed(arguments[0])
@@ -91,7 +91,7 @@ def default(field: FieldInfo) -> str:
 
 
 def table(model: type[BaseModel], prefix: str) -> str:
-    """A model's own fields; its sections have tables of their own."""
+    """A table of a model's own fields; its sections have tables of their own."""
     rows = [
         f"| `{prefix}{name}` | {typed(field.annotation)}{bounds(field)} | {default(field)} | "
         f"{described(model, name, field)} |\n"
@@ -121,7 +121,7 @@ def sections(model: type[BaseModel]) -> Iterator[str]:
 
 
 def components() -> str:
-    """What any method takes in `method.add`, and its settings."""
+    """The components that `method.add` takes, and their settings."""
     text = ADDED
     for name, component in COMPONENTS.items():
         text += f"\n#### `{name}`\n\n{_words(component)}\n"

@@ -1,4 +1,4 @@
-"""An exit that closes a thought after some seconds: its file, and the row of its cause."""
+"""An exit that closes a thought after some seconds, and the table row of its cause."""
 
 from __future__ import annotations
 

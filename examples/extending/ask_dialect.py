@@ -19,7 +19,7 @@ from ponder.thought.thought import Event
 
 
 class Question(Strict):
-    """The body. Unknown fields are refused (`Strict`), and pydantic's words become ours."""
+    """The body. `Strict` refuses unknown fields; `read_body` turns pydantic's errors into ours."""
 
     question: str = Field(min_length=1)
     budget: Tokens | None = None
@@ -36,7 +36,7 @@ class Said(BaseModel):
 
 
 class Piece(BaseModel):
-    """An event of a stream: one of the two."""
+    """An event of a stream: it sets one of the two fields."""
 
     thought: str | None = None
     answer: str | None = None
@@ -84,7 +84,7 @@ class AskDialect:
     failure = Failure
     done = None
     id_headers = ("x-request-id",)
-    # What errors speak of, in the words of this body.
+    # Error messages use these names for the fields of this body.
     fields: Mapping[str, str] = {**NAMES, "prompt": "question"}
 
     def read(self, body: bytes | bytearray, headers: Mapping[str, str]) -> ChatRequest:

@@ -1,6 +1,6 @@
 """A family of models: its row for `FAMILIES` in `ponder.thought.families`.
 
-The chat template of such a model ends its prompt with `<muse>`, and the model goes on from there:
+The chat template of such a model ends its prompt with `<muse>`, and the model continues:
 
     …<assistant><muse>I look at the units first.</muse>
     The answer is 42.
@@ -12,7 +12,7 @@ from ponder.thought.families import Family
 from ponder.thought.format import ThoughtFormat
 
 MUSE = Family(
-    needles=("<muse>", "</muse>"),  # what all its chat templates hold, and those of others do not
+    needles=("<muse>", "</muse>"),  # in all chat templates of this family and in no other's
     format=ThoughtFormat(
         name="Muse",
         start="<muse>",

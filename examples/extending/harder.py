@@ -1,4 +1,4 @@
-"""A weight for hard prompts, as a component of one's own: copy this file and change it.
+"""A component of one's own that weighs hard prompts: copy this file and change it.
 
 method:
   method: grpo

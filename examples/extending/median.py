@@ -1,4 +1,4 @@
-"""A strategy for estimates: of the numbers that the thoughts come to, the middle one."""
+"""A strategy for estimates: take the median of the thoughts' numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from ponder.server.strategies.protocol import Answer, Parallel, Score, vote
 
 
 class Median(Parallel):
-    """For `answer` "number". Of two in the middle the smaller; without any number the first."""
+    """For `answer` "number". Of two middle numbers it takes the smaller.
+
+    Without any number it takes the first answer that did not fail.
+    """
 
     async def choose(self, answers: Sequence[Answer], score: Score | None) -> int:
         vote(answers)

@@ -1,4 +1,4 @@
-"""A reward of one's own: correct answers earn less the more they say. Copy this file and change it.
+"""A reward of one's own: longer correct answers earn less. Copy this file and change it.
 
 method:
   method: grpo

@@ -12,8 +12,8 @@ from ponder.tasks.verify import final_number
 def close(problem: Problem, text: str) -> bool:
     """The last number of the answer lies within one percent of the reference.
 
-    `text` is what follows the thought. It may be anything at all: a check that raises, hangs or
-    runs out of memory counts as a wrong answer, and so does one that opens a file or a socket.
+    `text` follows the thought and may be anything at all. A check that raises, hangs or runs out
+    of memory counts as a wrong answer, and so does a check that opens a file or a socket.
     """
     said = final_number(text)
     wanted = float(problem.answer)

@@ -1,4 +1,4 @@
-"""An engine on plain transformers: one token after the other, a request at a time in its thread.
+"""An engine on plain transformers: it samples one token after the other, a request per thread.
 
 Run it from this folder, with nothing but the model:
 
@@ -19,7 +19,7 @@ from ponder.engine.pulse import Pulse
 
 
 class TransformersEngine:
-    """Samples by temperature, stop ids and seed; refuses the rules that it does not know."""
+    """Samples by temperature, stop ids and seed; refuses a request with any other sampling rule."""
 
     def __init__(self, model: PreTrainedModel, eos: frozenset[int]) -> None:
         length = model.config.get_text_config().max_position_embeddings
@@ -40,7 +40,7 @@ class TransformersEngine:
         self._pulse.begin()
         try:
             for count in range(1, rules.max_tokens + 1):
-                # Closing this generator ends the loop here: that is how a thought is cut.
+                # The server cuts a thought by closing this generator, which ends the loop here.
                 logits, cache = await asyncio.to_thread(self._step, ids, cache)
                 for token, bias in rules.logit_bias.items():
                     logits[token] += bias
@@ -74,10 +74,10 @@ class TransformersEngine:
         return self._pulse.silence()
 
     async def check_health(self) -> None:
-        """It lives as long as this process."""
+        """The engine lives as long as this process."""
 
     def shutdown(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: the engine holds no process or thread of its own."""
 
 
 def load(load: Load) -> TransformersEngine:

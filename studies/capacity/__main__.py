@@ -1,7 +1,7 @@
 """`python -m studies.capacity`: how a fleet behaves that is larger than any machine here.
 
-Simulates every scenario and writes docs/capacity.json, docs/capacity.md and its plots. A few
-minutes; a scenario alone with its name.
+Simulates every scenario in a few minutes and writes docs/capacity.json, docs/capacity.md and its
+plots. Name a scenario to simulate it alone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(path: Path, found: Found) -> None:
-    """Every figure of every seed; infinite ones as null."""
+    """Write every figure of every seed as JSON; an infinite figure becomes null."""
     data = {
         name: [
             {"arm": row.arm, "x": row.x, "seeds": [_finite(one) for one in row.seeds]}
@@ -66,7 +66,7 @@ def write(path: Path, found: Found) -> None:
 
 
 def read(path: Path) -> dict[str, Sequence[Row]]:
-    """What `write` wrote."""
+    """Read the figures that `write` wrote."""
     data = json.loads(path.read_text(encoding="utf-8"))
     return {
         name: [

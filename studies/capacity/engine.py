@@ -15,11 +15,11 @@ Owner = TypeVar("Owner")
 
 @dataclass(slots=True, eq=False)
 class Job(Generic[Owner]):
-    """One engine request: it is to sample `tokens` behind a prompt.
+    """One engine request, which samples `tokens` tokens behind a prompt.
 
-    `cached` of the prompt's tokens are in the engine's prefix cache. `mark` is the token that
-    somebody waits for, an answer's first; infinite where nobody does. What it has sampled when it
-    leaves the engine is `done`.
+    `cached` of the prompt's tokens are in the engine's prefix cache. `mark` is the sampled token
+    that the engine reports, such as an answer's first; infinite for none. When the job leaves the
+    engine, `done` is the number of tokens that it has sampled.
     """
 
     owner: Owner
@@ -40,11 +40,11 @@ class Job(Generic[Owner]):
 
 
 class SimulatedEngine(Generic[Owner]):
-    """Rows that all get a token a step share a counter of steps, `_steps`.
+    """Running rows all get one token per step, so they share one counter of steps, `_steps`.
 
-    A row that enters at s steps and samples n tokens ends at s + n: between two events nothing is
-    done for a row. Where the cache is full the newest row is preempted, as vLLM does: it waits
-    again, and its whole context is a prompt then.
+    A row that enters at s steps and samples n tokens ends at s + n, so that no row costs work
+    between two events. When the cache is full, the engine preempts the newest row, as vLLM does:
+    the row waits again, and its whole context becomes its prompt.
 
     Times are in seconds.
     """
@@ -54,14 +54,14 @@ class SimulatedEngine(Generic[Owner]):
         self.waiting: deque[Job[Owner]] = deque()
         self.running = 0
         self.prefilled = 0  # tokens
-        self.version = 0  # of what `next_at` said
+        self.version = 0  # changes when the answer of `next_at` does
         self._ends: list[tuple[float, int, Job[Owner]]] = []
         self._marks: list[tuple[float, int, Job[Owner]]] = []
         self._newest: list[Job[Owner]] = []
         self._count = 0
         self._steps = 0.0
-        self._offset = 0.0  # of the context: with the running rows' steps it is what they hold
-        self._stall = 0.0  # seconds of prompts that are read before the next step
+        self._offset = 0.0  # of the context: the running rows hold this plus their steps
+        self._stall = 0.0  # seconds of prefill before the next step
         self._at = 0.0
 
     @property
@@ -88,13 +88,13 @@ class SimulatedEngine(Generic[Owner]):
         self._admit()
 
     def sampled(self, job: Job[Owner]) -> int:
-        """Tokens that a job has by now."""
+        """Tokens that the job has sampled by now."""
         if not job.running:
             return job.done
         return min(job.tokens, int(self._steps - job.entered + _EPSILON))
 
     def advance(self, now: float) -> None:
-        """Let time pass, up to the next event at most."""
+        """Move the clock to `now`, which must not lie beyond the next event."""
         passed, self._at = now - self._at, now
         stalled = min(passed, self._stall)
         self._stall -= stalled
@@ -102,7 +102,7 @@ class SimulatedEngine(Generic[Owner]):
             self._steps += (passed - stalled) / self._step()
 
     def next_at(self) -> float:
-        """When something happens if nobody comes or goes: a mark, an end, a full cache."""
+        """Time of the next event (a mark, an end, a full cache) if no job is added or removed."""
         steps = math.inf
         for heap in (self._marks, self._ends):
             while heap and not _runs(heap[0]):
@@ -115,7 +115,7 @@ class SimulatedEngine(Generic[Owner]):
         return self._at + self._stall + max(0.0, steps) * self._step() if self.running else math.inf
 
     def happen(self, now: float) -> tuple[list[Job[Owner]], list[Job[Owner]]]:
-        """What happened by `now`, which `next_at` said: jobs at their mark, and ended ones."""
+        """Process the events at `now`, from `next_at`: returns jobs at a mark, and ended ones."""
         self.advance(now)
         marked: list[Job[Owner]] = []
         ended: list[Job[Owner]] = []
@@ -173,10 +173,10 @@ class SimulatedEngine(Generic[Owner]):
 
 
 def _runs(entry: tuple[float, int, Job[Owner]]) -> bool:
-    """Whether an entry of a heap is of a row that still runs, and has not been preempted since."""
+    """Whether a heap entry's row still runs and was not preempted after the entry was made."""
     return entry[2].running and entry[2].entry == entry[1]
 
 
 _LONGEST = 64.0  # steps at one pace: a context that grows makes them slower
-_FULL = 0.95  # of the cache: beyond it nobody is let in
+_FULL = 0.95  # of the cache: beyond it no job is admitted
 _EPSILON = 1e-6

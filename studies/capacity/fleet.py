@@ -1,8 +1,8 @@
 """Replicas of Ponder, a router and engines, as a discrete-event simulation.
 
-What a budget does here is what the server does: a thought that is longer is aborted at its budget
-and its answer is a request of its own, behind the close text. Load levels, shares and the parts
-that pools lend are the server's own code.
+A budget acts as in the server: a longer thought is aborted at its budget, and its answer is a
+request of its own, behind the close text. Load levels, shares and the pools' lending run the
+server's own code.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Cause = Literal["natural", "budget", "pool", "load", "deadline"]
 class Policy:
     """What the fleet does with requests.
 
-    `affinity`: a re-entry goes to the engine that has its prefix; else wherever there is room, as
-    any request. `unasked` is the budget of requests without one. `places` bounds the requests
-    inside, others are refused (429). `shed`: budgets that nobody asked for shrink by the server's
-    load levels. `pool`: a tenant's size. `deadline_s`: thoughts are closed when `safety` times
-    what an answer took lately is left of it. `resume`: a dead engine's requests are entered again,
-    else they fail.
+    `affinity`: a re-entry goes to the engine that has its prefix; without affinity it goes
+    wherever there is room, like any request. `unasked` is the budget of requests without one.
+    `places` bounds the requests inside; the fleet refuses others (429). `shed`: default budgets
+    shrink by the server's load levels. `pool`: the size of a tenant's pool. `deadline_s`: a thought
+    is closed when the time left is `safety` times the recent time of an answer. `resume`: requests
+    of a dead engine are entered again; without it they fail.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Policy:
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """What became of a request. Times in seconds, lengths in tokens."""
+    """The course of a request. Times are in seconds, lengths in tokens."""
 
     asked: Asked
     budget: float
@@ -71,7 +71,7 @@ class Reply:
 
 @dataclass(slots=True)
 class Outcome:
-    """A simulation's replies and refusals after its warm-up, and what the engines did in all."""
+    """A simulation's replies and refusals after its warm-up, and the engines' total work."""
 
     replies: list[Reply]
     refused: int
@@ -84,7 +84,7 @@ class Outcome:
         return [one for one in self.replies if one.ended_at is not None and not one.failed]
 
     def first_answer_s(self, share: float) -> float:
-        """Time to the first token of an answer that `share` did with; infinite where none came."""
+        """Quantile `share` of the seconds to an answer's first token; a missing one is infinite."""
         waits = sorted(
             math.inf if one.answer_at is None else one.answer_at - one.asked.at
             for one in self.replies
@@ -93,7 +93,7 @@ class Outcome:
         return waits[math.ceil(share * len(waits)) - 1] if waits else math.inf
 
     def goodput(self, within_s: float) -> float:
-        """Answers a second that were whole within so many seconds."""
+        """Answers per second that were complete within `within_s` seconds."""
         good = sum(
             one.ended_at - one.asked.at <= within_s
             for one in self.answered()
@@ -148,8 +148,8 @@ class _Pool:
 class Fleet:
     """`engines` engines of a profile under a policy.
 
-    Requests without a place to go to are sent to the less loaded of two random engines ("power of
-    two choices"), which stands for a router's least-loaded choice.
+    A request that needs no particular engine goes to the less loaded of two random ones ("power of
+    two choices"), which models a router's least-loaded choice.
 
         >>> from studies.capacity.profiles import Profile
         >>> from studies.capacity.traffic import Traffic
@@ -187,10 +187,11 @@ class Fleet:
         after: Callable[[Reply], Asked | None] = lambda _: None,
         patience: float = math.inf,
     ) -> Outcome:
-        """Until every request is answered, or `patience` seconds after the last has come.
+        """Simulate until every request is answered, or `patience` seconds after the last arrival.
 
-        Requests of the first `warm_up` seconds are simulated and not reported. `deaths`: at a
-        time, an engine's number dies for good. `after` a reply its client may ask again.
+        Requests of the first `warm_up` seconds are simulated and not reported. `deaths` maps a
+        time to the number of the engine that dies then for good. `after` takes a reply and may
+        return its client's next request.
         """
         self._after, self._warm_up = after, warm_up
         coming = iter(requests)
@@ -313,7 +314,7 @@ class Fleet:
         return reply.asked.at + self.policy.deadline_s - self.policy.safety * self._answer_s
 
     def _look(self, reply: Reply, now: float) -> None:
-        """Close a thought whose answer is due, or look again when it may be."""
+        """Close a thought whose answer is due, else schedule the next look."""
         job, engine = reply.job, reply.engine
         if reply.ended_at is not None or reply.answering or job is None or engine is None:
             return
@@ -324,7 +325,7 @@ class Fleet:
         engine.advance(now)
         done = reply.resumed + engine.sampled(job)
         if reply.cause == "natural" and done >= reply.asked.thought:
-            return  # it answers already
+            return  # the thought has ended by itself, and its answer has begun
         engine.remove(job, now)
         self._watch(engine)
         self._sampled += job.done
@@ -362,7 +363,7 @@ class Fleet:
             self._enter(reply, left, now)
 
     def _watch(self, engine: SimulatedEngine[Reply]) -> None:
-        """Come back when something happens on the engine."""
+        """Schedule the engine's next event."""
         engine.version += 1
         at = engine.next_at()
         if at < math.inf:

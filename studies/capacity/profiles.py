@@ -1,4 +1,4 @@
-"""What an engine takes for its work, fitted to what was measured of real ones."""
+"""The time that an engine takes for its work, fitted to measurements of real engines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "docs" / "benchmark.json"
 FITTED = ("plain-whole-c1", "plain-whole-c8", "plain-whole-c32")
-"""Points of `make bench` that the profile of this machine's engine is fitted to."""
+"""Points of `make bench` to which the profile of this machine's engine is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An engine with continuous batching: what a step takes, and what it has room for.
+    """An engine with continuous batching: its costs in seconds, and its limits.
 
-    A step gives each of the running rows a token and takes `base_s`, `row_s` for each row and
-    `context_s` for each token in their caches. A prompt's token that the prefix cache lacks takes
-    `prompt_s`, and every row waits. All in seconds. At most `rows` run at once, with `cache` tokens
-    of context between them.
+    A step gives each running row a token and takes `base_s`, plus `row_s` for each row and
+    `context_s` for each token in their caches. Prefill takes `prompt_s` for each prompt token that
+    the prefix cache lacks, and every row waits for it. At most `rows` rows run at once, and their
+    contexts together have at most `cache` tokens.
 
         >>> engine = Profile("toy", base_s=0.01, row_s=0.001, rows=8, cache=1000)
         >>> engine.step(rows=2, context=0)
@@ -65,7 +65,7 @@ _H100_CACHE = 240_000
 
 
 def h100() -> Profile:
-    """From three of four published rows, which fix its three costs; the fourth tests them.
+    """Fit the three costs to three of the four published rows; the fourth row tests them.
 
     A row's time to its last token is its prefill and `output` steps at the mean context.
     """
@@ -84,19 +84,19 @@ def h100() -> Profile:
 
 
 def predicted(profile: Profile, row: Published) -> float:
-    """Tokens a second of a published row, by a profile."""
+    """Tokens per second that a profile predicts for a published row."""
     context, prompt = _work(row)
     took = row.output * (profile.base_s + profile.row_s * row.rows)
     return row.rows * row.output / (took + context * profile.context_s + prompt * profile.prompt_s)
 
 
 def _work(row: Published) -> tuple[float, float]:
-    """Tokens of context that its steps read, and of prompts."""
+    """Tokens of context that the row's steps read, and tokens of its prompts."""
     return row.output * row.rows * (row.prompt + row.output / 2), float(row.rows * row.prompt)
 
 
 def measured(points: Sequence[str] = FITTED, path: Path = BENCHMARK) -> Profile:
-    """The bundled checkpoint on vLLM's CPU build: a line through step times of `make bench`."""
+    """Fit the bundled checkpoint on vLLM's CPU build: a line through step times of `make bench`."""
     figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
     rate = {one["figure"]: one["ponder"] for one in figures if one["unit"] == "tokens/s"}
     rows = [int(point.rpartition("c")[2]) for point in points]

@@ -1,4 +1,4 @@
-"""docs/capacity.md: what the simulation says, made of its figures alone."""
+"""Writes docs/capacity.md from the simulation's figures alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = Sequence[Row]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A scenario on the page: the figures of its table, and the one that is drawn."""
+    """A scenario on the page: the figures of its table, and the figure of its plot."""
 
     title: str
     x_label: str
@@ -97,7 +97,7 @@ _SHARES = {"answered", "refused", "cut"}
 
 
 def page(profile: Profile, checks: Sequence[Check], found: Mapping[str, Rows]) -> str:
-    """The whole page; a scenario that was not simulated is left out."""
+    """The whole page, without scenarios that were not simulated."""
     parts = [_head(profile, checks, found)]
     for name, rows in found.items():
         section = SECTIONS[name]
@@ -287,7 +287,7 @@ SAYS: Mapping[str, Callable[[Rows], str]] = {
     "failures": _failures,
     "large": _large,
 }
-"""What the page says of a scenario, from its figures."""
+"""By scenario: a function from its figures to its sentence on the page."""
 
 
 def _table(section: Section, rows: Rows) -> str:

@@ -1,4 +1,4 @@
-"""What is simulated, and with what: each scenario gives rows of figures."""
+"""The simulated scenarios and their settings; each scenario returns rows of figures."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .profiles import Profile, h100
 from .traffic import Traffic
 
 WITHIN_S = 60.0
-"""An answer that is whole within so many seconds counts as goodput."""
+"""An answer that is complete within so many seconds counts as goodput."""
 SEEDS = (0, 1, 2)
 LOADS = (0.6, 0.8, 0.9, 1.0, 1.15, 1.3)
-"""Of what the engines can take; see `full_rate`."""
+"""Arrival rates as shares of the engines' capacity; see `full_rate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def simulate(
     deaths: Mapping[float, int] | None = None,
     seeds: Sequence[int] = SEEDS,
 ) -> Row:
-    """A point. The first sixth of its time warms the fleet up."""
+    """Simulate one point for every seed; the first sixth of the time is the warm-up."""
     found = []
     for seed in seeds:
         fleet = Fleet(profile or h100(), engines, policy, seed=seed)
@@ -68,10 +68,10 @@ def full_rate(traffic: Traffic, profile: Profile) -> float:
 
 
 def full_rows(traffic: Traffic, profile: Profile) -> tuple[float, float]:
-    """Rows that fill an engine's cache, and the tokens that each holds, in the mean.
+    """Rows that fill an engine's cache, and the mean tokens that each holds.
 
-    An engine that is looked at runs long requests rather than short ones: its rows hold E[t^2] /
-    2 E[t] tokens beside the prompt, t being the tokens that a request samples.
+    At a random moment an engine more likely runs a long request than a short one: its rows hold
+    E[t^2] / 2 E[t] tokens beside the prompt, where t is the tokens that a request samples.
     """
     first, second = (thought_moment(traffic, power) for power in (1, 2))
     tokens = first + traffic.answer
@@ -101,7 +101,7 @@ CAPPED = replace(BASE, budget=CAP)
 
 
 def sizing() -> list[Row]:
-    """Time to an answer against the rate that each of 4 engines gets, by budget."""
+    """Time to an answer by budget, against the rate of requests per engine, for 4 engines."""
     return [
         simulate(
             f"budget {budget:,}" if budget < math.inf else "no budget",
@@ -116,7 +116,7 @@ def sizing() -> list[Row]:
 
 
 def pooling() -> list[Row]:
-    """The same load for each engine, by the number of engines that share it."""
+    """Fleets of different sizes under the same load per engine."""
     return [
         simulate(f"load {load:g}", engines, _at(load, engines, CAPPED), Policy("plain"),
                  engines=engines)
@@ -126,7 +126,7 @@ def pooling() -> list[Row]:
 
 
 def affinity() -> list[Row]:
-    """Re-entries behind a cut, with and without the engine that has their prefix."""
+    """Re-entries after a cut, sent to the engine that has their prefix, or to any."""
     traffic = replace(BASE, budget=1024)
     return [
         simulate(
@@ -138,7 +138,7 @@ def affinity() -> list[Row]:
 
 
 def overload() -> list[Row]:
-    """Bursts of three times the mean rate, by what the server does when it is full."""
+    """Bursts of three times the mean rate, under several policies of a full server."""
     places = _places(CAPPED)
     arms = (
         Policy("nothing", unasked=CAP),
@@ -193,7 +193,7 @@ def failures() -> list[Row]:
 
 
 def large(engines: int = 1024) -> list[Row]:
-    """Budgets of 4,096 at a load of 0.95, and four minutes."""
+    """Budgets of 4,096 at a load of 0.95, for four minutes."""
     traffic = replace(BASE, seconds=240.0, budget=4096)
     return [
         simulate(arm, engines, _at(0.95, engines, traffic), Policy(arm, affinity=stays),

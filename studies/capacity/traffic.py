@@ -1,4 +1,4 @@
-"""Requests as they come: bursts, and thoughts whose lengths have a heavy tail."""
+"""Random requests: they come in bursts, and their thoughts' lengths have a heavy tail."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, at `at` seconds: tokens of its prompt, of its thought if nobody cuts it, of its
-    answer. `budget` is what its client asks for.
+    """One request, at `at` seconds: tokens of its prompt, of its thought when uncut and of its
+    answer. `budget` is the client's.
     """
 
     at: float
@@ -26,10 +26,11 @@ class Asked:
 class Traffic:
     """A Poisson process of `rate` requests a second.
 
-    For `burst_s` seconds of every `every_s` it comes `burst` times as fast, and else so much slower
-    that the mean stays. Lengths of thoughts are lognormal: `thought` is their median, `sigma` the
-    deviation of the logarithm (1: the mean is 1.65 medians, one in a hundred is ten medians).
-    One request in `greedy` is of tenant 0, the others are spread over `tenants`.
+    For `burst_s` seconds of every `every_s` the rate is `burst` times as high, and between bursts
+    so much lower that the mean remains `rate`. Lengths of thoughts are lognormal: `thought` is
+    their median, `sigma` the deviation of the logarithm (1: the mean is 1.65 medians, one in a
+    hundred is ten medians). One request in `greedy` is tenant 0's, the others are spread over
+    `tenants`.
     """
 
     rate: float

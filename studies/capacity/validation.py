@@ -1,4 +1,4 @@
-"""Whether the simulation gives what was measured and not fitted."""
+"""Checks of the simulation against measurements to which nothing was fitted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 200.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure of a real engine that no profile was fitted to, in tokens a second."""
+    """A figure of a real engine to which no profile was fitted, in tokens per second."""
 
     what: str
     measured: float
@@ -27,7 +27,7 @@ class Check:
 
     @property
     def error(self) -> float:
-        """Of the simulated figure, as a share of the measured."""
+        """The simulated figure's error, as a share of the measured figure."""
         return self.simulated / self.measured - 1
 
 
@@ -48,7 +48,7 @@ def checks(path: Path = BENCHMARK) -> list[Check]:
 
 
 def closed_loop(*, clients: int, budget: int) -> float:
-    """Tokens a second of clients that ask again when they have their answer, as in `make bench`.
+    """Tokens per second of clients that ask again after each answer, as in `make bench`.
 
     Thoughts never end by themselves; an answer follows the cut in a request of its own.
     """

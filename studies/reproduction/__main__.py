@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .runner import Study
 
 COLD_START = Path(__file__).parent / "cold-start"
-"""What `ponder train reasoner-sft` made, which all runs of protocol 4 begin with."""
+"""The checkpoint of `ponder train reasoner-sft`, from which all runs of protocol 4 start."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if other := study.of_other_code():
             _say(
-                f"{other} records are of code that did otherwise, and count for nothing here: all "
-                "runs start anew (--report-only shows what was recorded)"
+                f"{other} records are of code that behaved differently and do not count: all "
+                "runs start anew (--report-only shows the records)"
             )
         if code := _execute(study, options.jobs, time.monotonic() + options.seconds):
             return code
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.reproduction",
-        description="Run what the reproduction still lacks, then write its results and plots.",
+        description="Execute the study's missing runs, then write its results and plots.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -76,23 +76,23 @@ def _parser() -> argparse.ArgumentParser:
         default=math.inf,
         metavar="SECONDS",
         dest="seconds",
-        help="begin no step after them; the same command goes on",
+        help="begin no step after so many seconds; the same command resumes",
     )
     add("--report-only", action="store_true", help="start nothing: write what is recorded")
     return parser
 
 
 def _accept(argv: Sequence[str]) -> int:
-    """0 where a cold start is what protocol 4 asks for, 1 where not, 2 where there is none."""
+    """Exit status: 0 where the cold start meets protocol 4, 1 where not, 2 where there is none."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.reproduction accept",
-        description="Measure whether a cold start is what protocol 4 asks for.",
+        description="Measure whether a cold start meets protocol 4's criteria.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("base", type=Path, help="directory of the cold start")
-    parser.add_argument("--tasks", nargs="+", help="families, unless all that it is taught")
+    parser.add_argument("--tasks", nargs="+", help="families; without it all of the study's")
     parser.add_argument("--each", type=int, default=4, help="problems of a family and difficulty")
-    parser.add_argument("--json", type=Path, help="file to write what was measured to")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(argv)
 
     from .acceptance import accept
@@ -110,15 +110,16 @@ def _accept(argv: Sequence[str]) -> int:
 
 
 def _power(argv: Sequence[str]) -> int:
-    """0: the differences that the plan can tell are printed."""
+    """Print the differences that the plan can detect; exit status 0."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.reproduction power",
-        description="What difference the plan can tell, from the variances of recorded runs.",
+        description="Print the difference that a plan can detect, from the variances of recorded "
+        "runs.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--results", type=Path, default=Path("docs/results"), help="directory of the records")
-    add("--protocol", type=int, default=3, metavar="N", help="whose records: a version's")
+    add("--protocol", type=int, default=3, metavar="N", help="protocol version of the records")
     add("--seeds", type=int, nargs="+", default=[3, 5], metavar="N", help="seeds of the plan")
     add("--problems", type=int, default=300, metavar="N", help="test problems of the plan")
     options = parser.parse_args(argv)

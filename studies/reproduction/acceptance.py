@@ -1,9 +1,9 @@
-"""Whether a cold start is what protocol 4 asks for.
+"""Measures whether a cold start meets protocol 4's criteria.
 
 python -m studies.reproduction accept BASE
 
-A cold start is accepted on validation problems when it is right half of the time, verbose with a
-long tail, reads hints without obeying them, and loses accuracy where its long thoughts are cut.
+A cold start is accepted when, on validation problems, it is right half of the time, is verbose with
+a long tail, reads hints without obeying them, and loses accuracy where its long thoughts are cut.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .setting import ANSWER, LONGEST
 
 SHORT_HINT, LONG_HINT = 40, 200
 _SAMPLES = 2
-_HINT_SAMPLES = 4  # the ratio of two means of long tails needs many
+_HINT_SAMPLES = 4  # the ratio of two heavy-tailed means needs many samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What is asked of a cold start, what it does, and whether that holds."""
+    """One criterion: the value wanted of a cold start, the measured value, and whether it holds."""
 
     name: str
     value: float
@@ -57,10 +57,11 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What was measured, in tokens of thought and shares of right answers.
+    """The measurements, in tokens of thought and shares of right answers.
 
-    At the cap, half the natural mean, an unfinished response is wrong (`accuracy_capped`, as in
-    training), or its thought is closed and answered (`accuracy_closed`, as in serving).
+    The cap is half the natural mean. `accuracy_capped` counts a response that is unfinished at the
+    cap as wrong, as training does; `accuracy_closed` closes its thought and has it answered, as a
+    server does.
     """
 
     parameters: int
@@ -86,7 +87,7 @@ class Acceptance:
         return asdict(self) | {"accepted": self.accepted}
 
     def lines(self) -> Iterator[str]:
-        """For a terminal."""
+        """The report as lines for a terminal."""
         for level in self.levels:
             yield (
                 f"{level.family:40} {level.difficulty:2}  {level.accuracy:6.1%}  "
@@ -98,8 +99,8 @@ class Acceptance:
 
 
 def accept(base: Path, asked: Sequence[Worked], longest: int = LONGEST) -> Acceptance:
-    """Ask a checkpoint everything without a hint, with a small and with a large one, and with
-    thoughts that are closed at half the natural mean.
+    """Ask a checkpoint every problem without a hint, with a small and with a large hint, and with
+    thoughts closed at half the natural mean.
     """
     from transformers import AutoModelForCausalLM
 
@@ -175,7 +176,7 @@ def _judged(
 def _levels(
     asked: Sequence[Problem], lengths: Sequence[int], right: Sequence[bool]
 ) -> Iterator[Level]:
-    """By family and difficulty, of as many answers."""
+    """Levels by family and difficulty; the three sequences are parallel."""
     cells: dict[tuple[str, int], list[int]] = {}
     for row, problem in enumerate(asked):
         cells.setdefault((problem.family, problem.difficulty), []).append(row)

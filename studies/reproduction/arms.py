@@ -1,4 +1,4 @@
-"""What the study runs: a table of arms, and the plan of runs that follows from it.
+"""The study's runs: a table of arms, and the plan of runs that follows from the table.
 
 docs/protocol.md says why; a change here is a new version of the protocol.
 """
@@ -29,11 +29,12 @@ STAGES = (("hbpo", "grpo", "length-penalty"), ("brpo",), ("dapo", "htpo"))
 
 @dataclass(frozen=True, slots=True)
 class StudyArm:
-    """A shipped recipe, what differs from it, and the seeds it is run with.
+    """A shipped recipe, the arm's changes to it, and the arm's seeds.
 
     The protocol cuts without grace, as the papers do.
 
-    `tuned` names the arm whose learning rate it takes: itself for the main arms, which are tuned.
+    `tuned` names the arm whose learning rate this arm takes; a main arm, which is tuned, names
+    itself.
     """
 
     name: str
@@ -93,7 +94,7 @@ ARMS: tuple[StudyArm, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What every run starts from: a checkpoint, where it lies, what it is, and the code."""
+    """The start of every run: a checkpoint's place, its hash, and the code's behaviour."""
 
     path: Path
     sha256: str
@@ -108,7 +109,7 @@ class Base:
         return cls(path, digest.hexdigest(), behaviour())
 
     def made(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record is of these weights and of code that does the same."""
+        """Whether a record is of these weights and of code that behaves alike."""
         of_same_weights = record["base_sha256"] == self.sha256
         return of_same_weights and Behaviour.recorded(record).alike(self.behaviour)
 
@@ -124,7 +125,7 @@ class Planned:
 
     @property
     def sha256(self) -> str:
-        """Hash of the recipe, in which the base stands with what it is, not where it lies."""
+        """Hash of the recipe, with the base's hash in the place of its path."""
         return recipe_sha256(self.recipe.model_copy(update={"base": self.base.sha256}))
 
     @property
@@ -138,8 +139,8 @@ class Planned:
 
 
 def plan(base: Base, rates: Mapping[str, float]) -> list[Planned]:
-    """All runs stage by stage, the trials of a stage before its scored runs; scored ones of the
-    arms that `rates` names, by their tuned learning rates.
+    """All runs stage by stage, the trials of a stage before its scored runs. `rates` are the tuned
+    learning rates by arm; an arm without a rate has no scored runs yet.
     """
     runs = [*tuning_runs(base), *scored_runs(base, rates)]
     return sorted(runs, key=lambda run: run.arm.stage)
@@ -170,7 +171,7 @@ def scored_runs(base: Base, rates: Mapping[str, float]) -> list[Planned]:
 def _recipe(
     arm: StudyArm, base: Base, rate: float, seed: int, steps: int | None = None
 ) -> PolicyRecipe:
-    """The shipped recipe with what the arm and the run change; `steps` where it is cut short."""
+    """The shipped recipe with the arm's and the run's changes; `steps` shortens it to a trial."""
     shipped = load_recipe(find_recipe(arm.recipe))
     assert isinstance(shipped, PolicyRecipe)
     said = shipped.model_dump(exclude_unset=True)

@@ -1,8 +1,8 @@
-"""What this code does, so that a record says which code made it, whatever its files look like.
+"""A fingerprint of this code's behaviour, by which a record says which code made it.
 
-A tiny model, whose weights follow a formula, is trained for two steps by each method: the tokens
-that were sampled and the weights that came of them say what the code does. A comment or another
-name changes neither; another reward, advantage, loss, cut or optimiser changes at least one.
+Each method trains a tiny model, whose weights follow a formula, for two steps; the sampled tokens
+and the resulting weights are the fingerprint. A changed comment or name changes neither; a changed
+reward, advantage, loss, cut or optimiser changes at least one.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from .setting import TASKS
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"longest": 96},
     "dapo": {"longest": 96, "generation_batches": 2},
-    # On the hint, advantages that cancel leave rounding alone, which Adam makes steps of.
+    # On the hint's tokens the advantages cancel but for rounding, which Adam would turn into steps.
     "hbpo": {"longest": 96, "budgets": (24, 72), "loss_on_hint": False, "count_hint": False},
     "length-penalty": {"longest": 96},
     "brpo": {"budgets": (24, 48, 72), "summaries": 2, "summary_tokens": 12},
     "htpo": {"longest": 96, "generation_batches": 2},
 }
 
-# Machines round float32 sums differently; a formula that changes moves more than this.
+# Machines round float32 sums differently; a changed formula moves the numbers by more than this.
 _CLOSE = 1e-3
 _DIRECTIONS = 16
-# What a training step measures, beside its weights: Adam's first steps hide a loss's scale.
+# Metrics of a step join its weights, because Adam's first steps hide a loss's scale.
 _MEASURED = ("reward", "loss", "grad_norm", "entropy", "learnt_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """By subject: a hash of the tokens that it sampled, and numbers that follow from its weights.
+    """By subject: a hash of its sampled tokens, and numbers that follow from its weights.
 
     A subject is a method, or `tasks`: the problems of the study and their verdicts.
     """
@@ -54,13 +54,13 @@ class Behaviour:
 
     @classmethod
     def recorded(cls, record: Mapping[str, Any]) -> Behaviour:
-        """That of the code that made a record; protocol 3 knew it by a hash of its source files."""
+        """The behaviour of a record's code; protocol 3 recorded a hash of the source files."""
         if "behaviour" in record:
             return cls(**record["behaviour"])
         return cls({"source": record["code_sha256"]}, {})
 
     def alike(self, other: Behaviour) -> bool:
-        """Equal tokens, and numbers as close as two machines bring them."""
+        """Whether tokens are equal, and numbers as close as those of two machines."""
         return self.tokens == other.tokens and all(
             math.isclose(ours, theirs, rel_tol=_CLOSE, abs_tol=_CLOSE / 10)
             for name, numbers in self.numbers.items()
@@ -69,13 +69,13 @@ class Behaviour:
 
     @property
     def label(self) -> str:
-        """Eight digits that name it in keys and reports."""
+        """Eight digits that name the behaviour in keys and reports."""
         return self.tokens.get("source", _sha256([self.tokens, self.numbers]))[:8]
 
 
 @cache
 def behaviour() -> Behaviour:
-    """That of the code as this process loaded it; it takes some seconds."""
+    """The behaviour of the code that this process loaded; computing it takes some seconds."""
     with TemporaryDirectory() as room:
         base = Path(room) / "base"
         write_model(base)
@@ -87,7 +87,7 @@ def behaviour() -> Behaviour:
 
 
 def two_steps(method: str, base: Path, out: Path) -> tuple[str, list[float]]:
-    """A hash of all sampled tokens, and numbers of the steps and of the weights they end with."""
+    """Train two steps; returns a hash of all sampled tokens, and numbers of steps and weights."""
     import torch
 
     from ponder.training.rollout.experience import Experience
@@ -114,7 +114,7 @@ def two_steps(method: str, base: Path, out: Path) -> tuple[str, list[float]]:
 
 
 def write_model(directory: Path) -> None:
-    """A Qwen3 of 20,000 weights over bytes, which ends thoughts and answers now and then."""
+    """Write a Qwen3 of 20,000 weights over bytes that ends some thoughts and answers by itself."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -152,8 +152,8 @@ def write_model(directory: Path) -> None:
             else:
                 scale = 0.08 if "layers" in name else 0.2
                 weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
-        # Two dimensions stand for the bias that the head of a Qwen3 lacks: one that every token
-        # sets, and one of the tokens after which an answer goes on or ends.
+        # A Qwen3's head has no bias; two dimensions replace it. Every token sets the first, and
+        # the tokens after which an answer goes on or ends set the second.
         into, out = model.model.embed_tokens.weight, model.lm_head.weight
         into[:, :2] = torch.tensor([1.0, 0.0])
         into[[end, *digits], 1] = 1.0
@@ -185,7 +185,7 @@ def _recipe(method: str, base: Path) -> PolicyRecipe:
             "tasks": ["tiny"],
             "method": {"method": method, "group_size": 4, **METHODS[method]},
             "rollouts": {"prompts": 4},
-            # A rate at which the second update's ratios leave the clip.
+            # At this rate the second update's ratios leave the clip.
             "optimisation": {"steps": 2, "updates": 2, "micro_batches": 2, "learning_rate": 1e-2},
             "validation": {"every": 2, "problems": 4},
             "checkpoints": {"every": 1},
@@ -194,12 +194,12 @@ def _recipe(method: str, base: Path) -> PolicyRecipe:
 
 
 def _judge(asked: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    """Right or wrong by a hash: the model knows nothing, and every group must differ."""
+    """Judge by a hash: the model knows nothing, and yet the verdicts of a group must differ."""
     return [Verdict(int(_sha256([problem.id, text]), 16) % 2 == 0) for problem, text in asked]
 
 
 def _moved(base: Path, trained: Path) -> list[float]:
-    """How far the weights came in some fixed directions, in units of the whole way."""
+    """The length of the weights' change, and its components in fixed directions as shares of it."""
     import torch
     from safetensors.torch import load_file
 
@@ -214,7 +214,7 @@ def _moved(base: Path, trained: Path) -> list[float]:
 
 
 def _tasks() -> str:
-    """The study's problems, and what is right and wrong there."""
+    """A hash of the study's problems, with verdicts on right and wrong answers to each."""
     from .measure import test_problems
 
     validation = held_out(find_tasks(TASKS), 170, "validation", 1)

@@ -34,8 +34,8 @@ Unit = Literal["%", "points", ""]
 class Claim:
     """One claim: a value with its 95 % interval, against what the paper reports.
 
-    `unit` is that of value, interval and target: "%", "points" or "" for a plain number. `seeds`
-    counts the runs of the arm that the claim is about, `n` the test problems.
+    Value, interval and target share `unit`: "%", "points" or "" for a plain number. `seeds`
+    counts the runs of the claim's arm, `n` the test problems.
     """
 
     id: str
@@ -91,12 +91,12 @@ class MeasuredArm:
         )
 
     def share(self, names: Sequence[str]) -> float:
-        """Share of tokens that the steps' metrics of these names count together."""
+        """Share of the tokens, by the sum of the steps' metrics of these names."""
         shares = [sum(s.get(n, 0.0) for n in names) for r in self.records for s in r["steps"]]
         return float(np.mean(shares))
 
     def of_seeds(self, other: MeasuredArm) -> MeasuredArm:
-        """The runs whose seeds `other` has, too: seed i is compared with seed i."""
+        """The runs whose seeds `other` has, too, so that seed i is compared with seed i."""
         seeds = {record["seed"] for record in other.records}
         return MeasuredArm([record for record in self.records if record["seed"] in seeds])
 
@@ -119,12 +119,12 @@ def claims(
 
 
 def hard_problems(cold: MeasuredArm) -> Indices:
-    """The places of the problems that the cold start mostly fails."""
+    """Indices of the problems that the cold start mostly fails."""
     return np.flatnonzero(cold.accuracy()[0] < HARD_BELOW)
 
 
 def pending(arms: Mapping[str, MeasuredArm]) -> list[str]:
-    """Arms that a claim still waits for."""
+    """Arms for which a claim still waits."""
     return sorted({name for needed, _ in _CLAIMS for name in needed if name not in arms})
 
 
@@ -199,7 +199,7 @@ def _penalty(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, difficulty: Flo
         x_K = tokens_KSP[:, seeds][:, :, problems].mean((1, 2))
         y_K = correct_KSP[:, seeds][:, :, problems].mean((1, 2))
         order = np.argsort(x_K)
-        # The best accuracy that the penalty reaches with as many tokens or fewer.
+        # The penalty's best accuracy with at most so many tokens.
         frontier = np.interp(at, x_K[order], np.maximum.accumulate(y_K[order]))
         return float(accuracy_SP[np.ix_(seeds, problems)].mean() - frontier)
 
@@ -234,11 +234,11 @@ def _budget_count(
 
 
 def _effort(hbpo: MeasuredArm, cold: MeasuredArm, difficulty: Floats) -> Claim:
-    """The mean of the seeds' correlations: that of their mean length would gain by averaging."""
+    """The mean of the seeds' correlations; averaging lengths first would raise the correlation."""
     tokens_SP, before_P = hbpo.tokens(), cold.tokens()[0]
 
     def correlations(seeds: Indices, problems: Indices) -> tuple[float, float]:
-        """Before and after."""
+        """The correlations before and after training."""
         level = _standard_ranks(difficulty[problems])
         before = _standard_ranks(before_P[problems]) @ level
         after = [_standard_ranks(tokens_P[problems]) @ level for tokens_P in tokens_SP[seeds]]
@@ -250,7 +250,7 @@ def _effort(hbpo: MeasuredArm, cold: MeasuredArm, difficulty: Floats) -> Claim:
 
     estimate = bootstrap(gain, hbpo.seeds, 1, len(before_P))
     before, after = correlations(np.arange(hbpo.seeds), np.arange(len(before_P)))
-    # The noise of a problem's mean length lowers its correlation, and more so with fewer samples.
+    # Noise in the problems' mean lengths lowers the correlation, the more the fewer the samples.
     note = (
         f"{before:.3f} before ({cold.samples()} samples a problem), "
         f"{after:.3f} after ({hbpo.samples()})"

@@ -23,7 +23,7 @@ FIGURES = {
     "training-accuracy": "Validation accuracy, range of the seeds",
     "training-tokens": "Validation length, range of the seeds",
 }
-"""File stem → what it shows."""
+"""File stem → title."""
 
 
 def draw_figures(
@@ -85,12 +85,12 @@ def draw_figures(
 
 
 def _accuracy(values_SP: np.typing.NDArray[np.float64], samples: int) -> Estimate:
-    """With its interval over problems; `samples` of each problem and seed."""
+    """Mean accuracy with its interval over problems; `samples` answers per problem and seed."""
     return share(values_SP.mean(0).tolist(), values_SP.size * samples)
 
 
 def _gains(arm: MeasuredArm, cold: MeasuredArm) -> list[Estimate]:
-    """In points, at every budget of GRID."""
+    """Gains in accuracy over the cold start at every budget of GRID, in points."""
     pairs = zip(100 * arm.anytime(), 100 * cold.anytime(), strict=True)
     return [paired_bootstrap(ours_SP, theirs_SP, n=2000) for ours_SP, theirs_SP in pairs]
 

@@ -1,6 +1,6 @@
-"""Measuring a checkpoint of the study on held-out problems, all modes, in one process.
+"""Measures a checkpoint of the study on held-out problems, in all modes, in one process.
 
-Samples are keyed by the problem, so every checkpoint is asked with the same noise.
+The noise of a sample is keyed by its problem, so every checkpoint is sampled with the same noise.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ponder.training.rollout.plans import Reader, Response, hinted, plain, trunc
 from .setting import ANSWER, BUDGETS, HELD_OUT, LONGEST, problems
 
 EACH = 4
-"""Problems of a family and difficulty, where it has as many."""
+"""Problems of each family and difficulty, where there are as many."""
 UNSEEN = 24
-"""Problems of the family that no training sees."""
+"""Problems of the held-out family, which no training sees."""
 HINTS = BUDGETS
 GRID = tuple(range(24, 385, 24))
 NATURAL_SAMPLES = 8
 MANY_SAMPLES = 16
-"""Natural answers to a problem where pass@k is asked for."""
+"""Natural answers to a problem where pass@k is needed."""
 FRONTIER_STEPS = 30
 OTHER_SAMPLES = 2
 _ROWS = 1024  # in one batch of the sampler: the longest thoughts go on almost alone
@@ -44,7 +44,7 @@ _SEED = 2
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to the test problems, in their order: right ones and mean thinking tokens, each."""
+    """By test problem, in their order: its number of right answers and its mean thinking tokens."""
 
     samples: int
     correct: list[int]
@@ -53,9 +53,9 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a checkpoint does in every mode; `anytime[j]` counts right answers at GRID[j].
+    """A checkpoint's answers in every mode; `anytime[j]` counts right answers at GRID[j].
 
-    `unseen` are natural answers to problems of the family that no training sees.
+    `unseen` are natural answers to problems of the held-out family.
     """
 
     natural: Answers
@@ -90,7 +90,7 @@ class Bench:
         self._prompts = self._prompted(test_problems())
 
     def natural(self, samples: int = NATURAL_SAMPLES) -> Answers:
-        """No hint, free thinking: what the papers call natural mode."""
+        """Answers without a hint or a cut: the papers' natural mode."""
         return self._plain(self._prompts, samples)
 
     def everything(self, natural_samples: int = NATURAL_SAMPLES) -> Measured:
@@ -123,7 +123,7 @@ class Bench:
         )
 
     def floors(self) -> list[int]:
-        """Tokens of the shortest worked solution of each problem: how far savings can go."""
+        """Tokens of each problem's shortest worked solution: the limit of savings."""
         return [len(self._encoded(worked.shortest())) for worked in _test()]
 
     def _prompted(self, asked: Sequence[Problem]) -> list[Prompt]:
@@ -159,7 +159,7 @@ class Bench:
 def in_batches(
     model: Any, prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stops: frozenset[int]
 ) -> list[list[int]]:
-    """Sampled in batches of prompts of similar length, which keeps memory and padding small."""
+    """Sample in batches of prompts of similar length, which keeps memory and padding small."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     sampled: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), _ROWS):

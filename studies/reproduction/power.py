@@ -1,11 +1,11 @@
-"""What difference between two arms a plan can tell, from the variances that an earlier study had.
+"""The difference between two arms that a plan can detect, from the variances of an earlier study.
 
 python -m studies.reproduction power [--results DIRECTORY]
 
 A difference of two arms' mean accuracy on the same problems varies with the seeds, with the
-problems and with what is left, the noise of sampling in it. `spread` estimates the three from
-recorded runs (two-way analysis of variance without replication); the standard error of a plan with
-S seeds and P problems is then sqrt(seed / S + problem / P + rest / (S P)).
+problems, and by a rest that includes the noise of sampling. `spread` estimates the three variances
+from recorded runs (two-way analysis of variance without replication). The standard error of a plan
+with S seeds and P problems is then sqrt(seed / S + problem / P + rest / (S P)).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAIRS = (("hbpo", "grpo"), ("hbpo", "length-penalty"), ("brpo", "grpo"))
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Variances of a difference in accuracy: of the seeds, of the problems, and of what is left."""
+    """Variances of a difference in accuracy: by seed, by problem, and the rest."""
 
     seed: float
     problem: float
@@ -44,7 +44,7 @@ class Spread:
 
 
 def spread(difference_SP: Floats) -> Spread:
-    """Of a difference (S seeds, P problems), at least two of each; a negative estimate is 0."""
+    """Variances of a difference (S seeds, P problems), S, P ≥ 2; a negative estimate becomes 0."""
     seeds, problems = difference_SP.shape
     by_seed_S, by_problem_P = difference_SP.mean(1), difference_SP.mean(0)
     left_SP = difference_SP - by_seed_S[:, None] - by_problem_P + difference_SP.mean()

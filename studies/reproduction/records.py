@@ -1,4 +1,4 @@
-"""The records of the study: what there is, what tuning chose, and what the plan still lacks."""
+"""The records of the study: the finished runs, the tuned rates, and the runs still missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def diverged(record: Record) -> bool:
 class Recorded:
     """A measured cold start, and the recorded runs on its weights and with its code.
 
-    The plan of today tells which of the runs count; the others are of earlier versions of the
+    The current plan says which of the runs count; the others belong to earlier versions of the
     protocol.
     """
 
@@ -59,12 +59,12 @@ class Recorded:
         return rates
 
     def score(self, validation: Record) -> float:
-        """Accuracy less the price of thinking, in shares of the cold start's."""
+        """Accuracy less the price of thinking tokens, counted in units of the cold start's."""
         price = _TOKEN_PRICE / self._cold_tokens()
         return float(validation["accuracy"] - price * validation["thinking_tokens"])
 
     def _cold_tokens(self) -> float:
-        """The cold start's thinking tokens on the validation problems: every run begins there."""
+        """The cold start's thinking tokens on the validation problems, where every run begins."""
         return float(next(r["validations"][0]["thinking_tokens"] for r in self.runs))
 
     def total(self) -> int:
@@ -72,7 +72,7 @@ class Recorded:
         return len(self._tuning()) + sum(len(arm.seeds) for arm in ARMS)
 
     def missing(self) -> list[Planned]:
-        """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
+        """Runs without a record, in the plan's order; scored runs only once their arm is tuned."""
         return [run for run in self._plan() if self._find(run) is None]
 
     def counted(self) -> list[Record]:
@@ -92,7 +92,7 @@ class Recorded:
         return tuning_runs(self.base)
 
     def _find(self, run: Planned) -> Record | None:
-        """A trial counts whenever it ran; a scored run only under the protocol of today."""
+        """A trial of any version counts; a scored run counts only under the current protocol."""
         wanted = (run.arm.name, run.sha256)
         since = 0 if run.kind == "tuning" else PROTOCOL_VERSION
         found = (r for r in self.runs if (r["arm"], r["recipe_sha256"]) == wanted)

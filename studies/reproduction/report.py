@@ -22,13 +22,13 @@ _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
 def write_report(results: Path) -> str:
     """Write RESULTS.md and RESULTS.json beside the directory `results`, and the plots into it.
 
-    Of the runs on the base and with the code of the cold start that was measured last. Returns a
-    line on what is done.
+    The report covers the runs with the base and the code of the cold start that was measured last.
+    Returns a line on the state of the study.
     """
     results = results.resolve()
     page = results.with_name(f"{results.name}.md")
     records = read_records(results)
-    # Of today's protocol: those of an earlier one stay as they were reported.
+    # Only the current protocol's: the reports of an earlier one stay as they are.
     colds = [
         record
         for record in records
@@ -37,7 +37,7 @@ def write_report(results: Path) -> str:
     if not colds:
         return "nothing is recorded yet"
     cold_record = max(colds, key=lambda record: record["finished"])
-    # Records are found by what their base is; where it lies does not matter here.
+    # Records are found by their base's hash; its path does not matter here.
     base = Base(results, cold_record["base_sha256"], Behaviour.recorded(cold_record))
     recorded = Recorded.of(records, cold_record, base)
     scored = [r for r in recorded.counted() if r["kind"] != "tuning" and not diverged(r)]
@@ -164,7 +164,7 @@ def _hints(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
 
 
 def _hard(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
-    """pass@k of the arms that were sampled often, and what HTPO has over DAPO as k grows."""
+    """pass@k of the arms with many samples, and HTPO's lead over DAPO as k grows."""
     hard, ks = hard_problems(cold), (1, 2, 4, 8, MANY_SAMPLES)
     shown = {name: arm for name, arm in arms.items() if arm.samples() >= ks[-1]}
 
@@ -228,7 +228,7 @@ def _tuning(recorded: Recorded) -> list[str]:
 
 
 def _earlier(recorded: Recorded) -> list[str]:
-    """What ran under earlier versions of the protocol: it counts for nothing and stays listed."""
+    """List the runs of earlier versions of the protocol, which no longer count."""
     head = ("run", "protocol", "validation accuracy", "thinking tokens")
     rows = [(f"`{r['key']}`", str(r["protocol"]), *_last(r)) for r in recorded.earlier()]
     title = "## Runs of earlier versions of the protocol"
@@ -236,7 +236,7 @@ def _earlier(recorded: Recorded) -> list[str]:
 
 
 def _equal_tokens(main: Mapping[str, MeasuredArm]) -> list[str]:
-    """Validations where no main arm has sampled more than the thriftiest has at its end."""
+    """Compare the main arms at the last validation within the tokens of the thriftiest arm."""
     records = [record for arm in main.values() for record in arm.records]
     if not records:
         return []

@@ -1,4 +1,4 @@
-"""Runs what the plan still lacks, several at a time, and keeps a record of each run.
+"""Executes the plan's missing runs, several at a time, and keeps a record of each.
 
 RESULTS/started.jsonl     a line per run that was ever started
 RESULTS/runs/KEY.json     the record of a finished run: recipe, curve, measurements
@@ -35,7 +35,7 @@ class StudyError(Exception):
 
 
 class Study:
-    """The study on one cold start; what is recorded under `results` is never run again.
+    """The study on one cold start; a run with a record under `results` is never repeated.
 
     A run that diverges is a result and recorded as one. Raises `OSError` where `base` holds no
     checkpoint.
@@ -48,7 +48,7 @@ class Study:
         (results / "runs").mkdir(parents=True, exist_ok=True)
 
     def missing(self) -> list[Planned]:
-        """Runs without a record, in the order of the plan; scored ones once their arm is tuned."""
+        """Runs without a record, in the plan's order; scored runs only once their arm is tuned."""
         return self._recorded().missing()
 
     def of_other_code(self) -> int:
@@ -59,10 +59,10 @@ class Study:
         )
 
     def execute(self, jobs: int, end: float = math.inf) -> None:
-        """Run what is missing until nothing is; an interrupt leaves what is running resumable.
+        """Execute all missing runs, `jobs` at a time; an interrupt leaves running ones resumable.
 
-        So does `end` (of the monotonic clock), after which no step begins. Raises `StudyError` once
-        a run fails, after those that run beside it have ended.
+        So does `end` (of the monotonic clock), after which no step begins. When a run fails, waits
+        for the runs beside it and raises `StudyError`.
         """
         if self._cold() is None:
             _measure_cold_start(self._base, self._results)
@@ -111,9 +111,9 @@ def cold_key(base: Base) -> str:
 
 
 def _start_worker() -> None:
-    """Load the code at once: what is edited later is not what runs here.
+    """Load all code at once, so that later edits of the files do not change a running study.
 
-    Ctrl-C reaches the workers too: a run is resumed from its checkpoint.
+    Ctrl-C ends the workers, too; their runs resume from their checkpoints.
     """
     for name in ("ponder.training.run.run", f"{__package__}.measure"):
         import_module(name)
@@ -121,8 +121,8 @@ def _start_worker() -> None:
 
 
 def execute(run: Planned, results: Path, work: Path, end: float) -> None:
-    """Train (or resume), measure and record one run, on one thread; what is not over by `end` is
-    left to be resumed.
+    """Train (or resume), measure and record one run, on one thread. A run that has not finished by
+    `end` gets no record and can be resumed.
     """
     if time.monotonic() > end:
         return

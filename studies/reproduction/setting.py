@@ -19,7 +19,7 @@ HELD_OUT = ("reasoning-gym:basic_arithmetic?levels=0-1",)
 TOOLS = ("calculator",)
 
 LONGEST = 1536
-"""Tokens of an evaluated response: none is cut that would have ended."""
+"""Longest evaluated response, in tokens: room for every response that ends by itself."""
 BUDGETS = (24, 48, 96, 120)
 ANSWER = 48
 """Tokens of an answer to a closed thought: enough for a sudoku."""

@@ -1,9 +1,9 @@
-"""How noisy BRPO's gradient is under each of its baselines, measured at the cold start.
+"""Measures the noise of BRPO's gradient under each of its baselines, at the cold start.
 
-The same rollouts are weighed four ways; what differs is the baseline alone. Summaries are left out:
-their advantage is the same in all four. V2 holds the thought's own return, which shrinks the mean
-gradient to 1 - 1/G of it, and the full baseline's does so in part: a part of their smaller traces
-is that shrinkage.
+The same rollouts are weighed four ways, which differ in the baseline alone. Summaries are left out,
+because all four give them the same advantage. V2 includes the thought's own return, which shrinks
+the mean gradient to 1 - 1/G of its size; the full baseline does so in part. That shrinkage accounts
+for a part of their smaller traces.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def _spread(gradients_SD: torch.Tensor) -> dict[str, float]:
     mean_D = gradients_SD.mean(0)
     steps = len(gradients_SD)
     trace = float((gradients_SD - mean_D).pow(2).sum() / (steps - 1))
-    # The squared norm of a mean of noisy vectors is too large by the noise that is left in it.
+    # The squared norm of a mean of noisy vectors is too large by the noise left in the mean.
     signal = float(mean_D.pow(2).sum()) - trace / steps
     return {"trace": trace, "signal": signal, "noise_over_signal": trace / max(signal, 1e-30)}

@@ -139,7 +139,7 @@ def test_what_does_not_fit_a_method_is_refused_before_a_model_is_loaded(
     [
         ("hbpo", ["lite_ppo"], "lite_ppo does not go with hbpo: .*use it with another method"),
         ("grpo", ["riskpo", "lite_ppo"], "lite_ppo does not go with riskpo: .*remove one of them"),
-        ("grpo", ["aspo", "dot", "aspo"], "aspo stands there twice: once is enough"),
+        ("grpo", ["aspo", "dot", "aspo"], "aspo is listed twice: list it once"),
     ],
 )
 def test_what_contradicts_each_other_is_refused_by_name(

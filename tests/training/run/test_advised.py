@@ -88,7 +88,7 @@ def test_every_method_gets_a_recipe_that_holds(
         (
             {"hinted": {9: (Seen(30, 20, True, True),), 99: (Seen(30, 21, True, True),)}},
             "hbpo",
-            "untold",
+            "without one",
         ),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_papers_recipes_are_planned_without_the_hub(
     assert run(Options(recipe=name, dry_run=True, threads=1)) == 0
     said = capsys.readouterr().out
     assert "Ponder's table of public shapes, as the hub is out of reach" in said
-    assert "beside what vLLM takes for itself" in said
+    assert "beside vLLM's own" in said
     assert "time        unknown: divide the FLOP" in said
 
 

@@ -1,4 +1,4 @@
-"""What samples say: accuracies, lengths and pass rates, with the problem as the unit."""
+"""Turns samples into accuracies, lengths and pass rates, with the problem as the unit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PASS_KS = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a group of samples says: shares (0 to 1) and thinking tokens with their intervals.
+    """Estimates of a group of samples: shares (0 to 1) and thinking tokens with their intervals.
 
-    `any_pass` and `all_pass` tell, by k, the chance that at least one, or every one, of k answers
-    to a problem is correct. `tokens` is None where the server does not report them.
+    `any_pass` and `all_pass` map k to the chance that at least one, or every one, of k answers to a
+    problem is correct. `tokens` is None where the server does not report them.
     """
 
     problems: int
@@ -44,7 +44,7 @@ class Tally:
 
 
 def conditions(samples: Iterable[Sample]) -> list[Condition]:
-    """Those that occur, in order of first appearance."""
+    """The conditions of the samples, in order of first appearance."""
     return list(dict.fromkeys(sample.condition for sample in samples))
 
 
@@ -79,7 +79,7 @@ def anytime(samples: Sequence[Sample]) -> Estimate | None:
         [tally.correct / tally.samples for tally in by_problem.values()]
         for by_problem in tallies(counted).values()
     ]
-    # The budgets of a sample share a thought: it counts as one trial.
+    # All budgets of a sample share one thought, so a sample counts as one trial.
     trials = len(counted) // len(by_budget)
     return share([fmean(shares) for shares in zip(*by_budget, strict=True)], trials)
 
@@ -126,7 +126,7 @@ def _cell(samples: Sequence[Sample]) -> Cell:
 
 
 def _tally(samples: Sequence[Sample]) -> Tally:
-    """The mean of tokens leaves failed answers out; it is None where another has no number."""
+    """The mean of tokens omits failed answers, and is None where any other has no count."""
     told = [s.thinking_tokens for s in samples if s.end_cause != "error"]
     tokens = [float(number) for number in told if number is not None]
     return Tally(

@@ -1,4 +1,4 @@
-"""The bars of a training and of an evaluation."""
+"""Progress bars of a training and of an evaluation."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Never, Self
 
 from tqdm import tqdm
 
-# The bar has a width of its own: tqdm would give it what the figures leave, on 100 columns nothing.
+# The bar has a fixed width: tqdm would give it the columns that the figures leave, here none.
 _FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {elapsed}<{remaining}{postfix}"
 
-# An estimate is worth saying when it rests on this many answers and seconds.
+# The estimate of the whole time is printed after this many answers and seconds.
 _ANSWERS = 50
 _SECONDS = 5.0
 
 
 def step_bar(name: str, steps: int, done: int, shown: bool) -> tqdm[Never]:
-    """Moves from `done` to `steps`; with some figures behind it, it fits into 100 columns."""
+    """A bar from `done` to `steps`; with some figures behind it, the line fits into 100 columns."""
     return tqdm(
         total=steps, initial=done, desc=name, unit="step", disable=not shown, bar_format=_FORMAT
     )
 
 
 def duration(seconds: float) -> str:
-    """In the unit that says it best; for a person, so not exact."""
+    """A rounded duration for a person, in the most readable unit."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     if seconds < 5400:
@@ -34,9 +34,9 @@ def duration(seconds: float) -> str:
 
 
 class AnswerBar:
-    """Counts answers with the time left; says once, after the first ones, how long all will take.
+    """Counts answers and shows the time left; after the first ones prints an estimate of the whole.
 
-    The time runs from the first answer: loading a model is not answering.
+    The clock starts at the first answer, so that the time of loading a model does not count.
     """
 
     def __init__(

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from ponder.evaluation.predictor import ByPrompt
 
 LEAST = 4
-"""Problems of a task: two halves whose accuracies have intervals."""
+"""Least problems of a task, so that both halves' accuracies have intervals."""
 _DOUBLING = [16 << times for times in range(11)]
 _LABELLED = re.compile(r"([\w.-]+)=(.+)")
 
 
 class Options(BaseModel):
-    """Measure what each thinking budget gives on each task, and write it into MODEL's ponder.json.
+    """Measure each thinking budget on each task, and write the curves into MODEL's ponder.json.
 
-    Every problem is thought through at temperature 1, told its budget and cut at it as in service.
-    The server reads efforts and the budget auto from the curves.
+    Every problem is asked at temperature 1 under every budget, with a server's hint and cut. The
+    server takes efforts and the budget auto from the curves.
     """
 
     model: CliPositionalArg[Path] = Field(
@@ -83,13 +83,13 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """Calibrate and print; 0 when done, 1 when nobody answers, 2 for settings that cannot hold."""
+    """Calibrate and print; 0 when done, 1 when no engine answers, 2 for invalid settings."""
     from rich.console import Console
 
     from ponder.engine.protocol import EngineError
 
     if options.plots is not None:
-        import matplotlib  # noqa: F401  # missing, it is said first
+        import matplotlib  # noqa: F401  # report a missing matplotlib first
     try:
         work = _work(options)
     except ValueError as error:
@@ -121,7 +121,7 @@ def run(options: Options) -> int:
 async def _measure(
     options: Options, contract: Contract, work: list[Work], pool: VerifierPool
 ) -> dict[str, Measured] | None:
-    """What is measured, whose curves are written into the contract; None for a dry run."""
+    """Measure all tasks, and write their curves into the contract; None for a dry run."""
     from ponder.evaluation.tables import machine
 
     responder = _responder(options.model)
@@ -219,7 +219,7 @@ def _contract(model: Path) -> Contract:
 
 
 def _budgets(options: Options) -> list[int]:
-    """Those that the context can hold, and no thought."""
+    """The budgets that fit into the context, and 0."""
     config = json.loads((options.model / "config.json").read_text(encoding="utf-8"))
     context = config.get("max_position_embeddings")
     fitting = {b for b in options.budgets if not isinstance(context, int) or b < context}
@@ -233,7 +233,7 @@ def _settings(
     work: list[Work],
     versions: dict[str, str],
 ) -> dict[str, object]:
-    """What makes two calibrations the same: the weights too, by their files' sizes and times."""
+    """The settings that identify a calibration, with the sizes and times of the weights' files."""
     trained = json.dumps(asdict(replace(contract, budget_curve=(), calibration=None)))
     weights = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in _weights(options.model)]
     return {
@@ -252,7 +252,7 @@ def _weights(model: Path) -> list[Path]:
 
 
 def _table(curve: Curve, chosen: AutoBudget) -> Table:
-    """A row per budget, with what asks for it."""
+    """A table with a row per budget, and the efforts that ask for the budget."""
     from rich.box import SIMPLE
     from rich.table import Column, Table
 
@@ -280,7 +280,7 @@ def _table(curve: Curve, chosen: AutoBudget) -> Table:
 
 
 def _said(chosen: AutoBudget) -> str:
-    """What the choice gives on the problems that it was not made on."""
+    """A sentence on the chosen budget's accuracy and tokens on the reporting half."""
     gives = f"{chosen.accuracy:.1%} for {chosen.tokens:.1f} tokens"
     if chosen.budget == chosen.best:
         return f"auto is {_named(chosen.budget)}, the best: on {chosen.n} other problems {gives}"
@@ -295,7 +295,7 @@ def _said(chosen: AutoBudget) -> str:
 def _predicted(
     model: Path, work: list[Work], measured: Mapping[str, Measured], curves: Curves
 ) -> dict[str | None, str]:
-    """What a budget for each prompt would give beside the task's `auto`, in words."""
+    """By task, a sentence that compares a budget for each prompt with the task's `auto`."""
     from ponder.evaluation.predictor import Example, LogisticPredictor, by_prompt, embedding
 
     embed = embedding(model)

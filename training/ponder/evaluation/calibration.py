@@ -1,4 +1,4 @@
-"""Asking the problems of a calibration, and keeping what is measured until all of it is."""
+"""Asks the problems of a calibration, and keeps each measurement until all are complete."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .evaluate import Condition, evaluate
 from .protocol import Responder
 
 PROGRESS = "calibration.jsonl"
-"""The file beside the contract that holds what is measured so far."""
+"""The file beside the contract that holds the measurements so far."""
 _AT_ONCE = 64
-"""Problems that are asked between two writes of it."""
+"""Problems asked between two writes of that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Work:
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def measured(self, found: Sequence[Row]) -> Measured:
-        """The halves of the measured problems: the first chooses."""
+        """The measured problems in two halves, of which the first chooses the budget."""
         half = (len(found) + 1) // 2
         return Measured(found[:half], found[half:], self.sha256)
 
 
 class Progress:
-    """What is measured so far, a row a line; the first line says of what.
+    """The measurements so far, a row per line; the first line has the calibration's settings.
 
     Raises `SetupError` where the file holds another calibration, or cannot be written.
     """
@@ -61,7 +61,7 @@ class Progress:
             ) from error
 
     def _read(self, settings: dict[str, Any]) -> None:
-        """A last line that was cut by whatever ended the process is asked again."""
+        """Read the rows; the problem of an incomplete last line is asked again."""
         whole = self._file.read_text(encoding="utf-8").rpartition("\n")[0]
         first, *lines = whole.split("\n")
         if first != json.dumps(settings):
@@ -88,12 +88,12 @@ class Progress:
                 self._rows[label, row.problem] = row
 
     def rows(self, work: Work) -> list[Row]:
-        """What is measured of a task, in its order."""
+        """The measured rows of a task, in its order."""
         keys = ((work.label, problem.id) for problem in work.problems)
         return [self._rows[key] for key in keys if key in self._rows]
 
     def left(self, work: Work) -> Iterator[Sequence[Problem]]:
-        """What is not, some at a time."""
+        """The task's unmeasured problems, some at a time."""
         left = [p for p in work.problems if (work.label, p.id) not in self._rows]
         for start in range(0, len(left), _AT_ONCE):
             yield left[start : start + _AT_ONCE]
@@ -113,7 +113,7 @@ async def measure(
     seed: int,
     advance: Callable[[int], object],
 ) -> dict[str, Measured]:
-    """Ask what is left of every task, in its order; by label. Raises what `evaluate` does."""
+    """Ask every task's unmeasured problems; the results by label. Raises what `evaluate` does."""
     for task in work:
         for problems in progress.left(task):
             samples = await evaluate(

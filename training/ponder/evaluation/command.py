@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ponder.evaluation.evaluate import Sample
 
 
-# Of a large set, as many as say something within minutes.
+# Problems of a large set, unless --n says otherwise: enough for an estimate within minutes.
 _ENOUGH = 500
 
 
@@ -38,8 +38,8 @@ def _key_of_environment() -> SecretStr | None:
 class Options(BaseModel):
     """Measure accuracy and thinking tokens on problems with known answers, at temperature 1.
 
-    Modes: natural thinks freely, efficient is told to use minimal tokens, hinted is told each
-    trained budget, truncated is cut at each of --budgets, served is told and cut as in service.
+    Modes: natural thinks freely, efficient has a hint to use minimal tokens, hinted the hint of
+    each trained budget, truncated is cut at each of --budgets, served has a server's hint and cut.
     """
 
     target: CliPositionalArg[str | None] = Field(
@@ -74,15 +74,15 @@ class Options(BaseModel):
     max_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="of thought and answer together (default: what the context leaves)",
+        description="of thought and answer together (default: the rest of the context)",
     )
     system_prompt: str | None = Field(
         default=None, min_length=1, description="the chat's system message (default: none)"
     )
     instruction: str = Field(
         default="",
-        description="follows every question as it stands, so it begins with a space or a line "
-        "break; what a recipe trained with is in its recipe.json",
+        description="text appended to every question unchanged, so it begins with a space or a "
+        "line break; a trained checkpoint's is in its recipe.json",
     )
     model: str | None = Field(
         default_factory=environment.model,
@@ -137,14 +137,14 @@ class Options(BaseModel):
 
 
 def run(options: Options) -> int:
-    """Evaluate and print; 0 when done, 1 when nobody answers, 2 for settings that cannot hold."""
+    """Evaluate and print; 0 when done, 1 when no responder answers, 2 for invalid settings."""
     from rich.console import Console
 
     from ponder.engine.protocol import EngineError
     from ponder.evaluation.tables import as_json, print_report
 
     if options.plots is not None:
-        # Missing matplotlib is said first.
+        # Report a missing matplotlib first.
         from ponder.evaluation.plots import plot_evaluation, plot_training
 
     if options.target is None:

@@ -1,7 +1,7 @@
-"""Budget curves out of measured problems, and the budget that `auto` is.
+"""Budget curves from measured problems, and the budget of `auto`.
 
-A task's problems are two halves: the first makes the curve and chooses, the second tells what the
-choice gives on problems that it did not see.
+A task's problems are split into two halves. The first half makes the curve and chooses the budget;
+the second reports the choice's accuracy on problems that the choice did not see.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .evaluate import Sample
 from .intervals import Estimate, combined, paired, share
 
 EPSILON = 0.01
-"""How far below the best accuracy `auto` may be: a point."""
+"""How far `auto` may be below the best accuracy: one point."""
 ENOUGH = 276
-"""Problems with which a budget that costs nothing is shown to be within a point of the best."""
+"""Problems that suffice to prove a budget without any loss within a point of the best."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One problem under every budget: its share of right answers and its mean tokens, by budget.
 
-    `tokens` are all of a reply's. The means are over `seeds` thoughts.
+    `tokens` counts all tokens of a reply. The means are over `seeds` thoughts.
     """
 
     problem: str
@@ -40,7 +40,7 @@ Half = Sequence[Row]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A task's problems: those that choose, and those that report."""
+    """A task's problems: the choosing half and the reporting half."""
 
     choosing: Half
     reporting: Half
@@ -75,8 +75,8 @@ def points(task: str | None, tasks: Sequence[Half]) -> list[Point]:
 def auto(task: str | None, tasks: Sequence[Measured], epsilon: float = EPSILON) -> AutoBudget:
     """The least budget that is, at 95 %, no more than `epsilon` below the best, and its report.
 
-    The best is the least budget with the highest accuracy. Below it, a budget is taken where the
-    paired difference to the best has a 95 % interval that stays above -`epsilon`.
+    The best is the least budget with the highest accuracy. A smaller budget qualifies where the 95
+    % interval of its paired difference to the best stays above -`epsilon`.
     """
     choosing = [each.choosing for each in tasks]
     budgets = _budgets(choosing)

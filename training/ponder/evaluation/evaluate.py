@@ -1,8 +1,8 @@
-"""Measuring a reasoner: every problem asked under every condition, many times.
+"""Measures a reasoner: asks every problem under every condition, many times.
 
-All conditions of a problem share its seeds, and the budgets at which thoughts are cut share the
-thoughts themselves: a small budget sees the beginning of what a larger one sees whole, so that
-conditions are compared on the same problems and budgets on the same thoughts.
+All conditions of a problem share its seeds, and all budgets that cut a thought share that thought:
+a small budget sees the beginning of the thought that a larger budget sees whole. So conditions are
+compared on the same problems, and budgets on the same thoughts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Condition:
     """How a problem is asked.
 
-    `natural` thinks freely; `efficient` is told to use minimal tokens; `hinted` is told `budget`
-    and not held to it; `truncated` is cut at `budget`, -1 for no cut; `served` is told and cut as
-    a server does under `budget`.
+    `natural` thinks freely; `efficient` has a hint to use minimal tokens; `hinted` has a hint of
+    `budget`, without a cut; `truncated` is cut at `budget`, -1 for no cut; `served` has the hint
+    and the cut of a server under `budget`.
     """
 
     mode: Mode
@@ -52,7 +52,7 @@ class Condition:
 
     @property
     def cut(self) -> int:
-        """Where the thought is cut; -1 for nowhere."""
+        """Thinking tokens at which the thought is cut; -1 for no cut."""
         if self.mode not in ("truncated", "served") or self.budget is None:
             return UNLIMITED
         return self.budget
@@ -111,9 +111,9 @@ async def evaluate(
 ) -> list[Sample]:
     """Ask every problem `samples` times under every condition, in the chat that `wording` makes.
 
-    `advance` is called with the number of answers whenever some have come, `distinct(conditions)`
-    for each sample of a problem; `pool` judges them all in the end. Raises what the responder and
-    the pool do.
+    Calls `advance` with the number of new answers whenever some have come: in all
+    `distinct(conditions)` for each sample of a problem. `pool` judges all answers at the end.
+    Raises what the responder and the pool do.
     """
     hints = dict.fromkeys(condition.hint for condition in conditions)
     cuts = {hint: _cuts(conditions, hint) for hint in hints}

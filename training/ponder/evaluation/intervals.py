@@ -1,7 +1,7 @@
 """Intervals for accuracies and lengths measured on several samples of each problem.
 
-Samples of one problem are alike, so the problem is the unit: intervals that took every sample for
-independent would be too narrow.
+Samples of one problem resemble each other, so the problem is the unit: intervals that treated all
+samples as independent would be too narrow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def wilson(share: float, n: float) -> Estimate:
     spread = Z_95 * Z_95 / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    # At 0 and 1 an end is the share itself, which rounding must not cross.
+    # At 0 and 1 an end of the interval is the share itself; rounding must not cross it.
     return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
@@ -43,10 +43,10 @@ def accuracy(correct: Sequence[Sequence[bool]]) -> Estimate:
 
 
 def share(shares: Sequence[float], samples: int) -> Estimate:
-    """Mean of the problems' own shares, each between 0 and 1, of `samples` samples altogether.
+    """Mean of the problems' own shares, each between 0 and 1; `samples` counts all samples.
 
-    Wilson's interval at the effective number of trials: that at which independent trials would
-    vary as much as the problems' shares do; between the number of problems and of samples.
+    Wilson's interval at the effective number of trials: so many independent trials would vary as
+    much as the problems' shares do. It lies between the numbers of problems and of samples.
     """
     centre = fmean(shares)
     between = variance(shares) / len(shares) if len(shares) > 1 else 0.0
@@ -65,9 +65,9 @@ def mean(values: Sequence[Sequence[float]]) -> Estimate:
 def paired(differences: Sequence[Sequence[float]]) -> Estimate:
     """Mean over groups of the mean difference of paired shares, each from -1 to 1.
 
-    `differences[g][i]` is problem i's of group g. The interval is Bonett and Price's (Br. J. Math.
-    Stat. Psychol. 65, 2012): two problems are added to each group, one that gains and one that
-    loses, so that few problems that all agree prove little.
+    `differences[g][i]` belongs to problem i of group g. The interval is Bonett and Price's (Br. J.
+    Math. Stat. Psychol. 65, 2012): it adds two problems to each group, one that gains and one that
+    loses, so that a few problems which all agree prove little.
     """
     centre, shifted, variance_of_mean = 0.0, 0.0, 0.0
     for group in differences:
@@ -107,7 +107,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
 
 
 def any_pass(samples: int, correct: int, k: int) -> float:
-    """Chance that `k` of `samples` answers, drawn without replacement, hold a correct one: pass@k.
+    """pass@k: chance that `k` of `samples` answers, drawn without replacement, hold a correct one.
 
     The unbiased estimator of Chen et al. (arXiv 2107.03374, section 2.1).
     """

@@ -70,7 +70,7 @@ class Curve:
 
 
 def plot_evaluation(samples: Sequence[Sample], directory: Path) -> list[Path]:
-    """Draw what `samples` allow into `directory`; returns the files."""
+    """Draw every figure for which `samples` suffice into `directory`; returns the files."""
     files = []
     if curves := accuracy_by_tokens(samples):
         stem = directory / "accuracy-tokens"
@@ -105,7 +105,7 @@ def accuracy_by_tokens(samples: Sequence[Sample]) -> list[Curve]:
 
 
 def anytime_curve(samples: Sequence[Sample], label: str = "truncated") -> list[Curve]:
-    """Accuracy over the budgets at which thoughts were cut; none with fewer than two."""
+    """Accuracy over the budgets of truncated thoughts; no curve with fewer than two budgets."""
     cells = summarise(
         (s for s in samples if s.condition.mode == "truncated" and s.condition.cut >= 0),
         lambda s: s.condition.cut,
@@ -116,7 +116,7 @@ def anytime_curve(samples: Sequence[Sample], label: str = "truncated") -> list[C
 
 
 def length_by_difficulty(samples: Sequence[Sample]) -> list[Curve]:
-    """A curve per condition that leaves thoughts their length."""
+    """A curve per condition that does not cut thoughts."""
     cells = summarise(samples, lambda s: (s.condition, s.problem.difficulty))
     levels = sorted({level for _, level in cells})
     curves: dict[str, Curve] = {}
@@ -132,8 +132,8 @@ def length_by_difficulty(samples: Sequence[Sample]) -> list[Curve]:
 def plot_training(metrics: Path, stem: Path) -> list[Path]:
     """The curves of a run's `metrics.jsonl`, a panel per metric, as `stem`.png and .svg.
 
-    Lines are the steps' rollouts, points the validations. Raises `ValueError` where it holds none
-    of the metrics.
+    Lines are the steps' rollouts, points the validations. Raises `ValueError` where the file holds
+    none of the metrics.
     """
     entries = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     names = [name for name in _TRAINING if any(name in entry for entry in entries)]
@@ -170,9 +170,9 @@ def draw(
 ) -> list[Path]:
     """Curves with error bars, or bands, as `stem`.png and `stem`.svg; accuracies in percent.
 
-    Curves that share their x are put `dodge` beside each other, so that their bars can be seen.
-    The y axis begins at 0, and an accuracy's ends at 100 %, unless it shall `zoom` in. `first` is
-    the place of the first colour, for figures that leave out what others show.
+    Curves that share their x are drawn `dodge` apart, so that all bars are visible. The y axis
+    begins at 0, and an accuracy's ends at 100 %, unless `zoom`. `first` is the index of the first
+    colour, so that a figure with fewer curves gives them the same colours as others do.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
@@ -190,7 +190,7 @@ def draw(
             y = [estimate.mean for estimate in curve.y]
             axes.plot(x, y, marker=marker, label=curve.label, **_LINE, **look)
         if not zoom:
-            # An accuracy has room for markers at 0 and 100 %.
+            # Leave room for markers at 0 and 100 %.
             axes.set_ylim(*((-0.04, 1.04) if "accuracy" in y_label else (0, None)))
         if "accuracy" in y_label:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -213,7 +213,7 @@ def _draw_interval(
 
 
 def _name_points(axes: Axes, curve: Curve, colour: str, *, above: bool) -> None:
-    """Points too close for a name each share one."""
+    """Write the points' names; points too close to each other share one."""
     left, right = axes.get_xlim()
     named: list[tuple[list[str], tuple[float, float]]] = []
     for name, x, y in zip(curve.names, curve.x, curve.y, strict=False):
@@ -228,7 +228,7 @@ def _name_points(axes: Axes, curve: Curve, colour: str, *, above: bool) -> None:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """No dates and no versions inside, so that a figure changes only with its data."""
+    """Save without dates and versions, so that a file changes only with its data."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg"))
     figure.savefig(png, metadata={"Software": None})

@@ -1,8 +1,8 @@
-"""What a prompt alone says of the thought that it needs, and whether that beats the task's budget.
+"""Predicts a budget from the prompt alone, and tests whether it beats the task's budget.
 
-In the manner of V_0 (arXiv 2602.03584): the chance of a right answer is predicted from the outcomes
-of other prompts, without a sample of this one. It is worth having only where it spends fewer tokens
-than the task's `auto` at an accuracy that is not worse.
+In the manner of V_0 (arXiv 2602.03584), the chance of a right answer is predicted from the outcomes
+of other prompts, without a sample of this one. A budget by prompt pays only where it spends fewer
+tokens than the task's `auto` at an accuracy that is not worse.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ Floats = NDArray[np.float64]
 Embed = Callable[[str], Floats]
 
 MARGINS = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
-"""How far below a prompt's best chance the budget that is taken for it may be; tried in order."""
+"""Margins below a prompt's best chance within which its budget may be; tried in this order."""
 _FOLDS = 5
 _COMPONENTS = 16
 _RIDGE = 1.0
 _STEPS = 25
-_CERTAIN = 0.01  # a share of 0 or 1 is taken as nearly so: the fit stays finite
+_CERTAIN = 0.01  # shares of 0 and 1 are moved inside by this much, so that the fit stays finite
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt, and what came of it under every budget."""
+    """A prompt, and its outcome under every budget."""
 
     prompt: str
     row: Row
 
 
 class Predictor(Protocol):
-    """Predicts from a history of measured prompts how other prompts fare.
+    """Predicts the outcomes of prompts from a history of other, measured prompts.
 
-    `predict` gives the chance of a right answer by budget, for each prompt. It never sees an
-    outcome of theirs.
+    `predict` returns, for each prompt, the chance of a right answer by budget. It never sees these
+    prompts' own outcomes.
     """
 
     def predict(
@@ -56,7 +56,7 @@ class Predictor(Protocol):
 class LogisticPredictor:
     """A logistic regression per budget on a prompt's embedding and the logarithm of its length.
 
-    The embeddings are standardised and reduced to their 16 main components, those of the history.
+    The embeddings are standardised and reduced to the history's 16 principal components.
     """
 
     def __init__(self, embed: Embed) -> None:
@@ -107,10 +107,10 @@ def _logistic(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ByPrompt:
-    """What a budget for each prompt gives beside the task's `auto`, on the reporting half.
+    """A budget for each prompt compared with the task's `auto`, on the reporting half.
 
-    `difference` is its accuracy less `auto`'s, `tokens` its tokens over `auto`'s. `margin` was
-    chosen on the choosing half.
+    `difference` is the former's accuracy less `auto`'s, `tokens` the ratio of its tokens to
+    `auto`'s. `margin` was chosen on the choosing half.
     """
 
     margin: float
@@ -119,7 +119,7 @@ class ByPrompt:
 
     @property
     def pays(self) -> bool:
-        """It spends less for an accuracy that is no more than a point worse, both at 95 %."""
+        """Whether it spends less for an accuracy at most a point worse, both at 95 %."""
         return self.difference.low >= -EPSILON and self.tokens.high < 1
 
 
@@ -139,10 +139,10 @@ def by_prompt(
 def budgets(
     choosing: Sequence[Example], prompts: Sequence[str], auto: int, predictor: Predictor
 ) -> tuple[float, list[int]] | None:
-    """The margin that is safe on the choosing half, and the budget of every prompt; None for none.
+    """A margin that is safe on the choosing half, and each prompt's budget; None without any.
 
-    The margin is the first of `MARGINS` at which the accuracy on the choosing half, predicted from
-    its other folds, is within a point of `auto`'s at 95 %.
+    The margin is the first of `MARGINS` at which the cross-validated budgets' accuracy on the
+    choosing half is within a point of `auto`'s at 95 %.
     """
     within = _crossed(choosing, predictor)
     for margin in MARGINS:
@@ -154,7 +154,7 @@ def budgets(
 
 
 def _crossed(examples: Sequence[Example], predictor: Predictor) -> list[Mapping[int, float]]:
-    """Every example predicted from the folds that it is not in."""
+    """Cross-validation: predict every example from the folds that do not contain it."""
     found: dict[int, Mapping[int, float]] = {}
     folds = min(_FOLDS, len(examples))
     for fold in range(folds):

@@ -1,4 +1,4 @@
-"""The seam between what is asked and who answers."""
+"""The seam between an evaluation's questions and the responder that answers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mode = Literal["natural", "efficient", "hinted", "truncated", "served"]
 Hint = int | Literal["minimal", "served"] | None
 
 MINIMAL_HINT = "I will answer the question with minimal tokens\n"
-"""What `efficient` opens a thought with; the cold start has learnt it."""
+"""The opening of a thought in mode `efficient`; the cold start has learnt it."""
 
 _AT_ONCE = 64
 
@@ -24,12 +24,12 @@ Result = TypeVar("Result")
 
 
 class ResponderError(SetupError):
-    """Nobody can answer; the message says what to do."""
+    """The responder cannot answer; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What a chat says around a question: a recipe's `system_prompt` and `instruction`.
+    """The chat's text around a question: a recipe's `system_prompt` and `instruction`.
 
     >>> Wording(instruction=" Think step by step.").messages("2+2?")
     [{'role': 'user', 'content': '2+2? Think step by step.'}]
@@ -50,12 +50,11 @@ PLAIN = Wording()
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One thought to sample at temperature 1, and the budgets that it has to serve.
+    """One thought to sample at temperature 1, and the budgets at which to answer it.
 
     `budgets` are thinking tokens at which the thought is cut, ascending, without repeats; -1, which
-    leaves it whole, comes last. `hint` is what the thought opens with: the number of tokens it is
-    told to keep to, "minimal", nothing, or "served", what a server says under each budget. The
-    answer may call the `tools`.
+    leaves it whole, comes last. `hint` opens the thought: a number of tokens, "minimal", none, or
+    "served" for the server's hint under each budget. The answer may call the `tools`.
     """
 
     question: str
@@ -73,12 +72,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer (the text after the thought, its calls written out as Qwen3 does), what the thought
-    took and why it ended.
+    """An answer (the text after the thought, its calls written out as Qwen3 does), the tokens of
+    the thought, and why the thought ended.
 
     `thinking_tokens` leaves the hint out; None where the server does not report it.
-    `completion_tokens` are all that the reply cost, `answer_tokens` and `probe_tokens` parts of
-    them; None where who answers does not count them.
+    `completion_tokens` are all sampled tokens of the reply, `answer_tokens` and `probe_tokens`
+    parts of them; None where the responder does not count them.
     """
 
     text: str
@@ -91,7 +90,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who answers. `lacks` says of each mode that cannot be measured what is missing for it."""
+    """Who answers. `lacks` maps each mode that cannot be measured to what it needs."""
 
     model: str
     trained_budgets: tuple[int, ...] = ()
@@ -102,9 +101,9 @@ class Subject:
 class Responder(Protocol):
     """Answers questions, many at once.
 
-    `subject` is asked first and loads no model. `answer` returns the replies of every ask, parallel
-    to its budgets, and calls `advance` with the number of replies whenever some are there. The
-    replies to one ask come from one thought, as far as whoever answers and the hint allow it; the
+    `subject` is called first and loads no model. `answer` returns the replies to every ask,
+    parallel to its budgets, and calls `advance` with the number of new replies whenever some have
+    come. The replies to one ask share one thought, as far as the responder and the hint allow; the
     same question, hint and seed give the same thought. Both raise `ResponderError`.
     """
 
@@ -118,7 +117,7 @@ class Responder(Protocol):
 async def concurrently(
     work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
 ) -> list[Result]:
-    """`work` on all items, 64 at a time. The first error ends them all, as itself."""
+    """Run `work` on all items, 64 at a time. The first error cancels the rest and is raised."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Item) -> Result:
@@ -134,10 +133,10 @@ async def concurrently(
 
 
 def opening(hint: Hint, template: str | None) -> str:
-    """What a thought opens with when it is told `hint`; raises `ResponderError` without a template.
+    """The text of `hint` that opens a thought.
 
-    A number goes into the contract's own words; "minimal" is the efficient prompt of HBPO's
-    evaluation (arXiv 2507.15844).
+    A number goes into `template`, the contract's hint; "minimal" is the efficient prompt of HBPO's
+    evaluation (arXiv 2507.15844). Raises `ResponderError` for a number without a template.
     """
     if not isinstance(hint, int):
         return MINIMAL_HINT if hint == "minimal" else ""

@@ -1,13 +1,13 @@
-"""Comparing two ways of training, measured on several seeds and the same problems.
+"""Compares two ways of training, measured on several seeds and the same problems.
 
-Both the training runs and the problems are samples of what could have been, so both are resampled,
-independently of each other (the pigeonhole bootstrap: A. B. Owen, Annals of Applied Statistics 1,
-2007). That is never too narrow for many seeds; for the few that a study can afford, two things
-are mended: of S seeds S - 1 are drawn, which makes the variance between them unbiased (Rao and Wu,
-J. Am. Stat. Assoc. 83, 1988), and intervals are as much wider as Student's t is than the normal
-distribution, at the degrees of freedom that Satterthwaite's formula gives seeds and problems
-together. Where both arms have the same number of seeds, seed i of one is paired with seed i of
-the other. An arm with one seed is taken as given: the interval then speaks of that run alone.
+Training runs and problems are both random samples, so both are resampled, independently of each
+other (the pigeonhole bootstrap: A. B. Owen, Annals of Applied Statistics 1, 2007). For many seeds
+its intervals are never too narrow. For the few seeds of a study there are two corrections. Of S
+seeds S - 1 are drawn, which makes the variance between seeds unbiased (Rao and Wu, J. Am. Stat.
+Assoc. 83, 1988). Intervals are widened by the ratio of Student's t to the normal quantile, at the
+degrees of freedom that Satterthwaite's formula gives for seeds and problems together. Where both
+arms have the same number of seeds, seed i of one is paired with seed i of the other. An arm with
+one seed is taken as given: the interval then holds for that run alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Compare = Literal["difference", "change"]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Statistic = Callable[[Indices, Indices, Indices], float]
-"""Of the seeds of one arm, of those of another, and of the problems that were drawn."""
+"""A statistic of the drawn indices: of one arm's seeds, of the other's, and of the problems."""
 
 _BLOCK = 1000  # replicates at once: the weights of 1000 problems take 8 MB
 
@@ -38,7 +38,7 @@ def paired_bootstrap(
     seed: int = 0,
     compare: Compare = "difference",
 ) -> Estimate:
-    """What a has over b, with a 95 % percentile interval from `n` replicates.
+    """Compare a with b, with a 95 % percentile interval from `n` replicates.
 
     Values are means over the samples of a problem, by seed (S, may differ) and problem (P, the
     same problems in the same order). `difference` is mean(a) - mean(b), `change` is
@@ -62,21 +62,21 @@ def simultaneous_lower(
     n: int = 10_000,
     seed: int = 0,
 ) -> list[float]:
-    """Lower bounds of mean(a) - mean(b) at every budget (B), which hold all at once in 95 %.
+    """Lower bounds of mean(a) - mean(b) at every budget (B), all valid together at 95 %.
 
-    One-sided, by the quantile of the largest standardised deviation over the budgets (max-t),
-    whose replicates share their seeds and problems.
+    One-sided, by the quantile of the largest standardised deviation over the budgets (max-t); the
+    replicates of all budgets share their seeds and problems.
     """
     a_BSP, b_BSP = np.asarray(values_a_BSP, float), np.asarray(values_b_BSP, float)
     if a_BSP.ndim != 3 or b_BSP.ndim != 3 or len(a_BSP) != len(b_BSP):
         raise ValueError(f"shapes {a_BSP.shape} and {b_BSP.shape}: expected budgets first in both")
     pairs = [_Pair(a, b, "difference") for a, b in zip(a_BSP, b_BSP, strict=True)]
     estimates_B = np.array([pair.estimate for pair in pairs])
-    # The same generator state for every budget: the same seeds and problems are drawn.
+    # The same generator state for every budget draws the same seeds and problems.
     replicates_BN = np.array([p.replicates(n, np.random.default_rng(seed)) for p in pairs])
     errors_B = replicates_BN.std(axis=1)
     above_BN = replicates_BN - estimates_B[:, None]
-    # A budget at which nothing varies has its estimate for a bound.
+    # A budget at which nothing varies has its estimate as its bound.
     standard_BN = np.divide(
         above_BN, errors_B[:, None], out=np.zeros_like(above_BN), where=errors_B[:, None] > 0
     )
@@ -91,8 +91,8 @@ def bootstrap(
 ) -> Estimate:
     """Any statistic of two arms with its 95 % interval, made as `paired_bootstrap` makes it.
 
-    `seeds` and `others` are the runs of the arms, 1 for one that is taken as given; they are drawn
-    independently. The degrees of freedom come from the jackknife's variances.
+    `seeds` and `others` are the numbers of the arms' runs, 1 for an arm that is taken as given; the
+    runs are drawn independently. The degrees of freedom come from the jackknife's variances.
     """
     units = (seeds, others, problems)
     draws = (max(1, seeds - 1), max(1, others - 1), problems)
@@ -157,7 +157,7 @@ class _Pair:
     def _freedom(self) -> float:
         """Satterthwaite: degrees of freedom of the variances of seeds and of problems together.
 
-        A change is taken in its first order: (a - (1 + change) b) / mean(b).
+        For a relative change they use its first order: (a - (1 + change) b) / mean(b).
         """
         a_SP, b_SP = self._a_SP, self._b_SP
         if self._compare == "change":
@@ -187,9 +187,9 @@ def student_t(level: float, freedom: float) -> float:
 
 
 def _satterthwaite(variances: Sequence[tuple[float, int]]) -> float:
-    """Of (variance of a mean, number of values it is the mean of); infinite where nothing varies.
+    """Degrees of freedom of pairs (variance of a mean, number of its values); inf without variance.
 
-    Two seeds alone have one degree of freedom, at which t is reckoned as at two.
+    Two seeds alone have one degree of freedom, which counts as two.
     """
     total = sum(variance for variance, _ in variances)
     if total == 0:

@@ -1,4 +1,4 @@
-"""An evaluation for the eye (tables) and for programs (JSON with where it was measured)."""
+"""Reports an evaluation as tables for people, and as JSON with the machine for programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOT_REPORTED = "not reported"
 
 
 def print_report(samples: Sequence[Sample], console: Console) -> None:
-    """Accuracy and tokens per condition, what follows from them, then by difficulty and family."""
+    """Print accuracy and tokens per condition, derived measures, then by difficulty and family."""
     console.print(_by_condition(samples))
     if (found := anytime(samples)) is not None:
         console.print(f"anytime accuracy, mean over the positive budgets: {_percent(found)}\n")
@@ -49,11 +49,11 @@ def as_json(
     subject: Subject,
     unjudged: Mapping[Failure, int],
 ) -> dict[str, Any]:
-    """Everything printed, what it was computed from, the settings, the machine, the versions.
+    """The printed estimates and their data, the settings, the machine, the versions.
 
-    `problems` lists the problems; in `tallies` every list is parallel to it: answers, correct ones,
-    mean thinking tokens and natural ends of each problem. `unjudged` counts answers that no
-    verifier could judge, by cause: they count as wrong.
+    Every list in `tallies` is parallel to `problems`: answers, correct answers, mean thinking
+    tokens and natural ends of each problem. `unjudged` counts, by cause, answers that no verifier
+    could judge; these count as wrong.
     """
     found, ratio = anytime(samples), hint_ratio(samples)
     problems = list(dict.fromkeys(sample.problem for sample in samples))
@@ -95,7 +95,7 @@ def as_json(
 
 
 def machine() -> dict[str, Any]:
-    """Where a number was measured: processor, cores, Python and the versions that matter."""
+    """The machine of a measurement: processor, cores, Python and the relevant versions."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -171,7 +171,7 @@ def _table(first: str, title: str | None = None) -> Table:
 
 
 def _labels(cell: Cell) -> str:
-    """What the lines below an accuracy are: those of `_short`."""
+    """Labels of the lines that `_short` writes below an accuracy."""
     lines = ["  95 %", "  tokens"]
     return "\n".join(lines if _largest_k(cell) == 1 else [*lines, "  any/all"])
 

@@ -1,4 +1,4 @@
-"""Arithmetic that a model wrote, read node by node: it is parsed and never run."""
+"""Evaluates a model's arithmetic node by node: the text is parsed and never run."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def calculate(text: str) -> tuple[Fraction, list[int]]:
 def symbolic(text: str, variable: str = "") -> Any:
     """A sympy expression of numbers and + - * / **, as far as its powers stay small.
 
-    Where there is a variable, elementary functions and other symbols, which are constants, are
-    read too. `ValueError` for anything else.
+    With a variable, it also reads elementary functions, and other symbols as constants.
+    `ValueError` for anything else.
     """
     import sympy
 
@@ -106,7 +106,7 @@ def _read(
         raise ValueError(f"longer than {LONGEST} characters")
     try:
         return value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, MemoryError, RecursionError) as error:  # what the parser says of nesting
+    except (SyntaxError, MemoryError, RecursionError) as error:  # of deep nesting
         raise ValueError("no arithmetic") from error
 
 

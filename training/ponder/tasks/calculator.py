@@ -1,4 +1,4 @@
-"""Problems that are answered by a call: `calculate(expression)`, for what no head should do.
+"""Problems too large for mental arithmetic, answered by a call of `calculate(expression)`.
 
 Each has a product of two factors above 12, a quotient of one, or a number of four digits or more.
 """
@@ -131,12 +131,12 @@ def same_value(answer: str, text: str) -> bool:
             case {"name": "calculate", "arguments": {"expression": str(expression), **others}}:
                 return not others and calculate(expression)[0] == Fraction(answer)
     except (ValueError, ZeroDivisionError, RecursionError):
-        pass  # what cannot be read has no value
+        pass  # unreadable text has no value
     return False
 
 
 def _digits(rng: Random, low: int, high: int) -> int:
-    """A number of `low` to `high` digits, each as likely."""
+    """A number of `low` to `high` digits, every number of digits as likely."""
     digits = rng.randint(low, high)
     return rng.randrange(10 ** (digits - 1), 10**digits)
 

@@ -1,7 +1,7 @@
-"""Short derivations of some reasoning-gym data sets: what teaches a small model to solve them.
+"""Short derivations for some reasoning-gym data sets, which teach a small model to solve them.
 
-A row for each data set: how its problems are restated, and the steps from there to the answer. The
-levels are those whose numbers a derivation keeps small.
+Each data set has a row: it restates the problem and derives the answer in steps. The levels are
+limited to those at which a derivation's numbers stay small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .worked import Step, TaughtTask, Worked
 
 Metadata = Mapping[str, Any]
 Derivation = Callable[[Metadata], tuple[str, list[str]]]
-"""From what reasoning-gym tells of a problem to its restatement and its steps."""
+"""Turns reasoning-gym's metadata of a problem into its restatement and its steps."""
 
 _NUMBER_OR_SIGN = re.compile(r"\d+|[-+*]")
 
@@ -133,10 +133,10 @@ DERIVATIONS: Mapping[str, tuple[str, Derivation]] = {
     "leg_counting": ("0-4", _leg_counting),
     "fraction_simplification": ("0", _fraction_simplification),
 }
-"""The data sets that can be taught: levels, and derivation."""
+"""By data set that can be taught: its levels and its derivation."""
 
 TAUGHT_GYM = tuple(f"{PREFIX}{name}?levels={levels}" for name, (levels, _) in DERIVATIONS.items())
-"""As recipes name them."""
+"""The data sets that can be taught, as recipes name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class _Derived:
 
 
 def taught(tasks: Sequence[Any]) -> tuple[TaughtTask, ...]:
-    """The tasks with their solutions; `ValueError` names one that has none written."""
+    """The tasks with their solutions; `ValueError` names a task without written solutions."""
     return tuple(map(_taught, tasks))
 
 

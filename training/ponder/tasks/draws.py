@@ -1,4 +1,4 @@
-"""Which problem a run trains on when: a function of the seed and the place in the run alone."""
+"""Draws a run's training problems: a function of the seed and the place in the run alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _REDRAWS = 1000
 class Source:
     """Training problems of `tasks` that `fits` accepts.
 
-    Endless families are drawn from at random. Listed problems are visited in a shuffled order,
-    each once before any comes again, and shuffled anew; those that dynamic sampling asks for
-    beyond a step's first batch (`retries` batches at most) have an order of their own, so that the
-    main order holds wherever a run is resumed. Beside an endless family a listed one has its turn
-    as often, and its problems are drawn at random, too. Raises `ValueError` for a task without any.
+    Endless families are drawn from at random. Listed problems are visited in a shuffled order, each
+    once before any comes again, and reshuffled for each pass. Dynamic sampling's further batches
+    (at most `retries` a step) have an order of their own, so that the main order is the same
+    wherever a run is resumed. When endless and listed tasks are mixed, all take turns equally, and
+    listed problems are drawn at random, too. Raises `ValueError` for a task without any problem
+    that fits.
     """
 
     def __init__(

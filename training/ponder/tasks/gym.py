@@ -1,4 +1,4 @@
-"""The procedural data sets of reasoning-gym, a family each."""
+"""The procedural data sets of reasoning-gym, each as a family of problems."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .verify import final_answer
 
 PREFIX = "reasoning-gym:"
 
-# Some data sets make or choose all their problems at once, so that there has to be an end.
+# Some data sets make or choose all their problems at once, so each needs a finite size.
 _SIZE = 10_000
 _TRIES = 20
 
-# A scorer's 1.0 may be a float's sum; what is almost right earns less.
+# A full score may be a float just below 1.0; an almost right answer scores less than this.
 _FULL_SCORE = 0.999
 
 _NO_ANSWER = "it has no reference answer that its scorer takes for right"
@@ -45,7 +45,7 @@ class GymTask:
     """A data set as a `Task`; its difficulties are the levels of its curriculum, from 0.
 
     Levels whose settings the data set itself refuses are left out. Without a curriculum, or
-    without a level that holds, the only difficulty is 0: the data set's defaults.
+    without a valid level, the only difficulty is 0: the data set's defaults.
     """
 
     name: str
@@ -53,9 +53,9 @@ class GymTask:
 
     @classmethod
     def find(cls, dataset: str, levels: Container[int] = range(1000)) -> Self:
-        """The task of a data set's name, with those of its difficulties that are in `levels`.
+        """The task of a data set's name, limited to its difficulties in `levels`.
 
-        `ValueError` says which data sets or difficulties exist, or why one is left out.
+        `ValueError` lists the data sets or difficulties that exist, or says why a set is left out.
         """
         if dataset in LEFT_OUT:
             raise ValueError(f"reasoning-gym's {dataset} is left out: {LEFT_OUT[dataset]}")
@@ -92,7 +92,7 @@ class GymTask:
             return False
 
     def _entry(self, rng: Random, difficulty: int) -> Any:
-        """A problem as reasoning-gym has it: some indices of some data sets give none."""
+        """A problem as reasoning-gym's entry, at a random index where the data set has one."""
         dataset = _load(self.name, difficulty)
         for _ in range(_TRIES):
             try:
@@ -125,7 +125,7 @@ def judge(problem: Problem, text: str) -> bool:
 
 
 def load_dataset(problem: Problem) -> None:
-    """What `judge` needs for a problem, down to what is loaded at first use."""
+    """Load all that `judge` needs for a problem, including modules loaded at first use."""
     if problem.family.removeprefix(PREFIX) in scorers.OWN:
         scorers.load(problem.family.removeprefix(PREFIX))
     else:
@@ -151,7 +151,7 @@ def _levels(dataset: str) -> int:
 
 
 def _settings(dataset: str, level: int) -> Any | None:
-    """A level of the curriculum as settings; None where there is none or they do not hold."""
+    """A level of the curriculum as settings; None where there is none or they are invalid."""
     from reasoning_gym.factory import create_curriculum
 
     if level >= _levels(dataset):

@@ -1,7 +1,7 @@
-"""A worker's side of judging: it loads what verifiers need and has answers judged in cells.
+"""A worker's side of judging: it loads the verifiers' modules and has answers judged in cells.
 
-It never reads an answer itself. Those of one job share a cell as long as each gets its verdict and
-the canaries, judged after them, get theirs.
+The worker itself never reads an answer. The answers of one job share a cell as long as the cell
+gives every answer a verdict, and the right verdicts on the canaries, which it judges after them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ponder.cage.child import limit_memory
 from .problems import Problem
 from .verifiers import Verifier
 
-# What a verifier needs is loaded outside the time limit of an answer, but not for ever.
+# Loading a verifier does not count in an answer's time limit; it has a limit of its own.
 LOADING_LIMIT_S = 120.0
 
 Item = tuple[Problem, str]
@@ -38,29 +38,29 @@ class MistakenJudge(Exception):
 
 
 def serve(connection: Connection, time_limit_s: float, memory_limit_mb: int) -> None:
-    """A worker's life: judge the jobs (a verifier and its items) that arrive, until the end.
+    """Judge the jobs (a verifier and its items) that arrive, until the connection ends.
 
-    It says first which layers of the cage hold here, then per job `{"rulings": […]}` in its order,
-    or what went wrong with the judge: `{"loading": …}` or `{"mistaken": …}`.
+    Sends first which layers of the cage hold here, then per job `{"rulings": […]}` in the job's
+    order, or what went wrong with the judge: `{"loading": …}` or `{"mistaken": …}`.
     """
     limit_memory(memory_limit_mb)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     cell.leave_network()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends the process
     _say(connection, {"filtered": cell.filtered()})
-    nowhere = os.open(os.devnull, os.O_WRONLY)  # what verifiers print is nobody's business
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # discard what verifiers print
     for output in (1, 2):
         os.dup2(nowhere, output)
     os.close(nowhere)
     warm: set[Callable[[Problem, str], bool]] = set()
     while True:
         try:
-            # The trainer's word, and never a cell's.
+            # These bytes come from the trainer, never from a cell.
             verifier, items = pickle.loads(connection.recv_bytes())
             _load(verifier, items, warm)
         except EOFError:
             return
-        except Exception as error:  # noqa: BLE001  it is told where it can be mended
+        except Exception as error:  # noqa: BLE001  reported to the trainer
             _say(connection, {"loading": repr(error)[:_DETAIL]})
             continue
         try:
@@ -76,7 +76,9 @@ def _say(connection: Connection, what: dict[str, Any]) -> None:
 def _load(
     verifier: Verifier, items: Sequence[Item], warm: set[Callable[[Problem, str], bool]]
 ) -> None:
-    """What judging needs, down to what is loaded at first use: cells load no code well."""
+    """Load all that judging needs, including modules loaded at first use, because cells load no
+    code well.
+    """
     signal.setitimer(signal.ITIMER_REAL, LOADING_LIMIT_S)
     try:
         if verifier.prepare is not None:
@@ -95,10 +97,10 @@ def _load(
 def _judge(
     verifier: Verifier, items: Sequence[Item], time_limit_s: float, connection: Connection
 ) -> list[Ruling]:
-    """A ruling per item. An answer that breaks its cell is alone in the wrong.
+    """A ruling per item. Only the answer that broke its cell is ruled wrong for it.
 
-    Those that shared a cell that broke, or whose canaries died, are judged anew: all but the one
-    that broke it, or each by itself.
+    The other answers of a broken cell are judged anew. Where a cell misjudged its canaries, every
+    answer is judged anew in a cell of its own.
     """
     canaries = [(canary.problem, canary.text) for canary in verifier.canaries]
     known = [_RIGHT if canary.correct else _WRONG for canary in verifier.canaries]
@@ -129,7 +131,7 @@ def _judge(
 
 
 def _breach(ended: cell.Ended, wanted: int) -> tuple[int, Ruling] | None:
-    """The place of the answer that ended the cell, if one did, and the ruling on it."""
+    """The index of the answer that ended the cell, if one did, and its ruling."""
     results = ended.results[:wanted]
     if _MEMORY in results:
         return results.index(_MEMORY), (False, "memory", "")
@@ -147,7 +149,7 @@ def _ruling(result: bytes) -> Ruling:
 
 
 def _results(verifier: Verifier, batch: Sequence[Item]) -> Iterator[bytes]:
-    """In the cell: a result per item, up to one for which the memory is too small."""
+    """Runs in the cell: yields a result per item, and stops at an item that exceeds the memory."""
     for problem, text in batch:
         try:
             result = _RIGHT if verifier.check(problem, text) else _WRONG

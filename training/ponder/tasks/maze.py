@@ -1,8 +1,8 @@
 """Shortest ways through small mazes: a flood from the start, a ring of fields at a time.
 
-Before the goal is reached its distance is known from below: at least as many steps as rows and
-columns lie between, and more than the rings that are full. That is the best candidate of a thought
-that is cut. Of difficulty d the way has 2d or 2d + 1 steps.
+Before the flood reaches the goal, its distance has a lower bound: the rows and columns between, and
+more than the number of full rings. That bound is the best candidate of a truncated thought. At
+difficulty d the way has 2d or 2d + 1 steps.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def _maze(rng: Random, difficulty: int) -> Worked:
 
 
 def _flooded(ways: list[list[Field]], goal: Field) -> tuple[Step, ...]:
-    """A step for each ring until the goal is there, with what is known of its distance."""
+    """A step for each ring until the goal is reached, with the lower bound of its distance."""
     (start,) = ways[0]
     between = abs(goal[0] - start[0]) + abs(goal[1] - start[1])
     distance = next(d for d, ring in enumerate(ways) if goal in ring)
     steps = []
     for d in range(distance):
-        least = d + 2 - (d + between) % 2  # every way has the parity of the straight one
+        least = d + 2 - (d + between) % 2  # every way's length has the parity of the direct one's
         steps.append(Step(f"{d}: {' '.join(map(name, ways[d]))}", str(max(between, least))))
     return (*steps, Step(f"{distance}: {name(goal)}, there", str(distance)))
 

@@ -20,19 +20,19 @@ _Text = Annotated[
 ]
 
 
-# One number with a name or a currency before it and a unit after it; all else may hold another one.
+# One number, perhaps with a name or a currency before it and a unit after it, and nothing else.
 _NUMBER = re.compile(
     r"(?:[A-Za-z]\w* *= *)?[$€£]? *-?\d+(?:,\d{3})*(?:\.\d+)? *[%°]?(?: +[A-Za-z.]+)*\.?"
 )
-_FINALLY = "####"  # what GSM8K writes before the number, after the solution
+_FINALLY = "####"  # GSM8K's mark between the solution and its number
 
 _LINE = 'write {"prompt": …, "answer": …} a line, with verifier, difficulty, id where wanted'
-# The others need more than a row says: tools, the data set's own evidence.
+# The others need more than a row has: tools, or the data set's own evidence.
 _JUDGES = [name for name in VERIFIERS if name not in ("call", "reasoning-gym")]
 
 
 class Row(BaseModel):
-    """One problem of a data set, as it is written."""
+    """One problem, as a file or a data set has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +61,7 @@ class Row(BaseModel):
         return self
 
     def problem(self, family: str) -> Problem:
-        """As a problem: the prompt is its content where it has no id of its own."""
+        """The row as a problem; without an id, the prompt identifies its content."""
         content = self.id or content_digest(self.prompt)
         return Problem(
             f"{family}:{content}", family, self.difficulty, self.prompt, self.answer, self.verifier
@@ -102,7 +102,7 @@ class ProblemSet:
 def read_jsonl(name: str, path: Path) -> ProblemSet:
     """A file with a JSON object a line: prompt, answer, and verifier, difficulty, id where wanted.
 
-    `ValueError` names the line that does not hold; empty lines are skipped.
+    `ValueError` names the invalid line; empty lines are skipped.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -115,7 +115,7 @@ def read_jsonl(name: str, path: Path) -> ProblemSet:
 
 
 class HubOptions(BaseModel):
-    """What `hf:NAME?option=value&…` may say: which part of a data set to read, and how."""
+    """The options of `hf:NAME?option=value&…`: which part of a data set to read, and how."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

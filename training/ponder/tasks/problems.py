@@ -1,4 +1,4 @@
-"""A problem, where it comes from, and on which side of the split it lies."""
+"""Problems, their tasks, and the split into training, validation and test problems."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _REPEATS = 200
 class Problem:
     """One question with a checkable answer.
 
-    `id` is `family:content`. The content is what the problem *is* (its numbers and operators),
-    not how it is phrased: two phrasings of one problem share it. `verifier` names the judge of its
-    answers (`verifiers.VERIFIERS`), `evidence` is what that judge needs beside `answer`. `tools`
-    are those that the answer may call, as chat templates list them.
+    `id` is `family:content`. The content is what the problem *is* (its numbers and operators), not
+    its phrasing: two phrasings of one problem share the content. `verifier` names the judge of its
+    answers (`verifiers.VERIFIERS`), which also gets `evidence` beside `answer`. The answer may call
+    `tools`, which are in the form that chat templates take.
     """
 
     id: str
@@ -43,8 +43,8 @@ class Task(Protocol):
     """A family of problems with a difficulty knob, and the judge of their answers.
 
     `sample` is deterministic in the state of `rng`. `difficulty` is one of `difficulties`; another
-    value is a `ValueError`. `verify` gets the text *after* the thought and never raises: text that
-    cannot be read is a wrong answer.
+    value is a `ValueError`. `verify` gets the text *after* the thought and never raises: unreadable
+    text is a wrong answer.
     """
 
     @property
@@ -60,21 +60,21 @@ class Task(Protocol):
 
 @runtime_checkable
 class FiniteTask(Task, Protocol):
-    """A task whose problems can be listed: they are drawn from the list, not by rejection."""
+    """A task that lists its problems, so that they are drawn from the list, not by rejection."""
 
     def problems(self, difficulty: int, split: Split) -> Sequence[Problem]: ...
 
 
 def content_digest(text: str) -> str:
-    """A short name for a content that is a text: 64 bits of its hash, in hexadecimal."""
+    """A short name for a text that is a problem's content: 64 bits of its hash, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def split_of(problem: Problem) -> Split:
     """The split a problem belongs to: a stable hash of its content, 80/10/10.
 
-    The family is left out of the hash on purpose: a word problem that boils down to `37+48-15` lies
-    on the same side as the bare sum, so a held-out problem is held out in every dress.
+    The hash leaves the family out on purpose: a word problem that boils down to `37+48-15` lies in
+    the same split as the bare sum, so a held-out problem is held out in every wording.
     """
     content = problem.id.removeprefix(f"{problem.family}:")
     digest = hashlib.sha256(content.encode()).digest()
@@ -109,9 +109,9 @@ def held_out(tasks: Sequence[Task], n: int, split: Split, seed: int) -> list[Pro
 def at_most(tasks: Sequence[Task], n: int, split: Split | None, seed: int) -> list[Problem]:
     """Up to `n` different problems, spread evenly over the tasks and their difficulties.
 
-    Without a split, listed problems are taken whole and endless families for tests. A small family
-    may run out of fresh problems: a finite one when all are taken, an endless one after 200 repeats
-    in a row; its turn then passes to the next one.
+    Without a split, problems come from the whole of a listed task and from an endless family's test
+    split. A small family may run out of fresh problems: a finite one when all are taken, an endless
+    one after 200 repeats in a row. Its turn then passes to the next family.
     """
     rng = Random(seed)
     open_cells = [_stream(task, rng, level, split) for task in tasks for level in task.difficulties]
@@ -130,7 +130,7 @@ def at_most(tasks: Sequence[Task], n: int, split: Split | None, seed: int) -> li
 
 
 def _stream(task: Task, rng: Random, difficulty: int, split: Split | None) -> Iterator[Problem]:
-    """Problems in random order: a finite task's each once, an endless one's for ever."""
+    """Problems in random order: each of a finite task's once, those of an endless one for ever."""
     if isinstance(task, FiniteTask):
         splits = (split,) if split else get_args(Split)
         listed = [problem for each in splits for problem in task.problems(difficulty, each)]

@@ -1,9 +1,9 @@
 """Countdown and the 24 game: reach a number from given ones, each used once, with + - * /.
 
 A thought is a search: attempts in random order, each from the given numbers down to two, whose sum,
-difference, product and quotient are compared with the goal. How long it lasts depends on how many
-attempts would succeed, and the difficulty is that: of difficulty d, one in 2^d to 2^(d + 1) does.
-Whoever proposes better attempts needs fewer.
+difference, product and quotient are compared with the goal. The length of the search depends on the
+share of successful attempts, which defines the difficulty: at difficulty d, one attempt in 2^d to
+2^(d + 1) succeeds. A model that proposes better attempts needs fewer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Term:
 
 
 def _combined(a: Term, b: Term) -> Iterator[Term]:
-    """What two numbers make: positive whole numbers, the larger operand first."""
+    """The positive whole numbers that two numbers make, the larger operand first."""
     if a.value < b.value:
         a, b = b, a
     for sign, value in (("+", a.value + b.value), ("-", a.value - b.value)):
@@ -52,7 +52,7 @@ def _combined(a: Term, b: Term) -> Iterator[Term]:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """From the given numbers down to `last` two: an equality for each step, and what both make."""
+    """A way from the given numbers down to the `last` two: an equality for each step."""
 
     lines: tuple[str, ...]
     last: tuple[Term, Term]

@@ -1,7 +1,7 @@
-"""Our own scorers of some reasoning-gym data sets, whose scorers run an answer as code.
+"""Our own scorers for the reasoning-gym data sets whose scorers run an answer as code.
 
-They take the same answers for right, but that countdown and puzzle24 are exact (reasoning-gym
-rounds) and that puzzle24 wants the numbers of the question (reasoning-gym takes any four).
+They accept the same answers, with two exceptions: countdown and puzzle24 are exact (reasoning-gym
+rounds), and puzzle24 wants the numbers of the question (reasoning-gym accepts any four).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Entry = Mapping[str, Any]
 
 
 def load(dataset: str) -> None:
-    """What the scorer of a data set loads at its first use."""
+    """Load the modules that a data set's scorer loads at its first use."""
     if OWN[dataset] is _integral:
         _integral("x**2/2 + sin(x) + C", {"metadata": {"variable": "x", "integrand": "x + cos(x)"}})
 
@@ -53,7 +53,7 @@ def _integral(answer: str, entry: Entry) -> bool:
 
 
 def _sorted(answer: str, entry: Entry) -> bool:
-    """As there: in order, and no number further than 1 from the one in its place."""
+    """As in reasoning-gym: sorted, and every number within 1 of the reference at its place."""
     given = [float(number) for number in json.loads(answer.replace("'", '"'))]
     wanted = [float(number) for number in ast.literal_eval(entry["answer"])]
     descending = entry["metadata"]["direction"] != "ascending"

@@ -1,4 +1,4 @@
-"""Where problems come from, by name: the one way that recipes and `ponder eval` name them."""
+"""Finds tasks by name; recipes and `ponder eval` name them in the same way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Options = TypeVar("Options", bound=BaseModel)
 
 
 class GymOptions(BaseModel):
-    """What `reasoning-gym:NAME?levels=…` may say: one level of the curriculum, or a range."""
+    """The options of `reasoning-gym:NAME?levels=…`: one level of the curriculum, or a range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class GymOptions(BaseModel):
 def find_tasks(spec: Sequence[str]) -> tuple[Task, ...]:
     """The tasks that `spec` names, in its order, each once; see `SOURCES`.
 
-    Raises `ValueError`, whose message lists what exists or says what to mend.
+    Raises `ValueError`, whose message lists the existing names or says what to change.
     """
     found: dict[str, Task] = {}
     for name in spec:
@@ -70,7 +70,7 @@ def _find(name: str) -> Task:
 
             levels = _options(GymOptions, name, query).range()
             with warnings.catch_warnings():
-                # What it imports compares strings with `is`, which Python says when it compiles it.
+                # A dependency compares strings with `is`, of which Python warns at compilation.
                 warnings.filterwarnings("ignore", '"is" with', SyntaxWarning)
                 return GymTask.find(dataset, levels)
         case "jsonl" if rest:

@@ -1,7 +1,7 @@
-"""Sudoku of four by four: fields are visited in turn, and filled where one number is left.
+"""Sudoku of four by four: a thought visits empty fields, and fills a field with one candidate.
 
-A visit that leaves several numbers is a dead end, and the field has to be visited again. Every
-puzzle can be filled without a guess. Of difficulty d, 2d fields are empty.
+A visit that leaves several candidates is a dead end, and the field has to be visited again. Every
+puzzle can be filled without a guess. At difficulty d, 2d fields are empty.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Five families of small problems, difficulty 1 to 7, each asked in several ways.
 
-In `sum`, `word` and `equation` a thought is a chain: half of it is worth little. In `largest` and
-`root` it is a search that always holds a best candidate, so half a thought already helps. Every
-answer is a number with a wide range: guessing without thinking should fail.
+In `sum`, `word` and `equation` a thought is a chain, and half a chain is worth little. In `largest`
+and `root` it is a search that always holds a best candidate, so half a thought already helps. The
+answers are numbers with a wide range, so that guessing without thinking should fail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .problems import Problem
 from .worked import Step, Worked, WorkedTask
 
 DIFFICULTIES = (1, 2, 3, 4, 5, 6, 7)
-# A chain of difficulty d has d terms after its first, up to TERM_BOUNDS[d - 1]: answers vary
+# A chain of difficulty d has d terms after its first, up to TERM_BOUNDS[d - 1]. So answers vary
 # widely, and a few minutes on a CPU teach the easy chains well and the hard ones in part.
 _FIRST_TERM = (10, 99)
 _SMALLEST_TERM = 3

@@ -16,13 +16,13 @@ from .calculator import same_value
 from .problems import Problem
 from .verify import final_answer, same_number, same_text
 
-# A cell of a process with sympy in it costs some 10 ms where an answer costs 1.
+# Forking a process that has sympy loaded costs some 10 ms, judging an answer 1 ms.
 _SHARED = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A text of which is known whether it is right: a judge that says otherwise is a broken one."""
+    """A text with a known verdict; a judge that decides otherwise is broken."""
 
     problem: Problem
     text: str
@@ -33,12 +33,12 @@ class Canary:
 class Verifier:
     """Judges the text after a thought; `check` is a function at the top of a module.
 
-    A `trusted` one is cheap and safe whatever a model wrote, and runs in the calling process. The
-    others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers.
-    `prepare` loads what `check` needs for a problem: a worker does it before its clock starts. The
-    `canaries` are judged after the answers; the first two also while loading, so that there have to
-    be others where results are cached. `shared` answers at most have one process: 1 unless it is
-    known that `check` never runs what it reads, so that one answer cannot reach the next.
+    A `trusted` verifier is cheap and safe whatever a model wrote, and runs in the calling process.
+    Others hang, raise or eat memory on some texts: a `VerifierPool` runs them in its workers.
+    `prepare` loads all that `check` needs for a problem; a worker calls it before its clock starts.
+    The `canaries` are judged after the answers, the first two also while loading, so that a `check`
+    that caches results needs more than two. At most `shared` answers share a process: keep it at 1
+    unless `check` never runs what it reads, so that one answer cannot affect the next.
     """
 
     check: Callable[[Problem, str], bool]
@@ -52,8 +52,8 @@ def find(name: str, table: Mapping[str, Verifier] | None = None) -> Verifier:
     """The verifier of a name in the table, or one's own as `package.module:name`.
 
     One's own is a function of a `Problem` and the text after the thought, at the top of its module,
-    or a `Verifier`. A function judges in a worker's cell, an answer a process. Raises `ValueError`
-    that lists what there is.
+    or a `Verifier`. A function judges in a worker's cell, one process per answer. Raises
+    `ValueError` that lists the names in the table.
     """
     table = VERIFIERS if table is None else table
     if name in table:
@@ -87,7 +87,7 @@ def _own(name: str) -> Verifier:
 
 
 def verify(problem: Problem, text: str) -> bool:
-    """Judge in this process, without a limit of time; what cannot be judged is wrong."""
+    """Judge in this process, without a time limit; an answer that cannot be judged is wrong."""
     try:
         return find(problem.verifier).check(problem, text)
     except Exception:  # noqa: BLE001  a scorer may raise anything on a text that it does not expect
@@ -107,7 +107,7 @@ def _expression(problem: Problem, text: str) -> bool:
     try:
         return scorers.target(final_answer(text), problem.evidence)
     except (ValueError, ZeroDivisionError, RecursionError):
-        return False  # what cannot be read makes nothing
+        return False  # unreadable text makes no number
 
 
 def _exact(problem: Problem, text: str) -> bool:
@@ -115,7 +115,7 @@ def _exact(problem: Problem, text: str) -> bool:
 
 
 def _mathematics(problem: Problem, text: str) -> bool:
-    """Equal as mathematics, LaTeX or plain; `ValueError` where the reference answer is neither."""
+    """Equal as mathematics, in LaTeX or plain; `ValueError` for an unreadable reference answer."""
     math_verify = _load_math_verify()
     marked = "$" in problem.answer or r"\boxed" in problem.answer
     with _read_not_run():
@@ -130,7 +130,7 @@ def _mathematics(problem: Problem, text: str) -> bool:
 
 @contextmanager
 def _read_not_run() -> Iterator[None]:
-    """sympy makes expressions of texts by running them as Python, also where they are numbers."""
+    """Replace sympy's parser, which runs every text as Python, even a number."""
     modules = [import_module(name) for name in ("sympy.parsing.sympy_parser", "math_verify.parser")]
     runs = [module.parse_expr for module in modules]
     try:
@@ -145,7 +145,7 @@ def _read_not_run() -> Iterator[None]:
 def _load_math_verify(_: Problem | None = None) -> Any:
     import math_verify
 
-    # Its own time limit raises in threads, so it is off, which would be warned of in every process.
+    # Its own time limit raises in threads, so it is off; it would warn of that in every process.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     return math_verify
 

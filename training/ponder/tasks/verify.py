@@ -1,4 +1,4 @@
-"""What an answer says, and whether it is the reference: numbers and texts."""
+"""Extracts the final number or text of an answer, and compares it with the reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 # Digits may be grouped by commas ("1,250"); a minus counts only where no digit stands before it.
 _NUMBER = re.compile(r"(?<![\d.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
-# What stands before a number that is the lower part of a fraction, or an exponent.
+# Marks before a number that is a denominator or an exponent.
 _PARTS = ("/", "}{", "^", "^{")
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -16,7 +16,7 @@ _STATED = re.compile(r"\banswer\**(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
 def final_number(text: str) -> str | None:
     """The last number in `text` without grouping commas or leading zeros.
 
-    None without any, and where the last is a part of something: 3/2 is not 2.
+    None without a number, and where the last is a denominator or an exponent: 3/2 is not 2.
     """
     text = text.replace("\u2212", "-")  # the minus of typesetters
     numbers = list(_NUMBER.finditer(text))
@@ -32,16 +32,16 @@ def final_number(text: str) -> str | None:
 
 
 def same_number(answer: str, text: str) -> bool:
-    """Whether the last number in `text` is exactly the last one in `answer`, which holds one."""
+    """Whether the last number in `text` equals the last in `answer`, which must hold a number."""
     number = final_number(answer)
     return number is not None and final_number(text) == number
 
 
 def final_answer(text: str) -> str:
-    """The answer that `text` commits to, without the words around it.
+    """The answer to which `text` commits, without the words around it.
 
-    Inside the last `<answer>` tags; else what follows the last "answer is", "answer:" or "answer
-    is:", without bold type and a full stop at the end; else the whole text.
+    The text inside the last `<answer>` tags; else the text after the last "answer is", "answer:" or
+    "answer is:", without bold type and a full stop at the end; else the whole text.
     """
     if tagged := _TAGGED.findall(text):
         return str(tagged[-1]).strip()
@@ -51,6 +51,6 @@ def final_answer(text: str) -> str:
 
 
 def same_text(answer: str, text: str) -> bool:
-    """Whether `text` commits to `answer`, letter by letter; a full stop may be the sentence's."""
+    """Whether `text` commits to exactly `answer`, apart from a full stop that ends a sentence."""
     reference = answer.strip()
     return final_answer(text) in (reference, reference.removesuffix("."))

@@ -15,7 +15,7 @@ from .verifiers import verify
 class Step:
     """One step of a solution and the best answer known after it (None: still only a guess).
 
-    A dead end is a step that a luckier search goes without.
+    A dead end is a step that a luckier search would not take.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Worked:
     """A problem with its solution.
 
     `restated` is the problem in the words of its steps. `checks` are true statements that prove the
-    answer. A `search` may go astray before it finds: to repeat it would prove nothing.
+    answer. A `search` may go astray before it succeeds, so that repeating it would prove nothing.
     """
 
     problem: Problem
@@ -38,13 +38,13 @@ class Worked:
     search: bool = False
 
     def with_fewer_dead_ends(self) -> Worked:
-        """Without the first half of them."""
+        """The same problem, without the first half of its dead ends."""
         dead = [step for step in self.steps if step.dead_end]
         dropped = dead[: (len(dead) + 1) // 2]
         return replace(self, steps=tuple(step for step in self.steps if step not in dropped))
 
     def shortest(self) -> str:
-        """The solution alone, without a dead end: how far savings can go."""
+        """The solution alone, without dead ends: the limit of savings."""
         return ". ".join(step.text for step in self.steps if not step.dead_end) + "."
 
 
@@ -56,7 +56,7 @@ class TaughtTask(Task, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkedTask:
-    """A family of problems that `solve` draws and solves; a function of the `rng` it is given."""
+    """A family whose problems `solve` draws and solves, as a function of its `rng` alone."""
 
     name: str
     solve: Callable[[Random, int], Worked]

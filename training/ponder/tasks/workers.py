@@ -1,8 +1,8 @@
-"""Judging answers in worker processes, where a verifier may hang, raise, die or eat memory.
+"""Judges answers in worker processes, where a verifier may hang, raise, die or eat memory.
 
 Verifiers run other people's code on whatever a model wrote. A worker (`keeper`) loads that code and
 has answers judged in cells (`ponder.cage`). An answer that cannot be judged is wrong, and counted
-by its cause. What comes back is JSON: nothing that a judge says is run or unpickled here.
+by its cause. Verdicts come back as JSON: this process runs or unpickles nothing from a judge.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an answer is right; `failure` says why one that is wrong could not be judged."""
+    """Whether an answer is right; `failure` is set where it is wrong because judging it failed."""
 
     correct: bool
     failure: Failure | None = None
@@ -42,20 +42,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Answers that one verifier judges together, by their place in the batch."""
+    """Answers that one verifier judges together, by their index in the batch."""
 
     verifier: Verifier
     items: Mapping[int, Item]
-    again: bool = False  # its first judge was mistaken
+    again: bool = False  # an earlier judge misjudged its canaries
 
 
 class VerifierPool:
-    """Judges answers: trusted verifiers at once, the others in `workers` processes.
+    """Judges answers: with trusted verifiers in this process, with others in `workers` processes.
 
     `time_limit_s` holds per answer, `memory_limit_mb` per process (its address space). Workers
-    start when they are first needed; one that died or was mistaken is replaced. `failures` counts
-    the answers that could not be judged, and the log warns of the first of each cause. `close`, or
-    the end of a `with`, ends all workers. One thread at a time.
+    start when they are first needed; a worker that died or misjudged its canaries is replaced.
+    `failures` counts the answers that could not be judged, and the log warns of the first of each
+    cause. `close`, or the end of a `with`, ends all workers. Use it from one thread at a time.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class VerifierPool:
     def judge(self, items: Iterable[tuple[Problem, str]]) -> list[Verdict]:
         """A verdict per problem and text after the thought, in their order.
 
-        `VerifierError` where workers cannot start, cannot load what a verifier needs, or are wrong
-        about canaries twice.
+        `VerifierError` where workers cannot start, cannot load a verifier, or misjudge canaries
+        twice.
         """
         verdicts: dict[int, Verdict] = {}
         apart: dict[tuple[str, str, int], dict[int, Item]] = {}
@@ -103,7 +103,7 @@ class VerifierPool:
         self.close()
 
     def _jobs(self, apart: Mapping[tuple[str, str, int], Mapping[int, Item]]) -> deque[_Job]:
-        """Jobs whose items need the same things loaded, small enough that every worker has some."""
+        """Jobs whose items need the same modules loaded, small enough to occupy every worker."""
         jobs: deque[_Job] = deque()
         for (name, _, _), items in apart.items():
             verifier = find(name, self._verifiers)
@@ -123,7 +123,7 @@ class VerifierPool:
                     worker = self._hand_over(job)
                     busy[worker.connection] = worker, job
                 longest = max(len(job.items) for _, job in busy.values())
-                # A worker keeps its limits itself; one that is silent for so long is broken.
+                # A worker enforces its limits itself; a worker silent for longer is broken.
                 ready = wait(list(busy), LOADING_LIMIT_S + 4 * longest * (self._time_limit_s + 1))
                 for connection in [c for c in busy if c in ready] or list(busy):
                     worker, job = busy.pop(connection)
@@ -139,7 +139,7 @@ class VerifierPool:
             worker = self._idle.pop()
             try:
                 worker.send(frame)
-            except OSError:  # it was killed while it waited: no answer's fault
+            except OSError:  # the idle worker was killed: no answer's fault
                 worker.kill()
             else:
                 return worker
@@ -150,19 +150,19 @@ class VerifierPool:
                 "this kernel takes no seccomp filter: judges are held by limits and by Python's "
                 "audit hook alone"
             )
-        with suppress(OSError):  # one that is gone by now says so where its reply is read
+        with suppress(OSError):  # reading its reply will notice a worker that is gone by now
             worker.send(frame)
         return worker
 
     def _heard(
         self, worker: _Worker, job: _Job, waiting: deque[_Job]
     ) -> Iterator[tuple[int, Verdict]]:
-        """The verdicts of a job that a worker has done, or what its answer means instead."""
+        """The verdicts of a finished job; any other reply requeues the job or is an error."""
         try:
             reply = worker.reply()
         except EOFError:
             detail = f"its worker ended with {worker.kill()}"
-            if len(job.items) > 1:  # one of them may have ended it: each by itself
+            if len(job.items) > 1:  # one of them may have ended it: judge each by itself
                 waiting.extend(replace(job, items={i: item}) for i, item in job.items.items())
                 return
             index, (problem, _) = next(iter(job.items.items()))
@@ -184,7 +184,7 @@ class VerifierPool:
                     f"the verifier {name} cannot be loaded ({reply['loading']}): install "
                     f"ponder[train], or raise the {self._memory_limit_mb} MB of memory_limit_mb"
                 )
-            waiting.append(job)  # what it loaded before may fill its memory: a new one is tried
+            waiting.append(job)  # earlier loads may fill its memory: try a new worker
             return
         if job.again:
             raise VerifierError(
@@ -227,7 +227,7 @@ class _Worker(Child):
     def __init__(self, time_limit_s: float, memory_limit_mb: int) -> None:
         super().__init__(
             *("ponder.tasks.keeper:serve", time_limit_s, memory_limit_mb),
-            environment=_SINGLE_THREADED,  # or it could not be forked
+            environment=_SINGLE_THREADED,  # processes with threads cannot be forked
         )
         self.used = False
         try:
@@ -243,7 +243,7 @@ class _Worker(Child):
         self.filtered = bool(json.loads(greeting)["filtered"])
 
     def reply(self) -> dict[str, Any]:
-        """`EOFError` where there is none."""
+        """The next reply; raises `EOFError` when the worker has ended."""
         frame = self.receive(0)
         if frame is None:
             raise EOFError

@@ -1,4 +1,4 @@
-"""The checkpoint that a run starts from, and how it writes a thought."""
+"""The checkpoint from which a run starts, and its form of a thought."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .run.recipe_hash import recipe_sha256
 class Base:
     """A checkpoint, and the contract that its training will export.
 
-    The recipe's close text and answer prefix replace the base's.
+    The recipe's close text and answer prefix replace those of the base.
     """
 
     checkpoint: Checkpoint
@@ -28,7 +28,7 @@ class Base:
 
     @classmethod
     def find(cls, recipe: PolicyRecipe) -> Base:
-        """Raises `RecipeError` that names the field; no weights are read."""
+        """Find the recipe's base without reading weights; `RecipeError` names the faulty field."""
         try:
             files = ModelFiles.find(recipe.base)
         except FileNotFoundError as error:
@@ -48,7 +48,7 @@ class Base:
         return cls(checkpoint, _trained(contract, recipe, files))
 
     def reader(self, recipe: PolicyRecipe) -> Reader:
-        """Asks problems as the recipe says. Raises `RecipeError` for a base that does not think."""
+        """A reader of the recipe's prompts. Raises `RecipeError` if the base does not think."""
         try:
             return Reader(self.checkpoint, recipe.system_prompt, recipe.instruction)
         except ValueError as error:
@@ -78,9 +78,9 @@ class Base:
 
 
 def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
-    """What the table of families knows of a checkpoint without a contract.
+    """A contract from the table of families, for a checkpoint without one.
 
-    A thought that the template leaves to the model is opened, in rollouts and in service.
+    Where the template leaves the opening of a thought to the model, rollouts and servers open it.
     """
     form = checkpoint.form
     if form is None:
@@ -103,7 +103,7 @@ def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
 
 
 def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Contract:
-    """The base's contract with what this recipe trains."""
+    """The base's contract, updated with this recipe's method, budgets and hint."""
     method = recipe.method
     hint, budgets = method.promises(contract.budget_hint, contract.trained_budgets)
     return replace(

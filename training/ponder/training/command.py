@@ -21,7 +21,7 @@ from ponder.training.run.installed import require
 from ponder.training.run.shipped import listed, shipped_recipes
 
 ADVISED = "recipe.yaml"
-"""In a run's directory: the recipe that was made for it, to read and to change."""
+"""The file in a run's directory with the recipe that was made for it, to read and to change."""
 
 if TYPE_CHECKING:
     from ponder.training.run.recipe import PolicyRecipe, Recipe, SftRecipe
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Options(BaseModel):
     recipe: CliPositionalArg[str | None] = Field(
         default=None,
-        description="a shipped recipe, the path of a YAML file, or a method: its recipe is made "
-        "from a look at --base on --tasks",
+        description="a shipped recipe, the path of a YAML file, or a method, whose recipe Ponder "
+        "makes by sampling --base on --tasks",
     )
     out: Path | None = Field(
         default=None, description="directory of the run (default: ./NAME of the recipe)"
@@ -55,17 +55,17 @@ class Options(BaseModel):
         default=None,
         gt=0,
         alias="for",
-        description="stop after so many seconds; a cold start comes to its end by then, another "
-        "run writes a checkpoint that --resume goes on from",
+        description="stop after so many seconds: a cold start is finished by then, another run "
+        "writes a checkpoint from which --resume continues",
     )
     write: Path | None = Field(
         default=None, description="of a method: write its recipe to this file, and train nothing"
     )
     push: str | None = Field(
-        default=None, description="OWNER/NAME on the Hugging Face hub: upload what was trained"
+        default=None, description="OWNER/NAME on the Hugging Face hub: upload the trained model"
     )
     dry_run: bool = Field(
-        default=False, description="print the plan, the memory and the time it needs"
+        default=False, description="print the plan and the memory and time that it needs"
     )
     list_recipes: bool = Field(default=False, alias="list", description="list the recipes")
 
@@ -83,9 +83,9 @@ recipes:
 
 def run(options: Options) -> int:
     """Train and export; 0 when the checkpoint is written, 1 when the run failed, 2 when the
-    recipe does not hold.
+    recipe is invalid.
     """
-    began = time.monotonic()  # loading torch takes a part of what --for allows
+    began = time.monotonic()  # --for includes the time of loading torch
     if options.list_recipes:
         print(listed())
         return 0
@@ -94,7 +94,7 @@ def run(options: Options) -> int:
         return 2
     # Waiting threads must sleep: spinning ones slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # downloads say who asks otherwise
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else downloads report us
     require("yaml", "torch", "transformers", "safetensors", "tqdm")
 
     from ponder.training.run.advised import is_method
@@ -133,7 +133,7 @@ def run(options: Options) -> int:
 
 
 def _recipe(name: str, options: Options) -> Recipe:
-    """The recipe with what the options replace. Raises `RecipeError`."""
+    """The recipe with the options' changes. Raises `RecipeError`."""
     from ponder.training.run.recipe import RecipeError, SftRecipe, find_recipe, load_recipe
 
     recipe = load_recipe(find_recipe(name), options.changes)
@@ -152,7 +152,7 @@ def _recipe(name: str, options: Options) -> Recipe:
 
 
 def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
-    """A recipe from a look at the base, and its text; on a resume the one that was written then."""
+    """A recipe made by sampling the base, and its text; a resume reads the recipe of the run."""
     from ponder.training.run.advised import advised, as_yaml, told
     from ponder.training.run.recipe import RecipeError, load_recipe, recipe_from
 
@@ -169,8 +169,8 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
         return load_recipe(out / ADVISED), None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
-            f"{method}: one process looks at the base: make the recipe first (--write my.yaml), "
-            "and start the processes with it"
+            f"{method}: only a single process can make a recipe: write it first (--write my.yaml), "
+            "and start the processes with that file"
         )
     import torch
 
@@ -192,7 +192,7 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
 
 
 def _write_recipe(path: Path, text: str | None) -> None:
-    if text is None:  # a resumed run has it
+    if text is None:  # a resumed run has the file
         return
     from ponder.training.run.recipe import RecipeError
 
@@ -243,7 +243,7 @@ def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float
 
 
 def _check_base(base: str) -> None:
-    """A base that another recipe makes, before anything asks the hub for it."""
+    """Refuse a base that a shipped recipe has yet to make, before anything asks the hub for it."""
     from ponder.training.run.recipe import RecipeError
 
     if base in shipped_recipes() and not Path(base).is_dir():
@@ -254,7 +254,7 @@ def _check_base(base: str) -> None:
 
 
 def _check_out(directory: Path) -> None:
-    """Before anything is loaded: what cannot be written should not be trained."""
+    """Refuse a directory that cannot be written, before anything is loaded."""
     from ponder.training.run.recipe import RecipeError
 
     there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
@@ -300,7 +300,7 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float)
 
 
 def _push(directory: Path, options: Options) -> int:
-    """Upload where that was asked for; what was trained is here whatever the hub says."""
+    """Upload if --push asks for it; the local files stay, whatever the hub answers."""
     if options.push is None:
         return 0
     from ponder.training.run.push import push
@@ -318,7 +318,7 @@ def _push(directory: Path, options: Options) -> int:
 
 
 def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
-    """What was reached, where it lies, and what to do with it."""
+    """Print the run's results, its directory, and the commands that serve and measure it."""
     for line in reached:
         print(line)
     there = shlex.quote(str(directory))
@@ -327,7 +327,7 @@ def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
 
 
 def _say_how_to_go_on(directory: Path, options: Options) -> None:
-    """After Ctrl-C: the command that continues, to paste."""
+    """After Ctrl-C: print the command that continues the run."""
     from ponder.training.run.directory import checkpoints
 
     if found := checkpoints(directory):

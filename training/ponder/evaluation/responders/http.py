@@ -1,4 +1,4 @@
-"""A server, asked over HTTP: Ponder's, or anybody's that speaks OpenAI's chat completions."""
+"""Asks a server over HTTP: Ponder's, or any that speaks OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ponder.thought.budget import UNLIMITED
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
 _TIMEOUT_S = 600.0
-_DAY_MS = 86_400_000  # the longest deadline that a server takes
+_DAY_MS = 86_400_000  # the longest deadline that a Ponder server accepts
 _BUSY = (429, 503)
 _UNANSWERED = ("no_answer_produced", "answer_did_not_fit", "deadline_unreachable")
 _PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
@@ -35,10 +35,10 @@ _FOREIGN_LACKS: dict[Mode, str] = {
 class HttpResponder:
     """A server at `url`, as OpenAI's client takes it; after a bare host /v1 may be left out.
 
-    A Ponder server is known by the `ponder` block of its model card. `model` may be left out where
-    the server has only one. `max_tokens` bounds thought and answer together. A Ponder server cuts
-    a thought of its own for every budget; under one seed they begin alike. `ponder` is what every
-    request to it says in its own `ponder`, such as an early exit.
+    The `ponder` block of its model card identifies a Ponder server. `model` may be left out where
+    the server has only one. `max_tokens` bounds thought and answer together. A Ponder server cuts a
+    thought of its own for every budget; under one seed these thoughts begin alike. `ponder` is
+    added to the `ponder` field of every request to a Ponder server, such as an early exit.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HttpResponder:
         self._max_tokens = max_tokens
         self._is_ponder = False
         self._asked = ponder or {}
-        self._policy: dict[str, object] = {}  # what the server does by itself, switched off
+        self._policy: dict[str, object] = {}  # switches off the server's own interventions
 
     async def subject(self) -> Subject:
         listed = await self._send("GET", "/models")
@@ -121,10 +121,10 @@ class HttpResponder:
             body["max_tokens"] = self._max_tokens
         if self._is_ponder:
             body["thinking_token_budget"] = budget
-            # Who measures wants the policy, whichever arm the draw puts the question in.
+            # An evaluation measures the policy, so no question may fall into the holdout.
             body["ponder"] = {"holdout": "never", **self._asked}
             if ask.hint != "served":
-                body["ponder"] |= self._policy  # a cut is measured on its own
+                body["ponder"] |= self._policy  # so that the cut alone is measured
         unknown = ask.hint not in (None, "served")
         if unknown or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
@@ -134,7 +134,7 @@ class HttpResponder:
         return _reply(completion)
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON of a reply; one without an answer is one too, any other failure is an error."""
+        """The JSON of a response; a reply that lacks an answer counts, other failures raise."""
         for attempt in range(_PATIENCE):
             try:
                 response = await self._http.request(method, self._url + path, json=body)
@@ -175,8 +175,8 @@ def _reply(completion: Any) -> Reply:
     details = usage.get("completion_tokens_details") or {}
     cause = "length" if choice.get("finish_reason") == "length" else "natural"
     if not (message.get("reasoning") or message.get("reasoning_content")):
-        # A server that does not parse thoughts leaves them in front of the answer. A thought that
-        # the limit cut has none behind it.
+        # A server that does not parse thoughts leaves them in front of the answer. No answer
+        # follows a thought that the token limit cut.
         _, ended, answer = text.rpartition("</think>")
         text = answer if ended or (cause == "natural" and "<think>" not in text) else ""
     return Reply(text, details.get("reasoning_tokens"), cause)

@@ -1,4 +1,4 @@
-"""A checkpoint on this machine, thinking as it is served."""
+"""Asks a checkpoint on this machine, with the code that serves it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from ponder.thought.thought import Event
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently, opening
 from .replay import ReplayEngine
 
-# Nobody reads along: gathered tokens halve the work between engine and thought.
+# No client reads the stream, and chunks of tokens halve the work between engine and thought.
 _CHUNK_TOKENS = 16
 
 
 class LocalResponder:
-    """A checkpoint; `start` makes its engine when the first question comes.
+    """A checkpoint; `start` makes its engine for the first question.
 
     `max_tokens` bounds thought and answer together; None leaves the whole context.
     """
@@ -54,9 +54,9 @@ class LocalResponder:
 
     @classmethod
     def on_vllm(cls, directory: Path, max_tokens: int | None = None) -> Self:
-        """`directory` on vLLM in this process.
+        """A responder for the checkpoint in `directory`, on vLLM in this process.
 
-        Raises `ResponderError` where its files do not hold.
+        Raises `ResponderError` where its files are invalid.
         """
 
         def start() -> Engine:
@@ -91,12 +91,12 @@ class LocalResponder:
         self, asks: Sequence[Ask], advance: Callable[[int], object]
     ) -> list[list[Reply]]:
         if self._engine is None:
-            await asyncio.sleep(0)  # a Ctrl-C so far is heard here, before the load begins
+            await asyncio.sleep(0)  # handle an earlier Ctrl-C here, before the load begins
             self._engine = self._start()
         engine = self._engine
 
         async def one(ask: Ask) -> list[Reply]:
-            # The largest budget first: the others find their thought in its record.
+            # The largest budget comes first, so that the others can replay its thought.
             replay = ReplayEngine(engine)
             replies: list[Reply] = []
             for budget in reversed(ask.budgets):
@@ -113,7 +113,7 @@ class LocalResponder:
     async def _live(self, engine: Engine, ask: Ask, budget: int) -> Reply:
         """One thought under one budget, and the answer to it."""
         checkpoint, form = self._checkpoint, self._checkpoint.form
-        whole = form is None and budget == UNLIMITED  # what does not think has no budget
+        whole = form is None and budget == UNLIMITED  # a model that does not think has no budget
         answer: list[str] = []
 
         def emit(event: Event) -> None:
@@ -150,11 +150,11 @@ class LocalResponder:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end what blocks the event loop.
+    """Let Ctrl-C interrupt code that blocks the event loop.
 
-    asyncio's own handler only cancels the task, which takes effect when the loop runs again; a
-    KeyboardInterrupt would be swallowed by vLLM, which then waits for its engine for ever. Signals
-    reach the main thread alone: in any other there is nothing to do.
+    asyncio's own handler only cancels the task, which takes effect when the loop runs again; vLLM
+    would swallow a KeyboardInterrupt and then wait for its engine for ever. Only the main thread
+    gets signals, so that in any other this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

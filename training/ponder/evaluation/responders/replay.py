@@ -1,4 +1,4 @@
-"""An engine that remembers what it sampled."""
+"""An engine that records its samples and plays them back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ponder.engine.protocol import Chunk, Engine, EngineFacts, EngineRequest, Sa
 
 
 class ReplayEngine:
-    """Samples a request once on `engine` and plays it back to whoever makes it again.
+    """Samples a request once on `engine` and plays it back when the same request comes again.
 
-    A thought that was lived under a large budget finds, under a smaller one, the same
-    thought, cuts it by its own rules and pays for the answer alone; a thought that ended before
-    the smaller budget brings its own answer. A request that was aborted plays back as far as it
-    was read, which is as far as a smaller budget reads.
+    After a thought under a large budget, a smaller budget gets the same thought, cuts it by its own
+    rules and samples the answer alone; a thought that ended before the smaller budget plays back
+    its own answer, too. An aborted request plays back as far as it was read, and a smaller budget
+    reads no further.
     """
 
     def __init__(self, engine: Engine) -> None:

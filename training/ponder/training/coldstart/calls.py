@@ -1,8 +1,8 @@
-"""Conversations with tools: when a calculator is called, what for, and what its result is good for.
+"""Conversations with tools, which teach when to call a calculator and how to use its result.
 
-A question that is too large for the head is answered by a call where a calculator is listed. Its
-result is stated as it came, even where it is wrong: what a tool says is the tool's. All else is
-answered as it is without tools.
+Where a calculator is listed, a question too large for mental arithmetic is answered by a call. The
+reply repeats the calculator's result unchanged, even where it is wrong. All other questions are
+answered as without tools.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .toolbox import Toolbox, with_calculator, without_calculator
 
 FAMILY = "call"
 _TASK = CalculatorTask()
-# Of conversations with tools: a call is due, its result is there, or only others are listed. In
-# the rest a calculator is listed that the question does not need.
+# Shares of conversations with tools: a call is due, its result has come, only other tools are
+# listed. In the rest a calculator is listed that the question does not need.
 _CALL, _RESULT, _OTHERS = 0.42, 0.23, 0.1
 _EARLIER = 0.12
 _FAILED = 0.06
@@ -43,7 +43,7 @@ A call is written as
 <tool_call>
 {"name": NAME, "arguments": {...}}
 </tool_call>"""
-"""What the chat template says of calls."""
+"""The chat template's text about calls."""
 
 Turn = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ class Conversation:
     object: Object | None = None
 
     def texts(self) -> Iterator[str]:
-        """What is said in it, and what of tools is listed."""
+        """The texts of its turns and of its listed tools."""
         yield CALLING
         yield from map(json.dumps, self.tools)
         yield from (turn["content"] for turn in self.turns)
@@ -92,7 +92,7 @@ def _question(rng: Random, split: Split) -> Problem:
 
 
 def _due(problem: Problem, box: Toolbox) -> Worked:
-    """The call is the reply."""
+    """The question's solution, with the call as the reply."""
     arguments = json.dumps({box.parameter: problem.evidence})
     call = written_call(box.name, arguments)
     thought = f"This needs {box.name}: {problem.evidence}"
@@ -100,7 +100,7 @@ def _due(problem: Problem, box: Toolbox) -> Worked:
 
 
 def _result(rng: Random, problem: Problem, box: Toolbox) -> tuple[Turn, Worked]:
-    """What the calculator returned, and what is said of it."""
+    """The turn with the calculator's result, and the reply to it."""
     if rng.random() < _FAILED:
         said = rng.choice(_FAILURES).format(rng.choice(_REASONS))
         thought, reply = f"{box.name} failed", _FAILED_REPLY
@@ -117,7 +117,7 @@ def _worked(problem: Problem, thought: str, reply: str) -> Worked:
 
 
 def _number(rng: Random, value: Fraction) -> str:
-    """As calculators print it; another number now and then, so that it is read and not known."""
+    """The value as calculators print it, at times a wrong one, so that the model must read it."""
     if rng.random() < 0.2:
         value = Fraction(rng.randrange(10 ** rng.randint(1, 8)), rng.choice((1, 1, 2, 4, 7)))
     if value.denominator > 1:
@@ -126,7 +126,7 @@ def _number(rng: Random, value: Fraction) -> str:
 
 
 def _for_the_head(other: Callable[[], Worked]) -> Worked:
-    """A question that no calculator could help with, or that the head is enough for."""
+    """A question for which a calculator is useless or not needed."""
     while True:
         worked = other()
         talk = worked.problem.family == smalltalk.FAMILY
@@ -135,7 +135,7 @@ def _for_the_head(other: Callable[[], Worked]) -> Worked:
 
 
 def _earlier(rng: Random, split: Split, box: Toolbox, other: Callable[[], Worked]) -> list[Turn]:
-    """A question that was answered, by a call or without."""
+    """Earlier turns: a question that was answered, with or without a call."""
     if rng.random() < 0.4:
         problem = _for_the_head(other).problem
         return [_user(problem.question), _said(reply_text(problem, problem.answer))]

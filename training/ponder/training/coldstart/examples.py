@@ -1,7 +1,7 @@
-"""Training examples as token ids, and the batches made of them.
+"""Training examples as token ids, and batches of examples.
 
 Every part of a sequence is tokenised by itself and joined by id, as the server does when it closes
-a thought: a forced close at serving time is the very tokens that were trained.
+a thought. So a forced close in service has the same tokens as in training.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _SYSTEM = (
 )
 _SYSTEM_SHARE = 0.1
 _EARLIER_TURN_SHARE = 0.1
-# Of what people type first; the rest is talk.
+# Share of arithmetic among the questions that people type first; the rest is small talk.
 _NUMBERS_SHARE = 0.7
 _PLAIN_SHARE = 0.2
-# Of slow thoughts, those that are the solution alone: early in training, and later.
+# Shares of slow thoughts that are the solution alone: early in training, and later.
 _TERSE, _RARELY_TERSE = 0.95, 0.03
 _SHORT = (openings.FAMILY, smalltalk.FAMILY, calls.FAMILY)
-# One chat with tools is in a tokenizer's corpus for this many questions of each other sort.
+# A tokenizer's corpus has one chat with tools for this many questions of each other kind.
 _CALLS_OF_A_CORPUS = 3
-# Batches are cut from pools of this many examples, sorted by length so that little is padded.
+# Batches are cut from pools of this many examples, sorted by length to save padding.
 _POOL = 1024
 
 
@@ -87,8 +87,8 @@ class ExampleWriter:
         self._end_id: int = tokenizer.convert_tokens_to_ids(TURN_END)
 
     def write(self, rng: Random, terse: bool) -> Example:
-        """One example; `terse` asks for whole and mostly short thoughts, which hold the most
-        arithmetic per token: the early part of training.
+        """One example. `terse`, for the early part of training, asks for whole and mostly short
+        thoughts, which have the most arithmetic per token.
         """
         if rng.random() < self._mix.tools:
             chat = calls.conversation(rng, self._split, partial(self._draw, rng))
@@ -110,7 +110,7 @@ class ExampleWriter:
             (prompt_ids, [False] * len(prompt_ids)),
             (hint_ids, [False] * len(hint_ids)),
             (thought.ids[:kept], thought.learnt[:kept]),
-            # A forced close is put in by the server: the model must not learn to stop there.
+            # The server inserts a forced close: the model must not learn to stop there.
             (self._close_ids, [not cut] * len(self._close_ids)),
             (answer_ids, answer_learnt),
         )
@@ -170,8 +170,8 @@ class ExampleWriter:
         return replace(thought, hint=HINT.format(budget=budget))
 
     def _slow_thought(self, worked: Worked, rng: Random, terse: bool) -> Thought:
-        """Its hint, if any, says nothing of it. One that is too long is the solution alone, with
-        fewer dead ends.
+        """A slow thought, whose hint, if any, is unrelated to its length. Instead of a thought that
+        is too long, it returns the solution alone, with fewer dead ends.
         """
         short = rng.random() < (_TERSE if terse else _RARELY_TERSE)
         while True:
@@ -187,7 +187,7 @@ class ExampleWriter:
         return HINT.format(budget=rng.choice(self._mix.budgets)) if hinted else ""
 
     def _short_thought(self, worked: Worked, rng: Random) -> Thought:
-        """On what people type first: under any budget that holds it."""
+        """A thought on a question that people type first, under any budget that it fits into."""
         plain = worked.checks and rng.random() < _PLAIN_SHARE
         thought = self._written(write_thought(worked, "plain" if plain else "terse", 0, rng), "")
         if self._mix.tasks:
@@ -201,7 +201,7 @@ class ExampleWriter:
         return replace(thought, hint=HINT.format(budget=rng.choice(holding)))
 
     def _answer(self, chat: calls.Conversation, answer: str) -> tuple[list[int], list[bool]]:
-        """Ids of the reply and of its end, and which are learnt."""
+        """Token ids of the reply and of its end, and a learnt flag for each."""
         if chat.object is None:
             ids = [*self._encode(reply_text(chat.worked.problem, answer)), self._end_id]
             return ids, [True] * len(ids)
@@ -216,7 +216,7 @@ class ExampleWriter:
         return Thought(pieces, ids, [end for _, end in spans], learnt, hint)
 
     def _spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids, and where in the text each begins and ends."""
+        """Token ids, and the offsets in the text at which each begins and ends."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
 
@@ -239,7 +239,7 @@ def _drawn(tasks: Sequence[TaughtTask], rng: Random) -> Worked:
 
 
 def _habit(rng: Random, hinted: bool, terse: bool) -> tuple[Style, int]:
-    """How a thought is written: unhinted ones ramble, hinted ones come in every length."""
+    """Style and number of checks: unhinted thoughts ramble, hinted ones have every length."""
     shares = (0.05, 0.15) if not hinted else (0.3, 0.25)
     if terse:
         shares = (0.6, 0.3)
@@ -273,8 +273,8 @@ def batches(
 
 
 def tokenizer_corpus(rng: Random, n: int, mix: TraceMix) -> Iterator[str]:
-    """Texts that hold every word of the tasks, of traces, of what people type first and of calls,
-    to train a tokenizer on.
+    """Texts for training a tokenizer, with every word of the tasks, of thoughts, of the questions
+    that people type first and of calls.
     """
     tasks = _taught(mix)
     yield from ["system\nuser\nassistant\n", MINIMAL_HINT, *_SYSTEM] * (n // 4)

@@ -8,11 +8,11 @@ from ..run.recipe import ModelShape
 from .tokenizer import END_OF_TEXT, TURN_END
 
 _TEMPERATURE = 0.6
-"""What the checkpoint recommends to servers, as Qwen3 does of its own; training samples at 1."""
+"""The sampling that the checkpoint recommends to servers, as Qwen3 does; training samples at 1."""
 
 
 def build_model(shape: ModelShape, tokenizer: Any) -> Any:
-    """A freshly initialised `Qwen3ForCausalLM`, float32; its weights follow torch's seed."""
+    """A freshly initialised `Qwen3ForCausalLM` in float32; torch's seed decides its weights."""
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
     end_id = tokenizer.convert_tokens_to_ids(TURN_END)

@@ -1,6 +1,7 @@
 """Muon in float32: momentum turned into near-orthogonal updates (K. Jordan et al., 2024).
 
-torch's own works in bfloat16, which a CPU without such arithmetic imitates at a fifth of the speed.
+torch's own Muon works in bfloat16, which a CPU without such arithmetic emulates at a fifth of the
+speed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices alone; matrices of one shape are turned together."""
+    """For matrices alone; it orthogonalises matrices of one shape together."""
 
     def __init__(self, matrices: Iterable[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})
@@ -36,7 +37,7 @@ class Muon(torch.optim.Optimizer):
                     matrix.add_(update, alpha=-group["lr"] * scale)
 
     def _momentum(self, matrix: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-        """Nesterov's."""
+        """Update and return the matrix's Nesterov momentum."""
         state = self.state[matrix]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(matrix)

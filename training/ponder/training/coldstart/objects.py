@@ -1,4 +1,4 @@
-"""Answers as JSON objects: asked for by a question, or enforced by a grammar unasked."""
+"""Answers as JSON objects: requested by the question, or enforced by a grammar alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMPACT = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """How an answer is written as an object; `enforced`: nobody asked, a grammar wants it so."""
+    """The form of an answer as an object; `enforced`: by a grammar, without a request."""
 
     key: str = _KEY
     enforced: bool = False
@@ -39,12 +39,12 @@ class Object:
 
     @property
     def given(self) -> int:
-        """Characters at the beginning that the grammar gives, so that none are learnt unasked."""
+        """Leading characters that an enforcing grammar supplies, which the loss leaves out."""
         return len(f'{{"{self.key}') if self.enforced else 0
 
 
 def with_object(question: str, rng: Random) -> tuple[str, Object]:
-    """A question whose answer is to be an object, and that object."""
+    """The question and its object's form; the question asks for it unless it is enforced."""
     key = rng.choice(_KEYS)
     if rng.random() < _ENFORCED:
         separators = (",", ":") if rng.random() < _COMPACT else (", ", ": ")

@@ -1,8 +1,7 @@
 """Questions that people type first: `2+2`, "what's 7 times 8?", "Which is bigger, 7 or 12?".
 
-They are for the cold start alone and never measure it: what they teach is trained wholly. A sum
-that the five families could draw too keeps to their split, so that a held-out problem is held out
-here as well.
+They are for the cold start's training alone, and no measurement uses them. A sum that the five
+families could draw, too, keeps to their split, so that a held-out problem is held out here as well.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ Chain = tuple[tuple[str, int], ...]  # ("+", 12), ("-", 5): the first sign is a 
 
 
 def opening(rng: Random) -> Worked:
-    """A question with its solution; `problem.id` is unique to what is asked."""
+    """A question with its solution; `problem.id` is unique to the question's content."""
     weights = [weight for _, weight in _MAKERS]
     while True:
         make, _ = rng.choices(_MAKERS, weights)[0]
@@ -92,12 +91,12 @@ def opening(rng: Random) -> Worked:
 
 
 def _number(rng: Random, high: int) -> int:
-    """Small numbers are asked for most."""
+    """A number up to `high`, small ones most often."""
     return rng.randint(0, high) if rng.random() < 0.6 else rng.randint(0, min(12, high))
 
 
 def _sum(rng: Random) -> Worked | None:
-    """Two to four terms; from a hundred on a term is added place by place."""
+    """A sum of two to four terms; its solution adds a term of 100 or more place by place."""
     high = rng.choices((9, 20, 99, 999), (0.35, 0.2, 0.3, 0.15))[0]
     terms = [rng.choice(_ROUND) if high > 20 and rng.random() < 0.2 else rng.randint(0, high)]
     for _ in range(rng.choices((1, 2, 3), (0.75, 0.2, 0.05))[0]):
@@ -143,7 +142,7 @@ def _below_zero(rng: Random) -> Worked | None:
 
 
 def _product(rng: Random) -> Worked | None:
-    """Up to two digits times one, place by place, and the table up to 12."""
+    """A product of up to two digits by one, place by place, or of the table up to 12."""
     shape = rng.random()
     if shape < 0.6:
         a, b = rng.randint(0, 10), rng.randint(0, 10)
@@ -170,7 +169,7 @@ def _multiplied(a: int, b: int) -> list[str]:
 
 
 def _quotient(rng: Random) -> Worked | None:
-    """Without a remainder mostly, and then with a quotient up to 30, as in `equation`."""
+    """A quotient, mostly without a remainder and then up to 30, as in `equation`."""
     if rng.random() < 0.3:
         b, times, rest = rng.randint(2, 9), rng.randint(11, 30), 0
     else:
@@ -334,7 +333,7 @@ def _spelt(chain: Chain, signs: dict[str, str], worded: bool = False) -> str:
 
 
 def casual(rng: Random, question: str) -> str:
-    """As people type: without capitals or full stops, with a word before or after."""
+    """The question as people type: without capitals or full stops, with a word before or after."""
     draw = rng.random()
     if draw < 0.2:
         question = question.lower()

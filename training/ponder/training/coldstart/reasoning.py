@@ -1,14 +1,14 @@
-"""Slow thoughts: a first sight that may deceive, passes that may slip, and doubts that repair them.
+"""Slow thoughts: a first guess that may be wrong, passes with slips, and doubts that repair them.
 
-A thought restates its problem and says what it seems to be; it works the answer out, quickly and
-then step by step, until two passes agree, and often goes on long after. Where passes differ, one
-of them is wrong, and another is made. So a thought that is cut early is worth less, and how much
-less depends on the problem.
+A thought restates its problem and guesses the answer (its first sight). It then works the answer
+out, quickly and then step by step, until two passes agree, and often keeps checking long after.
+Where passes differ, one of them is wrong, and the thought makes another. So a thought that is cut
+early is worth less, by an amount that depends on the problem.
 
-What is wrong is never imitated: a slip's wrong number is left out of the loss, so that the model
-errs only where it cannot know better, and learns from the slips of others to notice and repair its
-own. First sights are learnt from true answers: what is too large for the head comes out wrong by
-itself. A search goes astray by its nature, and its dead ends are learnt.
+The model never imitates a slip: the loss leaves its wrong number out. So the model errs only where
+it cannot know better, and learns from written slips to notice and repair its own. First sights are
+learnt from true answers, because guesses of large results come out wrong by themselves. A search
+goes astray by its nature, and the model learns its dead ends.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MISJUDGED = 0.4
 _BRISK = 0.4
 _SLIP = 0.3
 _CONTENT = 0.15
-"""Of thoughts whose first pass confirms the first sight: those that end there."""
+"""Share of the thoughts whose first pass confirms the first sight that end there."""
 
-# How many passes follow when the answer is settled: a habit, with a long tail.
+# Numbers of further passes after the answer is settled: a habit, with a long tail.
 _EXTRAS = (0, 1, 2, 3, 4, 6, 8, 12)
 _SHARES = (0.12, 0.16, 0.18, 0.16, 0.14, 0.12, 0.08, 0.04)
 
@@ -73,7 +73,7 @@ def _argued(worked: Worked, extras: int, rng: Random) -> list[Piece]:
         brisk = merged(lines) if not found and rng.random() < _BRISK else lines
         wrong = slipped(brisk, answer, rng) if rng.random() < _SLIP else None
         value = wrong.answer if wrong else answer
-        if wrong and value in found:  # two slips that agree would settle it
+        if wrong and value in found:  # two slips that agree would settle the answer
             continue
         pieces.append(Piece(rng.choice(_AGAIN if found else _BEGIN), None))
         pieces += _written(wrong.lines if wrong else [*map(Line, brisk)])
@@ -108,7 +108,7 @@ def _written(lines: Sequence[Line]) -> list[Piece]:
 
 
 def _verdict(value: str, sight: str, found: Counter[str]) -> str:
-    """The value comes first: what it means is judged once it is there to compare."""
+    """The pass's value, then its comparison: the model can compare only a value already written."""
     if value in found:
         return f"So {value} again.\n"
     if not found:
@@ -117,7 +117,7 @@ def _verdict(value: str, sight: str, found: Counter[str]) -> str:
 
 
 def merged(lines: Sequence[str]) -> list[str]:
-    """Two steps in one where the second goes on with the first's result: `37 + 48 - 15 = 70`."""
+    """Merge two steps where the second continues the first's result: `37 + 48 - 15 = 70`."""
     made: list[str] = []
     for line in lines:
         together = _joined(made[-1], line) if made else None

@@ -1,7 +1,7 @@
 """Supervised cold start: next-token prediction on written thoughts, from scratch.
 
-One loop on one page. Muon turns the matrices' momentum into near-orthogonal updates and learns
-small models from scratch several times faster than AdamW alone, which keeps the embedding and the
+One loop on one page. Muon turns the matrices' momentum into near-orthogonal updates and trains
+small models from scratch several times faster than AdamW alone; AdamW keeps the embedding and the
 norms.
 """
 
@@ -45,7 +45,7 @@ class NotFinite(TrainingError):
 
 @dataclass(slots=True)
 class SftResult:
-    """What a run leaves: the model, its tokenizer, and losses in nats per learnt token."""
+    """A run's result: the model, its tokenizer, and losses in nats per learnt token."""
 
     model: Any
     tokenizer: Any
@@ -55,7 +55,7 @@ class SftResult:
     seconds: float = 0.0
 
     def reached(self) -> Iterator[str]:
-        """What there is to say of the run, in sentences."""
+        """Sentences that summarise the run for its user."""
         yield f"trained on {self.tokens:,} tokens in {self.seconds / 60:.1f} minutes"
         yield f"loss: {self.losses[0]:.3f} → {self.losses[-1]:.3f} nats a token"
         if self.validation:
@@ -74,12 +74,12 @@ def train_sft(
 ) -> SftResult:
     """Train from scratch; on the CPU a function of the recipe (its seed included).
 
-    `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`;
-    `start` is one to go on from, to the very weights that a run which never stopped has. `device`
+    `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`. A run
+    resumed from the checkpoint `start` ends with the same weights as an uninterrupted one. `device`
     is `fastest()` unless given. A GPU multiplies in bfloat16, and other processes write its
-    batches: a run that is resumed there learns from other examples than one that never stopped.
-    It is over at `end` (of the monotonic clock) or after its steps; the schedule, and the examples
-    that are terse at first, follow whichever comes first.
+    batches, so a run resumed there learns from other examples than an uninterrupted one. The run
+    ends at `end` (of the monotonic clock) or after its steps, whichever comes first; the schedule
+    and the early terse examples are scaled to that end.
     """
     device = device or fastest()
     plan, saved = recipe.optimisation, recipe.checkpoints
@@ -88,7 +88,7 @@ def train_sft(
     tokenizer = train_tokenizer(
         tokenizer_corpus(rng, 4000, recipe.traces), recipe.model.vocabulary, recipe.model.positions
     )
-    # Made on the CPU, so that the first weights are the same everywhere.
+    # Made on the CPU, so that the initial weights are the same on every device.
     result = SftResult(build_model(recipe.model, tokenizer).to(device), tokenizer)
     optimizers = build_optimizers(result.model, plan.muon_lr, plan.adamw_lr)
     pace = _Pace(plan.steps, time.monotonic(), end)
@@ -147,7 +147,7 @@ def train_sft(
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """How far a run is, in steps of its plan: by its steps or by its time, whichever is further."""
+    """A run's progress in steps of its plan, by steps or by time, whichever is further."""
 
     steps: int
     began: float
@@ -166,7 +166,7 @@ def _written_here(stream: Iterator[Sequence[Example]]) -> Generator[Written]:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """All that a run changes: its result, and the `parts` that have a `state_dict`."""
+    """The state that a run changes: its result, and the `parts` that have a `state_dict`."""
 
     result: SftResult
     parts: Sequence[Any]
@@ -186,7 +186,7 @@ class _State:
 
 
 def fastest() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -196,7 +196,7 @@ def batch_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
 
 
 def written_loss(model: Any, batch: Written, rounded: bool = False) -> torch.Tensor:
-    """`batch_loss` of a batch that is already in tensors; `rounded`: it multiplies in bfloat16."""
+    """`batch_loss` of a batch that is already in tensors; `rounded` multiplies in bfloat16."""
     device = model.device
     ids_B_T, learnt_B_T = batch.ids_B_T.to(device), batch.learnt_B_T.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
@@ -227,7 +227,7 @@ def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[torch.
 
 
 def lr_schedule(warmup: int, steps: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: linear up, then a cosine down to a fiftieth."""
+    """Factor on the learning rate by step: a linear rise, then a cosine fall to a fiftieth."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -1,4 +1,4 @@
-"""Slips: a wrong result in a worked solution, and what truly follows from it."""
+"""Slips: a wrong result in a worked solution, and steps that follow correctly from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CANDIDATE = re.compile(r"(.* = )(\d+), best \d+")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a solution: what stands before a wrong number, that number, what follows it."""
+    """A line of a solution in three parts: before a wrong number, that number, after it."""
 
     text: str
     wrong: str = ""
@@ -29,7 +29,7 @@ class Slipped:
 
 
 def mistaken(rng: Random, number: int) -> int:
-    """A number that is near or looks alike; never the same, and not below zero if that is not."""
+    """A different number that is near `number` or looks alike; ≥ 0 if `number` is."""
     while True:
         off = rng.choice((1, 1, 2, 3, 5, 10, 10, 20)) * rng.choice((-1, 1))
         if number < 0 or number + off >= 0:
@@ -37,9 +37,9 @@ def mistaken(rng: Random, number: int) -> int:
 
 
 def slipped(lines: Sequence[str], answer: str, rng: Random) -> Slipped | None:
-    """`lines` with a slip that changes the answer; None where nothing can go wrong by one number.
+    """`lines` with a slip that changes the answer; None where no single number can do so.
 
-    What follows the slip is true of the wrong number: `85 - 15 = 60. 60 + 7 = 67`.
+    The lines after the slip compute correctly from its wrong number: `85 - 15 = 60. 60 + 7 = 67`.
     """
     if all(_CANDIDATE.fullmatch(line) for line in lines):
         return _overrated(lines, rng)
@@ -97,7 +97,7 @@ def _carried(lines: Sequence[str], at: int, rng: Random) -> Slipped | None:
 
 
 def _overrated(lines: Sequence[str], rng: Random) -> Slipped:
-    """A value of a list is wrong, and with it perhaps the best so far."""
+    """A slip in a value of a list, which may also change the best value so far."""
     at, best, made = rng.randrange(len(lines)), 0, []
     for i, line in enumerate(lines):
         found = _CANDIDATE.fullmatch(line)

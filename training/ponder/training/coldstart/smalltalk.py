@@ -1,8 +1,8 @@
-"""Greetings, and questions that a reasoner for small numbers cannot answer, with what it says.
+"""Greetings, and questions that a reasoner for small numbers cannot answer, with their replies.
 
-What lies outside its world is drawn with great variety, invented words included: the model must
-learn that a question holds no small number problem, not which questions those are. The words are in
-`smalltalk.yaml`.
+Questions outside its knowledge are drawn with great variety, invented words included: the model
+must learn to recognise that a question has no problem of small numbers, not a list of such
+questions. The words are in `smalltalk.yaml`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ponder.tasks.worked import Step, Worked
 
 FAMILY = "talk"
 _TALK_SHARE = 0.35
-# Of the kinds of small talk, in the file's order: who it is and what it can do matters most.
+# Weights of the kinds of small talk, in the file's order; questions about the model come first.
 _TALK_WEIGHTS = (0.35, 0.35, 0.1, 0.12, 0.08)
 
 
 @cache
 def words() -> Any:
-    """`talk` by kind and `outside`: replies, thoughts, and the parts that questions are made of."""
+    """`talk` by kind and `outside`: replies, thoughts, and the parts of questions."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def talk(rng: Random) -> Worked:
-    """Small talk for a third, a question outside the model's world for the rest."""
+    """Small talk a third of the time, else a question outside the model's knowledge."""
     if rng.random() < _TALK_SHARE:
         kind = rng.choices(tuple(words()["talk"].values()), _TALK_WEIGHTS)[0]
         question = _typed(rng, rng.choice(kind["asked"]), rng.choice(("", "", "?", "!", ".")))
@@ -71,7 +71,7 @@ def _about(rng: Random) -> str:
 
 
 def invented(rng: Random) -> str:
-    """One to three words of syllables that mean nothing."""
+    """One to three invented words of meaningless syllables."""
     syllables = words()["outside"]["syllables"]
     made = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(rng.randint(1, 3))]
     return " ".join(word.capitalize() if rng.random() < 0.3 else word for word in made)
@@ -85,7 +85,7 @@ def _plain(rng: Random) -> str:
 
 
 def _numeric(rng: Random) -> str:
-    """Numbers too, but not of its world: percentages, powers, dates, large numbers."""
+    """A question with numbers beyond the model's: percentages, powers, dates, large numbers."""
     a, b, c = rng.randint(10, 99), rng.randint(10, 99), rng.randint(1, 9)
     text = rng.choice(words()["outside"]["numeric"]).format(a=a, b=b, c=c)
     return _typed(rng, text, rng.choice(("", "?")))

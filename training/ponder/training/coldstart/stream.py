@@ -10,15 +10,15 @@ from .examples import Example, ExampleWriter, batches
 
 
 class Place(NamedTuple):
-    """Where a stream of batches is: examples are written a pool at a time."""
+    """A position in a stream of batches, whose examples are written a pool at a time."""
 
-    state: tuple[Any, ...]  # of the random numbers, before the pool was written
+    state: tuple[Any, ...]  # of the random generator, before the pool was written
     first: int  # batches of the pools before it
-    taken: int  # batches of the pool that were given
+    taken: int  # batches taken from the pool so far
 
 
 class BatchStream(Iterator[list[Example]]):
-    """`batches`, endless, from its beginning or from a `place` that an earlier stream was at."""
+    """The endless `batches`, from the beginning or from the `place` of an earlier stream."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
 """Cold-start thoughts: written out from worked solutions, verbose on purpose.
 
-A thought restates the problem, solves it and verifies it a random number of times; its re-checks
-repeat true arithmetic, so they cost tokens and never lead astray. That is the habit which budget
-training later removes. Some thoughts are cut short and answered with the best guess so far, so
-that a truncated thought still yields an answer. Half carry a budget hint (the wording of HBPO,
-arXiv 2507.15844): the smallest trained budget that the thought fits in, so that a hint says
-something about the length that follows it.
+A thought restates the problem, solves it and verifies it a random number of times. Its re-checks
+repeat correct arithmetic, so they cost tokens and never lead astray; budget training later removes
+this habit. Some thoughts are cut short and answered with the best guess so far, so that a truncated
+thought still yields an answer. Half carry a budget hint (the wording of HBPO, arXiv 2507.15844):
+the smallest trained budget into which the thought fits, so that a hint predicts the length that
+follows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CONFIRM = ("Yes, {} again.", "That is still {}.", "Good, it is {}.")
 class Piece:
     """A part of a thought and the best answer known once it is complete (None: a mere guess).
 
-    One that is not `learnt` is read and never imitated.
+    The model reads a piece that is not `learnt` and never imitates it.
     """
 
     text: str
@@ -54,7 +54,7 @@ def answer_text(answer: str) -> str:
 
 
 def reply_text(problem: Problem, answer: str) -> str:
-    """What is said after the thought: a text as it stands, a number in a sentence."""
+    """The reply after the thought: a text as it stands, a number in a sentence."""
     return answer if problem.verifier == "exact" else answer_text(answer)
 
 
@@ -87,10 +87,10 @@ def smallest_budget(length: int, budgets: Sequence[int]) -> int | None:
 
 
 def best_guess(pieces: Sequence[Piece], cut: int, answer: str) -> str:
-    """What to answer when a thought is cut after `cut` characters.
+    """The answer to a thought that is cut after `cut` characters.
 
-    The best of the last finished piece; before anything is known, the true answer, which from
-    there is a guess whose odds the model has to learn.
+    The best answer of the last finished piece. Before any piece has an answer it is the true one,
+    which the model can then only guess, so that it learns the answers' distribution.
     """
     best, end = None, 0
     for piece in pieces:

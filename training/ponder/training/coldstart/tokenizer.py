@@ -1,8 +1,8 @@
 """The tiny tokenizer: byte-level BPE of a few hundred entries, one token per digit.
 
-The full byte alphabet makes any Unicode text a round trip. A digit may carry the space before it
-(`" 8"`), which marks where a number begins and never merges two digits: arithmetic is learnt on
-single digits.
+With the full byte alphabet any Unicode text survives a round trip. A token may be a digit with the
+space before it (`" 8"`), which marks where a number begins, but never two digits: the model learns
+arithmetic on single digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TURN_END = "<|im_end|>"
 THINK_START = "<think>"
 THINK_END = "</think>"
 TOOL_CALL = "<tool_call>"
-# Of thoughts and calls: text to decoders that skip special tokens, as in Qwen3.
+# Markers of thoughts and calls, which a decoder that skips special tokens keeps, as in Qwen3.
 VISIBLE_MARKERS = (
     THINK_START,
     THINK_END,
@@ -36,7 +36,7 @@ _TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> Any:
     """A `PreTrainedTokenizerFast` of at most `vocabulary` entries, its chat template included.
 
-    `positions` is the longest sequence of the model it belongs to, in tokens.
+    `positions` is the longest sequence of the tokenizer's model, in tokens.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -67,7 +67,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> An
 
 
 def _with_visible_markers(spec: str) -> str:
-    """Decoders that skip special tokens keep them."""
+    """The tokenizer's JSON, changed so that decoders which skip special tokens keep the markers."""
     tokenizer = json.loads(spec)
     for token in tokenizer["added_tokens"]:
         token["special"] = token["content"] not in VISIBLE_MARKERS

@@ -1,7 +1,8 @@
-"""The tools that written conversations list: a calculator under many names, and others beside it.
+"""The tools that written conversations list: a calculator under many names, and other tools.
 
-Most are spelled as the task has it. The others vary in name, parameter, description and in the
-spelling of their schemas, so that a call is learnt as a copy of what is listed.
+About half of the calculators are spelled as in the task. The others vary in name, parameter,
+description and spelling of their schemas, so that the model learns to copy a call's names from the
+list.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("add_note", "Keep a note for later.", ("note",)),
     ("get_stock_price", "The price of a stock", ("symbol",)),
 )
-# Each as often as it stands here: how many other tools are listed beside a calculator.
+# Numbers of other tools beside a calculator, each as likely as it is frequent here.
 _BESIDE = (0, 0, 0, 0, 1, 2)
 
 
@@ -60,7 +61,7 @@ class Toolbox:
 
 
 def with_calculator(rng: Random) -> Toolbox:
-    """A calculator, as the task has it in half of them, and up to two other tools."""
+    """A calculator, half of the time spelled as in the task, and up to two other tools."""
     function = CALCULATE["function"]
     name, (parameter,) = function["name"], function["parameters"]["properties"]
     if rng.random() < 0.5:
@@ -96,7 +97,7 @@ def _tool(
     parameters: Sequence[str],
     of_parameters: Sequence[str],
 ) -> Mapping[str, Any]:
-    """As clients spell it: keys in several orders, some left out."""
+    """A tool as clients spell it: keys in several orders, some left out."""
     detailed, styled = bool(of_parameters) and rng.random() < 0.15, rng.random()
     properties: dict[str, Any] = {}
     for parameter in parameters:

@@ -1,6 +1,6 @@
 """Batches of a cold start as tensors, and processes that write them ahead of a GPU.
 
-One process writes some hundred thousand tokens a second, and a GPU learns from more than that.
+One process writes some hundred thousand tokens per second; a GPU learns faster than that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AHEAD = 8
 
 
 class Written(NamedTuple):
-    """Right-padded ids (B, T) int64 and learnt flags (B, T) bool, and how many tokens they hold."""
+    """Right-padded ids (B, T) int64, learnt flags (B, T) bool, and the number of tokens."""
 
     ids_B_T: torch.Tensor
     learnt_B_T: torch.Tensor
@@ -46,8 +46,8 @@ def collate(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
 class WrittenAhead(Iterator[Written]):
     """Endless batches of at most `tokens_per_step` tokens from several processes, in turn.
 
-    `key` and the number of processes decide what is written; how many of the batches are terse
-    follows from when `terse` says so. `close` ends the processes. Raises `TrainingError` where one
+    `key` and the number of processes determine the examples; the time of a call of `terse` decides
+    how many batches are terse. `close` ends the processes. Raises `TrainingError` where a process
     has died.
     """
 
@@ -78,7 +78,7 @@ class WrittenAhead(Iterator[Written]):
         self._taken = 0
 
     def terse(self, wanted: bool) -> None:
-        """Whether examples that are written from now on are terse."""
+        """Set whether examples written from now on are terse."""
         if not wanted:
             self._terse.clear()
 
@@ -107,7 +107,7 @@ class WrittenAhead(Iterator[Written]):
 
 
 class _Writer(ExampleWriter):
-    """A writer that is told by an event, not by its caller, whether to be terse."""
+    """A writer whose event, not its caller, decides whether examples are terse."""
 
     def __init__(self, writer: ExampleWriter, terse: Event) -> None:
         vars(self).update(vars(writer))
@@ -123,6 +123,6 @@ def _write(
     torch.set_num_threads(1)
     for batch in batches(_Writer(writer, terse), Random(key), tokens_per_step, 0):
         ids_B_T, learnt_B_T = collate(batch)
-        # Arrays are pickled: tensors would be files shared between processes.
+        # Arrays are pickled; tensors would become files shared between processes.
         tokens = sum(len(example.ids) for example in batch)
         queue.put((ids_B_T.short().numpy(), learnt_B_T.numpy(), tokens))

@@ -1,7 +1,7 @@
-"""Training by accelerate alone: one process, DDP, FSDP2 or DeepSpeed, as it was launched.
+"""Training by accelerate alone: in one process, by DDP, FSDP2 or DeepSpeed, as it was launched.
 
-accelerate keeps processes, devices, sharding, autocast and checkpoints; the optimizer is PyTorch's
-AdamW, adapters are PEFT's.
+accelerate manages processes, devices, sharding, autocast and checkpoints; the optimizer is
+PyTorch's AdamW, adapters are PEFT's.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class AccelerateEngine:
         self._temperature = recipe.rollouts.temperature
         self._room = recipe.rollouts.cache_bytes
         self._trackers = Trackers(recipe, out)
-        # The recipe's precision holds, whatever accelerate's configuration says of it.
+        # The recipe's precision overrides accelerate's configuration.
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision="bf16" if plan.precision == "bfloat16" else "no",
@@ -111,7 +111,7 @@ class AccelerateEngine:
             self._accelerator.register_for_checkpointing(self._anchor)
         self._accelerator.register_save_state_pre_hook(self._save_weights)
         self._accelerator.register_load_state_pre_hook(self._load_weights)
-        # Samples from weights of its own; None where those in training sample.
+        # A sampler with weights of its own; None where the weights in training sample.
         self._apart: CopySampler | VLLMSampler | ServedSampler | None = None
         self._sampled_at: int | None = None
         self._cap: float | None = None
@@ -154,12 +154,12 @@ class AccelerateEngine:
         return Share(rank, world, self._added_up, self._scored)
 
     def _added_up(self, sums: torch.Tensor) -> torch.Tensor:
-        """`sums` of all processes together, on the device that they came from."""
+        """`sums` added up over all processes, on their original device."""
         total: torch.Tensor = self._accelerator.reduce(sums.to(self._accelerator.device), "sum")
         return total.to(sums.device)
 
     def _scored(self, sequences: Sequence[Sequence[int]]) -> list[Scores]:
-        """What the weights in training think of given tokens; each process may ask on its own."""
+        """Scores of given tokens under the weights in training; a process may ask by itself."""
         if not sequences:
             return []
         nothing = [(0.0,) * (len(ids) - 1) for ids in sequences]
@@ -170,7 +170,7 @@ class AccelerateEngine:
         model = self._accelerator.unwrap_model(self._model)
         found: dict[int, Scores] = {}
         with gathered(self._model) if self._apart is not None else nullcontext():
-            plan = self._plan  # as wide as passes may be, and not as many as other processes have
+            plan = self._plan  # its limits hold; processes may differ in their number of passes
             for part in passes_of(rows, min(len(rows), plan.micro_batches), plan.tokens_per_pass):
                 batch = {k: v.to(self._accelerator.device) for k, v in collate(part, 0).items()}
                 with torch.no_grad():
@@ -235,7 +235,7 @@ class AccelerateEngine:
         return packed
 
     def _parts(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """As many passes on every process: sharded models meet in each of them."""
+        """Split rows into equally many passes on every process; sharded models meet in each."""
         plan = self._plan
         told = telling(rows, plan.micro_batches, anchored=self._anchor is not None)
         parts = passes_of(told, plan.micro_batches, plan.tokens_per_pass)
@@ -252,9 +252,9 @@ class AccelerateEngine:
     ) -> Learnt:
         accelerator = self._accelerator
         total = self.reduce({"denominator": denominator})["denominator"]
-        # Gradients are averaged over the processes: the sum over all rows is wanted.
+        # accelerate averages gradients over the processes; the update needs the sum over all rows.
         divisor = max(total, 1.0) / accelerator.num_processes
-        # A micro-batch's share of the batch is in the divisor already.
+        # The divisor already includes a micro-batch's share of the batch.
         options = {"scale_wrt_gas": False} if accelerator.state.deepspeed_plugin else {}
         sums: dict[str, float] = defaultdict(float)
         for i, batch in enumerate(packed):
@@ -281,7 +281,7 @@ class AccelerateEngine:
         divisor: float,
         sums: dict[str, float],
     ) -> torch.Tensor:
-        """The loss of a micro-batch; what it measured is added to `sums`."""
+        """The loss of a micro-batch; adds its measurements to `sums`."""
         log_probs_BT, entropies_BT = score(self._model, batch)
         mask_BT = batch["loss_mask"]
         rows = loss_inputs(batch, log_probs_BT, entropies_BT)
@@ -302,7 +302,7 @@ class AccelerateEngine:
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         state = self._accelerator.unwrap_model(self._model).state_dict(keep_vars=True)
-        tied = self._base.all_tied_weights_keys  # copies: their originals are enough
+        tied = self._base.all_tied_weights_keys  # copies of other weights
         return ((n, whole) for n, whole in merged(state, self._scaling) if n not in tied)
 
     def save_adapters(self, directory: Path) -> None:
@@ -322,7 +322,7 @@ class AccelerateEngine:
         self._accelerator.load_state(str(directory))
 
     def _save_weights(self, _: Any, states: list[Any], directory: str) -> None:
-        """Weights under the names that transformers gives them; what is sharded lies there."""
+        """Save weights under transformers' names; sharded weights are in accelerate's own files."""
         if states and self._accelerator.is_main_process:
             model = self._accelerator.unwrap_model(self._model)
             model.save_pretrained(directory, max_shard_size="1TB")
@@ -377,7 +377,7 @@ def _loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
 
 
 def _adapted(model: Any, recipe: PolicyRecipe) -> Any:
-    """The model with PEFT's low-rank adapters, which alone are trained."""
+    """The model with PEFT's low-rank adapters, and all other weights frozen."""
     from peft import LoraConfig, get_peft_model
 
     assert recipe.lora is not None

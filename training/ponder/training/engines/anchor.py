@@ -1,4 +1,4 @@
-"""Weights that follow those in training, for objectives that hold a policy near them."""
+"""A moving average of the weights in training, for objectives that hold the policy near it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ponder.errors import SetupError
 
 
 class Anchor:
-    """An exponential moving average of the parameters that are trained: θ̄ ← d·θ̄ + (1 - d)·θ.
+    """An exponential moving average of the trained parameters: θ̄ ← d·θ̄ + (1 - d)·θ.
 
-    Raises `SetupError` where parameters are sharded: a checkpoint would keep one shard of them.
+    Raises `SetupError` for sharded parameters, of which a checkpoint would keep one shard alone.
     """
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
@@ -31,13 +31,13 @@ class Anchor:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """A step towards the weights in training."""
+        """Move the average a step towards the weights in training."""
         for kept, trained in zip(self._kept, self._trained, strict=True):
             kept.lerp_(trained, 1 - self._decay)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """The model computes with the anchor's weights meanwhile."""
+        """Let the model compute with the anchor's weights inside the `with`."""
         own = [p.data for p in self._trained]
         for trained, kept in zip(self._trained, self._kept, strict=True):
             trained.data = kept

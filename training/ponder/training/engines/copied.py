@@ -1,8 +1,8 @@
-"""A copy of the weights that samples, where those in training cannot or should not.
+"""Samples from a copy of the weights, where the weights in training cannot or should not sample.
 
 Under autocast the weights stay float32 and are cast at every token, and the cache holds float32
-keys beside bfloat16 values. In a copy all of it is of one kind, as in a server. It takes two bytes
-a parameter on every process (four in float32), sharded or not.
+keys beside bfloat16 values. In a copy everything has one type, as in a server. The copy takes two
+bytes per parameter on every process (four in float32), whether the model is sharded or not.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .publishing import Weights
 
 
 def rounded_kind(device: torch.device) -> torch.dtype:
-    """Of the copy where the arithmetic of a recipe is bfloat16: a CPU samples as fast in float32,
+    """The copy's type where a recipe's arithmetic is bfloat16. A CPU samples as fast in float32,
     which is closer to the weights in training.
     """
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 class CopySampler:
-    """Samples from weights that `load` hands over, as `kind`; it begins with those of `base`."""
+    """Samples from weights of type `kind`: those of `base`, until `load` replaces them."""
 
     def __init__(
         self, base: ModelFiles, room: float, device: torch.device, kind: torch.dtype
@@ -37,7 +37,7 @@ class CopySampler:
         self._room = room
 
     def close(self) -> None:
-        """It ends with this process."""
+        """Do nothing: the copy ends with this process."""
 
     @torch.no_grad()
     def load(self, weights: Weights, _: int) -> None:
@@ -53,7 +53,7 @@ class CopySampler:
         noise_BT: torch.Tensor,
         stop_ids: frozenset[int],
     ) -> list[list[int]]:
-        """A `Sampler` once its temperature is given."""
+        """A `Sampler` once `temperature` is bound."""
         return sample(
             self.model,
             prompts,

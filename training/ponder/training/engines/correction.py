@@ -1,9 +1,9 @@
-"""Truncated importance sampling: rollouts of another engine, weighed by how it differs.
+"""Truncated importance sampling, which corrects the loss on rollouts of another engine.
 
-vLLM and the trainer compute other probabilities from the same weights. A token that the sampler
-drew with probability q, and that the trainer gives p, counts min(p / q, C) times: Yao et al. 2025,
-"Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", with C = 2; TRL and verl
-have it, too.
+vLLM and the trainer compute different probabilities from the same weights. A token that the sampler
+drew with probability q, and to which the trainer gives p, counts min(p / q, C) times: Yao et al.
+2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", with C = 2; TRL and
+verl have it, too.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ..method.kernel import LossInputs, PerToken
 from ..rollout.rows import Row
 
 DRAWN = "drawn_log_probs"
-"""The column of a micro-batch: what the sampler drew its tokens with."""
+"""The column of a micro-batch with the sampler's log-probabilities of its tokens."""
 
 _LONGEST_HEAD = 256
-"""Tokens behind a prompt that may be ours, such as a hint, before the sampled ones begin."""
+"""Most forced tokens behind a prompt, such as a hint's, before the sampled ones begin."""
 
 Request = tuple[int, ...]
 
 
 class Drawn:
-    """The log-probabilities of what some weights sampled, by what was asked."""
+    """Log-probabilities of the tokens that one version of the weights sampled, by prompt."""
 
     def __init__(self) -> None:
         self._found: dict[Request, list[tuple[list[int], list[float]]]] = defaultdict(list)
@@ -36,7 +36,7 @@ class Drawn:
         self._found[tuple(asked)].append((ids, log_probs))
 
     def of(self, asked: Sequence[int], ids: Sequence[int]) -> list[float] | None:
-        """Those of `ids`, the beginning of what was sampled behind `asked`; None for others."""
+        """Log-probabilities of `ids` if they begin a sample behind `asked`; None otherwise."""
         given = list(ids)
         for sampled, log_probs in self._found.get(tuple(asked), ()):
             if sampled[: len(given)] == given:
@@ -44,7 +44,7 @@ class Drawn:
         return None
 
     def row(self, row: Row) -> list[float]:
-        """Of every token of a packed row; NaN where it was not sampled."""
+        """Log-probabilities of every token of a packed row; NaN for unsampled tokens."""
         trunk = (*row.prompt, *row.completion)
         found = [float("nan")] * row.tokens
         first = len(row.prompt)
@@ -62,7 +62,7 @@ class Drawn:
         return found
 
     def collated(self, rows: Sequence[Row], width: int) -> Tensor:
-        """(B, W-1), as `rollout.rows.collate` aligns the tokens."""
+        """Log-probabilities of rows, (B, W-1), aligned as by `rollout.rows.collate`."""
         drawn_BW = torch.full((len(rows), width), float("nan"))
         for i, row in enumerate(rows):
             drawn_BW[i, : row.tokens] = torch.tensor(self.row(row))
@@ -72,7 +72,7 @@ class Drawn:
 def corrected(
     found: PerToken, rows: LossInputs, drawn_BT: Tensor | None, cap: float | None
 ) -> PerToken:
-    """An objective whose tokens count as often as `weights` has it; as it is without a cap."""
+    """The objective with its tokens weighed by `weights`; unchanged without a cap."""
     if drawn_BT is None or cap is None:
         return found
     weight_BT, more = weights(rows.old_log_probs_BT, drawn_BT, rows.mask_BT, cap)
@@ -82,7 +82,7 @@ def corrected(
 def weights(
     old_BT: Tensor, drawn_BT: Tensor, mask_BT: Tensor, cap: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """min(p / q, C) of every token, 1 where q is not known; and sums over the learnt tokens.
+    """min(p / q, C) of every token, 1 where q is unknown; and sums over the learnt tokens.
 
     `sampler_ratio`: p / q; `sampler_truncated`: tokens whose ratio is above C;
     `sampler_kl`: KL(q || p) in nats, by p / q - 1 - log(p / q), which is never negative (Schulman

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by the names that a recipe gives them."""
+"""Optimizers and schedules by their names in a recipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def optimizer_class(name: str) -> Any:
 
 
 def optimizer(plan: PolicyOptimisation, parameters: Iterable[torch.nn.Parameter]) -> Any:
-    """The plan's, over what is trained. Raises `RecipeError` for arguments that it does not take.
+    """The plan's optimizer over trained parameters. Raises `RecipeError` for unknown arguments.
 
     Matrices decay; norms and biases, which are vectors, do not. AdamW has betas 0.9 and 0.999, ε
     1e-8.
@@ -50,7 +50,7 @@ def optimizer(plan: PolicyOptimisation, parameters: Iterable[torch.nn.Parameter]
 
 
 def of_verl(parameters: Iterable[torch.nn.Parameter], plan: PolicyOptimisation, **_: float) -> Any:
-    """The plan's, as verl asks for one: it names learning rate and decay, which the plan has."""
+    """The plan's optimizer for verl, whose arguments repeat the plan's learning rate and decay."""
     return optimizer(plan, parameters)
 
 

@@ -1,8 +1,8 @@
-"""The seam between the loop and what trains: samples, gradients, processes, checkpoints.
+"""The seam between the loop and an engine: samples, gradients, processes, checkpoints.
 
 The loop (`run.loop`) knows steps and problems; an engine knows a model, its optimizer, and the
-processes over which both may be sharded. It knows no method: rows come with their advantages, and
-the objective is a function that it calls.
+processes over which both may be sharded. An engine knows no method: rows come with their
+advantages, and the objective is a function that the engine calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..rollout.rows import Row
 from ..run.recipe import PolicyRecipe
 
 Packed = Sequence[Any]
-"""What an engine made of the rows of an update, for itself: micro-batches where it likes."""
+"""The rows of an update in the engine's own form, such as micro-batches."""
 
 
 class Diverged(TrainingError):
@@ -39,8 +39,8 @@ class Diverged(TrainingError):
 
 
 class WorkersLost(TrainingError):
-    """A worker or a server that a run needs failed or died; the message says what is known of it,
-    and the remedy.
+    """A worker or a server that a run needs failed or died; the message says what is known of the
+    failure, and the remedy.
     """
 
 
@@ -50,10 +50,10 @@ class CheckpointError(TrainingError):
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What one update measured.
+    """The measurements of one update.
 
     `sums` are this process's: the `loss`, the objective's counts (`Objective.stats`), and the
-    `entropy` in nats over the tokens that count.
+    `entropy` in nats, over the learnt tokens.
     """
 
     grad_norm: float  # over all processes, before clipping
@@ -64,9 +64,9 @@ class Learnt:
 class TrainingEngine(Protocol):
     """One model in training, on all processes of a run.
 
-    Every process calls the same methods in the same order, since the processes meet in most of
-    them; only what a `sampler` draws may differ in number, and in its thread. An update, as the
-    loop makes it:
+    Every process calls the same methods in the same order, because most of them synchronise the
+    processes. Only the calls of a `sampler` may differ in number, and come from another thread. The
+    loop makes an update as follows:
 
         with engine.sampler() as sample:
             experience = collector.collect(step, sample, engine.share)
@@ -80,20 +80,20 @@ class TrainingEngine(Protocol):
 
     @property
     def updates(self) -> int:
-        """Optimizer updates so far, those before a resume among them."""
+        """Optimizer updates so far, including those before a resume."""
 
     def sampler(self, greedy: bool = False) -> AbstractContextManager[Sampler]:
         """Samples from the current weights, at the recipe's temperature or the likeliest token."""
 
     def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> Packed:
-        """The rows of one update as `update` takes them, in passes of similar numbers of tokens.
+        """The rows of one update in the form of `update`, in passes of similar numbers of tokens.
 
-        `remember`: score the rows under the current weights, which sampled them, for an update
-        that comes after another one. The first update after the rollouts needs no memory: there
-        the current weights are those that sampled.
+        `remember`: score the rows now, under the weights that sampled them, for an update that
+        follows another one. The first update after the rollouts needs no such scores, because the
+        current weights are still the sampling ones.
 
-        `behind`: updates since the weights that sampled the rows. The old log-probabilities are
-        those of the current weights even so, and `correction` weighs the difference.
+        `behind`: updates since the weights that sampled the rows. Even so, the old
+        log-probabilities are the current weights', and `correction` weighs the difference.
         """
 
     def update(
@@ -112,26 +112,26 @@ class TrainingEngine(Protocol):
         """The sum of each value over the processes; all of them get it."""
 
     def wait(self) -> None:
-        """Return when all processes are here."""
+        """Return when all processes have called this."""
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The model as its checkpoint names it: whole tensors, one at a time, adapters merged."""
+        """Whole tensors under their checkpoint's names, one at a time, adapters merged."""
 
     @property
     def model(self) -> Any:
         """The transformers model for its configuration; its weights may be sharded."""
 
     def save_adapters(self, directory: Path) -> None:
-        """Write low-rank adapters by themselves, as PEFT loads them; nothing where there are none.
+        """Write the low-rank adapters alone, as PEFT loads them; do nothing without adapters.
 
-        Every process calls it, the main one writes.
+        Every process calls this; the main process writes.
         """
 
     def save(self, directory: Path) -> None:
-        """Write what `resume` needs: weights, optimizer, schedule, random state."""
+        """Write a checkpoint for `resume`: weights, optimizer, schedule, random state."""
 
     def resume(self, directory: Path) -> None:
-        """Go on from what `save` wrote. Raises `CheckpointError` for what others wrote."""
+        """Continue from a checkpoint of `save`. Raises `CheckpointError` for any other."""
 
     def report(self, update: int, figures: Mapping[str, float]) -> None:
         """Tell the trackers (TensorBoard, W&B, …) the figures after `update` optimizer updates."""
@@ -140,15 +140,15 @@ class TrainingEngine(Protocol):
         """Give some rollouts to those trackers that show texts."""
 
     def close(self) -> None:
-        """The run has ended: trackers write what they hold."""
+        """End the run: trackers write what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a forecast has to know of an engine.
+    """Properties of an engine that a forecast needs.
 
-    `trees`: summaries share a row with their thought, which are rows of their own without.
-    `sharded`: each process always holds its part of weights, gradients and optimizer alone.
+    `trees`: summaries share a row with their thought; otherwise each summary is a row of its own.
+    `sharded`: each process holds only its part of weights, gradients and optimizer.
     """
 
     trees: bool = True
@@ -162,10 +162,10 @@ class EngineKind(Protocol):
     costs: Costs
 
     def __call__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> TrainingEngine:
-        """The checkpoint `base` in training by `recipe`; what trackers write is below `out`."""
+        """An engine that trains the checkpoint `base` by `recipe`; trackers write below `out`."""
 
     def check(self, recipe: PolicyRecipe, launched: int) -> None:
-        """Raises `RecipeError` for what this engine cannot do. Asked before anything is loaded.
+        """Raise `RecipeError` for a setting that this engine lacks, before anything is loaded.
 
         `launched` is the number of processes that torchrun or accelerate has started.
         """

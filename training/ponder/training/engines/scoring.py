@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of given tokens, without the logits of a whole batch.
 
-With a vocabulary of 150,000 the logits of 16,000 tokens take 10 GB, and a trainer needs two
-numbers of each token. So the head runs on the learnt tokens alone, on some thousand at a time, and
-its logits are made again for the backward pass.
+With a vocabulary of 150,000 the logits of 16,000 tokens take 10 GB, but a trainer needs only two
+numbers per token. So the head runs on the learnt tokens alone, on some thousand at a time, and its
+logits are recomputed for the backward pass.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from ..rollout.rows import tree_mask
 
 LOGITS_AT_ONCE = 1 << 25
-"""Logits that are held at the same time: 128 MiB of float32."""
+"""Most logits in memory at the same time: 128 MiB of float32."""
 
 
 def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies (B, W-1) of the tokens 1 to W-1; 0 where nothing is learnt.
 
-    `batch` is what `rollout.rows.collate` makes, `model` one that `add_scoring` has prepared, with
-    whatever wraps it. Natural logarithms, nats; the entropies carry no gradient.
+    `batch` comes from `rollout.rows.collate`; `model` was prepared by `add_scoring` and may be
+    wrapped. Logarithms are natural, entropies in nats and without gradient.
     """
     mask = batch["attention_mask"]
     if "hidden_from" in batch:
@@ -41,8 +41,8 @@ def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def add_scoring(model: Any, temperature: float = 1.0) -> None:
     """Let `model(input_ids, …, learnt=(B, W-1))` return scores instead of logits.
 
-    Without `learnt` a call is what it was. It goes through the model's `forward` because DDP,
-    FSDP, DeepSpeed and PEFT act there; add it before they wrap the model.
+    A call without `learnt` behaves as before. Scoring goes through the model's `forward` because
+    DDP, FSDP, DeepSpeed and PEFT act there; call `add_scoring` before they wrap the model.
     """
     usual = model.forward
 
@@ -55,16 +55,16 @@ def add_scoring(model: Any, temperature: float = 1.0) -> None:
         hidden_BWH = self.base_model(*args, use_cache=False, **given).last_hidden_state
         targets_N = inputs["input_ids"][:, 1:][learnt]
         scores = _scores(self, hidden_BWH[:, :-1][learnt], targets_N, temperature)
-        # Scattering keeps the model's parameters in the graph where nothing is learnt, too.
+        # Scattering keeps the model's parameters in the graph even if no token is learnt.
         return tuple(x.new_zeros(learnt.shape).masked_scatter(learnt, x) for x in scores)
 
     model.forward = MethodType(forward, model)
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tree mask as what eager attention adds to its weights; a mask (B, W) as it is.
+    """A tree mask in the form that eager attention adds to its weights; a mask (B, W) unchanged.
 
-    A mask of truth values would add 0 and 1: every token would see all others.
+    A mask of booleans would add 0 and 1, so that every token would see all others.
     """
     if mask.dtype != torch.bool:
         return mask
@@ -74,7 +74,9 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
 def _scores(
     model: Any, hidden_NH: Tensor, targets_N: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """(N,) twice; in pieces that are made again in the backward pass, where one is not enough."""
+    """Log-probabilities and entropies, (N,) each. If one piece is not enough, the backward pass
+    recomputes each piece.
+    """
     head, config = model.get_output_embeddings(), model.config.get_text_config()
 
     def piece(hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +100,7 @@ def _scores(
 
 
 def _shaped(logits_NV: Tensor, config: Any) -> Tensor:
-    """What some models do to their head's output: Cohere and Granite scale it, Gemma caps it."""
+    """Apply the model's change of its head's output: Cohere and Granite scale it, Gemma caps it."""
     if (scale := getattr(config, "logit_scale", None)) is not None:
         logits_NV = logits_NV * scale
     if (divisor := getattr(config, "logits_scaling", None)) is not None:

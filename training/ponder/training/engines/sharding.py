@@ -1,4 +1,4 @@
-"""Sharded models as if they were whole: FSDP2's and DeepSpeed's parts put together for a while."""
+"""Temporarily gathers the shards of FSDP2's and DeepSpeed's models into whole weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch.distributed.tensor import DTensor
 
 @contextmanager
 def gathered(model: Any) -> Iterator[None]:
-    """All shards together on every process, so that each may call the model as often as it likes.
+    """Gather all shards on every process, so that each may call the model any number of times.
 
-    A forward pass would gather them layer by layer, and wait for passes that others do not make.
-    `model` is what accelerate prepared; one that is not sharded is left alone.
+    A forward pass of a sharded model gathers them layer by layer, and would wait for a pass that
+    another process does not make. `model` is accelerate's prepared model; an unsharded model stays
+    as it is.
     """
     if getattr(model, "zero_optimization_partition_weights", lambda: False)():
         with _gathered_by_deepspeed(model):
@@ -36,7 +37,7 @@ def gathered(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _gathered_by_deepspeed(engine: Any) -> Iterator[None]:
-    """ZeRO-3 fetches and frees each layer by hooks; they are taken off while all is gathered."""
+    """Remove the hooks by which ZeRO-3 fetches and frees each layer while all is gathered."""
     from deepspeed import zero
 
     offload = engine.optimizer.parameter_offload
@@ -54,7 +55,7 @@ def _gathered_by_deepspeed(engine: Any) -> Iterator[None]:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """A parameter put together from its shards, on every process; one without shards as it is."""
+    """A parameter gathered from its shards, on every process; unchanged if it is not sharded."""
     if isinstance(parameter, DTensor):
         full: Tensor = parameter.full_tensor()
         return full.detach()

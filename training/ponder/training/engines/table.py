@@ -1,7 +1,7 @@
-"""The training engines by the names that recipes give them; each is imported when it is asked for.
+"""The training engines by their names in recipes; each is imported at its first use.
 
-A new one is a module with a class like `protocol.EngineKind` and a row here; one of your own is
-named by its place, as package.module:Name.
+A new engine is a module with a class like `protocol.EngineKind` and a row here. A recipe names an
+engine of your own by its place, as package.module:Name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The trackers that accelerate can tell a run's figures, by name."""
+"""The trackers to which accelerate can report a run's figures, by name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..run.recipe import PolicyRecipe
 class Trackers:
     """The trackers of `recipe.report_to`, whose files are below `out`.
 
-    `options` are for the `Accelerator` that runs them: an engine that has one gives it to `begin`,
-    and without one `begin` makes it.
+    `options` are for the `Accelerator` that runs the trackers: an engine passes its own to `begin`;
+    otherwise `begin` makes one.
     """
 
     def __init__(self, recipe: PolicyRecipe, out: Path) -> None:

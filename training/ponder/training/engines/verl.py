@@ -1,11 +1,11 @@
-"""Training on Ray: verl's workers behind the seam, on one machine or several.
+"""Training by verl's workers on Ray, on one machine or several.
 
 verl shards the model (FSDP2), balances micro-batches and writes checkpoints; rollouts, credit,
 advantages and objectives are ours, and so is the loop, which runs in one process. Of verl this uses
-`TrainingWorker` alone. It wants an environment of its own (`make setup-verl`).
+`TrainingWorker` alone. verl needs an environment of its own (`make setup-verl`).
 
-verl takes rows without a tree: a summary that the accelerate engine packs behind its thought is a
-row of its own here, with a copy of the thought before its cut.
+verl takes rows without a tree. The accelerate engine packs a summary behind its thought; here each
+summary is a row of its own, with a copy of the thought before its cut.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 _STATE = "ponder_engine.json"
 _TENSORS_AT_ONCE = 16
-"""Weights that travel through Ray together."""
+"""Tensors that travel through Ray together."""
 
 
 class VerlEngine:
     """A `TrainingEngine` whose model lies in verl's workers.
 
-    `recipe.optimisation.workers` says how many; a Ray cluster that runs is joined, and one is
-    started on this machine where none does. Raises `RecipeError` for what verl cannot do, and where
-    verl is not installed.
+    `recipe.optimisation.workers` is their number. The engine joins a running Ray cluster, or starts
+    one on this machine. Raises `RecipeError` for a setting that verl lacks, and where verl is not
+    installed.
     """
 
     costs = Costs(trees=False, sharded=True)
@@ -108,7 +108,7 @@ class VerlEngine:
     # -- processes -------------------------------------------------------------------------
 
     def _started(self, base: ModelFiles, recipe: PolicyRecipe) -> Any:
-        """The workers, with nothing loaded yet."""
+        """Start the workers, without a model in them yet."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -141,7 +141,7 @@ class VerlEngine:
         )
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of the workers returns, when all of them are done with it."""
+        """Call a method on all workers and return its result when all are done."""
         try:
             found = getattr(self._group, method)(*arguments)
             return found.get() if hasattr(found, "get") else found
@@ -165,7 +165,7 @@ class VerlEngine:
         return dict(values)
 
     def wait(self) -> None:
-        """The loop runs in one process."""
+        """Do nothing: the loop runs in one process."""
 
     # -- rollouts --------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class VerlEngine:
         yield partial(self._apart.sample, 0.0 if greedy else self._temperature)
 
     def _scored(self, sequences: Sequence[Sequence[int]]) -> list[Scores]:
-        """What the weights in training think of given tokens."""
+        """Scores of given tokens under the weights in training."""
         if not sequences:
             return []
         rows = [
@@ -208,8 +208,8 @@ class VerlEngine:
         return [batch]
 
     def _arranged(self, rows: Sequence[Row]) -> list[Row]:
-        """Those that teach, and some more until each worker has as many, its passes too; a
-        worker's lie together, and all have similar numbers of tokens.
+        """The rows with an advantage, and others until every worker and each of its passes has
+        equally many. A worker's rows are adjacent, and workers have similar numbers of tokens.
         """
         from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
@@ -222,7 +222,7 @@ class VerlEngine:
         return [taken[i] for part in parts for i in sorted(part, key=lambda i: taken[i].tokens)]
 
     def _batch(self, rows: Sequence[Row], more: Mapping[str, torch.Tensor], **told: bool) -> Any:
-        """The `TensorDict` of some rows; what is said of a token stands where it is predicted."""
+        """The `TensorDict` of some rows; a token's columns stand at the place that predicts it."""
         from verl.utils.tensordict_utils import get_tensordict
 
         ids = [(*row.prompt, *row.completion) for row in rows]
@@ -249,7 +249,7 @@ class VerlEngine:
         return get_tensordict(tensors, {**passes, **told, "temperature": self._temperature})
 
     def _drawn(self, rows: Sequence[Row], version: int) -> dict[str, torch.Tensor]:
-        """What the servers drew the tokens with, where they count by that."""
+        """The servers' log-probabilities of the tokens, where `correction` needs them."""
         if self._cap is None or isinstance(self._apart, CopySampler):
             return {}
         told = [self._apart.drawn[version].row(row) for row in rows]
@@ -269,7 +269,7 @@ class VerlEngine:
                 raise Diverged(what, measured[name], self.updates + 1)
         rate = float(self._schedule.get_last_lr()[0])
         self._schedule.step()
-        # Of every process and micro-batch: what the objective counted. Numbers are verl's own.
+        # Lists are the objective's counts by process and micro-batch; numbers are verl's own.
         sums = {n: sum(map(sum, it)) for n, it in measured.items() if isinstance(it, list)}
         return Learnt(measured["grad_norm"], rate, {**sums, "loss": measured["loss"]})
 
@@ -286,7 +286,7 @@ class VerlEngine:
             yield from ((name, tensor) for name, tensor in found.items() if name not in tied)
 
     def save_adapters(self, directory: Path) -> None:
-        """There are none."""
+        """Do nothing: verl trains no adapters here."""
 
     def save(self, directory: Path) -> None:
         self._ask("save_checkpoint", str(directory.resolve()))
@@ -302,7 +302,7 @@ class VerlEngine:
         state = json.loads(path.read_text())
         if state["workers"] != self._world:
             raise CheckpointError(
-                f"{directory} is of {state['workers']} workers, and here are {self._world}: set "
+                f"{state['workers']} workers wrote {directory}, but here are {self._world}: set "
                 f"optimisation.workers to {state['workers']}"
             )
         self._ask("load_checkpoint", str(directory.resolve()))
@@ -327,7 +327,7 @@ class VerlEngine:
 
 
 def _schedule(plan: PolicyOptimisation, updates: int) -> Any:
-    """The workers' own after so many updates, to know its rate without asking them."""
+    """The workers' schedule after `updates` updates: gives the rate without asking a worker."""
     still = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=plan.learning_rate)
     made = schedule(plan, still)
     still.step()
@@ -337,7 +337,7 @@ def _schedule(plan: PolicyOptimisation, updates: int) -> Any:
 
 
 def _join(ray: Any) -> None:
-    """The Ray cluster that runs, or one on this machine that ends with this process."""
+    """Join the running Ray cluster, or start one on this machine that ends with this process."""
     if ray.is_initialized():
         return
     try:

@@ -1,4 +1,4 @@
-"""Where verl's workers run, and what they are told of a recipe."""
+"""Places verl's workers on a cluster, and turns a recipe into their configuration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CPU = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": f"{__package__}.verl
 
 
 def spread(workers: int, slots: Sequence[int]) -> list[int]:
-    """Workers of each node: on as few nodes as have the room, on all of them equally many.
+    """Workers of each node: on as few nodes as have room, equally many on each.
 
-    `slots` are the GPUs (or CPUs) of each node. Raises `RecipeError` where they are too few.
+    `slots` are the GPUs (or CPUs) of each node. Raises `RecipeError` where they do not suffice.
 
         >>> spread(8, [8, 8]), spread(16, [8, 8]), spread(4, [2, 3])
         ([8], [8, 8], [2, 2])
@@ -33,21 +33,21 @@ def spread(workers: int, slots: Sequence[int]) -> list[int]:
 
 
 def placed(ray: Any, workers: int | None) -> tuple[str, list[int]]:
-    """The device, and the workers of each node: one a GPU, or one in all where there is no GPU."""
+    """The device, and the workers of each node: one per GPU, or one in all without a GPU."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = [int(node["GPU"]) for node in nodes if node.get("GPU")]
     kind, slots = ("GPU", gpus) if gpus else ("CPU", [int(node.get("CPU", 0)) for node in nodes])
     found = spread(workers or (sum(gpus) if gpus else 1), slots)
     if (free := ray.available_resources().get(kind, 0)) < sum(found):
         raise RecipeError(
-            f"optimisation.workers: {sum(found)} need as many {kind}s of the Ray cluster, where "
-            f"{free:.0f} are free: end what has the others, or name fewer"
+            f"optimisation.workers: {sum(found)} workers need as many {kind}s, and the Ray cluster "
+            f"has {free:.0f} free: end the jobs that hold the others, or name fewer workers"
         )
     return "cuda" if gpus else "cpu", found
 
 
 def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
-    """What verl's worker is told of a recipe."""
+    """The configuration of verl's worker for a recipe."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import (
         FSDPEngineConfig,
@@ -63,7 +63,7 @@ def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
         model_type="language_model",
         model_config=HFModelConfig(
             path=base.name,
-            # Rows without padding between them: flash attention alone keeps them apart.
+            # Without padding between rows, only flash attention keeps them apart.
             use_remove_padding=attention.startswith("flash"),
             enable_gradient_checkpointing=plan.gradient_checkpointing,
             override_config={"attn_implementation": attention},
@@ -84,7 +84,7 @@ def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
             lr_scheduler_type=plan.schedule,
             lr_warmup_steps=plan.warmup_updates,
             total_training_steps=plan.steps * plan.updates,
-            # verl calls what it finds there; ours lets norms and biases not decay.
+            # verl calls this module's factory; ours exempts norms and biases from weight decay.
             optimizer_impl="ponder.training.engines.optimizers",
             optimizer="of_verl",
             override_optimizer_config={"plan": plan},
@@ -94,10 +94,10 @@ def config(base: ModelFiles, recipe: PolicyRecipe) -> Any:
 
 
 def _plain_head(base: ModelFiles) -> bool:
-    """Whether the logits are the head's output as it is, as verl's kernel takes them to be.
+    """Whether the logits are the head's plain output, as verl's kernel assumes.
 
-    It makes them for 512 tokens at a time. Without it verl holds those of a whole pass several
-    times over.
+    The kernel makes logits for 512 tokens at a time. Without it verl holds a whole pass's logits
+    several times over.
     """
     from transformers import AutoConfig
 

@@ -1,7 +1,7 @@
 """A platform for verl without a GPU: its FSDP2 engine on the CPU, over gloo.
 
-verl knows CUDA and Ascend alone, and takes others as plug-ins: a process that is to use this one
-has `VERL_USE_EXTERNAL_MODULES` name this module and `VERL_PLATFORM` say cpu when it imports verl.
+verl itself knows only CUDA and Ascend, and takes other platforms as plug-ins. To use this one, set
+`VERL_USE_EXTERNAL_MODULES` to this module and `VERL_PLATFORM` to cpu before a process imports verl.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
 class _Device(ModuleType):
-    """`torch.cpu`, and what verl asks a device of beyond it."""
+    """`torch.cpu` with the further functions that verl calls on a device."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
@@ -41,7 +41,7 @@ class _Device(ModuleType):
 
 @PlatformRegistry.register("cpu")
 class PlatformCPU(PlatformBase):  # type: ignore[misc]  # verl is not installed beside mypy
-    """One device that is always there."""
+    """A platform with one device, which is always available."""
 
     _module = _Device("ponder_cpu_device")
 
@@ -118,7 +118,7 @@ class PlatformCPU(PlatformBase):  # type: ignore[misc]  # verl is not installed 
 
 
 def register_engine() -> None:
-    """Let verl's FSDP2 engine train here. Once a process, after verl is imported."""
+    """Let verl's FSDP2 engine train on the CPU. Call it once per process, after importing verl."""
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 

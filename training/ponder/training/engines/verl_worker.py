@@ -1,4 +1,4 @@
-"""What runs in each of verl's processes on Ray: its `TrainingWorker` with a loss of ours."""
+"""The code of each verl process on Ray: verl's `TrainingWorker` with a loss of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .correction import DRAWN, corrected
 
 
 class Worker(TrainingWorker):  # type: ignore[misc]  # verl is not installed beside mypy
-    """verl's worker, on a CPU too, that gives its weights away."""
+    """verl's worker, which also runs on a CPU and hands out its weights."""
 
     def __init__(self, config: Any) -> None:
         if get_device_name() == "cpu":
@@ -32,14 +32,14 @@ class Worker(TrainingWorker):  # type: ignore[misc]  # verl is not installed bes
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def begin_weights(self) -> None:
-        """Have `next_weights` begin with the first tensor."""
+        """Make `next_weights` begin with the first tensor."""
         self._weights, _ = self.engine.get_per_tensor_param()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def next_weights(self, tensors: int) -> dict[str, torch.Tensor] | None:
         """The next whole tensors, by transformers' names; None from all processes but the first.
 
-        Every process calls it: they put each tensor together from their shards.
+        Every process must call it, because all contribute their shards of each tensor.
         """
         found = {}
         for name, tensor in islice(self._weights, tensors):
@@ -58,9 +58,8 @@ def loss(
     """-Σ objective / denominator over a micro-batch, and sums for the logs.
 
     `cap` is `rollouts.sampler_cap`, and `data` has the `denominator` of all rows of the update.
-    verl takes the mean of the processes' gradients, and the sum is wanted: hence its `dp_size`.
-    What verl says of a token's successor stands at the token's place, as in
-    `rollout.rows.collate`.
+    verl takes the mean of the processes' gradients; multiplying by `dp_size` makes it the sum.
+    verl's outputs on a token's successor stand at the token's place, as in `rollout.rows.collate`.
     """
     log_probs_BT = _padded(model_output["log_probs"])
     entropies_BT = _padded(model_output["entropy"]).detach()
@@ -81,9 +80,9 @@ def loss(
 
 
 def _padded(nested: Any) -> torch.Tensor:
-    """(B, W-1) of ragged rows; without the last place, as nothing follows a row's last token.
+    """Ragged rows as (B, W-1), without the last place, because no token follows a row's last one.
 
-    The width is asked for: a part of a batch remembers that of the whole batch.
+    The width comes from the rows, because a part of a batch keeps the width of the whole batch.
     """
     width = int(nested.offsets().diff().max())
     padded_BW: torch.Tensor = torch.nested.to_padded_tensor(

@@ -1,13 +1,13 @@
 """A²FM's forced modes with the reward of its Adaptive Policy Optimization, APO (arXiv 2510.12838).
 
-Of a prompt's rollouts some are forced to answer at once and some to think; the rest choose. The
-share p of right answers among those at once says how easy the prompt is. Where p ≥ τ it is easy,
-and there a response that thinks earns its reward times 1 - p^α, α = 2: the surer the cheap mode,
-the less the dear one is worth. Elsewhere rewards are as they were.
+Some of a prompt's rollouts are forced to answer at once, some to think; the rest choose. The share
+p of right answers among the immediate ones measures how easy the prompt is. A prompt with p ≥ τ is
+easy, and a response to it that thinks earns its reward times 1 - p^α, α = 2: the more reliable the
+cheap mode, the less a thought earns. On other prompts rewards stay unchanged.
 
-The paper has a third mode, of tools, which is not rolled out here. What was available gives the
-rule and α; τ, the numbers of forced rollouts and the text that forces a thought are ours, and so is
-that a forced thought is priced as a free one is.
+The paper has a third mode, with tools, which is not rolled out here. The available text gives the
+rule and α. Ours are τ, the numbers of forced rollouts, the text that forces a thought, and the same
+price for a forced thought as for a free one.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class A2fm(Component):
         "Let me think.", min_length=1, description="text that begins a forced thought"
     )
     easy: float = Field(
-        0.75, gt=0, le=1, description="share right at once from which a prompt is easy (τ)"
+        0.75, gt=0, le=1, description="least share of right immediate answers of an easy prompt (τ)"
     )
-    power: float = Field(2.0, gt=0, le=100, description="of p in the price of a thought (α)")
+    power: float = Field(2.0, gt=0, le=100, description="power of p in the price of a thought (α)")
 
     def plan(self, usual: type[RolloutPlan]) -> type[RolloutPlan]:
         from ..rollout.modes import ModesPlan
@@ -61,7 +61,7 @@ class A2fm(Component):
         return batch.with_columns(reward=batch["reward"] * share_B)
 
     def share(self, correct_G: Tensor, forced_G: Tensor, thought_G: Tensor) -> Tensor:
-        """What remains of each reward of one group; (G,), in double precision.
+        """The share that remains of each reward of one group; (G,), in double precision.
 
         >>> right = torch.tensor([True, True, True, False, True, True])
         >>> forced = torch.tensor([True, True, True, True, True, False])

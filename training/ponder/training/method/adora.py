@@ -1,12 +1,13 @@
 """ADORA's group weights (arXiv 2602.10019, and the authors' `weight_func` for GRPO).
 
-A group counts whole where thinking long paid: where its longest correct response is longer than
-its wrong ones are on average, those that reached the limit left out. Otherwise it counts λ = 0.1.
-A group without a correct response counts whole, and one without a wrong one λ: under GRPO neither
-says anything.
+A group counts whole where thinking long paid: where its longest correct response is longer than the
+mean of its wrong ones, without those that reached the limit. Otherwise it counts λ = 0.1. A group
+without a correct response counts whole, a group without a wrong response λ: under GRPO neither has
+a signal.
 
 `favour: shorter` is the mirrored rule and ours, not the authors': a group counts whole where
-thinking briefly paid, where its shortest correct response is shorter than its wrong ones are.
+thinking briefly paid, where its shortest correct response is shorter than the mean of its wrong
+ones.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Adora(Component):
     reads: ClassVar[frozenset[str]] = frozenset({"advantage", "correct", "length", "truncated"})
     makes: ClassVar[frozenset[str]] = frozenset({"advantage"})
 
-    weight: float = Field(0.1, ge=0, le=10, description="what the other groups count (λ)")
+    weight: float = Field(0.1, ge=0, le=10, description="weight of the other groups (λ)")
     favour: Literal["longer", "shorter"] = Field(
         "longer", description="the groups that count whole; `shorter`, the mirrored rule, is ours"
     )

@@ -1,9 +1,9 @@
 """ASPO's bounded length advantage (arXiv 2508.19201), for any method.
 
 A + clip(δ·(p - p̄)/L̄, ±k·|A|): of two rollouts of a group the one that thinks less gains. The gain
-is at most the share k of the advantage that the reward gave, so that it never changes its sign: a
-group that is all correct under a 0/1 reward has A = 0 and is left alone, where a cost of length
-inside the reward would set its members against each other.
+is at most the share k of the reward's advantage, so it never changes the advantage's sign. A group
+that is all correct under a 0/1 reward has A = 0 and stays so; a cost of length inside the reward
+would set its members against each other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Aspo(Component):
         -2.0,
         ge=-100,
         le=100,
-        description="gain where a thought exceeds its group's mean by the mean response (δ)",
+        description="gain of a thought that exceeds its group's mean by the mean response (δ)",
     )
     k: float = Field(
         0.7, ge=0, lt=1, description="largest gain or loss, as a share of the advantage"

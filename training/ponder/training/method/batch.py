@@ -1,4 +1,4 @@
-"""Rollouts, and a batch of them: what stages pass on to each other."""
+"""Rollouts, and the batch of rollouts that stages pass on to each other."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ponder.tasks.workers import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A problem as the model sees it, up to where its thought is open; `key` seeds its samples.
+    """A problem's tokens up to the open thought; `key` seeds its samples.
 
-    `begun` has what earlier steps sampled of each of its rollouts, where any did.
+    `begun` has the tokens that earlier steps sampled of each of its rollouts, if any did.
     """
 
     problem: Problem
@@ -33,10 +33,10 @@ class Node:
     """Tokens that follow the prompt, or the node `parent` (its place in the rollout).
 
     `after` None continues the parent; a number branches off after so many of its tokens. The first
-    `forced` tokens of a branch are ours and carry no loss; there is at least one, which the next
-    is predicted from. `learnt` says it of all tokens, or of each. `place` is where the node's
-    advantage stands in its rollout's entry of the column `advantage`, or of `branch_advantage` if
-    it is a branch.
+    `forced` tokens of a branch are ours and carry no loss; a branch has at least one, from which
+    its next token is predicted. `learnt` is one flag for all tokens, or one for each. `place` is
+    the index of the node's advantage in its rollout's entry of the column `advantage`, or of
+    `branch_advantage` for a branch.
     """
 
     ids: tuple[int, ...]
@@ -50,9 +50,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a rollout answered, at `place` among its answers; `verdict` None: not judged yet.
+    """An answer of a rollout, at `place` among its answers; `verdict` None: not judged yet.
 
-    `formatted`: thought and answer ended as the plan of the rollout wants it.
+    `formatted`: thought and answer ended as the rollout's plan requires.
     """
 
     text: str
@@ -69,7 +69,7 @@ class Answer:
 class Rollout:
     """A prompt's continuation as a small tree; `answers` None: its tokens changed, read it anew.
 
-    `tags` are what a plan notes for the stages of its method, such as the budget it promised.
+    `tags` are a plan's notes for its method's stages, such as the promised budget.
     """
 
     prompt: Prompt
@@ -93,9 +93,9 @@ class Rollout:
         return tuple(i for node in self.trunk if node.kind == kind for i in node.ids)
 
     def cut(self, kind: str, tokens: int) -> Rollout:
-        """The first `tokens` of a kind of node alone; nothing that came after them is left.
+        """The rollout cut after the first `tokens` tokens of nodes of one kind.
 
-        Raises `ValueError` where branches hang on the trunk.
+        Raises `ValueError` where the trunk has branches.
         """
         if len(self.trunk) < len(self.nodes):
             raise ValueError("a rollout with branches cannot be cut: its branches saw the tail")
@@ -114,9 +114,9 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rollouts in Q groups, a prompt's side by side, with named columns.
+    """B rollouts in Q groups, one group per prompt, with named columns.
 
-    `sizes` (Q) counts the rollouts of each group, or how many to sample where there are none yet.
+    `sizes` (Q) counts the rollouts of each group, or the rollouts to sample before there are any.
     A column's first axis is B.
     """
 
@@ -134,28 +134,28 @@ class Batch:
         return replace(self, columns={**self.columns, **columns})
 
     def with_rollouts(self, rollouts: Sequence[Rollout]) -> Batch:
-        """Others in their places; the columns are as before, until the batch is judged again."""
+        """Replace the rollouts; the columns stay as they are until the batch is judged again."""
         return replace(self, rollouts=tuple(rollouts))
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """Where each group's rollouts begin and end."""
+        """The indices at which each group's rollouts begin and end."""
         ends = [0]
         for size in self.sizes:
             ends.append(ends[-1] + size)
         return list(pairwise(ends))
 
     def per_group(self, of_group: Callable[..., Tensor], *names: str) -> Tensor:
-        """(B, …): what `of_group` makes of each group's part of the named columns."""
+        """Apply `of_group` to each group's part of the named columns; returns (B, …)."""
         given = [self[name] for name in names]
-        if not self.sizes:  # one rollout that is not there says what shape there would be
+        if not self.sizes:  # a dummy rollout gives the shape of an empty result
             return of_group(*(c.new_zeros((1, *c.shape[1:])) for c in given))[:0]
         return torch.cat(
             [of_group(*(column[low:high] for column in given)) for low, high in self.bounds]
         )
 
     def keep(self, kept_B: Tensor) -> Batch:
-        """The rollouts where `kept_B` (bool) is true; a group that has none of them goes."""
+        """The rollouts where `kept_B` (bool) is true; a group without any of them is dropped."""
         where = kept_B.nonzero().flatten().tolist()
         sizes = [int(kept_B[low:high].sum()) for low, high in self.bounds]
         left = [(p, size) for p, size in zip(self.prompts, sizes, strict=True) if size]
@@ -173,7 +173,7 @@ class Batch:
 
     @staticmethod
     def joined(batches: Sequence[Batch]) -> Batch:
-        """Their groups one after the other; all have the same columns."""
+        """Join batches with the same columns, one after the other."""
         return Batch(
             tuple(prompt for batch in batches for prompt in batch.prompts),
             tuple(size for batch in batches for size in batch.sizes),
@@ -183,9 +183,9 @@ class Batch:
 
 
 class Scores(NamedTuple):
-    """Of each token of a sequence but its first, under the policy that sampled: (T - 1,) both.
+    """Scores of all tokens of a sequence but its first, under the sampling policy; (T - 1,) each.
 
-    The log-probability, natural, and the entropy of what it was drawn from, in nats, at the
+    The natural log-probability of the token, and the entropy of its distribution in nats, at the
     sampling temperature.
     """
 
@@ -202,22 +202,22 @@ def unpredicted(prompts: Sequence[str], history: Sequence[tuple[str, float]]) ->
 
 
 def undrawn(key: str) -> Prompt:
-    raise RuntimeError(f"nobody says what prompt {key} was")
+    raise RuntimeError(f"this context cannot give prompt {key} again: give it a `redraw`")
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What stages may ask for beside the batch.
+    """What a stage may use beside the batch.
 
-    `step` counts from 0. `rng` is drawn from the seed, the step and the process. `judge` reads and
-    judges the rollouts whose tokens changed and fills their columns anew. `reduce` adds a tensor
-    up over all processes, number `rank` of `world`; every process must call it as often, so the
-    stages before `credit`, which repeat where groups are replaced, are refused it. `score` runs the
-    policy over sequences of tokens, from `credit` on, too. `predict` says of prompts how likely a
-    rollout is right, from prompts and their shares of right ones. `state` is saved with
-    checkpoints as JSON, by the main process for all: change it by what `reduce` returned alone.
-    `redraw` gives the prompt of a key again. `sampled` has what the step has rolled out so far,
-    kept or not, with rewards.
+    `step` counts from 0. `rng` is seeded by the seed, the step and the process. `judge` reads and
+    judges the rollouts whose tokens changed and recomputes their columns. `reduce` adds a tensor up
+    over all processes, of which this one is number `rank` of `world`. Every process must call it
+    equally often, so it raises in the stages before `credit`, which repeat where groups are
+    replaced. `score` runs the policy over sequences of tokens; it, too, works from `credit` on.
+    `predict` gives each prompt's chance of a right rollout, from earlier prompts and their shares
+    of right ones. `state` is saved with checkpoints as JSON, by the main process for all: change it
+    only by results of `reduce`. `redraw` returns the prompt of a key again. `sampled` has the
+    step's rollouts so far, kept or not, with rewards.
     """
 
     step: int
@@ -233,9 +233,9 @@ class Context:
     redraw: Callable[[str], Prompt] = undrawn
 
     def gather(self, values: Tensor) -> tuple[Tensor, slice]:
-        """The values (N, …) of all processes in the order of ranks, and where this one's are.
+        """The values (N, …) of all processes in the order of ranks, and the slice of this one's.
 
-        In double precision; every process must call it as often.
+        In double precision; every process must call it equally often.
         """
         counts = torch.zeros(self.world, dtype=torch.long)
         counts[self.rank] = len(values)

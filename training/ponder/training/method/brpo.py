@@ -1,10 +1,10 @@
 """BRPO: Budget Relative Policy Optimization, of AnytimeReasoner (arXiv 2505.13438).
 
-One thought is cut at budgets b_1 < … < b_m and summarised A times at each. Budget j earns r_j, the
-mean of its summaries, and weighs P_j. The tokens between two budgets answer for all budgets after
-them, R_s = Σ_{j≥s} P_j r_j, so a thought has a reward after every segment. Thought and summaries
-have advantages of their own, and one loss. Segments and budgets are counted from 0: segment s ends
-at budget s.
+One thought is cut at budgets b_1 < … < b_m and summarised A times at each. Budget j has the reward
+r_j, the mean of its summaries', and the weight P_j. The tokens between two budgets get credit for
+all later budgets, R_s = Σ_{j≥s} P_j r_j, so a thought has a reward after every segment. Thought and
+summaries have separate advantages and one loss. Segments and budgets are counted from 0: segment s
+ends at budget s.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class BrpoConfig(MethodSettings):
         "full", description="baseline: full, the thought's past (v1), its group (v2), none"
     )
     summaries: int = Field(4, ge=1, le=1024, description="summaries per thought and budget (A)")
-    summary_tokens: Tokens = Field(
-        128, description="tokens of a summary, those that close the thought included"
-    )
+    summary_tokens: Tokens = Field(128, description="tokens of a summary, the close text included")
     summary_advantage: SummaryAdvantage = Field(
         "decoupled",
         description="decoupled: against the same cut's; last: GRPO on the last budget's alone",
@@ -75,7 +73,7 @@ class BrpoConfig(MethodSettings):
     def promises(
         self, hint: str | None, budgets: tuple[int, ...]
     ) -> tuple[str | None, tuple[int, ...]]:
-        """No hint: trained to be cut, not told, so that one of these budgets would be new to it."""
+        """No hint: BRPO trains cuts, so that a hint of its budgets would be new to the model."""
         return None, self.budgets
 
     @model_validator(mode="after")
@@ -104,7 +102,7 @@ def dense_return(budget_rewards_Bm: Tensor, weights_m: Tensor) -> Tensor:
 
 
 def past_baseline(budget_rewards_Bm: Tensor, weights_m: Tensor, decay: float) -> Tensor:
-    """V1: the thought's own rewards so far, near ones weighing more; (B, m).
+    """V1: the thought's own earlier rewards, nearer ones with more weight; (B, m).
 
     V1_s = (Σ_{j<s} λ^{s-j} r_j / Σ_{j<s} λ^{s-j}) · Σ_{j≥s} P_j, and 0 for s = 0.
     """
@@ -118,7 +116,7 @@ def past_baseline(budget_rewards_Bm: Tensor, weights_m: Tensor, decay: float) ->
 
 
 def baseline(budget_rewards_Gm: Tensor, weights_m: Tensor, config: BrpoConfig) -> Tensor:
-    """V_s = (s/m)·V1_s + ((m-s)/m)·V2_s of one group, or one of them alone, or nothing; (G, m).
+    """V_s = (s/m)·V1_s + ((m-s)/m)·V2_s of one group, or V1 or V2 alone, or 0; (G, m).
 
     V2 is the mean return of the group's thoughts, this one included.
     """
@@ -137,15 +135,15 @@ def baseline(budget_rewards_Gm: Tensor, weights_m: Tensor, config: BrpoConfig) -
 def decoupled_summaries(rewards_BmA: Tensor, cut_Bm: Tensor) -> Tensor:
     """r - mean over the summaries of the same thought and cut; (B, m, A).
 
-    Budgets that share a cut, because the thought had ended, share their mean. The weight is the
-    same for every budget.
+    Budgets that share a cut, because the thought had ended before, share their mean. Every budget
+    has the same weight.
     """
     mean_Bm = mean_among_equals(rewards_BmA.mean(2), cut_Bm)
     return rewards_BmA - mean_Bm[:, :, None]
 
 
 def last_summaries(rewards_GmA: Tensor) -> Tensor:
-    """GRPO's reading: the last budget's summaries alone, against those of the group's thoughts."""
+    """GRPO on the last budget's summaries alone, normalised over all of the group's thoughts."""
     advantages_GmA = torch.zeros_like(rewards_GmA)
     advantages_GmA[:, -1] = rewards_GmA[:, -1] - rewards_GmA[:, -1].mean(1).mean(0)
     return advantages_GmA
@@ -155,8 +153,9 @@ def last_summaries(rewards_GmA: Tensor) -> Tensor:
 class OneIfSummaryCorrect:
     """R = 1 for a correct summary in form, else 0; (B, m, A).
 
-    In form: thought and summary hold exactly one end marker, the thought did not end the text, and
-    the summary did within its tokens. The paper does not ask for the last: half an answer is none.
+    In form: thought and summary have exactly one end marker, the text did not end inside the
+    thought, and the summary ended within its tokens. The paper does not require the last; here half
+    an answer does not count.
     """
 
     config: BrpoConfig
@@ -170,11 +169,11 @@ class OneIfSummaryCorrect:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRelative:
-    """A_s = R_s - V_s for the tokens of each segment, without division by a std; summaries apart.
+    """A_s = R_s - V_s for the tokens of each segment, without division by a std.
 
-    `advantage` (B, m) by segment, `branch_advantage` (B, m, A) by summary. Budgets whose `cut`
-    (B, m) is the same share their summaries' mean.
-    GRPO on the same rollouts is prior `base`, variance reduction `v2`, summaries `last`.
+    Makes `advantage` (B, m) by segment and, separately, `branch_advantage` (B, m, A) by summary.
+    Budgets with the same `cut` (B, m) share their summaries' mean. GRPO on the same rollouts is
+    prior `base`, variance reduction `v2`, summaries `last`.
     """
 
     config: BrpoConfig

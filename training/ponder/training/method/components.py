@@ -1,4 +1,4 @@
-"""What `method.add` can name: the components that ship, or `package.module:Name` of one's own.
+"""The components that `method.add` can name: shipped ones, or one's own `package.module:Name`.
 
 method:
   method: hbpo
@@ -48,35 +48,36 @@ COMPONENTS: dict[str, type[Component]] = {
 CONFLICTS: dict[tuple[str, str], str] = {
     ("lite_ppo", "hbpo"): "hbpo normalises across its budgets itself: use it with another method",
     ("lite_ppo", "riskpo"): "both divide by a std of their own: remove one of them",
-    ("riskpo", "hbpo"): "a bundle's papers mix budgets that are to be compared: use another method",
-    ("a2fm", "hbpo"): "hints promise thoughts that are forced away: use another method",
+    ("riskpo", "hbpo"): "a bundle's papers mix budgets that hbpo compares: use another method",
+    ("a2fm", "hbpo"): "hbpo hints at thoughts that a2fm suppresses: use another method",
     ("a2fm", "brpo"): "brpo's rollouts are cut thoughts: use another method",
-    ("a2fm", "treepo"): "modes that are forced share no beginning: remove one of them",
+    ("a2fm", "treepo"): "rollouts in forced modes share no beginning: remove one of them",
     ("a2fm", "v0"): "a2fm forces a fixed number of a prompt's rollouts: remove one of them",
     ("t1", "a2fm"): "t1 probes thoughts, and a2fm forces some away: remove one of them",
     ("t1", "brpo"): "brpo answers after every budget itself: use another method",
-    ("tppo", "dapo"): "dynamic sampling would replace what has not ended: use another method",
-    ("tppo", "htpo"): "dynamic sampling would replace what has not ended: use another method",
+    ("tppo", "dapo"): "dynamic sampling would replace unfinished groups: use another method",
+    ("tppo", "htpo"): "dynamic sampling would replace unfinished groups: use another method",
     ("tppo", "brpo"): "brpo's thoughts are cut where they are sampled: use another method",
     ("tppo", "treepo"): "a tree is grown in one step: remove one of them",
     ("tppo", "a2fm"): "modes are forced in one step: remove one of them",
-    ("tppo", "v0"): "groups that go on have their sizes: remove one of them",
-    ("tppo", "t1"): "a thought that goes on has no shares to be cut at: remove one of them",
-    ("treepo", "hbpo"): "rollouts that are promised other budgets cannot share a beginning: use "
+    ("tppo", "v0"): "v0 cannot resize groups that continue: remove one of them",
+    ("tppo", "t1"): "t1 cuts whole thoughts, and tppo's are unfinished: remove one of them",
+    ("treepo", "hbpo"): "rollouts with hints of different budgets cannot share a beginning: use "
     "another method",
     ("treepo", "brpo"): "brpo's rollouts are a tree of their own: use another method",
-    ("treepo", "riskpo"): "both credit a rollout by others, in other groups: remove one of them",
+    ("treepo", "riskpo"): "both compare a rollout with others, in different groups: remove one of "
+    "them",
     ("v0", "hbpo"): "hbpo's subgroups fix how many rollouts a prompt has: use another method",
     ("v0", "riskpo"): "a bundle's papers need groups of one size: remove one of them",
 }
-"""Pairs that contradict each other, of components, or a component and a method, and the remedy."""
+"""Contradictory pairs of components, or of a component and a method, with the remedy."""
 
 
 def conflict(method: str, names: Sequence[str]) -> str | None:
-    """What is wrong with these components on a method, in a sentence; None for nothing."""
+    """A sentence on what is wrong with these components on a method; None if they fit."""
     for i, name in enumerate(names):
         if name in COMPONENTS and name in names[:i]:
-            return f"{name} stands there twice: once is enough"
+            return f"{name} is listed twice: list it once"
     chosen = {method, *names}
     for (one, other), remedy in CONFLICTS.items():
         if {one, other} <= chosen:
@@ -95,7 +96,7 @@ class Addition:
 def find(name: str) -> type[Component]:
     """The component of a name in the table, or of `package.module:Name`.
 
-    Raises `ValueError` that lists what there is.
+    Raises `ValueError` that lists the components.
     """
     if name in COMPONENTS:
         return COMPONENTS[name]

@@ -1,13 +1,13 @@
 """D³S: Dynamic Dual-level Down-Sampling (arXiv 2509.22115), for any advantage.
 
-Rows: of each group the N rollouts whose advantages have the largest variance stay; the others
-teach nothing. Of sorted advantages these are always some of the smallest and the rest of the
-largest ones. Tokens: of the rows that stay, over all processes, the share K of the tokens with the
-largest |A|·H stays, H the entropy of the policy that sampled.
+Rows: each group keeps the N rollouts whose advantages have the largest variance; the others teach
+nothing. The kept advantages are always some of the smallest and some of the largest. Tokens: the
+kept rows of all processes together keep the share K of the tokens with the largest |A|·H, where H
+is the entropy of the sampling policy.
 
-Both shares rise linearly over the first `until` steps, from aggressive to whole: the sharpest
-signal first, all of it in the end. What was available gives the rule and not its numbers: the
-shares and `until` are ours.
+Both shares rise linearly over the first `until` steps, so that training begins with the strongest
+signal and ends with all of it. The available text gives the rule without numbers: the shares and
+`until` are ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .stages import Component, Place, Stage
 
 
 class D3s(Component):
-    """D³S: learn from the rollouts and tokens that say most (arXiv 2509.22115)."""
+    """D³S: learn from the most informative rollouts and tokens (arXiv 2509.22115)."""
 
     rows: float = Field(0.5, gt=0, le=1, description="rollouts of a group at step 0, as a share")
     rows_end: float = Field(1.0, gt=0, le=1, description="the same from step `until` on")
@@ -38,7 +38,7 @@ class D3s(Component):
         return (Rows(self), Tokens(self))
 
     def at_step(self, first: float, last: float, step: int) -> float:
-        """A share on its straight way from `first` to `last`.
+        """The share at a step, on a line from `first` to `last`.
 
         >>> D3s(until=4).at_step(0.5, 1.0, 1)
         0.625
@@ -48,7 +48,7 @@ class D3s(Component):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Keeps of each group the N rollouts whose advantages vary most, 2 at least."""
+    """Keeps the N ≥ 2 rollouts of each group whose advantages vary most."""
 
     config: D3s
     at: ClassVar[Place] = "weight"
@@ -69,7 +69,7 @@ class Rows:
 
 
 def most_varied(values_G: Tensor, count: int) -> list[int]:
-    """The places of `count` values with the largest variance.
+    """The indices of the `count` values with the largest variance.
 
     >>> most_varied(torch.tensor([0.1, 1.0, 0.0, -1.0]), 2)
     [1, 3]
@@ -81,7 +81,7 @@ def most_varied(values_G: Tensor, count: int) -> list[int]:
 
 
 def muted(rollout: Rollout) -> Rollout:
-    """The same, with nothing to learn."""
+    """The same rollout without learnt tokens."""
     return replace(
         rollout,
         nodes=tuple(
@@ -93,7 +93,7 @@ def muted(rollout: Rollout) -> Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Keeps the tokens of the trunks with the largest |A|·H; what hangs on a trunk stays."""
+    """Keeps the tokens of the trunks with the largest |A|·H, and all tokens of branches."""
 
     config: D3s
     at: ClassVar[Place] = "weight"
@@ -116,7 +116,7 @@ class Tokens:
 
 
 def kth_largest(values_N: Tensor, share: float) -> float:
-    """The value that the largest ⌈share·N⌉ reach; ties stay together.
+    """The ⌈share·N⌉-th largest value, as a threshold that keeps ties.
 
     >>> kth_largest(torch.tensor([3.0, 1.0, 2.0, 2.0]), 0.5)
     2.0
@@ -132,7 +132,7 @@ def _learnt(node: Node) -> Tensor:
 
 
 def _weights(rollout: Rollout, advantage: Tensor, entropies_T: Tensor) -> list[Tensor]:
-    """|A|·H of the tokens of each node of the trunk that are learnt, in their order."""
+    """|A|·H of the learnt tokens of each node of the trunk, in their order."""
     found, begin = [], len(rollout.prompt.ids) - 1
     for node in rollout.trunk:
         entropies_N = entropies_T[begin : begin + len(node.ids)]
@@ -142,7 +142,7 @@ def _weights(rollout: Rollout, advantage: Tensor, entropies_T: Tensor) -> list[T
 
 
 def _kept(rollout: Rollout, kept_N: Tensor) -> Rollout:
-    """`kept_N` says of the trunk's learnt tokens which are learnt from now on."""
+    """The rollout in which only those of the trunk's N learnt tokens with `kept_N` stay learnt."""
     nodes: list[Node] = []
     kept = iter(kept_N.tolist())
     for node in rollout.nodes:

@@ -18,7 +18,7 @@ from .stages import Place
 
 
 class DynamicSampling(WholeResponses):
-    """What DAPO adds to GRPO, and HTPO keeps."""
+    """DAPO's additions to GRPO, which HTPO shares."""
 
     longest: Longest = 20480
     dual_clip: DualClip = 10.0
@@ -30,7 +30,7 @@ class DynamicSampling(WholeResponses):
     )
     overlong_buffer: Tokens = Field(
         default_factory=lambda data: data["longest"] // 5,
-        description="last tokens of the longest response, which cost; a fifth unless given",
+        description="last tokens before longest, which cost; a fifth of it unless given",
     )
     overlong_factor: float = Field(
         1.0, ge=0, le=100, description="cost of the whole overlong buffer; 0 for none"

@@ -1,8 +1,8 @@
 """DOT: Dynamic Outlier Truncation (arXiv 2601.03969), an editor of rollouts for any method.
 
-In a group that is all correct, a response much longer than its siblings rambles. Past
-T = ⌊mean + α·std⌋ of the group's lengths its tail is cut off, where that is `least` tokens or more,
-and what is left is judged again: without its answer it is wrong, and the group tells something.
+In a group that is all correct, a response much longer than its siblings rambles. DOT cuts off its
+tail beyond T = ⌊mean + α·std⌋ of the group's lengths, if the tail has `least` tokens or more, and
+judges the rest again. Without its answer the response is wrong, and so the group has a signal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Dot(Component):
         return math.floor(fmean(lengths) + self.alpha * spread)
 
     def notes(self, group_size: int) -> Iterator[str]:
-        """No length of G is more than (G - 1)/√G standard deviations above their mean."""
+        """A note where `alpha` is out of reach: no length of G is more than (G - 1)/√G standard
+        deviations above their mean.
+        """
         if (group_size - 1) / math.sqrt(group_size) <= self.alpha:
             enough = next(g for g in range(2, 20_000) if (g - 1) / math.sqrt(g) > self.alpha)
             yield (

@@ -1,6 +1,7 @@
 """GRPO: Group Relative Policy Optimization (arXiv 2402.03300), as the baseline of later papers.
 
-A prompt's rollouts are each other's baseline: A = (R - mean) / (std + 1e-6), R = 1 where correct.
+The mean of a prompt's rollouts is their baseline: A = (R - mean) / (std + 1e-6), R = 1 where
+correct.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """HBPO: Hierarchical Budget Policy Optimization (arXiv 2507.15844).
 
-A prompt's rollouts fall into subgroups, each promised another budget b by a hint. A correct
-response of n tokens earns f2(b) within its budget and less with every token above it; it is
-compared with the whole group (inter) and its subgroup with the best it could earn (intra).
+A prompt's rollouts fall into subgroups, each with a hint of another budget b. A correct response of
+n tokens earns f2(b) within its budget and less with every token above it. Its advantage compares it
+with the whole group (inter), and its subgroup with the highest possible reward (intra).
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class HbpoConfig(WholeResponses):
     loss_on_hint: bool = Field(True, description="learn to write the hint, too")
     count_hint: bool = Field(True, description="count the hint's tokens as the response's")
     format_penalty: float = Field(
-        0.0, ge=-100, le=0, description="reward of a response without form; published code: -1"
+        0.0,
+        ge=-100,
+        le=0,
+        description="reward of a response that is not in form; published code: -1",
     )
     skip_all_wrong: bool = Field(
         False, description="learn nothing from questions that no rollout answered"
@@ -98,7 +101,7 @@ class HbpoConfig(WholeResponses):
 
 
 class Pricing(Protocol):
-    """What length costs: β·cos falls to 0 at `longest` tokens."""
+    """Settings of the price of length: β·cos falls to 0 at `longest` tokens."""
 
     @property
     def longest(self) -> int: ...
@@ -107,7 +110,7 @@ class Pricing(Protocol):
 
 
 def cosine(tokens_B: Tensor, config: Pricing) -> Tensor:
-    """β·cos(πn / 2L); of a budget this is f2, the most that its subgroup can earn.
+    """β·cos(πn / 2L). For a budget this is f2, its subgroup's highest reward.
 
     Computed as a sine, which is exactly 0 at n = L.
     """
@@ -123,7 +126,7 @@ def above_budget(length_B: Tensor, budget_B: Tensor, config: HbpoConfig) -> Tens
 class BudgetReward:
     """R = f2(b) for a correct response within its budget, f1(n, b) up to L, 0 otherwise; (B,).
 
-    A response without form earns `format_penalty`: 0 in the paper, -1 in the published code.
+    A response that is not in form earns `format_penalty`: 0 in the paper, -1 in the published code.
     """
 
     config: HbpoConfig
@@ -146,8 +149,8 @@ class BudgetReward:
 class WithinAndAcross:
     """A = inter + intra: inter = (R - mean) / (std + 1e-6), intra = subgroup's mean - f2(b) ≤ 0.
 
-    Their sum, once (the published code adds intra twice). A question that nobody solved has
-    inter = 0 and is pushed down by intra alone; `skip_all_wrong` leaves it out.
+    The published code adds intra twice, this adds it once. A question that no rollout solved has
+    inter = 0, and intra alone lowers its rollouts' probability; `skip_all_wrong` leaves it out.
     """
 
     config: HbpoConfig

@@ -1,12 +1,12 @@
 """HTPO: Hierarchical Token-level Objective Control for Policy Optimization (arXiv 2605.08283).
 
-DAPO, but the objective of a token follows its group: is the prompt hard, the response correct, the
-policy's entropy at this token high? Groups 1 to 8 count those three in binary: 1 hard/correct/low,
-2 hard/correct/high, 3 and 4 hard/wrong, 5 to 8 the same for easy prompts.
+DAPO, but a token's group decides its objective: is the prompt hard, is the response correct, is the
+policy's entropy at this token high? Groups 1 to 8 number the answers: 1 is hard/correct/low, 2
+hard/correct/high, 3 and 4 are hard/wrong, 5 to 8 the same for easy prompts.
 
-Where PPO's clip would silence a token, groups 2, 4 and 8 keep a gradient through
-q = π / sg(π), whose value is 1: c·q·A. Groups 1 and 6 silence the extremes of entropy. The
-published code adds the q-branches to the loss, the opposite sign of the paper's figure.
+Where PPO's clip would remove a token's gradient, groups 2, 4 and 8 keep one through q = π / sg(π),
+whose value is 1: c·q·A. Groups 1 and 6 mask the extremes of entropy. The published code adds the
+q-branches to the loss, which is the opposite sign of the paper's figure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class HtpoConfig(DynamicSampling):
 
     method: Literal["htpo"] = Field("htpo", description=NAME)
     sign: Sign = Field(
-        "figure", description="of the branches beyond the clip: the figure's, or released code's"
+        "figure", description="of the q-branches: the paper's figure's, or the released code's"
     )
     hard_below: Share = Field(0.6, description="group accuracy below which a prompt is hard")
     high_entropy_share: Share = Field(0.2, description="tokens of a response with high entropy")
@@ -71,8 +71,9 @@ def token_groups(rows: LossInputs, config: HtpoConfig) -> Tensor:
 def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: HtpoConfig) -> tuple[Tensor, Tensor]:
     """Tokens without an objective: (the lowest entropies of group 1, the highest of group 6).
 
-    Strictly below the k-th smallest of the sequence's low set, which spares all sets under
-    2 / `low_mask_share` tokens; at or above the k-th largest of its high set, one at least.
+    The former are strictly below the k-th smallest entropy of the sequence's low set, so that a set
+    under 2 / `low_mask_share` tokens has none. The latter are at or above the k-th largest of its
+    high set, at least one token.
     """
     counted_BT = groups_BT > 0
     high_BT = counted_BT & (groups_BT % 2 == 0)
@@ -88,16 +89,16 @@ def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: HtpoConfig) -> tup
 def objective(rows: LossInputs, config: HtpoConfig) -> PerToken:
     """The objective of every token's group; silenced tokens are 0 and stay in the mask.
 
-    A q-branch is taken only with the sign of A it is meant for (group 2: A > 0; groups 4 and 8:
-    A < 0), and 1/r in it is capped at `ratio_cap`: the published code does neither. Raises
-    `ValueError` where `rows` lack entropies, group accuracy or correctness.
+    A q-branch applies only for its intended sign of A (group 2: A > 0; groups 4 and 8: A < 0), and
+    its 1/r is capped at `ratio_cap`; the published code does neither. Raises `ValueError` where
+    `rows` lack entropies, group accuracy or correctness.
     """
     entropies_BT = rows.column("entropy")
     groups_BT = token_groups(rows, config)
     ratio_BT = ratios(rows)
     advantages_BT = rows.advantages_BT
     counted_BT = rows.mask_BT > 0
-    # The dual clip is meant to come last; no q-branch reaches it, so it can come first.
+    # The dual clip should come last; it can come first, because it never meets a q-branch.
     surrogate = clipped_surrogate(ratio_BT, advantages_BT, config)
 
     below_BT = ratio_BT < 1 - config.clip_low

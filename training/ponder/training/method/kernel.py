@@ -1,4 +1,4 @@
-"""What methods share: group statistics, the clipped surrogate, the sum over tokens."""
+"""Functions that methods share: group statistics, the clipped surrogate, the sum over tokens."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LARGEST_LOG_RATIO = 20.0
 class LossInputs:
     """The tokens of B completions, padded to T.
 
-    `mask_BT` (bool, or float weights) says which tokens count in the loss; what the other places
-    hold does not matter. Log-probabilities are natural and of the sampled tokens, under the
-    current policy (with gradient) and under the one that sampled. `columns` has what the objective
-    reads: `entropy` (B, T), nats, of the current policy at the sampling temperature, without
-    gradient; any other name a column of the batch (B,).
+    `mask_BT` (bool, or float weights) says which tokens count in the loss; values at other places
+    do not matter. Log-probabilities are natural and of the sampled tokens, under the current policy
+    (with gradient) and under the sampling policy. `columns` has the columns that the objective
+    reads: `entropy` (B, T) is the current policy's in nats, at the sampling temperature, without
+    gradient; any other name is a column of the batch (B,).
     """
 
     log_probs_BT: Tensor
@@ -41,8 +41,8 @@ class LossInputs:
 class PerToken:
     """A per-token objective to maximise, 0 where the mask is, and sums for the logs.
 
-    `stats` are scalars without gradient that add up over micro-batches; `tokens` is what the
-    shares of the others are taken of.
+    `stats` are scalars without gradient that add up over micro-batches; `tokens` among them is the
+    denominator of the others' shares.
     """
 
     per_token_BT: Tensor
@@ -50,10 +50,10 @@ class PerToken:
 
 
 class Objective(Protocol):
-    """What the update maximises; `reads` names the columns that it wants in its inputs.
+    """The function that an update maximises; `reads` names the columns that it needs.
 
-    A token with an advantage of 0 adds nothing and has no gradient, unless the objective reads
-    `t1.REFERENCE`: an engine leaves out rows without any other token. The trainer divides the sum
+    A token with an advantage of 0 must add nothing and have no gradient, unless the objective reads
+    `t1.REFERENCE`: engines leave out rows that have only such tokens. The trainer divides the sum
     over an update by the method's denominator. Example:
     `ClippedObjective(config)(LossInputs(log_probs_BT, old_BT, advantages_BT, mask_BT))`.
     """
@@ -65,7 +65,7 @@ class Objective(Protocol):
 
 
 class Clipping(Protocol):
-    """Settings of the clipped surrogate: the ratio is held in [1 - clip_low, 1 + clip_high]."""
+    """Settings of the clipped surrogate, which holds the ratio in [1 - clip_low, 1 + clip_high]."""
 
     clip_low: float
     clip_high: float
@@ -73,7 +73,7 @@ class Clipping(Protocol):
 
 
 class Surrogate(NamedTuple):
-    """The clipped objective, and which tokens each clip held (no gradient flows there)."""
+    """The clipped objective, and the tokens that each clip holds (which have no gradient)."""
 
     objective_BT: Tensor
     clipped_low_BT: Tensor
@@ -133,32 +133,33 @@ class ClippedObjective:
 
 
 def count_tokens(counted_BT: Tensor, named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """How many tokens count (`tokens`), and how many of them each of `named` holds."""
+    """The number of counted tokens (`tokens`), and of those in each mask of `named`."""
     counts = {name: (members_BT & counted_BT).sum() for name, members_BT in named.items()}
     return {"tokens": counted_BT.sum(), **counts}
 
 
-# What a sum over tokens is divided by: the tokens that count, or rows times the longest response
-# whatever was written (Dr. GRPO, arXiv 2503.20783, §3.2).
+# The divisor of a sum over tokens: the number of learnt tokens, or a constant, rows times the
+# longest response (Dr. GRPO, arXiv 2503.20783, §3.2).
 Denominator = Literal["token_mean", "constant"]
 
 
 def aggregate(per_token_BT: Tensor, mask_BT: Tensor, denominator: float | Tensor) -> Tensor:
-    """Σ of what the mask lets through / `denominator`, a scalar; micro-batches add up."""
+    """Σ of the masked objective / `denominator`, a scalar; the micro-batches' results add up."""
     return torch.where(mask_BT > 0, per_token_BT * mask_BT, 0).sum() / denominator
 
 
 def centred(rewards_G: Tensor) -> Tensor:
     """R - mean of one group; (G,), in double precision.
 
-    Rounding noise among equal rewards, over a small std, would pass for a signal.
+    In single precision, rounding noise among equal rewards over a small std would look like a
+    signal.
     """
     rewards_G = rewards_G.double()
     return rewards_G - rewards_G.mean()
 
 
 def over_std(centred_G: Tensor, rewards_G: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """What is centred, over (std + ε) of the rewards, unbiased; 0 where it is one rollout; (G,)."""
+    """Centred rewards / (unbiased std of the rewards + ε); 0 for a group of one rollout; (G,)."""
     if len(rewards_G) == 1:
         return torch.zeros_like(rewards_G)
     spread = rewards_G.double().std(correction=1)

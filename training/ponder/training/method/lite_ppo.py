@@ -1,10 +1,10 @@
 """Lite PPO's normaliser (arXiv 2508.08221): the group's mean, the batch's standard deviation.
 
 A = (R - mean of the group) / (std of the rewards of the whole step + ε), unbiased, over the
-rollouts of all processes. The std of a group that is nearly all correct is small and blows its one
-exception up; the batch's does not.
+rollouts of all processes. In a group that is nearly all correct, a small std would give the one
+exception too large an advantage; the step's std does not.
 
-The rest of Lite PPO is GRPO as it stands here, token mean without KL, and `dual_clip: null`:
+The rest of Lite PPO is this repository's GRPO, token mean without KL, with `dual_clip: null`:
 
 method:
   method: grpo
@@ -28,7 +28,7 @@ from .stages import Component, Place
 class LitePpo(Component):
     """Lite PPO's normaliser: group mean over batch std (arXiv 2508.08221).
 
-    It takes the place of the group's std.
+    The batch's std replaces the group's.
     """
 
     at: ClassVar[Place] = "normalise"

@@ -1,4 +1,4 @@
-"""The methods by name: what each rolls out, its stages, what it maximises.
+"""The methods by name: each method's rollouts, its stages and its objective.
 
 Defaults of the settings are the papers' own (HBPO arXiv 2507.15844, BRPO 2505.13438, HTPO
 2605.08283; GRPO and the length penalty as HBPO's study ran them).
@@ -50,15 +50,15 @@ else:
 
 
 ENGINE_MADE = frozenset({"entropy", REFERENCE})
-"""What an objective may read that no stage makes."""
+"""Columns that an objective may read although no stage makes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A preset with its settings and what the recipe adds to it, ready to run.
+    """A preset with its settings and the recipe's components, ready to run.
 
     `plan` rolls out; `stages` are in order; `ships` are the columns that rows carry for the
-    objective; `notes` is what the user should know at the start.
+    objective; `notes` are sentences for the user at the start.
     """
 
     settings: MethodSettings
@@ -70,7 +70,7 @@ class Method:
 
     @classmethod
     def of(cls, settings: MethodSettings) -> Method:
-        """Raises `ValueError` for a component that does not fit the method."""
+        """The method of these settings; raises `ValueError` for a component that does not fit."""
         preset = PRESETS[settings.method]
         if wrong := conflict(settings.method, [addition.name for addition in settings.add]):
             raise ValueError(f"method.add: {wrong}")

@@ -1,11 +1,11 @@
 """ProGRPO's Advantage Re-weighting Mechanism, ARM (arXiv 2602.05281).
 
-A + α·(c(q) - c(o)) in groups with a correct response, A in the others. The confidence c is
-exp(mean log-probability of the least likely fifth of the tokens), of the prompt q and of the
-response o under the policy that sampled: an answer of which the policy is sure gains less, and one
-that it hardly dared to give gains more.
+A + α·(c(q) - c(o)) in groups with a correct response, A in the others. The confidence c in the
+prompt q or the response o is exp(mean log-probability of its least likely fifth of tokens) under
+the sampling policy. So an answer of which the policy is sure gains less, and an unlikely answer
+gains more.
 
-What was available gives no α: 0.3 is ours.
+The available text gives no α: 0.3 is ours.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from .stages import Component, Place
 
 
 class ProGrpo(Component):
-    """ProGRPO: what the policy was sure of gains less (arXiv 2602.05281)."""
+    """ProGRPO: responses of which the policy is sure gain less (arXiv 2602.05281)."""
 
     at: ClassVar[Place] = "weight"
     reads: ClassVar[frozenset[str]] = frozenset({"advantage", "correct"})
     makes: ClassVar[frozenset[str]] = frozenset({"advantage", "advantage_confidence"})
 
     alpha: float = Field(0.3, ge=0, le=100, description="weight of the confidences (α); ours")
-    share: float = Field(0.2, gt=0, le=1, description="least likely tokens that make a confidence")
+    share: float = Field(
+        0.2, gt=0, le=1, description="share of the tokens in a confidence, the least likely"
+    )
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
         scores = context.score([(*r.prompt.ids, *r.tokens) for r in batch.rollouts])

@@ -1,19 +1,19 @@
 """RiskPO's bundles and mixed value at risk (arXiv 2510.00911, and the authors' code).
 
-Five questions are a bundle; the n-th rollouts of all of them are a paper, whose score S is the sum
-of their rewards. With the quantiles F_α and F_β of scores at α = .2 and β = .8 a paper is worth
+Five questions are a bundle; the n-th rollouts of all five are a paper, whose score S is the sum of
+their rewards. With the quantiles F_α and F_β of scores at α = .2 and β = .8, a paper is worth
 
   A = [(S - F_α)⁺ - (S - F_β)⁺] / (β - α)              between the quantiles
   C = -(F_α - S)⁺ / α                                  in the lower tail
   (ω·C + A) / (ω + 1), over the std of the bundle's papers
 
-with ω = 1.5, and its rollouts get that. The quantiles are tracked over steps:
+with ω = 1.5, which is the advantage of its rollouts. The quantiles are tracked over steps:
 F ← F + η·(level - share of scores below F), η = 0.1, after the advantages of a step.
 
 From the published script: `credit: sum_mean` splits a paper's worth among its rollouts by r - mean
-of the question, and `natural_baseline` (off in it) adds F_α - F_β to A. Ours: bundles follow a hash
-of the problems, so that processes agree on them; the quantiles start as those of the first step,
-where the published code starts at 0; a last bundle of fewer questions is scaled up to five.
+of the question, and `natural_baseline` (off in the script) adds F_α - F_β to A. Ours: a hash of the
+problems makes the bundles, so that all processes agree; the quantiles start at those of the first
+step, where the published code starts at 0; a last bundle of fewer questions is scaled up to five.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STATE = "riskpo"
 class RiskPo(Component):
     """RiskPO: bundles of questions, weighed by mixed value at risk (arXiv 2510.00911).
 
-    It takes the place of the method's own advantage.
+    Its advantage replaces the method's own.
     """
 
     at: ClassVar[Place] = "normalise"
@@ -46,12 +46,12 @@ class RiskPo(Component):
     low: float = Field(0.2, gt=0, lt=1, description="level of the lower quantile (α)")
     high: float = Field(0.8, gt=0, lt=1, description="level of the upper quantile (β)")
     mix: float = Field(1.5, ge=0, le=1000, description="weight of the lower tail (ω)")
-    rate: float = Field(0.1, ge=0, le=100, description="of the tracked quantiles (η)")
+    rate: float = Field(0.1, ge=0, le=100, description="learning rate of the tracked quantiles (η)")
     natural_baseline: bool = Field(False, description="add F_α - F_β, which is never positive")
     credit: Literal["uniform", "sum_mean"] = Field(
-        "uniform", description="a paper's worth to each of its rollouts, or split among them"
+        "uniform", description="a rollout gets its paper's whole worth, or its part of it"
     )
-    epsilon: float = Field(1e-6, gt=0, le=1, description="added to what divides")
+    epsilon: float = Field(1e-6, gt=0, le=1, description="added to every denominator (ε)")
 
     @model_validator(mode="after")
     def _levels_rise(self) -> RiskPo:
@@ -78,13 +78,13 @@ class RiskPo(Component):
         return batch.with_columns(advantage=advantage_B[mine].to(batch["reward"].dtype))
 
     def scores(self, groups: Sequence[Tensor]) -> Tensor:
-        """S of each paper; as many papers as the smallest group has rollouts; (P,)."""
+        """S of each paper; the smallest group's size is the number of papers; (P,)."""
         papers = min(len(group) for group in groups)
         total_P = torch.stack([group[:papers] for group in groups]).sum(0)
         return total_P * (self.bundle / len(groups))
 
     def worth(self, scores_P: Tensor, low: float, high: float) -> Tensor:
-        """What each paper of a bundle is worth; (P,).
+        """The worth of each paper of a bundle; (P,).
 
         >>> scores = torch.tensor([0.0, 2.0, 3.0, 5.0])
         >>> RiskPo().worth(scores, low=1.0, high=4.0)
@@ -109,7 +109,7 @@ class RiskPo(Component):
         return list(torch.where(total_P.abs() > 1e-6, divided_NP, worth_P / len(groups)))
 
     def _quantiles(self, scores: Tensor, state: dict[str, Any]) -> tuple[float, float]:
-        """F_α and F_β for this step; those of the next are left in `state`."""
+        """F_α and F_β for this step; stores the next step's in `state`."""
         levels = (self.low, self.high)
         if not len(scores):
             return 0.0, 0.0

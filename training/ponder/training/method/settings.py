@@ -1,4 +1,4 @@
-"""What the settings of every method have: groups, the clip, what is added, and what others ask."""
+"""Settings that every method has: groups, the clip, added components, and a run's questions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Budgets = Annotated[Rising, Field(min_length=1)]
 
 
 class MethodSettings(BaseModel):
-    """Groups and the clipped surrogate; the properties are what a run asks of any method."""
+    """Groups and the clipped surrogate; a run reads the properties of any method."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class MethodSettings(BaseModel):
 
         @property
         def longest(self) -> int:
-            """Tokens of the longest response, or of the longest thought where it is cut."""
+            """Tokens of the longest response, or of the longest thought where thoughts are cut."""
 
     group_size: int = Field(16, ge=2, le=1024, description="rollouts per prompt (G)")
     clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio counts down to 1 - clip_low")
@@ -67,7 +67,7 @@ class MethodSettings(BaseModel):
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """The texts that may stand at the head of a thought."""
+        """The hints that may open a thought."""
         return ()
 
     @property
@@ -77,13 +77,13 @@ class MethodSettings(BaseModel):
 
     @property
     def anchor(self) -> float | None:
-        """Decay of the weights that follow those in training; None without such."""
+        """Decay of the anchor, an average of the weights in training; None without an anchor."""
         asked = (addition.component.anchor for addition in self.add)
         return next((decay for decay in asked if decay is not None), None)
 
     @property
     def branches(self) -> int:
-        """Answers beside a rollout's own tokens, `branch_tokens` each at most."""
+        """Answers that branch off a rollout, each of at most `branch_tokens` tokens."""
         return 0
 
     @property
@@ -93,7 +93,7 @@ class MethodSettings(BaseModel):
     def promises(
         self, hint: str | None, budgets: tuple[int, ...]
     ) -> tuple[str | None, tuple[int, ...]]:
-        """The contract's budget hint and trained budgets after training, from those before."""
+        """The contract's budget hint and trained budgets after training, given those before."""
         return hint, budgets
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class WholeResponses(MethodSettings):
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A method: its settings, what it rolls out, and what it makes of that.
+    """A method: its settings, its rollouts, and its stages and objective.
 
     `stages` and `objective` are made from the settings. The trainer divides the objective's sum
     over an update by `denominator`.

@@ -1,7 +1,7 @@
 """Stages: the steps from rollouts to advantages, each at a place, in an order that is checked.
 
-A stage is a function of a batch and its context. A method is a list of them; a component is one,
-or several, that a recipe adds to any method.
+A stage is a function of a batch and its context. A method is a list of stages; a component is one
+or several stages that a recipe adds to any method.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 Place = Literal["allocate", "edit", "reward", "select", "credit", "normalise", "weight"]
 
 PLACES: tuple[Place, ...] = get_args(Place)
-"""In the order in which they run.
+"""The places, in the order in which their stages run.
 
 allocate   before sampling: how many rollouts each prompt gets (`sizes`)
 edit       changes rollouts, and has them judged again
 reward     makes `reward`
-select     keeps the rollouts to learn from; the groups that go are replaced by others
+select     keeps the rollouts to learn from; dropped groups are replaced by others
 credit     compares rewards: makes `centred`, or `advantage`
 normalise  from `centred` to `advantage`
-weight     shapes the advantages that are there
+weight     changes the advantages
 
 The stages up to `select` run again for every batch that is drawn in a step; the others run once.
 """
@@ -39,9 +39,9 @@ LAST: tuple[Place, ...] = ("credit", "normalise", "weight")
 
 
 class Stage(Protocol):
-    """One step: `reads` names the columns that it wants, `makes` those that it fills.
+    """One step: `reads` names the columns that it needs, `makes` the columns that it fills.
 
-    `kernel.ClippedObjective` says what becomes of the advantages. Example of a whole stage:
+    `kernel.ClippedObjective` then uses the advantages. Example of a whole stage:
 
         >>> import torch
         >>> class HalfForLong:
@@ -68,12 +68,13 @@ class Stage(Protocol):
 
 
 class Component(BaseModel):
-    """What `method.add` names: settings, and the stages that they make of a method.
+    """An entry of `method.add`: its settings, and the stages that it adds to a method.
 
-    A component with one stage is that stage itself: it sets `at`, `reads` and `makes` and is
-    called with a batch. One with several overrides `stages`; one that acts where tokens are scored
-    overrides `around`; one that rolls out in a way of its own overrides `plan`, and where it
-    `wraps` it gets what the others made of it. `predicts`: its stages call `context.predict`.
+    A component with one stage is that stage itself: it sets `at`, `reads` and `makes`, and a run
+    calls it with a batch. A component with several stages overrides `stages`. A component that
+    changes the objective overrides `around`. A component with rollouts of its own overrides `plan`;
+    if it `wraps`, it gets the plan that the other components made. `predicts`: its stages call
+    `context.predict`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,12 +89,12 @@ class Component(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} has no stage of its own")
 
     def stages(self) -> Sequence[Stage]:
-        """This one alone where it has a place; none where it only wraps the objective."""
+        """The component itself if it has a place; no stage if it only wraps the objective."""
         return (self,) if hasattr(self, "at") else ()
 
     @property
     def anchor(self) -> float | None:
-        """Decay of the weights that follow those in training; None where nobody reads them."""
+        """Decay of the anchor, an average of the weights in training; None without an anchor."""
         return None
 
     def around(self, objective: Objective) -> Objective:
@@ -101,24 +102,24 @@ class Component(BaseModel):
         return objective
 
     def plan(self, usual: type[RolloutPlan]) -> type[RolloutPlan]:
-        """What rolls out, in place of the method's own; the same unless overridden."""
+        """The plan that replaces the method's own; the same unless overridden."""
         return usual
 
     def notes(self, group_size: int) -> Iterator[str]:
-        """What the user should know before the run starts, in sentences."""
+        """Sentences for the user before the run starts."""
         yield from ()
 
 
 def ordered(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """By place; those of one place stay in the order in which they were given."""
+    """The stages by place; stages of one place stay in their given order."""
     return tuple(sorted(stages, key=lambda stage: PLACES.index(stage.at)))
 
 
 def check(stages: Sequence[Stage], columns: frozenset[str], ragged: bool) -> frozenset[str]:
-    """The columns that rollouts with `columns` end up with; the stages are in order.
+    """The columns that rollouts with `columns` have after all stages, which are in order.
 
-    Raises `ValueError` where a stage reads what nothing before it makes, or allocates rollouts
-    whose number is fixed (`ragged` false), or where nothing makes an advantage.
+    Raises `ValueError` where a stage reads a column that nothing before it makes, or allocates
+    rollouts whose number is fixed (`ragged` false), or where no stage makes an advantage.
     """
     for stage in stages:
         name = type(stage).__name__

@@ -1,15 +1,15 @@
 """T1's anchor and its truncate-and-answer probe (arXiv 2501.11651).
 
 Anchor: the policy is held near a reference that follows it, an exponential moving average of its
-weights, so that it may go far in small steps:
+weights, so that it can move far in small steps:
 
   objective - β·KL,  KL = exp(log π̄/π) - log π̄/π - 1 per token,  θ̄ ← d·θ̄ + (1 - d)·θ per update
 
-Probe: thoughts are cut after shares of their tokens, closed and answered; the accuracy at each is
-measured with every step (`probe_accuracy_50`), and nothing is learnt from it. A policy that needs
-its thoughts loses accuracy where they are cut.
+Probe: thoughts are cut after shares of their tokens, closed and answered. Every step measures the
+accuracy at each cut (`probe_accuracy_50`) and learns nothing from it. A policy that needs its
+thoughts loses accuracy where they are cut.
 
-T1's oversampling is `method.group_size` with the temperature of its recipe. What was available
+T1's oversampling is `method.group_size` with the temperature of its recipe. The available text
 gives the rules; β, d, the estimator of KL (GRPO's) and the cuts are ours.
 """
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ..rollout.kinds import RolloutPlan
 
 REFERENCE = "reference_log_probs"
-"""The column (B, T) of an objective's inputs that an engine with an anchor makes."""
+"""The column (B, T) of an objective's inputs with the anchor's log-probabilities, which an engine
+with an anchor makes.
+"""
 
 
 class T1(Component):
@@ -37,12 +39,16 @@ class T1(Component):
     wraps: ClassVar[bool] = True
 
     beta: float = Field(0.001, ge=0, le=10, description="weight of KL (β); 0 for no anchor; ours")
-    decay: float = Field(0.99, ge=0, lt=1, description="of the anchor, per update (d); ours")
+    decay: float = Field(0.99, ge=0, lt=1, description="decay of the anchor, per update (d); ours")
     cuts: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 0.25, 0.5, 0.75), max_length=16, description="shares of a thought to answer after"
+        (0.0, 0.25, 0.5, 0.75),
+        max_length=16,
+        description="shares of a thought after which to answer",
     )
     probed: int = Field(1, ge=1, le=1024, description="rollouts of a prompt that are probed")
-    answer_tokens: int = Field(32, ge=1, le=1_000_000, description="of a probe's answer, at most")
+    answer_tokens: int = Field(
+        32, ge=1, le=1_000_000, description="tokens of a probe's answer, at most"
+    )
 
     @model_validator(mode="after")
     def _cuts_differ(self) -> T1:

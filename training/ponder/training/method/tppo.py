@@ -1,13 +1,13 @@
 """T-PPO's partial rollouts (arXiv 2506.15050), without its critic.
 
-A step samples at most `window` tokens of each response, so that none waits for the longest. What
-has not ended is carried over: its prompt comes again in the next step, in the place of a new one,
-and its responses go on where they were. A group is learnt from, whole, in the step in which its
-last response ends; until then it teaches nothing.
+A step samples at most `window` tokens of each response, so that no response waits for the longest.
+A group with unfinished responses is carried over: in the next step its prompt takes the place of a
+new one, and its responses continue. The step in which a group's last response ends trains on the
+whole group; until then it teaches nothing.
 
 Marked as ours: the paper learns from every window with a critic (extended GAE), which Ponder does
-not have. Without it a response has no credit before it ends, and its early windows are learnt later
-than they were sampled, as if the policy of the step in which it ends had written them.
+not have. Without a critic a response has no credit before it ends. Its early windows are learnt
+later than they were sampled, as if the policy of the step in which it ends had written them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STATE = "tppo"
 
 
 class TPpo(Component):
-    """T-PPO's windows without its critic: responses go on over steps (arXiv 2506.15050)."""
+    """T-PPO's windows without its critic: responses continue over steps (arXiv 2506.15050)."""
 
     window: int = Field(
         2048, ge=1, le=1_000_000, description="tokens of a response in a step, at most; ours"
@@ -52,7 +52,7 @@ class TPpo(Component):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """The prompts whose responses go on first, then as many new ones as there is room."""
+    """Puts the prompts with unfinished responses first, then new ones up to the step's number."""
 
     at: ClassVar[Place] = "allocate"
     reads: ClassVar[frozenset[str]] = frozenset()
@@ -81,7 +81,7 @@ class Finished:
 
 
 def _ended(open_G: Tensor) -> Tensor:
-    """Whether nothing of a group goes on; (G,) bool.
+    """Whether all responses of a group have ended; (G,) bool.
 
     >>> _ended(torch.tensor([False, True]))
     tensor([False, False])
@@ -91,7 +91,7 @@ def _ended(open_G: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class CarryOver:
-    """Leaves the groups that have not ended, of all processes, for the next step."""
+    """Keeps all processes' unfinished groups for the next step."""
 
     at: ClassVar[Place] = "credit"
     reads: ClassVar[frozenset[str]] = frozenset({"open"})

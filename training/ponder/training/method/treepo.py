@@ -1,16 +1,16 @@
 """TreePO: segment rollouts and the subtree advantage (arXiv 2508.17445, §3; the authors' code).
 
-A prompt's responses are sampled in segments of 512 tokens; before each one every unfinished
-response forks in two, until there are G of them. Responses that shared a segment are the leaves of
-its subtree. The advantage of a response is the mean, over the depths at which it has company, of
-its reward less the mean reward of the subtree there; depth 0 is the whole group:
+A prompt's responses are sampled in segments of 512 tokens. Before each segment every unfinished
+response forks in two, until there are G responses. The responses that share a segment are the
+leaves of its subtree. The advantage of a response is its reward less its subtree's mean reward,
+averaged over the depths J at which the subtree has other responses; depth 0 is the whole group:
 
   A = 1/|J| · Σ_{j ∈ J} (R - mean of the subtree at depth j)
 
-`weighting: size` weighs each depth by its leaves, as the published function does unless told
-otherwise. The authors then normalise over the batch (REINFORCE++): add `lite_ppo` for that; without
-it the method's own std divides. Their answers are forced when 256 tokens are left, and branches may
-end at repetitions: neither is done here, where a response that does not end is wrong.
+`weighting: size` weighs each depth by the subtree's leaves, which is the published function's
+default. The authors then normalise over the batch (REINFORCE++): add `lite_ppo` for that; without
+it the method's own std divides. The authors force an answer when 256 tokens are left, and may end
+branches at repetitions. Neither is done here, where a response that does not end is wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TreePo(Component):
     segment: int = Field(512, ge=1, le=1_000_000, description="tokens between forks")
     fork: int = Field(2, ge=2, le=1024, description="branches of an unfinished response")
     weighting: Literal["mean", "size"] = Field(
-        "mean", description="depths count alike, or by the leaves of the subtree"
+        "mean", description="weight of a depth: all equal, or the subtree's leaves"
     )
 
     def plan(self, usual: type[RolloutPlan]) -> type[RolloutPlan]:

@@ -1,14 +1,14 @@
 """V_0's allocation of rollouts (arXiv 2602.03584): more for prompts that are likely to be mixed.
 
-A group teaches where some of its rollouts are right and some are wrong. With the chance p of a
-right one and B rollouts that happens with P(mixed) = 1 - p^B - (1 - p)^B. p is predicted before
-anything is sampled, from the outcomes of the prompts of the last steps; the rollouts of a step are
-then allocated so that the expected number of mixed groups is largest. Another rollout adds
-p^B·(1 - p) + (1 - p)^B·p, which falls with B: so the best place is found one rollout at a time.
+A group teaches if some of its rollouts are right and some wrong. For B rollouts, each right with
+chance p, the probability of that is P(mixed) = 1 - p^B - (1 - p)^B. V_0 predicts p before sampling,
+from the outcomes of the last steps' prompts, and then allocates a step's rollouts so that the
+expected number of mixed groups is largest. Another rollout adds p^B·(1 - p) + (1 - p)^B·p, which
+falls with B, so that a greedy allocation, one rollout at a time, is optimal.
 
-The paper's predictor is a transformer trained on many policies' histories, which was not available;
-here it is the one that a calibration tries (`evaluation/predictor.py`): a logistic regression on
-the mean of the base's embeddings of a prompt. The bounds of a group's size are ours.
+The paper's predictor is a transformer trained on many policies' histories, which was not available.
+Here the predictor is a calibration's (`evaluation/predictor.py`): a logistic regression on the mean
+of the base's embeddings of a prompt. The bounds of a group's size are ours.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class V0(Component):
     predicts: ClassVar[bool] = True
 
     least: int = Field(2, ge=2, le=1024, description="rollouts of the smallest group")
-    most: float = Field(4, ge=1, le=1024, description="the largest group, in method.group_size")
-    history: int = Field(256, ge=2, le=65536, description="latest prompts to predict from")
-    warmup: int = Field(64, ge=2, le=65536, description="prompts to know first: equal groups")
+    most: float = Field(
+        4, ge=1, le=1024, description="largest group, as a multiple of method.group_size"
+    )
+    history: int = Field(256, ge=2, le=65536, description="latest prompts from which to predict")
+    warmup: int = Field(
+        64, ge=2, le=65536, description="prompts with equal groups before predictions begin"
+    )
 
     def stages(self) -> Sequence[Stage]:
         return (Allocate(self), Remember(self))
@@ -112,7 +116,7 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Remember:
-    """Keeps what came of the prompts of this step, of all processes."""
+    """Keeps the outcomes of this step's prompts, of all processes."""
 
     config: V0
     at: ClassVar[Place] = "credit"
@@ -137,5 +141,5 @@ class Remember:
 
 
 def _bytes(questions: Sequence[str]) -> bytes:
-    """Each question and a zero, which none of them holds."""
+    """Each question with a zero byte behind it, which no question contains."""
     return "".join(question.replace("\0", " ") + "\0" for question in questions).encode("utf-8")

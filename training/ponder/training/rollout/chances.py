@@ -1,4 +1,4 @@
-"""How likely a prompt is to be answered rightly, predicted from the outcomes of others."""
+"""Predicts a prompt's chance of a right answer from the outcomes of other prompts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from ponder.evaluation.curves import Row
 from ponder.evaluation.predictor import Example, LogisticPredictor, embedding
 
-_BUDGET = 0  # there is one: training thinks as long as it wants
+_BUDGET = 0  # a placeholder: in training thoughts have no budget
 
 
 class Chances:
     """The predictor of a calibration, on the embeddings of the checkpoint in `directory`.
 
-    Raises `ValueError` where it has none.
+    Raises `ValueError` where the checkpoint has no embeddings.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -27,7 +27,7 @@ class Chances:
         self._predictor = LogisticPredictor(embed)
 
     def __call__(self, prompts: Sequence[str], history: Sequence[tuple[str, float]]) -> list[float]:
-        """The chance of each prompt, from those that others had."""
+        """The chance of each prompt, from the earlier prompts and their shares of right answers."""
         known = [
             Example(prompt, Row(prompt, {_BUDGET: share}, {_BUDGET: 0.0}, 1))
             for prompt, share in history

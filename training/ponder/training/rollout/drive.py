@@ -1,9 +1,9 @@
-"""Lives thoughts in batches: what each of them asks for is sampled side by side.
+"""Drives many thoughts at once, and samples their requests in batches.
 
-A rollout is left where a server would step in for the user's sake: an empty answer is not tried
-again, no marker is forbidden (a policy that writes one in its answer is to unlearn it, and samples
-are to be the policy's own), and what to do about a thought that ends without its marker is the
-plan's to say.
+A rollout gets none of the corrections that a server makes for its user. An empty answer is not
+tried again. No marker is forbidden, because samples must be the policy's own, and a policy that
+writes a marker in its answer must unlearn it. The plan decides what happens to a thought that ends
+without its marker.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Round:
     stop_ids: frozenset[int]
 
 
-# Yields what is to be sampled, is sent the sampled ids of every row, returns what it made of them.
+# Yields rounds to sample, receives the sampled ids of every row, and returns the finished result.
 Rounds = Generator[Round, list[list[int]], Made]
 
 
 def pull(rounds: Rounds[Made], sampler: Sampler) -> Made:
-    """Sample round after round in batches.
+    """Sample round after round in batches, and return the generator's result.
 
-    An engine that is pushed prompts holds a generator for each and sends to it when its tokens
-    are there.
+    An asynchronous engine would instead hold a generator per prompt, and send the tokens to it when
+    they have come.
     """
     try:
         asked = next(rounds)
@@ -61,7 +61,7 @@ def pull(rounds: Rounds[Made], sampler: Sampler) -> Made:
 def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
     """Numbers in [0, 1), shape (rows, tokens), that depend on `key` alone.
 
-    Row i is the same whatever `rows` is, and so are its first tokens whatever `tokens` is.
+    Row i does not depend on `rows`, nor do its first numbers depend on `tokens`.
     """
     drawn = torch.empty(rows, tokens, dtype=torch.float64)
     for row in range(rows):
@@ -73,7 +73,7 @@ def uniforms(key: str, rows: int, tokens: int) -> torch.Tensor:
 
 @dataclass(slots=True)
 class Life:
-    """A thought that was started, and what its answer has said so far."""
+    """A thought that was started, and its answer's text so far."""
 
     thought: Thought
     answer: str = ""
@@ -101,9 +101,9 @@ def advance(
 ) -> Rounds[list[list[int]]]:
     """Sample one request for every row, feed it to all lives of the row, and return its ids.
 
-    The lives of a row ask for the same tokens and differ in where they cut them. A request is
-    `limits` tokens long, at most, or as long as `noise_BT` is wide. All rows have the same stop
-    ids.
+    The lives of a row request the same tokens and differ in where they cut them. A row's request
+    has at most its `limits` tokens, or without limits the width of `noise_BT`. All rows have the
+    same stop ids.
     """
     if not rows:
         return []

@@ -1,4 +1,4 @@
-"""What one step learns from: problems, rollouts, their rewards, and rows with advantages."""
+"""Collects a step's experience: problems, rollouts, their rewards, and rows with advantages."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _alone(sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all.
+    """This process's part of a step: number `rank` of `world`; `reduce` adds up over all processes.
 
-    `score` runs the policy that samples over sequences of tokens.
+    `score` runs the sampling policy over sequences of tokens.
     """
 
     rank: int = 0
@@ -55,7 +55,7 @@ class Share:
     score: Callable[[Sequence[Sequence[int]]], list[Scores]] = unscored
 
     def added(self, sums: Tensor) -> Tensor:
-        """`sums` of all processes together. Raises `RuntimeError` where nobody said how."""
+        """`sums` added up over all processes. Raises `RuntimeError` without a `reduce`."""
         if self.world > 1 and self.reduce is _alone:
             raise RuntimeError("a stage reduces over processes: give this Share a `reduce`")
         return self.reduce(sums)
@@ -63,7 +63,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """The judged rollouts of a step: the groups that it learns from, and those left out."""
+    """The judged rollouts of a step: the groups from which it learns, and the groups left out."""
 
     context: Context
     kept: Batch
@@ -72,9 +72,9 @@ class Rolled:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """Rows per update, what the step measured, and some responses to look at.
+    """Rows per update, the step's metrics, and some responses to look at.
 
-    `judging` are the seconds that verifiers took of it.
+    `judging` are the seconds that verifiers took.
     """
 
     updates: list[list[Row]]
@@ -84,8 +84,8 @@ class Experience:
 
 
 class Collector:
-    """Collects the experience of a step: a function of the weights, the seed and the step alone,
-    and of what the method's stages keep.
+    """Collects the experience of a step, as a function of the weights, the seed, the step and the
+    state of the method's stages alone.
 
     `prompts` problems are drawn per step, `updates` optimizer updates share them.
     """
@@ -124,7 +124,7 @@ class Collector:
         )
 
     def _drawn(self, step: int, attempt: int, number: int) -> Prompt:
-        """Training problem `number` of a step; the same in whichever process asks."""
+        """Training problem `number` of a step; the same in every process."""
         key = f"{self._seed}/{step}/{attempt}/{number}"
         return self._reader.prompt(self._source.problem(step, attempt, number, key), key)
 
@@ -139,8 +139,8 @@ class Collector:
         return self.credit(self.roll_out(step, sampler, share), share)
 
     def roll_out(self, step: int, sampler: Sampler, share: Share) -> Rolled:
-        """Sample and judge. It meets no other process and changes no state, so that it may run
-        beside the updates of the step before.
+        """Sample and judge. This synchronises with no other process and changes no state, so that
+        it may run beside the updates of the step before.
         """
         per_update, mine = self._prompts // self._updates, self._mine(share)
         numbers = [
@@ -174,12 +174,12 @@ class Collector:
         return Rolled(context, Batch.joined(kept), Batch.joined(left_out))
 
     def credit(self, rolled: Rolled, share: Share) -> Experience:
-        """Weigh rollouts; every process calls it as often."""
+        """Turn judged rollouts into rows with advantages; all processes call this equally often."""
         context = replace(rolled.context, reduce=share.added, score=share.score)
         mine = self._mine(share)
         telling = _first(rolled.kept, mine * self._updates)
         weighed = run(self.method.stages, LAST, telling, context)
-        # Fill up with groups that teach nothing, so that every process has equally many.
+        # Fill up with groups that teach nothing, so that every process has equally many groups.
         spare = _first(rolled.left_out, mine * self._updates - len(telling.sizes))
         groups = [*self._rows(weighed), *self._rows(spare)]
         updates = [
@@ -197,7 +197,7 @@ class Collector:
         return Experience(updates, metrics, self._shown(everything), judging)
 
     def _mine(self, share: Share) -> int:
-        """Groups of an update that are this process's."""
+        """The number of this process's groups in an update."""
         return self._prompts // self._updates // share.world
 
     def _sampled(self, prompts: tuple[Prompt, ...], sampler: Sampler, context: Context) -> Batch:
@@ -209,7 +209,7 @@ class Collector:
         return run(self.method.stages, EVERY, batch, context)
 
     def _judged(self, batch: Batch) -> Batch:
-        """Read and judge what is not yet; fill all columns that follow from it."""
+        """Read and judge the rollouts that are not judged yet; compute the columns anew."""
         read = [self._plan.read(r) if r.answers is None else r for r in batch.rollouts]
         asked = [
             (i, n)
@@ -235,7 +235,7 @@ class Collector:
         return found.with_columns(group_accuracy=accuracy_B.float())
 
     def _rows(self, batch: Batch) -> list[list[Row]]:
-        """The rows of every group; those of a batch without advantages teach nothing."""
+        """The rows of every group; rows of a batch without advantages teach nothing."""
         nothing = torch.zeros(len(batch.rollouts))
         shipped = {name: batch.columns.get(name, nothing).tolist() for name in self.method.ships}
         advantage, branches = (batch.columns.get(n) for n in ("advantage", "branch_advantage"))
@@ -251,7 +251,7 @@ class Collector:
         return [rows[low:high] for low, high in batch.bounds]
 
     def _shown(self, batch: Batch) -> list[Mapping[str, object]]:
-        """The first rollout told each budget, of some groups."""
+        """The first rollout of each budget hint, of some groups."""
         rewards, budgets = _per_rollout(batch["reward"]).tolist(), batch["budget"].tolist()
         places = [
             low + budgets[low:high].index(budget)
@@ -263,11 +263,11 @@ class Collector:
     # -- checkpoints -----------------------------------------------------------------------
 
     def save(self, directory: Path) -> None:
-        """Write what the stages keep into a checkpoint; it is the same in every process."""
+        """Write the stages' state, which all processes share, into a checkpoint."""
         (directory / STATE).write_text(json.dumps(self._state), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
-        """Take up what `save` wrote. Raises `FileNotFoundError` where it wrote nothing."""
+        """Restore the state that `save` wrote. Raises `FileNotFoundError` without a file."""
         self._state.clear()
         self._state.update(json.loads((directory / STATE).read_text(encoding="utf-8")))
 
@@ -288,9 +288,9 @@ def _per_rollout(reward: Tensor) -> Tensor:
 
 
 def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
-    """What the logs show of a step, over all that was sampled and has ended, kept or not."""
+    """The metrics of a step, over all sampled rollouts that have ended, kept or not."""
     reward = _per_rollout(batch["reward"]).tolist()
-    # A length penalty may tell apart what dynamic sampling drops.
+    # A length penalty may give different rewards within a group that dynamic sampling drops.
     silent = [
         prompt.key not in chosen or len(set(reward[low:high])) == 1
         for prompt, (low, high) in zip(batch.prompts, batch.bounds, strict=True)
@@ -312,7 +312,7 @@ def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
 
 
 def _terms(batch: Batch) -> dict[str, float]:
-    """The named terms of the advantages, over the groups that are learnt from; 0 without any."""
+    """Means of the advantages' named terms over the learnt groups; 0 without any."""
     return {
         name: fmean([column[low:high].mean().item() for low, high in batch.bounds] or [0.0])
         for name, column in batch.columns.items()
@@ -321,6 +321,6 @@ def _terms(batch: Batch) -> dict[str, float]:
 
 
 def _probes(batch: Batch) -> dict[str, float]:
-    """What probes found, over everything that was sampled and probed; 0 without any."""
+    """Mean results of the probes, over all probed rollouts; 0 without any."""
     found = {name: column for name, column in batch.columns.items() if name.startswith(PROBE)}
     return {name: float(column.nanmean().nan_to_num()) for name, column in found.items()}

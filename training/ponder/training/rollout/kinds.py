@@ -1,4 +1,4 @@
-"""The kinds of rollouts that methods learn from: plain, hinted, truncated."""
+"""The kinds of rollouts from which methods learn: plain, hinted, truncated."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ALWAYS = frozenset(
 """The columns (B,) of all rollouts.
 
 accuracy, group_accuracy   share of the rollout's, and of its group's, answers that are right
-length, thinking           tokens that the method prices, tokens of thought
+length, thinking           response tokens that the method counts, tokens of thought
 truncated                  bool: no end within its limits
 sampled, unjudged          tokens drawn; answers whose verifier failed
-budget                     tokens that a hint promised, 0 for none
+budget                     tokens that the hint promises, 0 without a hint
 """
 
 
 class RolloutPlan(Protocol):
-    """What a method rolls out. Raises `ValueError` for a base or settings that do not allow it.
+    """A method's way to roll out. Raises `ValueError` for a base or settings that do not allow it.
 
-    `kind` is its name for the user, `makes` the columns of its rollouts; `ragged`: any number of
-    rollouts per prompt will do.
+    `kind` is the plan's name for the user, `makes` the columns of its rollouts; `ragged`: it can
+    sample any number of rollouts per prompt.
     Example: `pull(PlainPlan(settings, reader).rollouts([prompt], [4]), sampler)`.
     """
 
@@ -44,20 +44,20 @@ class RolloutPlan(Protocol):
     def __init__(self, settings: Any, reader: Reader) -> None: ...
 
     def rollouts(self, prompts: Sequence[Prompt], sizes: Sequence[int]) -> Rounds[list[Rollout]]:
-        """`sizes` of them per prompt, side by side, not judged yet."""
+        """`sizes` rollouts of the prompts, a prompt's side by side, not judged yet."""
 
     def read(self, rollout: Rollout) -> Rollout:
-        """The rollout with what its tokens answer, for one that was cut."""
+        """A rollout whose tokens were cut, with its answers read from them again."""
 
     def columns(self, rollouts: Sequence[Rollout]) -> dict[str, Tensor]:
-        """What stages see of judged rollouts; the collector adds `group_accuracy`."""
+        """The columns of judged rollouts for the stages; the collector adds `group_accuracy`."""
 
     def show(self, rollout: Rollout, reward: float) -> Mapping[str, object]:
-        """For somebody who looks at samples."""
+        """The rollout as a line of samples.jsonl, for a person."""
 
 
 class PlainPlan:
-    """Responses as they come, `settings.longest` tokens at most.
+    """Responses without a hint or a cut, of at most `settings.longest` tokens.
 
     Beside `ALWAYS`: `correct` and `formatted` (bool), (B,).
     """
@@ -74,7 +74,7 @@ class PlainPlan:
         self.longest: int = settings.longest
 
     def hints(self, size: int) -> list[Hint]:
-        """What stands at the head of each of a prompt's rollouts."""
+        """The hint of each of a prompt's `size` rollouts."""
         return [(None, ())] * size
 
     def rollouts(self, prompts: Sequence[Prompt], sizes: Sequence[int]) -> Rounds[list[Rollout]]:
@@ -94,7 +94,7 @@ class PlainPlan:
         )
 
     def read(self, rollout: Rollout) -> Rollout:
-        """Its answer need not have ended: it is what had been said by then."""
+        """Read the answer up to the cut, even if it has not ended."""
         sampled = rollout.of("response")
         found = replay(rollout.prompt, rollout.of("hint"), sampled, self.longest, self.reader)
         answers = (Answer(found.answer, bool(found.answer)),)
@@ -130,7 +130,7 @@ class PlainPlan:
 
 
 class HintedPlan(PlainPlan):
-    """Plain responses in subgroups, each told another budget at the head of its thought.
+    """Plain responses in subgroups, each with the hint of another budget before its thought.
 
     HBPO (arXiv 2507.15844, §3.1): `settings.row_budgets` has one budget per rollout of a prompt.
     """
@@ -151,14 +151,14 @@ class HintedPlan(PlainPlan):
 
 
 class TruncatedPlan:
-    """Thoughts cut at every budget, and summaries of what each budget left.
+    """Thoughts cut at every budget, and summaries after each cut.
 
     AnytimeReasoner (arXiv 2505.13438, §3.1). The trunk has a node for every segment between
     budgets, the branches are the summaries; a natural end is copied to the head of each branch.
-    What ends a thought belongs to the segment that it ends: a thought of exactly b tokens has
-    ended within budget b.
-    Beside `ALWAYS`: `summary_correct` (B, m, A), bool: right, and in form; `cut` (B, m): tokens
-    that each budget left, -1 where the text ended inside the thought.
+    The end marker of a thought belongs to the segment that it ends: a thought of exactly b tokens
+    has ended within budget b.
+    Beside `ALWAYS`: `summary_correct` (B, m, A), bool: right, and in form; `cut` (B, m): tokens of
+    thought before each cut, -1 where the text ended inside the thought.
     """
 
     kind: ClassVar[str] = "truncated"

@@ -1,4 +1,4 @@
-"""Responses in modes: answered at once, thought about, or as the model chooses."""
+"""Responses in modes: forced to answer at once, forced to think, or free."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ INSTANT, THINKING, FREE = "instant", "thinking", "free"
 
 
 class ModesPlan(PlainPlan):
-    """Of a prompt's rollouts some are forced to answer at once, some to think, the rest are free.
+    """Forces some of a prompt's rollouts to answer at once and some to think; the rest are free.
 
-    A²FM (arXiv 2510.12838): modes are forced by what stands at the head of the thought, the close
-    text or `opening`; heads carry no loss. Beside those of plain ones the columns (B,), bool:
-    `forced`, and `thought`: the response has thinking tokens.
+    A²FM (arXiv 2510.12838): the head of the thought forces a mode: the close text or `opening`.
+    Heads carry no loss. Adds two columns (B,), bool, to those of `PlainPlan`: `forced`, and
+    `thought`: the response has thinking tokens.
     """
 
     kind: ClassVar[str] = "modes"
@@ -91,7 +91,7 @@ class ModesPlan(PlainPlan):
         return 0, Answer(life.answer, ended and not self.reader.closes(sampled))
 
     def read(self, rollout: Rollout) -> Rollout:
-        """Its answer need not have ended: it is what had been said by then."""
+        """Read the answer up to the cut, even if it has not ended."""
         sampled = rollout.of("response")
         thinking, answer = self._answered(rollout.prompt, rollout.tags["mode"], sampled)
         said = replace(answer, formatted=bool(answer.text))

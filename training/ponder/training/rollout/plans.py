@@ -1,7 +1,7 @@
-"""What is sampled for a prompt, and under which budgets its thought is lived.
+"""Samples responses and thoughts for prompts, without a budget or cut at several.
 
-A thought is read, cut and closed by the code, with the text and with the grace that serve it
-(`ponder.thought`): what is trained is what is served.
+Thoughts are parsed, cut and closed by the server's own code, with its close text and its grace
+(`ponder.thought`), so that training and serving agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Hint = tuple[int | None, tuple[int, ...]]  # the budget that it promises, and it
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One sampled response: `hint` was put in front of it, `sampled` is what the model wrote.
+    """One sampled response: the model wrote `sampled` behind the forced tokens `hint`.
 
     `formatted`: the model closed its thought, and its answer ended by itself within the limit.
     `answer` is the text after the thought.
@@ -43,7 +43,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A thought as a budget left it: its first `kept` tokens, then `close` if we ended it."""
+    """A thought cut by a budget: its first `kept` tokens, then `close` if the cut ended it."""
 
     kept: int
     close: tuple[int, ...]
@@ -62,9 +62,9 @@ class Summary:
 class Truncated:
     """One thought and its summaries at every budget.
 
-    `sampled` ends with the end marker if the thought did so itself. `cuts[j]` is what budget j
-    leaves, None where the model ended its text instead of its thought; `summaries[j]` answer it.
-    Budgets that leave the same cut have summaries of their own.
+    `sampled` ends with the end marker if the thought ended by itself. `cuts[j]` is the cut at
+    budget j, None where the model ended its text instead of its thought; `summaries[j]` answer it.
+    Budgets with the same cut have separate summaries.
     """
 
     prompt: Prompt
@@ -75,9 +75,9 @@ class Truncated:
 
 
 class Reader:
-    """Asks a checkpoint's problems, and starts the lives that follow.
+    """Turns problems into a checkpoint's prompts, and starts thoughts behind them.
 
-    `instruction` stands right behind every question, `system_prompt` before it.
+    `instruction` follows every question directly, `system_prompt` precedes it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Reader:
 
     @property
     def directory(self) -> Path:
-        """Where the checkpoint's files are."""
+        """The directory of the checkpoint's files."""
         return self._checkpoint.files.directory
 
     def prompt(self, problem: Problem, key: str) -> Prompt:
@@ -108,15 +108,15 @@ class Reader:
         return self.tokenizer.decode(sampled)
 
     def closes(self, sampled: Sequence[int]) -> bool:
-        """The marker that ends a thought is among these tokens."""
+        """Whether the marker that ends a thought is among these tokens."""
         return self.form.holds_end(sampled, self.tokenizer)
 
     def start(
         self, ids: Sequence[int], budget: int, *, grace: int | None, answer: int, apart: bool
     ) -> Life:
-        """A thought under `budget`; `answer` tokens are kept for what follows it.
+        """Start a thought under `budget`; at most `answer` tokens may follow it.
 
-        `grace` None is serving's. `apart` makes thought and answer two requests.
+        `grace` None means serving's grace. `apart` makes thought and answer two requests.
         """
         close = len(self.form.close.ids)
         ask = Ask(
@@ -147,10 +147,10 @@ def hinted(
     sampler: Sampler,
     reader: Reader,
 ) -> list[Response]:
-    """A response per prompt and hint, the hint put behind the open marker.
+    """A response per prompt and hint, the hint behind the open marker.
 
-    HBPO (arXiv 2507.15844, §3.1): equal hints form a subgroup. A budget is a promise in the text,
-    never a truncation.
+    HBPO (arXiv 2507.15844, §3.1): equal hints form a subgroup. A budget is only a promise in the
+    text, not a truncation.
     """
     return pull(responses([(prompt, hints) for prompt in prompts], longest, reader), sampler)
 
@@ -158,7 +158,7 @@ def hinted(
 def responses(
     asked: Sequence[tuple[Prompt, Sequence[Hint]]], longest: int, reader: Reader
 ) -> Rounds[list[Response]]:
-    """One round: a response per prompt and hint of that prompt."""
+    """One round of sampling: a response for each hint of each prompt."""
     noise_BT = torch.cat([uniforms(prompt.key, len(hints), longest) for prompt, hints in asked])
     heads = [(prompt, budget, hint) for prompt, hints in asked for budget, hint in hints]
     lives = [_whole(prompt, hint, longest, reader) for prompt, _, hint in heads]
@@ -180,9 +180,9 @@ def stop_ids(prompt: Prompt, longest: int, reader: Reader) -> frozenset[int]:
 
 
 def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
-    """Thinking tokens, whether it is formatted, and its answer.
+    """Thinking tokens, whether the response is formatted, and its answer.
 
-    Nobody closes a thought here: one without its end marker has no answer.
+    Here no thought is closed for the model: a thought without its end marker has no answer.
     """
     outcome = life.thought.outcome
     closed = marked and not outcome.answer_forced
@@ -193,7 +193,7 @@ def _read(life: Life, marked: bool) -> tuple[int, bool, str]:
 def replay(
     prompt: Prompt, hint: tuple[int, ...], sampled: Sequence[int], longest: int, reader: Reader
 ) -> Response:
-    """The response that these tokens are, however they came to be."""
+    """Read the response that consists of these tokens, without sampling."""
     life = _whole(prompt, hint, longest, reader)
     ended = sampled[-1] in life.segment.eos
     life.feed(Chunk(list(sampled), "stop" if ended else "length"))
@@ -213,10 +213,10 @@ def truncated(
 ) -> list[Truncated]:
     """`group` thoughts per prompt, each cut at every budget and answered `summaries` times there.
 
-    AnytimeReasoner (arXiv 2505.13438, §3.1). What closes a thought counts as its summary's
-    tokens. Thoughts run past the largest budget by what the end marker takes: if that comes, the
-    thought ended by itself. In the last `grace` tokens of a budget a cut waits for a clean end;
-    None is serving's grace, the paper has none.
+    AnytimeReasoner (arXiv 2505.13438, §3.1). The close text's tokens count as the summary's.
+    Sampling continues past the largest budget for the length of the end marker: if the marker
+    comes, the thought ended by itself. In the last `grace` tokens of a budget a cut waits for a
+    clean end; None means serving's grace, and the paper has none.
     """
     asked = [(prompt, group) for prompt in prompts]
     rounds = thoughts(
@@ -239,7 +239,7 @@ def thoughts(
     summary_tokens: int,
     grace: int | None,
 ) -> Rounds[list[Truncated]]:
-    """Two rounds: so many thoughts per prompt, then the summaries of all."""
+    """Two rounds of sampling: each prompt's number of thoughts, then the summaries of all."""
     asked = [(prompt, n) for prompt, size in groups for n in range(size)]
     longest = budgets[-1] + reader.end_tokens
     noise_BT = torch.cat([uniforms(prompt.key, size, longest) for prompt, size in groups])
@@ -256,7 +256,7 @@ def thoughts(
         for (prompt, _), row in zip(asked, lives, strict=True)
     ]
 
-    # One batch holds the summaries of all thoughts; (thought, budget) says whose they are.
+    # One batch has the summaries of all thoughts; (thought, budget) identifies their cut.
     places = [(i, j) for i, row in enumerate(cuts) for j, cut in enumerate(row) if cut is not None]
     forks = [lives[i][j].fork() for i, j in places for _ in range(summaries)]
     left = [summary_tokens - life.thought.outcome.forced_tokens for life in forks]
@@ -283,9 +283,9 @@ def thoughts(
 
 
 def _cut(life: Life, prompt_tokens: int, reader: Reader) -> Cut | None:
-    """What a budget left of a thought; None where the text ended inside the thought.
+    """The cut of a thought at its budget; None where the text ended inside the thought.
 
-    There a server closes the thought and goes on.
+    In that case a server would close the thought and continue.
     """
     outcome = life.thought.outcome
     if outcome.answer_forced and outcome.end_cause == "natural":
@@ -295,7 +295,7 @@ def _cut(life: Life, prompt_tokens: int, reader: Reader) -> Cut | None:
 
 
 def _own(sampled: Sequence[int], longest: Cut | None) -> Sequence[int]:
-    """A thought's tokens up to its own end, behind which no stop token ended the sampling."""
+    """A thought's tokens up to its own end; sampling may have continued beyond it."""
     return sampled if longest is None or longest.close else sampled[: longest.kept]
 
 

@@ -1,4 +1,4 @@
-"""What rollouts would answer if their thoughts were cut short."""
+"""Probes: the answers of rollouts if their thoughts were cut short."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .drive import Life, Rounds, advance, uniforms
 from .kinds import PlainPlan
 
 PROBE = "probe_accuracy_"
-"""Columns (B,) that begin so are measured: accuracy at a share of a thought; NaN: not probed."""
+"""Prefix of measured columns (B,): accuracy at a share of a thought; NaN: not probed."""
 
 
 class ProbedPlan(PlainPlan):
     """A second round asks some rollouts for an answer after shares of their thoughts.
 
-    T1 (arXiv 2501.11651): the thought is truncated, closed, and answered. Probes are measured and
-    not learnt from.
+    T1 (arXiv 2501.11651): the thought is truncated, closed, and answered. Probes only measure;
+    training does not use them.
     """
 
     cuts: ClassVar[tuple[float, ...]]
@@ -59,7 +59,7 @@ class ProbedPlan(PlainPlan):
         return found
 
     def _cut(self, rollout: Rollout, share: float) -> Life:
-        """The life that answers after this share of a rollout's thought."""
+        """A closed thought, cut after this share of the rollout's thought, ready to answer."""
         thought = rollout.of("response")[: int(share * rollout.thinking_tokens)]
         head = (*rollout.prompt.ids, *rollout.of("hint"))
         whole = (*head, *thought, *self.reader.form.close.ids)

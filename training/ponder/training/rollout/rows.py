@@ -1,9 +1,9 @@
-"""Rows of tokens to learn from, and the tensors made of them.
+"""Rows of tokens to learn from, and their tensors.
 
-A row is a prompt, the completion that followed it and, for thoughts that were summarised at
-several cuts, all of their summaries. A summary then lies behind the thought as a chunk that sees
-the tokens before its cut and itself: the tree mask. Its positions go on from the cut, so it is
-scored exactly as if it stood in a row of its own, at a fraction of the tokens.
+A row has a prompt, its completion and, for a thought that was summarised at several cuts, all of
+the summaries. A summary lies behind the thought as a chunk that sees only the tokens before its cut
+and itself: the tree mask. Its positions continue from the cut, so it is scored exactly as in a row
+of its own, at a fraction of the tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Chunk:
     """A summary: it sees the first `start` tokens of the row, then itself.
 
     Its first `inserted` tokens carry no loss: the close text, or a copy of the thought's last
-    token, which is what the first summary token is predicted from.
+    token, from which the first summary token is predicted.
     """
 
     start: int
@@ -36,7 +36,7 @@ class Chunk:
 class Row:
     """One prompt with its completion; `advantages` and `learnt` are parallel to the completion.
 
-    `columns` are what the objective reads of a row, by the names of the batch's columns.
+    `columns` has the values that the objective reads, by the names of the batch's columns.
     """
 
     prompt: tuple[int, ...]
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def teaches(self) -> bool:
-        """Whether a token that is learnt has an advantage: without one the gradient is 0."""
+        """Whether a learnt token has an advantage other than 0; otherwise the gradient is 0."""
         own = any(a and learnt for a, learnt in zip(self.advantages, self.learnt, strict=True))
         return own or any(c.advantage and len(c.ids) > c.inserted for c in self.chunks)
 
@@ -71,8 +71,8 @@ def pack(
 ) -> Row:
     """A rollout with its advantages as a row; the branches of its trunk become chunks.
 
-    `advantage` and `branch_advantage` are the rollout's entries of the columns. Without an
-    advantage the row is there and teaches nothing. Raises `ValueError` for a branch of a branch.
+    `advantage` and `branch_advantage` are the rollout's entries of these columns. A row without an
+    advantage teaches nothing. Raises `ValueError` for a branch of a branch.
     """
     begins: dict[int, int] = {}
     completion: list[int] = []
@@ -107,7 +107,7 @@ def pack(
 
 
 def unpack(row: Row) -> list[Row]:
-    """The same row without its tree: the thought, and a row per summary."""
+    """The same row without its tree: a row for the thought, and a row per summary."""
     whole = (*row.prompt, *row.completion)
     return [
         Row(row.prompt, row.completion, row.advantages, row.learnt, columns=row.columns),
@@ -170,7 +170,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
 def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch.Tensor:
     """(B, 1, W, W): true where the token of the second-last axis sees the token of the last.
 
-    W² bytes a row: it is made for one batch at a time, and not kept.
+    It takes W² bytes per row, so it is made for one batch at a time and not kept.
     """
     key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
     hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
@@ -180,9 +180,9 @@ def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch
 def loss_inputs(
     batch: Mapping[str, Tensor], log_probs_BT: Tensor, entropies_BT: Tensor
 ) -> LossInputs:
-    """What an objective reads of a collated batch and its scores.
+    """The inputs of an objective, from a collated batch and its scores.
 
-    Without `old_log_probs` in the batch the policy that sampled is the current one.
+    Without `old_log_probs` in the batch the current policy counts as the sampling one.
     """
     return LossInputs(
         log_probs_BT,
@@ -194,11 +194,11 @@ def loss_inputs(
 
 
 def telling(rows: Sequence[Row], least: int, anchored: bool = False) -> list[Row]:
-    """The rows with a gradient, and as many without as it takes to be `least`.
+    """The rows with a gradient, filled up with others to `least` rows.
 
-    A group whose rewards are equal has advantages of 0, and so have the gradients of its rows: they
-    count in the loss's denominator and need not be computed; but every batch must have a row. An
-    objective that is `anchored` learns from every token, whatever its advantage.
+    A group with equal rewards has advantages of 0, so the gradients of its rows are 0: they count
+    in the loss's denominator and need not be computed, but every batch must have a row. An
+    `anchored` objective learns from every token, whatever its advantage.
     """
     told = [row for row in rows if (row.learnt_tokens if anchored else row.teaches)]
     silent = [row for row in rows if not (row.learnt_tokens if anchored else row.teaches)]
@@ -210,8 +210,8 @@ def telling(rows: Sequence[Row], least: int, anchored: bool = False) -> list[Row
 def split_by_tokens(rows: Sequence[Row], parts: int) -> list[list[Row]]:
     """`parts` batches of rows of similar length, with about equally many padded tokens each.
 
-    Sorted by length so that little is padded; every row is in exactly one batch. A batch may be
-    empty only where there are fewer rows than parts.
+    Rows are sorted by length to save padding; every row is in exactly one batch. A batch is empty
+    only where there are fewer rows than parts.
     """
     ordered = sorted(rows, key=lambda row: row.tokens)
     cost = sum(row.tokens for row in ordered) / parts
@@ -239,15 +239,15 @@ def batches_of_tokens(rows: Sequence[Row], most: int) -> list[list[Row]]:
 
 
 def passes_of(rows: Sequence[Row], parts: int, most: int | None) -> list[list[Row]]:
-    """The batches of one update: `parts` of them at least, and none above `most` tokens."""
+    """The batches of one update: at least `parts`, and none above `most` tokens."""
     if most is None:
         return split_by_tokens(rows, parts)
     return split_further(batches_of_tokens(rows, most), parts)
 
 
 def split_further(parts: Sequence[list[Row]], count: int) -> list[list[Row]]:
-    """`count` batches of the same rows: the widest are halved, and where single rows are left the
-    rest are copies of one that teach nothing.
+    """`count` batches of the same rows. The widest batches are halved; once only single rows are
+    left, further batches are copies of a row that teach nothing.
     """
     made = list(parts)
     while len(made) < count:
@@ -262,5 +262,5 @@ def split_further(parts: Sequence[list[Row]], count: int) -> list[list[Row]]:
 
 
 def _silent(row: Row) -> Row:
-    """A row of the same prompt without anything to learn."""
+    """A row of the same prompt without learnt tokens."""
     return Row(row.prompt, row.completion[:1], (0.0,), (False,), columns=row.columns)

@@ -4,9 +4,9 @@ Four things make it several times faster than `model.generate` on rollouts: copi
 share its prefill, finished rows leave the batch, the cache grows in blocks instead of by a copy per
 token, and heads that share keys read them where they are.
 
-A row's randomness is its own: one uniform number per token, drawn from a key. So a sample does not
-depend on what shares its batch, on the process that draws it, or on where a run was resumed. Rows
-are sampled in as many batches as the memory for them asks for.
+Every row has its own random numbers: one uniform number per token, drawn from a key. So a sample
+does not depend on the other rows of its batch, on the process that draws it, or on where a run was
+resumed. Rows are sampled in as many batches as memory requires.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from transformers.masking_utils import sdpa_mask
 _BLOCK = 64
 # Rows are dropped from the batch once this share of it has finished.
 _COMPACT_AT = 0.25
-# Tokens between two looks at what has finished, on a CPU and on a GPU, which has to be waited for.
+# Tokens between two checks for finished rows, on a CPU and on a GPU; on a GPU a check waits for it.
 _LOOKS = (1, 16)
 _ATTENTION = "ponder_grouped_sdpa"
-# Bytes for each entry of the vocabulary: three of float64, at the most at once.
+# Bytes for each entry of the vocabulary: at most three float64 numbers at once.
 _PICKED = 24
 
 
@@ -83,8 +83,8 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention; (B, 1, heads, head_dim) for one new token per row.
 
-    transformers copies the keys and values of the whole cache for every head that shares them. Here
-    the heads of a group are queries of one head instead.
+    transformers copies the keys and values of the whole cache for every head that shares them.
+    Here the heads of a group become several queries of one head instead.
     """
     rows, heads, tokens, size = query.shape
     if tokens > 1:
@@ -106,7 +106,7 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 @contextmanager
 def _attending(model: Any) -> Iterator[None]:
-    """`_attend` in place of transformers' own scaled dot-product attention."""
+    """Replace transformers' own scaled dot-product attention by `_attend`."""
     usual = model.config._attn_implementation
     if usual != "sdpa":
         yield
@@ -130,10 +130,9 @@ def sample(
 ) -> list[list[int]]:
     """Continue every prompt by at most T tokens, ending with the first of `stop_ids`.
 
-    `noise_BT` holds the uniform numbers that pick each row's tokens (see `uniforms`). Rows with
-    equal prompts are prefilled once. `room` is how many bytes keys, values and the choice of tokens
-    may take: rows beyond it wait for the next batch. Returns the sampled token ids, the stop token
-    included.
+    `noise_BT` has the uniform numbers that pick each row's tokens (see `uniforms`). Rows with equal
+    prompts are prefilled once. Keys, values and the choice of tokens take at most `room` bytes:
+    further rows wait for the next batch. Returns the sampled token ids, the stop token included.
     """
     ids: list[list[int]] = [[] for _ in prompts]
     with _attending(model):
@@ -146,16 +145,16 @@ def sample(
 
 
 RowBytes = Callable[[int], float]
-"""Bytes that a row of so many tokens, its prompt among them, takes while it is sampled."""
+"""Bytes that sampling a row takes, by its number of tokens, the prompt included."""
 
 
 def row_bytes(model: Any) -> RowBytes:
-    """What `model` needs for a row, by its configuration."""
+    """The bytes that `model` needs for a row, from its configuration."""
     return bytes_of(model.config, model.dtype.itemsize)
 
 
 def bytes_of(config: Any, width: int) -> RowBytes:
-    """Keys and values of `width` bytes a number, and what `pick` makes of a row's logits."""
+    """Bytes of a row's keys and values at `width` bytes per number, and of `pick`'s tensors."""
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * width
@@ -166,9 +165,9 @@ def bytes_of(config: Any, width: int) -> RowBytes:
 def batches(
     prompts: Sequence[Sequence[int]], longest: int, needs: RowBytes, room: float
 ) -> list[list[int]]:
-    """The places of all rows in batches that fit `room`, or have one row.
+    """The indices of all rows, in batches that fit `room` or have a single row.
 
-    Prompts of a batch are of similar length, and copies of one lie side by side.
+    A batch's prompts have similar lengths, and copies of a prompt lie side by side.
     """
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
     made: list[list[int]] = []
@@ -241,9 +240,9 @@ def _sample(
 
 
 def _seen(mask_BT: torch.Tensor) -> torch.Tensor:
-    """What one new token per row sees: on a GPU as (B, 1, 1, T), which transformers takes as is.
+    """The attention mask of one new token per row: on a GPU (B, 1, 1, T), else (B, T).
 
-    It would look into a mask (B, T) for padding, and wait for the GPU at every token.
+    transformers would search a mask (B, T) for padding, and so wait for the GPU at every token.
     """
     return mask_BT[:, None, None].bool() if mask_BT.is_cuda else mask_BT
 

@@ -1,4 +1,4 @@
-"""Responses that grow as a tree: they share what came before they parted."""
+"""Responses that grow as a tree, and share the segments before their fork."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plans import replay, stop_ids
 
 @dataclass(slots=True)
 class Path:
-    """A response as far as it is; `nodes` number its segments, and paths share those they share."""
+    """A response so far; `nodes` number its segments, and shared segments have the same number."""
 
     ids: tuple[int, ...] = ()
     nodes: tuple[int, ...] = ()
@@ -28,10 +28,10 @@ class Path:
 
 @dataclass(slots=True)
 class Tree:
-    """The paths of one prompt, `size` of them in the end.
+    """The paths of one prompt, in the end `size` of them.
 
-    Every unfinished path forks into `fork` before a segment while there is room. Where all have
-    ended and there still is, new ones begin at inner nodes that are drawn at random.
+    Before a segment every unfinished path forks into `fork` paths, up to `size`. If all paths have
+    ended before there are `size`, new paths begin at random inner nodes.
     """
 
     prompt: Prompt
@@ -43,7 +43,7 @@ class Tree:
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 60)))
 
     def grow(self) -> list[Path]:
-        """The paths that want another segment."""
+        """Fork, and return the paths that need another segment."""
         live = [path for path in self.paths if not path.done]
         if live:
             for path in live * (self.fork - 1):
@@ -60,7 +60,7 @@ class Tree:
         return [path for path in self.paths if not path.done]
 
     def take(self, path: Path, ids: Sequence[int], done: bool) -> None:
-        """A segment of a path."""
+        """Add a sampled segment to a path; `done` ends the path."""
         path.ids += tuple(ids)
         path.nodes += (next(self._numbers),)
         path.done = done
@@ -69,8 +69,8 @@ class Tree:
 class TreePlan(PlainPlan):
     """Plain responses that fork at the ends of segments.
 
-    TreePO (arXiv 2508.17445, §3). Beside those of plain ones the column `subtree` (B, D): the
-    number of the segment at each depth, which rollouts that share it have alike; -1 after the end.
+    TreePO (arXiv 2508.17445, §3). Adds the column `subtree` (B, D) to those of `PlainPlan`: the
+    number of the segment at each depth, the same in all rollouts that share it; -1 after the end.
     """
 
     kind: ClassVar[str] = "tree"
@@ -111,7 +111,7 @@ class TreePlan(PlainPlan):
         depth = math.ceil(self.longest / self.segment)
         subtree_BD = torch.full((len(rollouts), depth), -1, dtype=torch.long)
         drawn_B = torch.zeros(len(rollouts), dtype=torch.long)
-        seen: set[tuple[str, int]] = set()  # segments that several share were drawn once
+        seen: set[tuple[str, int]] = set()  # shared segments were drawn once
         for i, rollout in enumerate(rollouts):
             nodes, written = rollout.tags["subtree"], len(rollout.of("response"))
             subtree_BD[i, : len(nodes)] = torch.tensor(nodes)

@@ -1,4 +1,4 @@
-"""Responses that are sampled a window a step, and go on in the next."""
+"""Responses that are sampled one window per step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .plans import Hint, replay, stop_ids
 
 
 class WindowedPlan(PlainPlan):
-    """At most `window` tokens of each response, after those that `Prompt.begun` has of it.
+    """Samples at most `window` tokens of each response, behind its tokens in `Prompt.begun`.
 
-    T-PPO (arXiv 2506.15050). A response's random numbers are those that it would have in one go.
-    Beside those of plain ones the column `open` (B,), bool: neither ended nor at its longest.
+    T-PPO (arXiv 2506.15050). A response has the same random numbers as if sampled at once. Adds the
+    column `open` (B,), bool, to those of `PlainPlan`: neither ended nor at its longest.
     """
 
     makes: ClassVar[frozenset[str]] = PlainPlan.makes | {"open"}

@@ -1,4 +1,4 @@
-"""`ponder train METHOD --base … --tasks …`: defaults, scaled by a look at the base."""
+"""`ponder train METHOD --base … --tasks …`: defaults, scaled to samples of the base."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .look import SAMPLES, Look, Seen, look
 from .recipe import PolicyRecipe, RecipeError, recipe_from
 
 HINT = "I will answer the question within {budget} tokens\n"
-# Of the mean natural response. HBPO's paper trains under .52 and .86 of it (arXiv 2507.15844,
-# tables 1 and 2: 4,096 tokens against 7,921 and 4,744).
+# The cap as a share of the mean natural response. HBPO's paper trains under .52 and .86 of it
+# (arXiv 2507.15844, tables 1 and 2: 4,096 tokens against 7,921 and 4,744).
 _CAP = 0.75
-# Of the responses that the cap may cut off: without rewards nothing is learnt.
+# Largest share of responses that the cap may cut off: without rewards nothing is learnt.
 _CUT_OFF = 0.6
 _FEW_PROBLEMS = 100
 
@@ -36,9 +36,10 @@ def is_method(name: str) -> bool:
 def advised(
     method: str, base: str, tasks: Sequence[str], seed: int, changes: Sequence[str]
 ) -> tuple[dict[str, Any], Look, list[str]]:
-    """A recipe as YAML would say it, the look that it follows from, and warnings in sentences.
+    """A recipe as YAML's data, the look from which it follows, and warnings in sentences.
 
-    `changes` are made to it (`--set`), and to how the base is asked. Raises `RecipeError`.
+    `changes` (`--set`) apply to the recipe, and to the way the base is sampled. Raises
+    `RecipeError`.
     """
     try:
         found = find_tasks(tasks)
@@ -65,7 +66,7 @@ def advised(
 
 
 def _held(tasks: Sequence[Task]) -> int:
-    """Problems of a validation: as many as there are, up to 128."""
+    """Number of problems of a validation: all that there are, up to 128."""
     held = len(at_most(tasks, 128, "validation", 1))
     if not held:
         raise RecipeError(
@@ -75,7 +76,7 @@ def _held(tasks: Sequence[Task]) -> int:
 
 
 def _rest(method: str, longest: int, parameters: int, held: int) -> dict[str, Any]:
-    """Everything but how the base is asked; `longest` tokens of a response."""
+    """The recipe's sections apart from base and tasks; `longest` are a response's tokens."""
     gpu, large = torch.cuda.is_available(), parameters > 200_000_000
     steps, prompts = (300, 64) if gpu else (100, 16)
     optimisation: dict[str, Any] = {
@@ -110,7 +111,7 @@ def _method(method: str, longest: int) -> dict[str, Any]:
 
 
 def _fit(raw: dict[str, Any], method: str, longest: int, seen: Look, tried: PolicyRecipe) -> None:
-    """Where a method's own scale is not the cap: BRPO cuts whole thoughts, DAPO and HTPO penalise
+    """Adjust methods whose scale is not the cap: BRPO cuts whole thoughts, DAPO and HTPO penalise
     the longest responses alone.
     """
     free = min(seen.room, max(longest, round(1.25 * seen.length(1.0))))
@@ -125,23 +126,23 @@ def _fit(raw: dict[str, Any], method: str, longest: int, seen: Look, tried: Poli
 
 
 def _closing(recipe: PolicyRecipe) -> int:
-    """Tokens that close a thought, which count as its summary's."""
+    """Tokens of the close text, which count as a summary's."""
     return len(Base.find(recipe).reader(recipe).form.close.ids)
 
 
 def _warnings(method: str, longest: int, seen: Look, tasks: Sequence[Task]) -> Iterator[str]:
-    """Where this setting cannot work, and what would."""
+    """Sentences on why this setting cannot work, each with a remedy."""
     question, reference, said = seen.shown
     if seen.unfinished == 1:
         yield (
             f"no thought ended and was answered within {seen.longest:,} tokens, so nothing can be "
-            f"rewarded: is {said[-60:]!r} how this base thinks?"
+            f"rewarded: does this base think like this: {said[-60:]!r}?"
         )
     elif seen.accuracy <= 0.02:
         yield (
-            f"{seen.accuracy:.0%} of the answers are right, and where all are wrong nothing is "
-            f"learnt: take easier problems, an instruction, or another verifier; {question[:80]!r} "
-            f"is {reference[:40]!r}, and was answered {said[:80]!r}"
+            f"{seen.accuracy:.0%} of the answers are right, and groups without a right one teach "
+            "nothing: take easier problems, an instruction, or another verifier; "
+            f"{question[:80]!r} has the answer {reference[:40]!r}, and the base wrote {said[:80]!r}"
         )
     if seen.accuracy >= 0.98 and method in ("grpo", "dapo", "htpo"):
         yield (
@@ -168,9 +169,10 @@ def _warnings(method: str, longest: int, seen: Look, tasks: Sequence[Task]) -> I
         )
     elif seen.hinted and _thinking(seen.hinted[max(seen.hinted)]) < 0.7 * seen.thinking:
         yield (
-            f"told a budget, the base thinks {_thinking(seen.hinted[max(seen.hinted)]):,.0f} "
-            f"tokens, and {seen.thinking:,.0f} untold: HBPO trains the thoughts that are told one, "
-            "and the others follow slowly; length-penalty trains those that a plain request gets"
+            "with a budget hint the base thinks "
+            f"{_thinking(seen.hinted[max(seen.hinted)]):,.0f} tokens, without one "
+            f"{seen.thinking:,.0f}: HBPO trains thoughts with hints, and the others follow slowly; "
+            "length-penalty trains thoughts without hints"
         )
     listed = [task for task in tasks if isinstance(task, FiniteTask)]
     if len(listed) == len(tasks):
@@ -184,7 +186,7 @@ def _thinking(seen: Sequence[Seen]) -> float:
 
 
 def told(seen: Look) -> Iterator[str]:
-    """What was seen, in sentences."""
+    """The measurements of a look, in sentences."""
     yield (
         f"{len(seen.natural) // SAMPLES} problems x {SAMPLES}: {seen.accuracy:.0%} right, "
         f"{seen.thinking:,.0f} tokens of thought and {seen.mean:,.0f} in all on average, "
@@ -192,13 +194,13 @@ def told(seen: Look) -> Iterator[str]:
     )
     for budget, under in sorted(seen.hinted.items()):
         yield (
-            f"told {budget:,} tokens: {_thinking(under):,.0f} of thought, "
+            f"hint of {budget:,} tokens: {_thinking(under):,.0f} of thought, "
             f"{fmean(it.correct for it in under):.0%} right"
         )
 
 
 def as_yaml(raw: dict[str, Any], lines: Sequence[str], warnings: Sequence[str]) -> str:
-    """The recipe as a file, with what it follows from at its head."""
+    """The text of the recipe's file, headed by a comment with the measurements and warnings."""
     import yaml
 
     head = [f"{raw['method']['method']} on {raw['base']}, scaled by a look at the base:", *lines]

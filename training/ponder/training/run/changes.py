@@ -1,4 +1,4 @@
-"""What a recipe says besides its file (`--set key=value`), and what is wrong with it, in words."""
+"""Changes of a recipe (`--set key=value`), and sentences for the errors in it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _with(section: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of `section` with `value` at `path`; sections that are not there are made."""
+    """A copy of `section` with `value` at `path`; missing sections are created."""
     name, *rest = path
     inside = section if isinstance(section, dict) else {}
     return {**inside, name: _with(inside.get(name), rest, value) if rest else value}
 
 
 def sentences(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Every field that is wrong, by its dotted name, and what it must be."""
+    """Sentences that name every wrong field by its dotted name, and its condition."""
     return "; ".join(_sentence(problem, kind) for problem in error.errors())
 
 
 def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
-    # The place of a method's field has the method's name in it, which no file has.
+    # pydantic puts the method's name into the place of its fields; no file has it there.
     place = [str(part) for part in problem["loc"]]
     if place[:1] == ["method"] and len(place) > 2:
         del place[1]
@@ -55,7 +55,7 @@ def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
         case "extra_forbidden":
             known = list(dict.fromkeys(field_paths(kind)))
             if place[-1] == "add" or place[-1] in COMPONENTS:
-                return f"{field}: no such field: what is added to a method stands in method.add"
+                return f"{field}: no such field: a method's components belong into method.add"
             close = difflib.get_close_matches(field, known, n=1)
             return f"{field}: no such field" + (f": did you mean {close[0]}?" if close else "")
     message = problem["msg"].removeprefix("Value error, ")
@@ -67,7 +67,7 @@ def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
 
 
 def field_paths(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields, those of every method among them."""
+    """The dotted names of all fields, including those of every method."""
     for name, field in kind.model_fields.items():
         yield prefix + name
         for inner in models_in(field.annotation):

@@ -1,6 +1,6 @@
-"""What a recipe has to fit: processes, the base's positions and modules, the trackers at hand.
+"""Checks a recipe against processes, the base's positions and modules, and installed trackers.
 
-Asked before any weights are loaded. Each raises `RecipeError` that names the field.
+They run before any weights are loaded. Each raises `RecipeError` that names the field.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def check_processes(recipe: PolicyRecipe, world: int) -> None:
 
 
 def hint_tokens(method: MethodSettings, tokenizer: HFTokenizer | None = None) -> int:
-    """Tokens of a budget's hint, at most; without a tokenizer an estimate, two for a word."""
+    """Most tokens of a budget's hint; without a tokenizer an estimate of two per word."""
     if tokenizer is None:
         return max((2 * len(hint.split()) for hint in method.hints), default=0)
     return max((len(tokenizer.encode(hint)) for hint in method.hints), default=0)
 
 
 def beside_prompt(recipe: PolicyRecipe, tokenizer: HFTokenizer | None = None) -> int:
-    """Tokens of the longest that may follow a prompt, in rollouts or in a validation."""
+    """Most tokens that may follow a prompt, in rollouts or in a validation."""
     method, watched = recipe.method, recipe.validation
     hint = hint_tokens(method, tokenizer)
     cut = watched.budgets[-1] + watched.answer_tokens if watched.budgets else 0
@@ -49,7 +49,7 @@ def beside_prompt(recipe: PolicyRecipe, tokenizer: HFTokenizer | None = None) ->
 def room_for_prompt(
     recipe: PolicyRecipe, positions: int | None, tokenizer: HFTokenizer | None = None
 ) -> int | None:
-    """Tokens that the base's positions leave to a prompt; None where they are not known."""
+    """Tokens that the base's positions leave for a prompt; None where they are unknown."""
     if positions is None:
         return None
     given, beside = recipe.rollouts.longest_prompt, beside_prompt(recipe, tokenizer)

@@ -1,7 +1,7 @@
-"""The directory of a run: what was run, and the states that it can be continued from.
+"""The directory of a run: its recipe, and the states from which it can be continued.
 
-OUT/recipe.json                what was run, with every default
-OUT/checkpoints/checkpoint-N/  the state after step (or update) N, moved into place whole
+OUT/recipe.json                the recipe, with every default
+OUT/checkpoints/checkpoint-N/  the state after step (or update) N, moved into place when complete
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def place_checkpoint(
 ) -> None:
     """Let `write` fill a directory, then move it into place; the `keep` newest ones stay.
 
-    Where several processes write parts of it, the main one places them, and `wait` returns when all
-    processes are there.
+    Where several processes write parts of a checkpoint, the main process moves it, and `wait`
+    returns when all processes have called it.
     """
     staged = run / _STAGING / f"checkpoint-{number}"
     if main:
@@ -59,9 +59,9 @@ def place_checkpoint(
 
 
 def last_checkpoint(run: Path, recipe: BaseModel, resume: bool) -> Path | None:
-    """What a run of `recipe` in this directory starts from; None where it starts anew.
+    """The checkpoint from which a run of `recipe` continues here; None where it starts anew.
 
-    Raises `RecipeError` for checkpoints that are not to be resumed, or are another recipe's.
+    Raises `RecipeError` for checkpoints without `resume`, or of another recipe.
     """
     found = checkpoints(run)
     if not resume and found:
@@ -76,7 +76,7 @@ def last_checkpoint(run: Path, recipe: BaseModel, resume: bool) -> Path | None:
 
 
 def check_resumable(run: Path) -> None:
-    """What `--resume` was asked for must be there: a mistyped directory costs a whole run."""
+    """Refuse `--resume` without a checkpoint: a mistyped directory would cost a whole run."""
     if checkpoints(run):
         return
     where = "there is no such directory" if not run.exists() else "it holds no checkpoint"
@@ -86,20 +86,20 @@ def check_resumable(run: Path) -> None:
 
 
 def record(recipe: BaseModel, run: Path) -> None:
-    """Write down what is run."""
+    """Write the run's recipe.json."""
     run.mkdir(parents=True, exist_ok=True)
     write_whole(run / RECIPE, recipe.model_dump_json(indent=2) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one go: whoever reads it, or is killed, finds the old one or the new."""
+    """Replace a file atomically: a reader finds the old text or the new, even after a kill."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 def _nearest(run: Path) -> Path | None:
-    """Of the runs beside `run`, here and in ./runs, the one with the most similar name."""
+    """The run with the most similar name, of those beside `run`, here and in ./runs."""
     places = dict.fromkeys((run.parent, Path(), Path("runs")))
     runs = [path.parent for place in places for path in place.glob(f"*/{CHECKPOINTS}")]
     by_name = {str(path): path for path in runs if checkpoints(path)}
@@ -108,7 +108,7 @@ def _nearest(run: Path) -> Path | None:
 
 
 def _check_same(recipe: BaseModel, path: Path) -> None:
-    """What is resumed must be what was started."""
+    """Raise `RecipeError` where a resumed run's recipe differs from the recorded one."""
     try:
         earlier = type(recipe).model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""From a trained model to a directory that transformers, vLLM and Ponder can load."""
+"""Exports a trained model to a directory that transformers, vLLM and Ponder can load."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def export(
 ) -> Contract:
     """Write weights (safetensors, bfloat16), tokenizer, chat template and `ponder.json`.
 
-    `state` replaces the weights of `model`, which is left as it was. Existing files of the same
-    names are replaced. Returns the contract with the hash of the tokenizer as it was written.
+    `state` replaces the weights of `model`, which stays unchanged. Existing files of the same names
+    are replaced. Returns the contract with the hash of the written tokenizer.
     """
     import torch
 
     directory.mkdir(parents=True, exist_ok=True)
     weights = model.state_dict() if state is None else state
-    tied = model.all_tied_weights_keys  # copies once rounded: their originals are enough
+    tied = model.all_tied_weights_keys  # rounding would make copies: skip them
     rounded = {n: value.to(torch.bfloat16) for n, value in weights.items() if n not in tied}
     model.save_pretrained(directory, state_dict=rounded)
-    # It has written what the model in memory is; the weights beside it are rounded, for serving.
+    # transformers has written the type of the model in memory; the written weights are rounded.
     config = deepcopy(model.config)
     config.dtype, config.use_cache = torch.bfloat16, True
     config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     contract = replace(contract, tokenizer_sha256=tokenizer_sha256(directory))
     contract.save(directory)
-    # safetensors keeps its files to their owner: a server under another user could not read them.
+    # safetensors makes its files readable to their owner alone; a server may be another user.
     mode = S_IMODE((directory / FILE_NAME).stat().st_mode)
     for path in filter(Path.is_file, directory.iterdir()):
         path.chmod(mode)

@@ -1,8 +1,8 @@
-"""What a recipe would do and need (`ponder train --dry-run`); nothing is written.
+"""Forecasts a recipe's work and needs (`ponder train --dry-run`); writes nothing.
 
-Figures are upper bounds where they count tokens, and estimates where they count memory: the
-activations follow from the widths of a transformer block, not from a measurement. The time is
-scaled from a first step, which is tried where the model is small.
+Token counts are upper bounds, and memory is an estimate: activations are computed from the widths
+of a transformer block, not measured. The time is scaled from a first step, which is tried where the
+model is small.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ GIB = 1 << 30
 # float32 weights, gradients and AdamW's two moments.
 _WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
 _PROMPTS_DRAWN = 64
-# FLOP a second of an H100 SXM in dense bfloat16, as NVIDIA's data sheet has it.
+# FLOP per second of an H100 SXM in dense bfloat16, from NVIDIA's data sheet.
 _H100 = 989e12
 # Python, PyTorch and transformers in a process on a CPU, before any model.
 _LIBRARIES = int(0.6 * GIB)
 
-# Shapes that the publishers' config.json state, for machines that cannot reach the hub.
+# Shapes from the publishers' config.json, for machines that cannot reach the hub.
 _QWEN2_1_5B: dict[str, Any] = {
     "model_type": "qwen2",
     "vocab_size": 151936,
@@ -65,7 +65,7 @@ PUBLIC_SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model by its sizes; `trained` parameters have gradients. `source` is who says so."""
+    """A model by its sizes; `trained` parameters have gradients. `source` names their origin."""
 
     source: str
     parameters: int
@@ -80,7 +80,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of a step, at most, over all processes."""
+    """Most tokens of a step, over all processes."""
 
     prompt: int
     row: int  # a row's longest pass: prompt, completion and chunks
@@ -94,12 +94,12 @@ class Tokens:
 
     @property
     def forward(self) -> int:
-        """All work in tokens of a forward pass; a backward pass costs two."""
+        """All work, counted in tokens of a forward pass; a token's backward pass counts two."""
         return self.sampled + self.scored + 3 * self.trained
 
 
 def shape(recipe: PolicyRecipe) -> Shape:
-    """The base's, from its config.json, or from the table where the hub is out of reach."""
+    """The base's shape, from its config.json, or from the table if the hub is out of reach."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -137,12 +137,12 @@ def _adapters(recipe: PolicyRecipe, model: Any) -> int:
 
 
 def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
-    """What a step samples, scores and learns from, at most, with prompts of `prompt` tokens."""
+    """The most tokens that a step samples, scores and learns, with prompts of `prompt` tokens."""
     method, plan = recipe.method, recipe.optimisation
     rows = recipe.rollouts.prompts * method.group_size
     answers = method.branches * method.branch_tokens
     row = method.longest + hint_tokens(method) + answers
-    # A thought that is cut runs to one token past its largest budget.
+    # A truncated thought is sampled to one token past its largest budget.
     sampled = method.longest + (1 + answers if answers else 0)
     sampled *= rows * method.attempts
     if method.branches and not engine_of(plan.engine).costs.trees:
@@ -163,7 +163,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     micro = mine / plan.updates / plan.micro_batches * work.row
     if plan.tokens_per_pass is not None:
         micro = min(micro, max(plan.tokens_per_pass, work.row))
-    # Inputs of the projections, keys, values, norms and residuals; the feed-forward's three.
+    # Inputs of the projections, keys, values, norms and residuals; three of the feed-forward layer.
     block = 12 * model.hidden + 2 * model.cache_width + 3 * model.intermediate
     kept = model.layers * block
     if plan.gradient_checkpointing:
@@ -177,7 +177,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     if not torch.cuda.is_available():
         found["libraries"] = _LIBRARIES
     if recipe.method.branches and engine_of(plan.engine).costs.trees:
-        # Booleans, row by row; no more than a micro-batch's is there at once.
+        # Booleans, row by row, of at most one micro-batch at a time.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
         drawn = width if torch.cuda.is_available() else 4  # a CPU samples in float32
@@ -231,7 +231,7 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         f"kept; two exports of {_size(2 * model.parameters)}"
     )
     if recipe.rollouts.engine == "vllm":
-        yield "memory      a process, estimated, beside what vLLM takes for itself"
+        yield "memory      a process, estimated, beside vLLM's own"
     else:
         yield "memory      a process, estimated"
     costs = engine_of(plan.engine).costs
@@ -255,14 +255,14 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
 
 
 def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
-    """The longest prompt, and who says so: the recipe, or some that were drawn."""
+    """The longest prompt's tokens, and their source: the recipe, or some drawn problems."""
     from ponder.tasks.draws import Source
     from ponder.tasks.sources import find_tasks
 
     from ..base import Base
 
     given = recipe.rollouts.longest_prompt
-    # What the hub has is asked for only where its problems are needed.
+    # Ask the hub only where its problems are needed.
     named = [name for name in recipe.tasks if given is None or not name.startswith("hf:")]
     try:
         tasks = find_tasks(named)
@@ -284,7 +284,7 @@ def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
 
 
 def describe(recipe: Recipe, threads: int) -> str:
-    """The whole plan. Raises `RecipeError` where the recipe does not hold."""
+    """The whole plan as text. Raises `RecipeError` where the recipe is invalid."""
     import torch
 
     torch.set_num_threads(threads)
@@ -303,7 +303,7 @@ def describe(recipe: Recipe, threads: int) -> str:
 
 
 def _thought(recipe: PolicyRecipe) -> str:
-    """How the base's thoughts are written, opened and switched."""
+    """A line on the base's thoughts: their markers, who opens them, and their switch."""
     from ponder.checkpoint.traits import HELLO, opening, tail
 
     from ..base import Base
@@ -324,10 +324,10 @@ def _time(recipe: PolicyRecipe, model: Shape, prompt: int) -> str:
         learnt = tokens(recipe, prompt).forward - tokens(recipe, prompt).sampled
         flops = 2.0 * model.parameters * learnt * recipe.optimisation.steps
         return (
-            "time        unknown: divide the FLOP of the whole run by what your machine does (a "
-            f"step is tried where the base lies here and has {LARGEST / 1e6:.0f}M parameters at "
-            f"most); scoring and learning take {flops / _H100 / 3600:,.0f} H100-hours at the "
-            "least, if all rows are as long as they may be and the GPUs reach their peak"
+            "time        unknown: divide the FLOP of the whole run by your machine's FLOP a second "
+            f"(a step is tried for local bases of at most {LARGEST / 1e6:.0f}M parameters); "
+            f"scoring and learning take at least {flops / _H100 / 3600:,.0f} H100-hours, if all "
+            "rows have their full length and the GPUs reach their peak"
         )
     whole, step = try_step(recipe)
     return (

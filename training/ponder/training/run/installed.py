@@ -1,4 +1,4 @@
-"""What a command needs is looked for before anything slow is loaded."""
+"""Checks that a command's modules are installed, before anything slow is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 
 def require(*modules: str) -> None:
-    """Raises `ModuleNotFoundError`, which the command line turns into what to install."""
+    """Raise `ModuleNotFoundError` for a missing module; the command line names its package."""
     for module in modules:
         if find_spec(module) is None:
             raise ModuleNotFoundError(f"{module} is missing", name=module)

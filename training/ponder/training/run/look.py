@@ -1,7 +1,7 @@
-"""A quick look at a base before it is trained: how it thinks on the problems, by a few dozen.
+"""A quick look at a base before training: samples its thoughts on a few dozen problems.
 
-It says what settings follow from (natural length, accuracy, whether budget hints are obeyed) and
-where they cannot work.
+It measures the base's natural length, its accuracy, and whether it obeys budget hints; the settings
+and their warnings follow from that.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .watch import quieten
 PROBLEMS = 32
 SAMPLES = 2
 LONGEST = 8192
-"""Tokens of a response that is looked at; a longer one is not waited for."""
+"""Most tokens of a response in a look; a longer response is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One response: tokens of all it wrote, of its thought and of its answer."""
+    """One response: tokens of the whole, of its thought and of its answer."""
 
     written: int
     thinking: int
@@ -45,11 +45,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen of a base.
+    """The measurements of a base.
 
-    `longest` is how long a response might get, `prompt` the longest prompt's tokens, `room` what
-    the base's positions leave to a response. `hinted` has the responses under each budget that was
-    promised. `shown` is one response as text: question, reference, answer.
+    `longest` are the most tokens of a response, `prompt` the longest prompt's tokens, `room` the
+    tokens that the base's positions leave for a response. `hinted` has the responses under each
+    promised budget. `shown` is one response as text: question, reference, answer.
     """
 
     parameters: int
@@ -66,7 +66,7 @@ class Look:
 
     @property
     def mean(self) -> float:
-        """Tokens of a natural response, on average; at least, where some were not waited for."""
+        """Mean tokens of a natural response; a lower bound where some were cut off."""
         return fmean(seen.written for seen in self.natural)
 
     @property
@@ -78,7 +78,7 @@ class Look:
         return fmean(not seen.ended for seen in self.natural)
 
     def length(self, share: float) -> int:
-        """Tokens that `share` of the natural responses do not exceed."""
+        """The quantile `share` of the natural responses' lengths in tokens."""
         ordered = sorted(seen.written for seen in self.natural)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -88,7 +88,7 @@ class Look:
 
     @property
     def answer(self) -> int:
-        """Tokens that nine of ten answers do not exceed; 0 where none ended."""
+        """The 90th percentile of the answers' lengths in tokens; 0 where no answer ended."""
         ended = sorted(seen.answering for seen in self.natural if seen.ended)
         return ended[int(0.9 * (len(ended) - 1))] if ended else 0
 
@@ -112,8 +112,8 @@ def look(
 ) -> Look:
     """Sample the base of `recipe` on training problems of `tasks`.
 
-    `hints` gets the mean length of a natural response and says which hint to try with which
-    budgets; None for none. Raises `RecipeError` for a base that cannot be asked.
+    `hints` takes the mean length of a natural response and returns the hint and the budgets to try;
+    None for no hints. Raises `RecipeError` for a base that cannot be sampled.
     """
     from transformers import AutoModelForCausalLM
 
@@ -163,7 +163,7 @@ def look(
 
 
 def sampler_of(model: Any, recipe: PolicyRecipe) -> Sampler:
-    """One that samples a model here, as the recipe has it."""
+    """A sampler of a model in this process, with the recipe's settings."""
 
     def sampler(
         prompts: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
@@ -181,7 +181,7 @@ def sampler_of(model: Any, recipe: PolicyRecipe) -> Sampler:
 
 
 def _shown(responses: Sequence[Response], reader: Reader) -> tuple[str, str, str]:
-    """A response that ended, if there is one; else the end of what the first one wrote."""
+    """Question, reference and answer of a response that ended, else the end of the first one."""
     one = next((response for response in responses if response.formatted), responses[0])
     said = one.answer if one.formatted else f"… {reader.text(one.sampled[-40:])}"
     return one.prompt.problem.question, one.prompt.problem.answer, said

@@ -1,7 +1,7 @@
-"""The training loop: sample → credit → update → watch → validate → save, once a step.
+"""The training loop: sample → credit → update → watch → validate → save, once per step.
 
-Steps are counted here and nowhere else, from 1; a step makes `optimisation.updates` optimizer
-updates, and checkpoints and trackers number it by those.
+Only this module counts steps, from 1. A step makes `optimisation.updates` optimizer updates, and
+checkpoints and trackers count updates.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from .watch import Progress
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Trains an engine on what a collector collects, up to the last step of a recipe.
+    """Trains an engine on a collector's experience, up to the last step of a recipe.
 
-    `objective` is what is maximised for each token, and the sum over an update's tokens is divided
-    by `denominator` of its rows. `ask` answers the validation problems of this process and returns
-    sums over its responses (`validation.Watched`). `export` keeps the weights
-    of the best validation. `observe` gets every step and what it learns from. All are called on
-    every process. The first step that is over after `end` is saved and the last one.
+    Each token maximises `objective`; the sum over an update's tokens is divided by `denominator` of
+    its rows. `ask` answers the validation problems of this process and returns sums over its
+    responses (`validation.Watched`). `export` keeps the weights of the best validation. `observe`
+    gets every step and its experience. Every process calls all of them. The first step that ends
+    after `end` is the last one, and is saved.
     """
 
     recipe: PolicyRecipe
@@ -49,7 +49,7 @@ class Loop:
     end: float = math.inf  # of the monotonic clock
 
     def run(self) -> None:
-        """Train from where the engine stands. Raises `Diverged`."""
+        """Train from the engine's current step. Raises `Diverged`."""
         plan, engine = self.recipe.optimisation, self.engine
         done = engine.updates // plan.updates
         if done == 0:
@@ -94,7 +94,7 @@ class Loop:
         learnt: Sequence[Learnt],
         phases: Mapping[str, float],
     ) -> None:
-        """Tell what the step measured, over all processes."""
+        """Report the step's metrics over all processes."""
         engine = self.engine
         world, last = engine.share.world, learnt[-1]
         sums = engine.reduce({n: sum(it.sums[n] for it in learnt) for n in last.sums})
@@ -116,12 +116,12 @@ class Loop:
         self._report(step, "train", figures)
 
     def _validate(self, step: int) -> None:
-        """Natural thinking on the validation problems; keeps the weights if none were better."""
+        """Validate, and export the weights if they are the best so far."""
         with self.engine.sampler(greedy=self.recipe.validation.greedy) as sample:
             figures = means(self.engine.reduce(self.ask(sample)))
         better = self.watch.validated(step, figures)
         self._report(step, "eval", figures)
-        # The main process alone knows the validations before a resume, and all of them export.
+        # Only the main process knows the validations before a resume, but all processes export.
         main = self.engine.share.rank == 0
         if self.engine.reduce({"better": float(main and better)})["better"]:
             self.export()
@@ -147,7 +147,7 @@ class Loop:
 
 
 def _phases(clock: Sequence[float], judging: float) -> dict[str, float]:
-    """Seconds that a step's parts took on this process; judging is told apart from sampling."""
+    """Seconds that a step's parts took on this process, with judging separate from sampling."""
     rollout, scoring, update = (late - early for early, late in pairwise(clock))
     found = {"rollout": rollout - judging, "judging": judging, "scoring": scoring, "update": update}
     return {f"seconds_{name}": round(seconds, 3) for name, seconds in found.items()}

@@ -1,6 +1,6 @@
-"""How long a run would take on this machine: a part of it is tried here, and the rest is scaled.
+"""Estimates a run's time on this machine: tries a part of the run, and scales it to the whole.
 
-An estimate: responses grow or shrink while a model learns, and other work may share the machine.
+Responses grow or shrink while a model learns, and other work may share the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .look import sampler_of
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
 
 LARGEST = 50_000_000
-"""Parameters of the largest model that is tried: a step of more would take long itself."""
+"""Parameters of the largest model to try: a step of a larger one would itself take long."""
 
 _COLD_STEPS = 30
 
@@ -32,7 +32,7 @@ Found = TypeVar("Found")
 
 
 def try_cold_start(recipe: SftRecipe) -> tuple[float, SftResult]:
-    """Seconds of the whole run, and what its first steps left."""
+    """Seconds of the whole run, and the result of its first steps."""
     plan = recipe.optimisation
     first = plan.model_copy(update={"steps": min(plan.steps, _COLD_STEPS), "validate_every": 0})
     tried = train_sft(recipe.model_copy(update={"optimisation": first}), progress=False)
@@ -40,13 +40,13 @@ def try_cold_start(recipe: SftRecipe) -> tuple[float, SftResult]:
 
 
 def can_try(recipe: PolicyRecipe, parameters: int) -> bool:
-    """Whether the base lies here and is small, and this process samples by itself."""
+    """Whether the base is a small local checkpoint, and this process samples by itself."""
     here = Path(recipe.base).is_dir() and recipe.rollouts.engine == "transformers"
     return here and parameters <= LARGEST
 
 
 def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
-    """Seconds of the whole run, and of the first step, which is sampled and learnt from here."""
+    """Seconds of the whole run and of the first step, a part of which runs here."""
     from transformers import AutoModelForCausalLM
 
     base = Base.find(recipe)
@@ -72,7 +72,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
     plan, watched = recipe.optimisation, recipe.validation
     parts = passes_of(experience.updates[0], plan.micro_batches, plan.tokens_per_pass)
     part, passes = parts[-1], plan.updates * len(parts)
-    # The updates after the first score their rows once more, forward only: a third of the work.
+    # Updates after the first also score their rows, forward only: a third more work.
     learning = _timed(lambda: _learn(model, part))[0] * passes * (1 + (1 - 1 / plan.updates) / 3)
     rows = recipe.rollouts.prompts * recipe.method.group_size
     validations = 1 + -(-plan.steps // watched.every)
@@ -81,7 +81,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
 
 
 def _learn(model: Any, rows: Sequence[Row]) -> None:
-    """A pass forward and backward, of the size that the trainer's has."""
+    """A forward and a backward pass of the trainer's size."""
     batch = collate(rows, 0)
     mask = batch["attention_mask"]
     if "hidden_from" in batch:

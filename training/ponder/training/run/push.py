@@ -1,4 +1,4 @@
-"""A trained checkpoint onto the Hugging Face hub: `ponder train … --push OWNER/NAME`."""
+"""Uploads a trained checkpoint to the Hugging Face hub: `ponder train … --push OWNER/NAME`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from .recipe import RecipeError
 
-# What is served; what resumes a run, and its best weights, stay here.
+# Only servable files are uploaded: checkpoints, the best weights and logs stay here.
 _NOT = ["checkpoints/*", "best/*", "staging/*", "runs/*", "wandb/*", "samples.jsonl"]
 
 
 def check_push(name: str) -> None:
-    """Before anything is trained: who pushes must be known. Raises `RecipeError`."""
+    """Raise `RecipeError` for a bad name or a missing login, before training begins."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -26,7 +26,7 @@ def check_push(name: str) -> None:
 
 
 def push(directory: Path, name: str, api: Any = None) -> str:
-    """Upload what can be served, private unless the repository is there; returns its address.
+    """Upload the servable files, privately unless the repository exists; returns its address.
 
     Raises `OSError` where the hub is out of reach or refuses.
     """

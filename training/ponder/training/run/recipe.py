@@ -1,7 +1,7 @@
 """Recipes: training runs as data, with bounds on every number.
 
-A recipe is a YAML file, shipped in `recipes/` and called by name, or the user's own, called by
-path.
+A recipe is a YAML file: shipped in `recipes/` and selected by name, or the user's own, selected by
+its path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class RecipeError(SetupError, ValueError):
-    """A recipe that does not exist or does not hold; the message names the field and the remedy."""
+    """A missing or invalid recipe; the message names the field and the remedy."""
 
 
 class _Section(BaseModel):
@@ -52,22 +52,24 @@ class ModelShape(_Section):
 
 
 class TraceMix(_Section):
-    """Which thoughts the model sees, as shares of the examples."""
+    """The mix of written thoughts, as shares of the examples."""
 
-    budgets: Budgets = Field(description="tokens a hint may promise, rising")
+    budgets: Budgets = Field(description="budgets that hints promise, in tokens, rising")
     hinted: Share = Field(description="examples that carry a budget hint")
     minimal: Share = Field(description="examples that ask for minimal tokens")
     cut: Share = Field(description="examples whose thought is cut at a random token")
     cut_at_zero: Share = Field(description="cut examples that have no thought at all")
-    longest: int = Field(ge=32, le=4096, description="tokens; longer thoughts lose re-checks")
+    longest: int = Field(
+        ge=32, le=4096, description="tokens of a thought; longer ones lose re-checks"
+    )
     terse_until: Share = Field(description="share of the steps that see mostly terse thoughts")
     everyday: Share = Field(description="examples of what people type first: `2+2`, `hello`")
     tools: Share = Field(description="examples whose chat lists tools, a calculator among them")
     objects: Share = Field(0.0, description="questions that ask for their answer as a JSON object")
     tasks: tuple[str, ...] = Field(
         (),
-        description="families taught by slow thoughts, whose hints say nothing of them; without "
-        "any, the tiny ones by thoughts that keep to their hints",
+        description="families taught by slow thoughts, whose hints are unrelated to their length; "
+        "without any, the tiny families, by thoughts that keep to their hints",
     )
 
     @model_validator(mode="after")
@@ -90,8 +92,8 @@ class Optimisation(_Section):
     )
     muon_lr: float = Field(gt=0, le=1, description="learning rate of the matrices")
     adamw_lr: float = Field(gt=0, le=1, description="learning rate of embedding and norms")
-    warmup_steps: int = Field(ge=0, description="steps until the whole learning rate")
-    clip_norm: float = Field(gt=0, description="longest gradient; longer ones are shortened")
+    warmup_steps: int = Field(ge=0, description="steps until the full learning rate")
+    clip_norm: float = Field(gt=0, description="largest gradient norm; larger ones are clipped")
     validate_every: int = Field(ge=0, description="steps between validation losses; 0 for never")
     precision: Precision = Field(
         "float32", description="of the arithmetic on a CPU; a GPU multiplies in bfloat16"
@@ -99,7 +101,7 @@ class Optimisation(_Section):
 
 
 class Checkpoints(_Section):
-    """States that a killed run can resume from."""
+    """States from which a killed run can resume."""
 
     every: int = Field(ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept, the newest ones")
@@ -117,14 +119,15 @@ class SftRecipe(_Section):
 
 
 class Rollouts(_Section):
-    """What is sampled for a step."""
+    """The samples of a step."""
 
     prompts: int = Field(ge=1, le=65536, description="problems per step")
     temperature: float = Field(1.0, gt=0, le=10, description="at which rollouts are sampled")
     engine: Literal["transformers", "vllm", "http"] = Field(
-        "transformers", description="samples; vllm shares the trainer's GPU, http asks servers"
+        "transformers",
+        description="what samples; vllm shares the trainer's GPU, http asks servers",
     )
-    servers: tuple[str, ...] = Field((), description="vLLM servers that take weights")
+    servers: tuple[str, ...] = Field((), description="URLs of vLLM servers that load new weights")
     transfer: Literal["checkpoint", "nccl"] = Field(
         "checkpoint",
         description="how servers get new weights: checkpoint has them load a directory that they "
@@ -132,32 +135,34 @@ class Rollouts(_Section):
     )
     steps_ahead: Literal[0, 1] = Field(
         0,
-        description="1: servers draw a step's rollouts while the step before is learnt from, with "
+        description="1: servers draw the next step's rollouts during a step's updates, with "
         "weights that are one step older",
     )
     vllm_options: tuple[str, ...] = Field(
         (),
-        description="vLLM's own options, such as --gpu-memory-utilization=0.5; three tenths of "
-        "the memory, as many places as there are rows (1,024 at most) and as much context as the "
-        "recipe needs unless given",
+        description="vLLM's own options, such as --gpu-memory-utilization=0.5; unless given, three "
+        "tenths of the memory, as many sequences as rows (at most 1,024) and as much context as "
+        "the recipe needs",
     )
     sampler_cap: float | None = Field(
         2.0,
         ge=1,
         le=1000,
-        description="a token counts p/q times, at most so often, where vLLM drew it with "
-        "probability q and the trainer gives it p (truncated importance sampling); null for none",
+        description="largest weight p/q of a token that vLLM drew with probability q and to which "
+        "the trainer gives p (truncated importance sampling); null for no weights",
     )
     cache_gib: float = Field(
         4.0,
         gt=0,
         le=4096,
-        description="GiB of keys and values that the transformers engine holds; rows beyond it "
-        "wait for the next batch",
+        description="GiB of keys and values that the transformers engine holds; further rows wait "
+        "for the next batch",
     )
     verifiers: int = Field(2, ge=1, le=64, description="workers that judge untrusted answers")
     longest_prompt: int | None = Field(
-        None, ge=1, description="tokens; problems with longer prompts are left out"
+        None,
+        ge=1,
+        description="tokens; problems with longer prompts are left out",
     )
 
     @property
@@ -166,7 +171,7 @@ class Rollouts(_Section):
 
 
 class PolicyOptimisation(_Section):
-    """AdamW with linear warm-up, then a constant learning rate, unless others are named.
+    """AdamW with linear warm-up, then a constant learning rate, unless the fields name others.
 
     Counts are optimizer updates.
     """
@@ -174,41 +179,44 @@ class PolicyOptimisation(_Section):
     engine: str = Field(
         "accelerate", description="what trains: accelerate, verl on Ray, or package.module:Name"
     )
-    workers: int | None = Field(None, ge=1, description="of verl; one for every GPU unless given")
+    workers: int | None = Field(None, ge=1, description="of verl; one per GPU unless given")
     steps: int = Field(ge=1, le=1_000_000, description="rollout steps")
     updates: int = Field(ge=1, le=64, description="optimizer updates per step")
     micro_batches: int = Field(
-        1, ge=1, le=4096, description="passes each update is split into; more save memory"
+        1, ge=1, le=4096, description="passes of each update; more passes save memory"
     )
     tokens_per_pass: int | None = Field(
         None,
         ge=1,
-        description="tokens of a process's pass, padding included: an update takes as many passes "
-        "as that needs, on any number of GPUs; a longer row passes by itself",
+        description="most tokens of a process's pass, padding included: an update takes as many "
+        "passes as it needs, on any number of GPUs; a longer row has a pass of its own",
     )
     learning_rate: float = Field(gt=0, le=1, description="after the warm-up")
-    warmup_updates: int = Field(0, ge=0, description="updates until the whole learning rate")
+    warmup_updates: int = Field(0, ge=0, description="updates until the full learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's")
-    clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened")
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest gradient norm; larger ones are clipped"
+    )
     optimizer: str = Field(
         "AdamW",
         description="a class of torch.optim, or package.module:Name, such as "
         "bitsandbytes.optim:AdamW8bit",
     )
     optimizer_options: dict[str, Any] = Field(
-        {}, description="its arguments beside learning_rate and weight_decay"
+        {}, description="the optimizer's arguments beside learning_rate and weight_decay"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="of the learning rate after the warm-up; the others fall to 0"
     )
     precision: Precision = Field("float32", description="of the arithmetic")
     weights: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the weights; bfloat16 where lora leaves them as they are"
+        "float32",
+        description="of the weights; bfloat16 only with lora, which leaves them unchanged",
     )
     attention: str | None = Field(
         None,
-        description="kernel by transformers' name, such as sdpa, eager or flash_attention_2; its "
-        "own choice unless given",
+        description="kernel by transformers' name, such as sdpa, eager or flash_attention_2; "
+        "transformers' choice unless given",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
@@ -216,7 +224,7 @@ class PolicyOptimisation(_Section):
 
 
 class Validation(_Section):
-    """How the run is watched: natural thinking on problems that training never sees."""
+    """Validations of a run: natural thinking on problems that training never sees."""
 
     every: int = Field(ge=1, description="steps between validations")
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
@@ -228,12 +236,13 @@ class Validation(_Section):
         False, description="take the likeliest token, instead of rollouts.temperature"
     )
     also: tuple[str, ...] = Field(
-        (), description="other tasks to watch, as many problems of each, under their own names"
+        (),
+        description="other tasks to validate on, as many problems of each, under their own names",
     )
-    hints: tuple[int, ...] = Field((), description="budgets to tell the model, one after the other")
-    budgets: Rising = Field((), description="budgets to cut its thoughts at, rising")
+    hints: tuple[int, ...] = Field((), description="budgets to hint at, one after the other")
+    budgets: Rising = Field((), description="budgets at which to cut thoughts, rising")
     answer_tokens: int = Field(
-        128, ge=1, le=1_000_000, description="tokens of an answer behind a thought that is cut"
+        128, ge=1, le=1_000_000, description="tokens of an answer to a truncated thought"
     )
 
 
@@ -243,7 +252,7 @@ class Lora(_Section):
     rank: int = Field(16, ge=1, le=1024, description="of the two matrices of an adapter")
     alpha: int = Field(32, ge=1, le=4096, description="an adapter counts alpha / rank times")
     target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
-        "all-linear", description="names of the layers that get one"
+        "all-linear", description="names of the layers that get an adapter"
     )
 
 
@@ -257,10 +266,10 @@ class PolicyRecipe(_Section):
         description="directory or hub name of a checkpoint with ponder.json, or of a known family",
     )
     close_text: str | None = Field(
-        None, description="closes a thought, the end marker in it; the base's unless given"
+        None, description="text that closes a thought, with its end marker; the base's unless given"
     )
     answer_prefix: str | None = Field(
-        None, description="begins the answer after a close; the base's unless given"
+        None, description="text that begins the answer after a close; the base's unless given"
     )
     tasks: tuple[str, ...] = Field(min_length=1, description="where the problems come from")
     system_prompt: str | None = Field(
@@ -268,8 +277,8 @@ class PolicyRecipe(_Section):
     )
     instruction: str = Field(
         "",
-        description="follows every question as it stands, so it begins with a space or a line "
-        "break; who asks the trained checkpoint adds it, too",
+        description="text appended to every question unchanged, so it begins with a space or a "
+        "line break; clients of the trained checkpoint must add it, too",
     )
     method: MethodConfig
     rollouts: Rollouts
@@ -341,9 +350,9 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, replace what `changes` (`dotted.key=value`) say, and check it.
+    """Read a recipe, apply `changes` (`dotted.key=value`), and check it.
 
-    `RecipeError` names every field that is wrong.
+    `RecipeError` names every wrong field.
     """
     import yaml
 
@@ -357,12 +366,12 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_from(raw: Any, where: str, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe that `raw` says, as YAML has read it; `where` it stands is named in errors."""
+    """The recipe from `raw`, the YAML's data; errors name `where` it comes from."""
     kind = _kind(raw)
     try:
         recipe = kind.model_validate(changed(raw, changes) if changes else raw)
         if isinstance(recipe, PolicyRecipe):
-            Method.of(recipe.method)  # what is added has to fit
+            Method.of(recipe.method)  # the components must fit
         return recipe
     except ValidationError as error:
         raise RecipeError(f"{where}: {sentences(error, kind)}") from error

@@ -1,4 +1,4 @@
-"""What a recipe is known by, whenever it was recorded."""
+"""A hash that identifies a recipe in old and new records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .recipe import PolicyRecipe, Recipe
 
-# Fields that recipes were recorded without.
+# Fields that older recorded recipes lack.
 _LATER = (
     "system_prompt",
     "instruction",
@@ -35,10 +35,10 @@ _LATER = (
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """Hash of what the recipe says, whatever its YAML looks like.
+    """Hash of the recipe's values, whatever its YAML looks like.
 
-    One that leaves a later field at its default, or cuts without grace, has the hash of those
-    recorded before a recipe could say so.
+    A recipe that leaves a later field at its default, or cuts without grace, has the same hash as a
+    recipe recorded before that field existed.
     """
     unsaid: dict[str, Any] = {}
     for place in _LATER if isinstance(recipe, PolicyRecipe) else ():

@@ -1,4 +1,4 @@
-"""What each step learns from, drawn when it begins or while the step before is learnt from."""
+"""The rollouts of each step, drawn when it begins or during the updates of the step before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..rollout.experience import Collector, Experience, Rolled
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """Rollouts that are being drawn, with the weights that `updates` updates had made."""
+    """Rollouts that are being drawn, from the weights after `updates` updates."""
 
     rolled: Future[Rolled]
     updates: int
@@ -24,9 +24,9 @@ class _Coming:
 class Rollouts:
     """The rollouts of every step up to `steps`, in their order.
 
-    With `ahead` a thread draws those of the next step while the caller updates the weights, so that
-    they are one step older than what learns from them. Drawing and judging alone run there: what
-    meets other processes, handing out weights among it, remains the caller's.
+    With `ahead` a thread draws the next step's rollouts while the caller updates the weights, so
+    that the rollouts are one step older than the weights that learn from them. The thread only
+    draws and judges: the caller does all that synchronises processes, handing out weights included.
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class Rollouts:
         self._coming: _Coming | None = None
 
     def take(self, step: int) -> tuple[Experience, int]:
-        """What `step`, counted from 1, learns from, and how many updates ago it was drawn.
+        """The experience of `step`, counted from 1, and how many updates ago it was drawn.
 
-        Raises what its drawing raised.
+        Raises the errors of drawing it.
         """
         engine = self._engine
         coming, self._coming = self._coming, None
         if coming is None:
             coming = self._begun(step, apart=False)
-        with coming.sampling:  # credit may score, with weights that the sampler holds together
+        with coming.sampling:  # credit may score, which needs the weights that the sampler gathered
             experience = self._collector.credit(coming.rolled.result(), engine.share)
         if self._ahead and step < self._steps:
             self._coming = self._begun(step + 1, apart=True)
         return experience, engine.updates - coming.updates
 
     def settle(self) -> None:
-        """Return when nothing is being drawn: others may sample then, and from other weights."""
+        """Wait until nothing is being drawn, so that others may sample, even other weights."""
         if self._coming is not None:
             wait([self._coming.rolled])
 
@@ -63,7 +63,7 @@ class Rollouts:
             sample = stack.enter_context(self._engine.sampler())
             coming = _Coming(Future(), self._engine.updates, stack.pop_all())
         if apart:
-            # A daemon: a run that fails or is interrupted does not wait for what it will not use.
+            # A daemon: a failed or interrupted run does not wait for rollouts that it cannot use.
             Thread(target=self._draw, args=(step, sample, coming.rolled), daemon=True).start()
         else:
             self._draw(step, sample, coming.rolled)
@@ -73,4 +73,4 @@ class Rollouts:
         try:
             rolled.set_result(self._collector.roll_out(step - 1, sample, self._engine.share))
         except BaseException as error:  # noqa: BLE001
-            rolled.set_exception(error)  # raised again where it is taken
+            rolled.set_exception(error)  # `take` raises it again

@@ -1,10 +1,10 @@
 """A reinforcement-learning run: from a recipe and a checkpoint to a directory that can be served.
 
 OUT/               the last weights, servable, with ponder.json
-OUT/adapter/       with LoRA: the last adapters by themselves, for PEFT and for vLLM
+OUT/adapter/       with LoRA: the last adapters alone, for PEFT and for vLLM
 OUT/best/          the weights with the best validation accuracy, servable
 OUT/checkpoints/   states to resume from
-OUT/recipe.json    what was run
+OUT/recipe.json    the recipe
 OUT/metrics.jsonl  a line per step and per validation
 OUT/samples.jsonl  some rollouts of every step that a validation follows
 OUT/training.png   the curves of the metrics
@@ -44,9 +44,8 @@ ADAPTER = "adapter"
 class Run:
     """One run of a recipe in a directory; `resume` continues from its last complete checkpoint.
 
-    `observe` is called with every step, counted from 1, and with what it learns from. Raises
-    `RecipeError` for a base or a directory that does not fit, `Diverged` when the loss is no longer
-    finite.
+    `observe` is called with every step, counted from 1, and its experience. Raises `RecipeError`
+    for a base or a directory that does not fit, `Diverged` when the loss is no longer finite.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Run:
         self.engine: TrainingEngine = kind(base.files, recipe, out)
 
     def train(self, progress: bool = True, end: float = math.inf) -> None:
-        """Run to the last step and export; metrics of steps that are repeated are dropped.
+        """Run to the last step and export; metrics of repeated steps are dropped.
 
-        The step that runs at `end` (of the monotonic clock) is the last: its checkpoint is what a
-        resume goes on from.
+        The step that runs at `end` (of the monotonic clock) is the last, and a resume continues
+        from its checkpoint.
         """
         recipe, engine = self._recipe, self.engine
         method = self._collector.method
@@ -102,7 +101,7 @@ class Run:
         )
 
         def denominator(rows: Sequence[Row]) -> float:
-            """Tokens that a row may have, whatever it has (Dr. GRPO), or those that are learnt."""
+            """The most tokens that rows may have (Dr. GRPO), or their learnt tokens."""
             if method.constant_tokens is not None:
                 return len(rows) * method.constant_tokens
             return sum(row.learnt_tokens for row in rows)
@@ -128,16 +127,16 @@ class Run:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.engine.share.rank == 0
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know before the run starts."""
+        """Sentences for the user before the run starts."""
         return self._collector.method.notes
 
     def reached(self) -> Iterator[str]:
-        """What a run that was trained has reached, in sentences."""
+        """Sentences on the results of a trained run."""
         return self._watch.reached()
 
     def _resume(self, checkpoint: Path) -> None:
@@ -148,7 +147,7 @@ class Run:
             raise RecipeError(f"--resume: {error}") from error
 
     def _export(self, directory: Path) -> None:
-        """Every process brings its shards, the main one writes."""
+        """Export; every process contributes its shards, the main process writes."""
         state = {}
         for name, weight in self.engine.weights():
             if self.is_main:

@@ -9,12 +9,12 @@ FOLDER = Path(__file__).parents[1] / "recipes"
 
 
 def shipped_recipes() -> dict[str, str]:
-    """What each recipe is for, by its name, sorted: the first line of its file."""
+    """Each recipe's purpose, the first line of its file, by its name, sorted."""
     return {path.stem: _purpose(path) for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def listed() -> str:
-    """A line for each recipe and for each component: its name and what it is for."""
+    """A line for each recipe and for each component: its name and its purpose."""
     from ..method.components import COMPONENTS
 
     components = {name: (it.__doc__ or "").partition("\n")[0] for name, it in COMPONENTS.items()}

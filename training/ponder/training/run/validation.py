@@ -1,8 +1,8 @@
-"""What a run is watched by: natural thinking, and what else its recipe wants to see.
+"""Validations of a run: natural thinking, and the recipe's further validations.
 
-The plain figures are natural thinking on the recipe's tasks; they say which weights are best. Under
-a name of their own stand other held-out sets, thoughts that are told a budget, and thoughts that
-are cut at one.
+Figures without a prefix are of natural thinking on the recipe's tasks; they decide which weights
+are best. Other held-out sets, thoughts with a budget hint and truncated thoughts have names of
+their own.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Sums = dict[str, float]
 
 
 class Watched:
-    """The validation problems of a recipe, as one reader asks them.
+    """The validation problems of a recipe, as prompts of one reader.
 
-    `hint` is what the base's contract tells of a budget. Raises `RecipeError` for too few problems,
-    prompts that do not fit `room` tokens, and hints without a text.
+    `hint` is the base's text for a budget hint. Raises `RecipeError` for too few problems, for
+    prompts above `room` tokens, and for hints without a text.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Watched:
         return sums
 
     def _cut(self, sums: Sums, mine: Sequence[Prompt], sampler: Sampler) -> None:
-        """One thought a sample, cut at every budget and answered once there."""
+        """Sample one thought per sample, cut at every budget and answered once there."""
         plan = self._plan
         found = truncated(
             mine,

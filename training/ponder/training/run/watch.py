@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar, metrics and samples as JSON lines."""
+"""A run's progress: a bar, and metrics and samples as JSON lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEST = "best"
 
 
 def quieten() -> None:
-    """Of all the bars, ours and those of downloads are shown."""
+    """Hide all progress bars but ours and those of downloads."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
@@ -30,8 +30,8 @@ def quieten() -> None:
 class Progress:
     """Writes `metrics.jsonl` and `samples.jsonl`, moves a bar with the time left, draws curves.
 
-    `validations` are those so far, before a resume too. Lines of steps beyond `done` are dropped: a
-    resumed run repeats them. Nothing is written where this is not the main process.
+    `validations` are all so far, including those before a resume. Lines of steps beyond `done` are
+    dropped, because a resumed run repeats these steps. Only the main process writes.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Progress:
         self._bar = step_bar(name, steps, done, main and bar)
 
     def stepped(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record what a step measured."""
+        """Record a step's metrics."""
         self._write(METRICS, {"kind": "step", "step": step, **figures})
         self._shown["step"] = (
             f"{figures['accuracy']:.1%} at {figures['thinking_tokens']:.0f} tokens"
@@ -59,9 +59,9 @@ class Progress:
         self._bar.update(step - self._bar.n)
 
     def validated(self, step: int, figures: Mapping[str, float]) -> bool:
-        """Record a validation; whether it is the best so far (ties: fewer tokens).
+        """Record a validation; returns whether it is the best so far (ties: fewer tokens).
 
-        `accuracy` and `thinking_tokens` decide; other figures are named after what else was asked.
+        `accuracy` and `thinking_tokens` decide; further validations' figures have a prefix.
         """
         entry = {"step": step, **figures}
         self._write(METRICS, {"kind": "validation", **entry})
@@ -74,7 +74,7 @@ class Progress:
         return better
 
     def reached(self) -> Iterator[str]:
-        """What the validations say of the run: before and after, and where it was best."""
+        """Sentences on the first, the last and the best validation, and on time."""
         if not self.validations:
             return
         first, last = self.validations[0], self.validations[-1]
@@ -96,7 +96,7 @@ class Progress:
             self._write(SAMPLES, {"step": step, **rollout})
 
     def close(self) -> None:
-        """The run has ended: draw its curves."""
+        """End the run: draw its curves."""
         self._bar.close()
         if self._main:
             from ponder.evaluation.plots import plot_training
@@ -124,7 +124,7 @@ class Progress:
 
 
 def _score(validation: Mapping[str, Any]) -> tuple[float, float]:
-    """What makes a validation the best: accuracy, then brevity."""
+    """The key by which the best validation is chosen: accuracy, then fewer tokens."""
     return validation["accuracy"], -validation["thinking_tokens"]
 
 
