@@ -119,21 +119,21 @@ def ours(options: argparse.Namespace) -> Figures:
     """Steps of a run of ours; the same on every process under torchrun."""
     run = Run(recipe(options), options.folder / "ours", judge, resume=False)
     engine, collector, clock = run.engine, run._collector, Clock()
-    run._reader.tokenizer.eos_token_ids = NEVER
+    run.reader.tokenizer.eos_token_ids = NEVER
 
     # Nothing ends by itself: half of a response is read as its thought, half as its answer.
     def halved(life: Life, _: bool) -> tuple[int, bool, str]:
-        sampled = life.thought._segments[0].sampled
+        sampled = life.thought._requests.made[0].sampled
         half = len(sampled) // 2
-        return half, True, run._reader.text(sampled[half + 1 :])
+        return half, True, run.reader.text(sampled[half + 1 :])
 
     # A step begins with its rollouts and ends with its only update.
     norms: list[float] = []
-    collect, update = collector.collect, engine.update
+    roll_out, update = collector.roll_out, engine.update
 
-    def collected(*given: Any) -> Any:
+    def rolled(*given: Any) -> Any:
         clock.begin()
-        return collect(*given)
+        return roll_out(*given)
 
     def updated(*given: Any) -> Learnt:
         learnt = update(*given)
@@ -145,7 +145,7 @@ def ours(options: argparse.Namespace) -> Figures:
         return [weight for _, weight in engine.weights()]
 
     plans._read = halved
-    collector.collect, engine.update = collected, updated  # type: ignore[method-assign]
+    collector.roll_out, engine.update = rolled, updated  # type: ignore[method-assign]
     run.train(progress=False)
     share, agree = engine.share, 1.0
     if share.world > 1:
