@@ -48,7 +48,7 @@ test-clients: ## every client in an environment of its own, against a real serve
 	@PONDER_CLIENTS_REPORT=docs/clients.json $(BIN)/python -m pytest -m engine tests/clients/unmodified; \
 		status=$$?; $(BIN)/python deploy/generate.py; exit $$status
 
-quick: ## the rules of thoughts, of the wire and of the savings alone: a minute
+quick: ## the rules of thoughts, of the wire and of the savings alone: a minute or two
 	@$(PYTHON) deploy/bootstrap.py engine dev
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 4 -m quick tests/server
 

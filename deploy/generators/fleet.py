@@ -13,7 +13,7 @@ FLEET = [
     graph(
         "Resumed engine requests",
         "Engine requests that another server resumed, by cause: the first server was lost, failed "
-        "or was too full.",
+        "or refused the request because its queue was full.",
         {"{{cause}}": per_second("ponder_engine_resumes_total", "cause")},
         "reqps",
     ),

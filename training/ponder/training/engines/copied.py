@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from ponder.engine.tokenizer import ModelFiles
 
 from ..rollout.sampler import sample
-from .publishing import Weights
+from .protocol import Weights
 
 
 def rounded_kind(device: torch.device) -> torch.dtype:

@@ -7,7 +7,7 @@ advantages, and the objective is a function that the engine calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,11 @@ from ..rollout.drive import Sampler
 from ..rollout.experience import Share
 from ..rollout.rows import Row
 from ..run.recipe import PolicyRecipe
+
+Weights = Callable[[], Iterator[tuple[str, torch.Tensor]]]
+"""Names and whole tensors. Every call begins anew, with equal names in equal order; where several
+processes train, all of them iterate together.
+"""
 
 Packed = Sequence[Any]
 """The rows of an update in the engine's own form, such as micro-batches."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
@@ -21,10 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..run.recipe import RecipeError
-from .protocol import WorkersLost
-
-Weights = Callable[[], Iterator[tuple[str, torch.Tensor]]]
-"""Every call begins anew, with equal names in equal order; all processes iterate together."""
+from .protocol import Weights, WorkersLost
 
 _SECONDS = 600.0
 _POLL_SECONDS = 0.2

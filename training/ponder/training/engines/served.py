@@ -21,8 +21,8 @@ from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 
 from ..run.recipe import PolicyRecipe, RecipeError
 from .correction import Drawn
-from .protocol import WorkersLost
-from .publishing import Weights, publisher
+from .protocol import Weights, WorkersLost
+from .publishing import publisher
 
 PUBLISHED = "published"
 """In a run's directory: the weights that the servers sample from, where they take files."""

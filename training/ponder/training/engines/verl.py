@@ -100,8 +100,8 @@ class VerlEngine:
         for what, is_so in unmet.items():
             if is_so:
                 raise RecipeError(
-                    f"optimisation.engine = verl: {what}, which this engine does not do: change "
-                    "it, or train with accelerate"
+                    f"optimisation.engine = verl does not support this: {what}. Change it, or "
+                    "train with optimisation.engine = accelerate"
                 )
         check_processes(recipe, 1)
 

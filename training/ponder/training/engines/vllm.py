@@ -18,7 +18,7 @@ from ..rollout.experience import Share
 from ..run.checks import beside_prompt
 from ..run.recipe import PolicyRecipe
 from .correction import Drawn
-from .publishing import Weights
+from .protocol import Weights
 
 # Of a GPU's memory, for weights and KV cache; the trainer needs the rest.
 _MEMORY_SHARE = 0.3

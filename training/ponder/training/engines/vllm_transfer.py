@@ -10,8 +10,10 @@ from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
+from .protocol import Weights
+
 if TYPE_CHECKING:
-    from .publishing import Servers, Weights
+    from .publishing import Servers
 
 
 class Source(WeightSource):  # type: ignore[misc]  # vLLM is untyped
