@@ -51,9 +51,7 @@ def test_an_unknown_engine_is_refused(name: str, said: str) -> None:
 def test_verl_refuses_what_it_does_not_do(
     sections: dict[str, Any], launched: int, said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        RecipeError, match=f"{said}.*engine = accelerate"
-    ):
+    with pytest.raises(RecipeError, match=f"{said}.*engine = accelerate"):
         VerlEngine.check(recipe(tmp_path, "hbpo", **sections), launched)
 
 
