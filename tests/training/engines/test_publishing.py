@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,6 +112,24 @@ def test_a_server_that_fails_ends_a_broadcast_that_waits_for_it() -> None:
         with pytest.raises(WorkersLost, match=f"one of {server.url} failed .* --resume"):
             channel.publish(lambda: iter(()))
         assert began.is_set()
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "url"),
+    [
+        (socket.AF_INET, "127.0.0.1", "http://127.0.0.1:8001"),
+        (socket.AF_INET6, "::1", "http://[::1]:8001"),
+    ],
+)
+def test_servers_reach_the_trainer_by_the_address_that_faces_them(
+    family: socket.AddressFamily, host: str, url: str
+) -> None:
+    try:
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    address, port = publishing._reached_at([url])
+    assert (address, port > 0) == (host, True)
 
 
 def test_without_a_gpu_or_servers_nccl_is_refused(

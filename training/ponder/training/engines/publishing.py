@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Protocol
@@ -199,12 +200,15 @@ def _reached_at(urls: Sequence[str]) -> tuple[str, int]:
     found = []
     for url in urls:
         parts = urlsplit(url)
-        kind = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(kind[0], socket.SOCK_DGRAM) as route:
-            route.connect(kind[4])
-            found.append(route.getsockname()[0])
-    host = next((address for address in found if not address.startswith("127.")), found[0])
-    with socket.create_server((host, 0)) as free:
+        family, *_, there = socket.getaddrinfo(
+            parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.connect(there)
+            found.append((family, route.getsockname()[0]))
+    outside = (it for it in found if not ip_address(it[1]).is_loopback)
+    family, host = next(outside, found[0])
+    with socket.create_server((host, 0), family=family) as free:
         return host, free.getsockname()[1]
 
 
