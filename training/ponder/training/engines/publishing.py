@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -46,13 +46,13 @@ class Publisher(Protocol):
 class Servers:
     """The control routes of vLLM servers at `urls`; `command` starts one that has them.
 
-    It has the methods of vLLM's `VLLMWeightSyncClient`, each for all servers at once. `failed` is
-    set when a request has failed.
+    It has the methods of vLLM's `VLLMWeightSyncClient`, each for all servers at once. `failure` is
+    what the first failed request raised.
     """
 
     def __init__(self, urls: Sequence[str], command: str = _SERVE) -> None:
         self.urls = urls
-        self.failed = Event()
+        self.failure: Exception | None = None
         self._command = command
 
     def post(self, path: str, *bodies: Mapping[str, Any]) -> None:
@@ -84,27 +84,29 @@ class Servers:
 
     def _ask(self, method: str, url: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
-            with httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False) as client:
-                reply = client.request(method, path, json=body)
-            if reply.status_code == 404:
-                raise RecipeError(
-                    f"rollouts.servers: {url} takes no new weights: start it as\n{self._command}"
-                )
-            if reply.is_error:
-                raise WorkersLost(
-                    f"rollouts.servers: {url} took no new weights: {path} answered "
-                    f"{reply.status_code} {reply.text[:300]}; its log says more. It was to be "
-                    f"started as\n{self._command}"
-                )
-        except httpx.HTTPError as error:
-            self.failed.set()
-            raise WorkersLost(
-                f"rollouts.servers: {url} took no new weights: {path}: {error or repr(error)}"
-            ) from error
-        except (RecipeError, WorkersLost):
-            self.failed.set()
+            return _asked(method, url, path, body, self._command)
+        except (RecipeError, WorkersLost) as error:
+            self.failure = self.failure or error
             raise
-        return reply.json() if reply.content else None
+
+
+def _asked(method: str, url: str, path: str, body: Mapping[str, Any] | None, command: str) -> Any:
+    """A server's JSON. Raises `RecipeError` without such a route, `WorkersLost` on failure."""
+    try:
+        with httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False) as client:
+            reply = client.request(method, path, json=body)
+    except httpx.HTTPError as error:
+        raise WorkersLost(
+            f"rollouts.servers: {url} took no new weights: {path}: {error or repr(error)}"
+        ) from error
+    if reply.status_code == 404:
+        raise RecipeError(f"rollouts.servers: {url} takes no new weights: start it as\n{command}")
+    if reply.is_error:
+        raise WorkersLost(
+            f"rollouts.servers: {url} took no new weights: {path} answered {reply.status_code} "
+            f"{reply.text[:300]}; its log says more. It must be started as\n{command}"
+        )
+    return reply.json() if reply.content else None
 
 
 class Checkpointed:
@@ -145,7 +147,7 @@ class Transferred:
         if self._engine is None:
             self._engine = self._joined(weights)
         self._engine.source.weights = weights
-        # A broadcast waits for ever for a server that is lost, and cannot be interrupted.
+        # A broadcast waits forever for a server that is lost, and nothing can interrupt it.
         raised: list[BaseException] = []
         device = torch.cuda.current_device() if torch.cuda.is_available() else None
 
@@ -159,16 +161,10 @@ class Transferred:
 
         sending = Thread(target=send, daemon=True)
         sending.start()
-        while sending.is_alive() and not self._servers.failed.is_set():
+        while sending.is_alive() and self._servers.failure is None:
             sending.join(_POLL_SECONDS)
-        sending.join(_POLL_SECONDS)
-        if raised:
-            raise raised[0]
-        if sending.is_alive():
-            raise WorkersLost(
-                f"rollouts.servers: one of {', '.join(self._servers.urls)} failed while it took "
-                "new weights; its log says more. Mend that, then go on with --resume"
-            )
+        if error := self._servers.failure or next(iter(raised), None):
+            raise error
         if self._rank == 0:
             self._servers.post("/reset_prefix_cache", {})
 
@@ -188,7 +184,7 @@ class Transferred:
     def close(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
-            if self._rank == 0 and not self._servers.failed.is_set():
+            if self._rank == 0 and self._servers.failure is None:
                 self._servers.post("/shutdown_weight_transfer_engine", {})
 
 
