@@ -121,7 +121,7 @@ def test_rows_without_loss_are_computed_only_to_fill_batches() -> None:
     assert telling([silent, told], 2) == [told, silent]
     equal = replace(told, advantages=(0.0, 0.0))
     assert telling([equal, told], 1) == [told], "a token without an advantage has no gradient"
-    assert telling([equal, told], 1, anchored=True) == [equal, told]
+    assert telling([equal, told], 1, zeros=True) == [equal, told]
     filled = telling([told], 3)
     assert filled[0] == told and [row.learnt_tokens for row in filled] == [1, 0, 0]
 

@@ -237,7 +237,7 @@ class AccelerateEngine:
     def _parts(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Split rows into equally many passes on every process; sharded models meet in each."""
         plan = self._plan
-        told = telling(rows, plan.micro_batches, anchored=self._anchor is not None)
+        told = telling(rows, plan.micro_batches, zeros=self._anchor is not None)
         parts = passes_of(told, plan.micro_batches, plan.tokens_per_pass)
         if plan.tokens_per_pass is None:
             return parts

@@ -197,7 +197,7 @@ class VerlEngine:
 
     def pack(self, rows: Sequence[Row], remember: bool, behind: int = 0) -> Packed:
         """One batch for all workers; verl splits it."""
-        alone = [piece for row in rows for piece in unpack(row)]
+        alone = [piece for row in telling(rows, 1) for piece in unpack(row)]
         arranged = self._arranged(alone)
         drawn = self._drawn(arranged, self.updates - behind)
         batch = self._batch(arranged, drawn, update_lr_scheduler=True)
@@ -214,8 +214,8 @@ class VerlEngine:
         from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
         unit = self._world * (1 if self._plan.tokens_per_pass else self._plan.micro_batches)
-        teaching = max(1, sum(row.teaches for row in rows))
-        taken = telling(rows, -(-teaching // unit) * unit)
+        teaching = max(1, sum(row.learnt_tokens > 0 for row in rows))
+        taken = telling(rows, -(-teaching // unit) * unit, zeros=True)
         parts = get_seqlen_balanced_partitions(
             [row.tokens for row in taken], self._world, equal_size=True
         )

@@ -193,15 +193,15 @@ def loss_inputs(
     )
 
 
-def telling(rows: Sequence[Row], least: int, anchored: bool = False) -> list[Row]:
+def telling(rows: Sequence[Row], least: int, zeros: bool = False) -> list[Row]:
     """The rows with a gradient, filled up with others to `least` rows.
 
     A group with equal rewards has advantages of 0, so the gradients of its rows are 0: they count
-    in the loss's denominator and need not be computed, but every batch must have a row. An
-    `anchored` objective learns from every token, whatever its advantage.
+    in the loss's denominator and need not be computed, but every batch must have a row. `zeros`
+    keeps them, for an objective or a caller that reads every learnt token.
     """
-    told = [row for row in rows if (row.learnt_tokens if anchored else row.teaches)]
-    silent = [row for row in rows if not (row.learnt_tokens if anchored else row.teaches)]
+    told = [row for row in rows if (row.learnt_tokens if zeros else row.teaches)]
+    silent = [row for row in rows if not (row.learnt_tokens if zeros else row.teaches)]
     spare = min(rows, key=lambda row: row.tokens)
     silent += [replace(spare, learnt=(False,) * len(spare.learnt), chunks=())] * least
     return [*told, *silent[: max(0, least - len(told))]]
