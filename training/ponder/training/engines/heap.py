@@ -1,4 +1,4 @@
-"""Keeps a trainer's memory level on a CPU, where every pass has another shape.
+"""Bounds the memory of a trainer on a CPU, where every pass has another shape.
 
 oneDNN compiles a kernel for each shape of a product and keeps the last 1,024 with their buffers;
 the C library keeps freed memory that lies between live blocks. Together they grew a run of 1.4M
