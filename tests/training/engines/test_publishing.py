@@ -67,7 +67,9 @@ def two() -> Iterator[tuple[Scripted, Scripted]]:
 
 
 def test_every_gpu_of_every_server_has_a_rank_of_its_own(two: tuple[Scripted, Scripted]) -> None:
-    Servers([it.url for it in two]).init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
+    Servers([it.url for it in two], "vllm serve").init_weight_transfer_engine(
+        {"rank_offset": 1, "world_size": 7}
+    )
     said = [it.asked for it in two]
     path = "/init_weight_transfer_engine"
     assert said == [
@@ -77,7 +79,7 @@ def test_every_gpu_of_every_server_has_a_rank_of_its_own(two: tuple[Scripted, Sc
 
 
 def test_all_servers_are_told_of_an_update(two: tuple[Scripted, Scripted]) -> None:
-    servers = Servers([it.url for it in two])
+    servers = Servers([it.url for it in two], "vllm serve")
     servers.start_weight_update()
     servers.update_weights({"names": ["head"]})
     servers.finish_weight_update()
@@ -130,6 +132,14 @@ def test_servers_reach_the_trainer_by_the_address_that_faces_them(
         pytest.skip(f"this machine has no {host}: {error}")
     address, port = publishing._reached_at([url])
     assert (address, port > 0) == (host, True)
+
+
+def test_a_failed_reload_names_the_directory_that_a_server_must_see(tmp_path: Path) -> None:
+    with Scripted(1, failing=("/collective_rpc",)) as server:
+        files = publisher("checkpoint", [server.url], tmp_path / "published", 0)
+        with pytest.raises(WorkersLost, match=f"where it sees {tmp_path}/published under the same"):
+            files.publish(lambda: iter(()))
+        files.close()
 
 
 def test_without_a_gpu_or_servers_nccl_is_refused(

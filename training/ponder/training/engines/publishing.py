@@ -50,7 +50,7 @@ class Servers:
     what the first failed request raised.
     """
 
-    def __init__(self, urls: Sequence[str], command: str = _SERVE) -> None:
+    def __init__(self, urls: Sequence[str], command: str) -> None:
         self.urls = urls
         self.failure: Exception | None = None
         self._command = command
@@ -97,7 +97,8 @@ def _asked(method: str, url: str, path: str, body: Mapping[str, Any] | None, com
             reply = client.request(method, path, json=body)
     except httpx.HTTPError as error:
         raise WorkersLost(
-            f"rollouts.servers: {url} took no new weights: {path}: {error or repr(error)}"
+            f"rollouts.servers: {url} took no new weights: {path}: {error or repr(error)}; "
+            "start it again, then go on with --resume"
         ) from error
     if reply.status_code == 404:
         raise RecipeError(f"rollouts.servers: {url} takes no new weights: start it as\n{command}")
@@ -113,7 +114,8 @@ class Checkpointed:
     """Through `directory`, which every server must see under the same path."""
 
     def __init__(self, urls: Sequence[str], directory: Path, rank: int) -> None:
-        self._servers = Servers(urls)
+        seen = f"{_SERVE}\nwhere it sees {directory} under the same path"
+        self._servers = Servers(urls, seen)
         self._directory = directory
         self._main = rank == 0
 
