@@ -57,9 +57,10 @@ def plan() -> list[list[tuple[str, str]]]:
         ("speed:tiny:float32", "speed:34M:bfloat16"),
         ("cold-start:34M", "cold-start:tiny", "speed:34M:float32", "speed:tiny:bfloat16"),
     )
+    sampling = ("graphs:tiny:float32", "graphs:34M:bfloat16")
     return [
         [(name, name) for name in checks],
-        *([(name, name)] for name in first),
+        *([(name, name)] for name in (*sampling, *first)),
         eight,
         *([(name, name)] for name in later),
     ]

@@ -3,6 +3,7 @@
 agreement           the CPU and the GPU, in float32: scores, one gradient, samples
 method:NAME         two steps of a method, then again from its checkpoint
 speed:SIZE:KIND     a step of 64 x 16 rows of up to 256 tokens, and what it spends its time on
+graphs:SIZE:KIND    sampling with and without CUDA graphs
 cold-start:SIZE     supervised training from scratch, in tokens a second
 """
 
@@ -27,7 +28,9 @@ from ponder.training.coldstart.sft import train_sft
 from ponder.training.engines.scoring import add_scoring, score
 from ponder.training.method.kernel import aggregate
 from ponder.training.method.presets import Method
-from ponder.training.rollout.drive import Sampler
+from ponder.training.rollout.cache import grouped_attention
+from ponder.training.rollout.decoding import Decoding
+from ponder.training.rollout.drive import Sampler, uniforms
 from ponder.training.rollout.experience import Collector, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row, collate, loss_inputs
@@ -275,6 +278,37 @@ def _untrained(directory: Path) -> Path:
     return directory
 
 
+# -- sampling ------------------------------------------------------------------------------
+
+
+def graphs(size: str, precision: str, options: argparse.Namespace) -> Figures:
+    """1,024 rows of 256 tokens, their kernels replayed and started one by one."""
+    base = BUNDLED if size == "tiny" else _untrained(options.folder / "base")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, precision))
+    model = model.to(device()).eval()
+    rows = max(16, int(1024 * options.scale))
+    asked = [[2 + i // 16 % 200] * (8 + i // 16 % 9) for i in range(rows)]
+    noise = uniforms("graphs", rows, 256)
+
+    def timed(slots: bool) -> tuple[float, list[list[int]]]:
+        # Without a stop token all rows run to the end.
+        with torch.no_grad(), grouped_attention(model):
+            Decoding(model, asked, noise[:, :80], frozenset({-1}), 1.0, slots=slots).finish()
+            began = _now()
+            drawn = Decoding(model, asked, noise, frozenset({-1}), 1.0, slots=slots).finish()
+            return _now() - began, drawn
+
+    replayed, found = timed(slots=True)
+    started, expected = timed(slots=False)
+    same = sum(a == b for a, b in zip(found, expected, strict=True)) / rows
+    return {
+        "replayed_s": round(replayed, 3),
+        "started_s": round(started, 3),
+        "ratio": round(replayed / started, 3),
+        "same_rows": same,
+    }
+
+
 # -- the cold start ------------------------------------------------------------------------
 
 
@@ -312,6 +346,7 @@ def main() -> None:
         "agreement": agreement,
         "method": method,
         "speed": speed,
+        "graphs": graphs,
         "cold-start": cold_start,
     }
     figures = stages[name](*given, options)

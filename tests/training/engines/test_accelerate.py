@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from transformers import get_scheduler
+from transformers import Qwen3NextConfig, Qwen3NextForCausalLM, get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from ponder.engine.tokenizer import ModelFiles
@@ -20,6 +20,7 @@ from ponder.training.engines.sharding import merged
 from ponder.training.method.grpo import GrpoConfig
 from ponder.training.method.kernel import LossInputs, PerToken, clipped_objective
 from ponder.training.rollout.rows import Row
+from ponder.training.run.recipe import RecipeError
 from training.policy import TINY, recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,3 +182,23 @@ def test_a_copy_samples_where_the_arithmetic_is_bfloat16_and_caches_both_kinds_a
     model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache, use_cache=True)
     kinds = {kept.dtype for layer in cache.layers for kept in (layer.keys, layer.values)}
     assert kinds == {kind}
+
+
+def test_a_model_whose_layers_take_no_mask_of_ours_cannot_hold_summaries(tmp_path: Path) -> None:
+    config = Qwen3NextConfig(
+        vocab_size=48, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, intermediate_size=16, num_experts=2,
+        num_experts_per_tok=1, moe_intermediate_size=8, shared_expert_intermediate_size=8,
+        linear_num_key_heads=1, linear_num_value_heads=1,
+        linear_key_head_dim=8, linear_value_head_dim=8,
+    )  # fmt: skip
+    Qwen3NextForCausalLM(config).save_pretrained(tmp_path / "base")
+    own = recipe(tmp_path, "brpo")
+    with pytest.raises(RecipeError, match=r"with brpo, .* layers of type linear_attention"):
+        AccelerateEngine(ModelFiles.find(str(tmp_path / "base")), own, tmp_path / "out")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
+def test_flex_attention_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="needs a GPU: name sdpa or eager"):
+        engine(tmp_path, optimisation={"attention": "flex_attention"})

@@ -33,9 +33,9 @@ ROWS = [
 ]
 
 
-def made(kind: str) -> Any:
+def made(kind: str, **changes: Any) -> Any:
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[kind](**SHAPE, **MODELS[kind])
+    config = CONFIG_MAPPING[kind](**{**SHAPE, **MODELS[kind], **changes})
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
@@ -69,16 +69,40 @@ def test_scores_are_the_models_own(kind: str, temperature: float) -> None:
     assert torch.equal(model(**asked).logits[:, :-1], logits), "a call for logits is what it was"
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
-def test_a_summary_sees_its_cut_thought_and_itself_under_every_kernel(kernel: str) -> None:
-    model = made("qwen3")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(
+    ("kernel", "device"),
+    [
+        ("sdpa", "cpu"),
+        ("eager", "cpu"),
+        pytest.param("sdpa", "cuda", marks=GPU),
+        pytest.param("flex_attention", "cuda", marks=GPU),
+    ],
+)
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2"])
+def test_a_summary_sees_its_cut_thought_and_itself_under_every_kernel(
+    kind: str, kernel: str, device: str, window: int | None
+) -> None:
+    size = 16 if kernel == "flex_attention" else 8
+    windows = {} if window is None else {"sliding_window": window}
+    if window is not None and kind == "qwen3":
+        windows |= {"use_sliding_window": True, "max_window_layers": 1}
+    model = made(kind, head_dim=size, **windows).to(device)
     model.set_attn_implementation(kernel)
     add_scoring(model)
     row = replace(ROWS[0], chunks=(Chunk(5, (9, 10, 11), 1, 1.0),))
-    log_probs, _ = score(model, collate([row], pad_id=0))
-    thought, summary = (score(model, collate([it], pad_id=0))[0] for it in unpack(row))
+    tree, *paths = ({n: v.to(device) for n, v in collate([it], pad_id=0).items()}
+                    for it in (row, *unpack(row)))  # fmt: skip
+    log_probs, _ = score(model, tree)
+    thought, summary = (score(model, path)[0] for path in paths)
     torch.testing.assert_close(log_probs[:, :6], thought, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(log_probs[:, -2:], summary[:, -2:], atol=1e-5, rtol=1e-5)
+    found = gradient(model, log_probs.sum())
+    whole = score(model, paths[0])[0].sum() + score(model, paths[1])[0].sum()
+    torch.testing.assert_close(found, gradient(model, whole), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("at_once", [1, 2 * 48, 3 * 48])

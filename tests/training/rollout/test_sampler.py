@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import Counter
 from random import Random
 from typing import Any
@@ -10,10 +12,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ponder.training.rollout import sampler
+from ponder.training.rollout import cache, decoding
+from ponder.training.rollout.cache import grouped_attention
+from ponder.training.rollout.decoding import Decoding, pick
 from ponder.training.rollout.drive import uniforms
-from ponder.training.rollout.sampler import batches, pick, row_bytes, sample
+from ponder.training.rollout.masks import SLOT_KERNELS, refusal
+from ponder.training.rollout.sampler import batches, row_bytes, sample
 
 STOP = frozenset({31})
 
@@ -70,16 +77,81 @@ def test_uniforms_depend_on_key_and_row_alone() -> None:
     assert len(set(many.flatten().tolist())) == 40
 
 
-def test_how_often_ends_are_looked_for_changes_no_row(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+# Small models whose layers see everything, a window, or both by turns.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "mistral": {"sliding_window": 7},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+    "gemma2": {"sliding_window": 7},
+    "gemma3_text": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]},
+    "olmo3": {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_oss": {"sliding_window": 7, "num_local_experts": 2, "num_experts_per_tok": 1},
+}
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_blocks_of_tokens_that_keep_their_places_change_no_row(
+    kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU looks now and then: rows that have ended run on, and what they write is dropped."""
+    """A GPU samples so: rows that have ended run on, and what they write is dropped."""
+    if (kind, kernel) == ("gpt_oss", "sdpa"):
+        pytest.skip("its attention has sinks, which sdpa does not know")
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 32, "pad_token_id": 0,
+        "max_position_embeddings": 128, "initializer_range": 0.3,
+    }  # fmt: skip
+    config = CONFIG_MAPPING[kind](**shape, **ARCHITECTURES[kind])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
     asked, noise = prompts(24), uniforms("z", 24, 50)
-    often = sample(model, asked, noise, stop_ids=STOP)
-    assert len({len(row) for row in often}) > 1 and min(map(len, often)) < 7
-    monkeypatch.setattr(sampler, "_LOOKS", (7, 7))
-    monkeypatch.setattr(sampler, "_seen", lambda mask_BT: mask_BT[:, None, None].bool())
-    assert sample(model, asked, noise, stop_ids=STOP) == often
+    rows = sample(model, asked, noise, stop_ids=STOP)
+    assert len({len(row) for row in rows}) > 1 and min(map(len, rows)) < 7
+    assert refusal(config, SLOT_KERNELS) is None
+    for module in (cache, decoding):
+        monkeypatch.setattr(module, "BLOCK", 7)
+    with torch.no_grad(), grouped_attention(model):
+        assert Decoding(model, asked, noise, STOP, 1.0, slots=True).finish() == rows
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_replays_what_a_cpu_samples(model: Any) -> None:
+    asked, noise = prompts(24), uniforms("z", 24, 150)
+    there = copy.deepcopy(model).to("cuda")
+    expected = sample(model, asked, noise, stop_ids=STOP)
+    found = sample(there, asked, noise, stop_ids=STOP)
+    same = sum(a == b for a, b in zip(found, expected, strict=True))
+    assert same >= 22, "a number may fall between two shares that differ by rounding"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_that_waits_for_its_gpu_samples_without_a_graph(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = copy.deepcopy(model).to("cuda")
+
+    def wait(module: Any, given: Any, found: Any) -> None:
+        assert math.isfinite(found.logits.sum().item())
+
+    waiting.register_forward_hook(wait)
+    asked, noise = prompts(24), uniforms("z", 24, 150)
+    found = sample(waiting, asked, noise, stop_ids=STOP)
+    again = sample(waiting, asked, noise, stop_ids=STOP)
+    assert found == again == sample(copy.deepcopy(model).to("cuda"), asked, noise, stop_ids=STOP)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1 and "cannot be captured as a CUDA graph" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "cause"),
+    [
+        (CONFIG_MAPPING["qwen3_next"](), "layers of type linear_attention"),
+        (CONFIG_MAPPING["llama"](attn_implementation="flash_attention_2"), "flash_attention_2"),
+    ],
+)
+def test_masks_that_a_model_cannot_take_are_refused_by_cause(config: Any, cause: str) -> None:
+    assert cause in str(refusal(config, SLOT_KERNELS))
 
 
 @settings(max_examples=40, deadline=None)

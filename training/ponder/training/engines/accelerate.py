@@ -27,6 +27,7 @@ from ..method.kernel import Objective, aggregate
 from ..method.t1 import REFERENCE
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
+from ..rollout.masks import refusal
 from ..rollout.rows import (
     Row,
     collate,
@@ -37,7 +38,7 @@ from ..rollout.rows import (
 )
 from ..rollout.sampler import sample
 from ..run.checks import check_processes
-from ..run.recipe import PolicyRecipe, RecipeError
+from ..run.recipe import TREE_KERNELS, PolicyRecipe, RecipeError
 from .anchor import Anchor
 from .copied import CopySampler, rounded_kind
 from .correction import DRAWN, corrected
@@ -366,14 +367,22 @@ def _sample(
 def _loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
     plan = recipe.optimisation
     kernel = {} if plan.attention is None else {"attn_implementation": plan.attention}
+    if plan.attention == "flex_attention" and not torch.cuda.is_available():
+        raise RecipeError("optimisation.attention = flex_attention needs a GPU: name sdpa or eager")
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             base.name, dtype=getattr(torch, plan.weights), **kernel
         )
     except (ImportError, ValueError) as error:
         if plan.attention is None:
             raise
         raise RecipeError(f"optimisation.attention: {error}") from error
+    if recipe.method.branches and (cause := refusal(model.config, TREE_KERNELS)):
+        raise RecipeError(
+            f"{base.name} cannot train with {recipe.method.method}, whose summaries need a mask "
+            f"of their own, because of {cause}"
+        )
+    return model
 
 
 def _adapted(model: Any, recipe: PolicyRecipe) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..rollout.rows import tree_mask
+from ..rollout.masks import tree_masks
 
 LOGITS_AT_ONCE = 1 << 25
 """Most logits in memory at the same time: 128 MiB of float32."""
@@ -26,14 +26,12 @@ def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     `batch` comes from `rollout.rows.collate`; `model` was prepared by `add_scoring` and may be
     wrapped. Logarithms are natural, entropies in nats and without gradient.
     """
-    mask = batch["attention_mask"]
-    if "hidden_from" in batch:
-        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
     scored: tuple[Tensor, Tensor] = model(
         input_ids=batch["input_ids"],
-        attention_mask=mask,
+        attention_mask=batch["attention_mask"],
         position_ids=batch["position_ids"],
         learnt=batch["loss_mask"] > 0,
+        hidden=(batch["hidden_from"], batch["hidden_to"]) if "hidden_from" in batch else None,
     )
     return scored
 
@@ -41,17 +39,26 @@ def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def add_scoring(model: Any, temperature: float = 1.0) -> None:
     """Let `model(input_ids, …, learnt=(B, W-1))` return scores instead of logits.
 
-    A call without `learnt` behaves as before. Scoring goes through the model's `forward` because
-    DDP, FSDP, DeepSpeed and PEFT act there; call `add_scoring` before they wrap the model.
+    `hidden` are the two tensors of a packed tree (see `rollout.rows.collate`), or None. A call
+    without `learnt` behaves as before. Scoring goes through the model's `forward` because DDP,
+    FSDP, DeepSpeed and PEFT act there; call `add_scoring` before they wrap the model.
     """
     usual = model.forward
 
-    def forward(self: Any, *args: Any, learnt: Tensor | None = None, **inputs: Any) -> Any:
+    def forward(
+        self: Any,
+        *args: Any,
+        learnt: Tensor | None = None,
+        hidden: tuple[Tensor, Tensor] | None = None,
+        **inputs: Any,
+    ) -> Any:
         if learnt is None:
             return usual(*args, **inputs)
         given = {name: value for name, value in inputs.items() if value is not None}
-        if self.config._attn_implementation == "eager":
-            given["attention_mask"] = _added(given["attention_mask"], self.dtype)
+        if hidden is not None:
+            given["attention_mask"] = tree_masks(
+                self.config, *hidden, inputs["position_ids"], self.dtype
+            )
         hidden_BWH = self.base_model(*args, use_cache=False, **given).last_hidden_state
         targets_N = inputs["input_ids"][:, 1:][learnt]
         scores = _scores(self, hidden_BWH[:, :-1][learnt], targets_N, temperature)
@@ -59,16 +66,6 @@ def add_scoring(model: Any, temperature: float = 1.0) -> None:
         return tuple(x.new_zeros(learnt.shape).masked_scatter(learnt, x) for x in scores)
 
     model.forward = MethodType(forward, model)
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tree mask in the form that eager attention adds to its weights; a mask (B, W) unchanged.
-
-    A mask of booleans would add 0 and 1, so that every token would see all others.
-    """
-    if mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _scores(

@@ -167,16 +167,6 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     }
 
 
-def tree_mask(hidden_from_BW: torch.Tensor, hidden_to_BW: torch.Tensor) -> torch.Tensor:
-    """(B, 1, W, W): true where the token of the second-last axis sees the token of the last.
-
-    It takes W² bytes per row, so it is made for one batch at a time and not kept.
-    """
-    key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
-    hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
-    return ((key_W <= key_W[:, None]) & ~hidden_BWW)[:, None]
-
-
 def loss_inputs(
     batch: Mapping[str, Tensor], log_probs_BT: Tensor, entropies_BT: Tensor
 ) -> LossInputs:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from ponder.tasks.sources import find_tasks
 from ponder.tasks.workers import VerifierPool
 
 from ..base import Base
 from ..coldstart.sft import SftResult, train_sft
+from ..engines.scoring import add_scoring, score
 from ..rollout.experience import Collector, Share
-from ..rollout.rows import Row, collate, passes_of, tree_mask
+from ..rollout.rows import Row, collate, passes_of
 from .look import sampler_of
 from .recipe import PolicyRecipe, RecipeError, SftRecipe
 
@@ -51,6 +51,7 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
 
     base = Base.find(recipe)
     model = AutoModelForCausalLM.from_pretrained(base.files.name, dtype=torch.float32)
+    add_scoring(model)
 
     sampler = sampler_of(model, recipe)
     with VerifierPool(recipe.rollouts.verifiers) as pool:
@@ -82,16 +83,8 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
 
 def _learn(model: Any, rows: Sequence[Row]) -> None:
     """A forward and a backward pass of the trainer's size."""
-    batch = collate(rows, 0)
-    mask = batch["attention_mask"]
-    if "hidden_from" in batch:
-        mask = tree_mask(batch["hidden_from"], batch["hidden_to"])
-    ids, learnt = batch["input_ids"], batch["loss_mask"].bool()
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=batch["position_ids"]).logits[
-        :, :-1
-    ]
-    loss = cross_entropy(logits[learnt], ids[:, 1:][learnt])
-    torch.autograd.backward(loss)
+    log_probs_BT, _ = score(model, collate(rows, 0))
+    torch.autograd.backward(-log_probs_BT.sum())
 
 
 def _timed(work: Callable[[], Found]) -> tuple[float, Found]:

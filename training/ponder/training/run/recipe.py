@@ -22,6 +22,8 @@ from .shipped import FOLDER, shipped_recipes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
+TREE_KERNELS = ("sdpa", "eager", "flex_attention")
+"""Attention kernels under which a row can hold a tree of summaries."""
 
 
 class RecipeError(SetupError, ValueError):
@@ -215,8 +217,8 @@ class PolicyOptimisation(_Section):
     )
     attention: str | None = Field(
         None,
-        description="kernel by transformers' name, such as sdpa, eager or flash_attention_2; "
-        "transformers' choice unless given",
+        description="kernel by transformers' name, such as sdpa, eager, flex_attention or "
+        "flash_attention_2; transformers' choice unless given",
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice instead of keeping them"
@@ -315,10 +317,11 @@ class PolicyRecipe(_Section):
                 "optimisation.weights = bfloat16 is for lora: updates of so small a learning rate "
                 "are lost when a weight is rounded; leave it out, or add lora"
             )
-        if self.method.branches and plan.attention not in (None, "sdpa", "eager"):
+        if self.method.branches and plan.attention not in (None, *TREE_KERNELS):
             raise ValueError(
                 f"optimisation.attention = {plan.attention}: the summaries of "
-                f"{self.method.method} need a mask of their own, which sdpa and eager take"
+                f"{self.method.method} need a mask of their own, which only "
+                f"{', '.join(TREE_KERNELS)} take"
             )
         rows = prompts // updates * self.method.group_size
         if self.optimisation.micro_batches > rows:
