@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,7 +78,24 @@ class Behaviour:
 
 @cache
 def behaviour() -> Behaviour:
-    """The behaviour of the code that this process loaded; computing it takes some seconds."""
+    """The behaviour of this code on a CPU, by which all machines are compared; takes some seconds.
+
+    Where there is a GPU, whose sums differ by more, a process that does not see it computes this.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return _behaviour()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_hide_gpus) as process:
+        return process.submit(_behaviour).result()
+
+
+def _hide_gpus() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _behaviour() -> Behaviour:
     with TemporaryDirectory() as room:
         base = Path(room) / "base"
         write_model(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -57,6 +58,7 @@ def write_report(results: Path) -> str:
     text = "\n".join(
         [
             *_head(results.name, cold_record, state, pending(arms)),
+            *_machines(scored),
             *_claims(made),
             *_arms(arms, cold, cold_record),
             *(_figures(results.name) if main else []),
@@ -105,6 +107,18 @@ def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[s
         f"{cold['base_sha256'][:8]}.",
         "",
     ]
+
+
+def _machines(scored: Sequence[Record]) -> list[str]:
+    """Where the scored runs were trained; a run that moved names every machine."""
+    places = Counter(
+        " and ".join(machine["gpu"] or "a CPU" for machine in record["machines"])
+        for record in scored
+    )
+    if not places:
+        return []
+    counted = (f"{runs} on {place}" for place, runs in sorted(places.items()))
+    return [f"Scored runs: {', '.join(counted)}.", ""]
 
 
 def _claims(made: Sequence[Claim]) -> list[str]:

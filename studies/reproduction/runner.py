@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -27,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .arms import PROTOCOL_VERSION, Base, Planned
+from .behaviour import Behaviour
 from .records import COLD_START, Record, Recorded, read_records
 
 
@@ -46,6 +47,9 @@ class Study:
         self._results = results
         self._work = work
         (results / "runs").mkdir(parents=True, exist_ok=True)
+        if cold := self._cold():
+            # Keys name the behaviour as first measured: a run may go on at another machine.
+            self._base = replace(self._base, behaviour=Behaviour.recorded(cold))
 
     def missing(self) -> list[Planned]:
         """Runs without a record, in the plan's order; scored runs only once their arm is tuned."""
@@ -140,6 +144,7 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
     out = work / run.key
     if not out.exists():
         _append(results / "started.jsonl", {**_identity(run), "started": _now()})
+    machines = _machines(out)
     failure = {}
     try:
         with VerifierPool() as pool:
@@ -155,7 +160,7 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
         **_identity(run),
         **failure,
         "recipe": json.loads(recipe.model_dump_json()),
-        "machine": _machine(),
+        "machines": machines,
         "finished": _now(),
         "steps": [_rounded(line) for line in lines if line["kind"] == "step"],
         "validations": [_rounded(line) for line in lines if line["kind"] == "validation"],
@@ -241,7 +246,19 @@ def _machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _machines(out: Path) -> list[dict[str, object]]:
+    """Every kind of machine on which the run of this directory was trained, this one last."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "machines.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    here = _machine()
+    found = [*(machine for machine in before if machine != here), here]
+    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    return found
 
 
 def _now() -> str:

@@ -85,6 +85,7 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "recipe_sha256": run.sha256,
         "protocol": PROTOCOL_VERSION,
         "recipe": json.loads(run.recipe.model_dump_json()),
+        "machines": [{"gpu": None}] if seed else [{"gpu": None}, {"gpu": "NVIDIA X"}],
         "steps": [
             {"step": s, "q_rise": 0.01, "masked_high": 0.02, "sampled_tokens": 100 * tokens}
             for s in range(1, 81)

@@ -10,7 +10,7 @@ import pytest
 
 from studies.reproduction import arms
 from studies.reproduction.__main__ import main
-from studies.reproduction.arms import Base, tuning_runs
+from studies.reproduction.arms import ARMS, Base, tuning_runs
 from studies.reproduction.claims import Claim, MeasuredArm, claims, pending, spearman
 from studies.reproduction.measure import MANY_SAMPLES, NATURAL_SAMPLES
 from studies.reproduction.report import write_report
@@ -115,6 +115,8 @@ def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
     assert len(content["claims"]) == 14
     assert not content["waiting_for"]
     page = (tmp_path / "results.md").read_text()
+    first = len(ARMS)
+    assert f"Scored runs: {fakes.RUNS - first} on a CPU, {first} on a CPU and NVIDIA X." in page
     plots = page.split("](results/plots/")[1:]
     assert len(plots) == 6
     for name in plots:

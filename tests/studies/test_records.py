@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from studies.reproduction.arms import ARMS, LEARNING_RATES, scored_runs, tuning_runs
+from studies.reproduction import runner
+from studies.reproduction.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
 from studies.reproduction.records import Record, Recorded
 from studies.reproduction.report import write_report
+from studies.reproduction.runner import Study
 
 from . import fakes
 
@@ -61,3 +66,24 @@ def test_runs_that_the_plan_does_not_ask_for_are_listed_and_not_counted(tmp_path
     assert f"2 of {fakes.RUNS}" in write_report(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert f"| `{other.key}` |" in page.split("## Runs of earlier versions")[1]
+
+
+def test_a_run_goes_on_at_a_machine_that_rounds_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(fakes.BASE, behaviour=replace(fakes.BEHAVIOUR, numbers={"grpo": [1.00001, 2.0]}))
+    assert here.behaviour.label != fakes.BEHAVIOUR.label
+    monkeypatch.setattr(Base, "at", lambda _: here)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "cold-start.json").write_text(json.dumps(fakes.cold_start()))
+    study = Study(fakes.BASE.path, tmp_path, tmp_path)
+    assert {run.key for run in study.missing()} == {run.key for run in tuning_runs(fakes.BASE)}
+
+
+def test_a_run_names_every_kind_of_machine_that_trained_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gpu in (None, None, "NVIDIA H200", None):
+        monkeypatch.setattr(runner, "_machine", lambda gpu=gpu: {"gpu": gpu})
+        machines = runner._machines(tmp_path / "run")
+    assert machines == [{"gpu": "NVIDIA H200"}, {"gpu": None}]
