@@ -41,7 +41,7 @@ test: ## install what is lacking and run all tests
 		"rolling restart, without chromium the pages, without redis-server and postgres what" \
 		"servers share: their tests are skipped"
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
-		--durations 25 --durations-min 5
+		--no-loadscope-reorder --durations 25 --durations-min 5
 
 test-clients: ## every client in an environment of its own, against a real server: writes docs/clients.md
 	@$(PYTHON) deploy/bootstrap.py engine dev

@@ -41,11 +41,17 @@ QUICK = tuple(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by where they are, and put files with engines first: when a long file comes last,
+    one process is busy with it while the others wait.
+    """
+    slow: set[Path] = set()
     for item in items:
         if any(item.path.is_relative_to(room) for room in QUICK):
             item.add_marker(pytest.mark.quick)
         if item.get_closest_marker("engine"):
             item.add_marker(pytest.mark.timeout(ENGINE_SECONDS))
+            slow.add(item.path)
+    items.sort(key=lambda item: item.path not in slow)
 
 
 _BEGAN_WITH = dict(os.environ)

@@ -161,12 +161,13 @@ def test_sampling_leaves_the_model_in_training(tmp_path: Path) -> None:
 def test_a_copy_samples_where_the_arithmetic_is_bfloat16_and_caches_both_kinds_alike(
     tmp_path: Path, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU samples in bfloat16; a CPU, which is as fast in float32, in that."""
+    """A GPU samples large models in bfloat16; what is as fast in float32 is sampled in that."""
     from transformers.cache_utils import DynamicCache
 
-    assert rounded_kind(torch.device("cuda")) == torch.bfloat16
-    assert rounded_kind(torch.device("cpu")) == torch.float32
-    monkeypatch.setattr(accelerate, "rounded_kind", lambda _: kind)
+    assert rounded_kind(torch.device("cuda"), 600_000_000) == torch.bfloat16
+    assert rounded_kind(torch.device("cuda"), 1_300_000) == torch.float32
+    assert rounded_kind(torch.device("cpu"), 600_000_000) == torch.float32
+    monkeypatch.setattr(accelerate, "rounded_kind", lambda *_: kind)
 
     trained = engine(tmp_path, optimisation={"precision": "bfloat16", "learning_rate": 0.1})
     assert trained._apart is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from random import Random
@@ -115,10 +114,16 @@ def test_blocks_of_tokens_that_keep_their_places_change_no_row(
         assert Decoding(model, asked, noise, STOP, 1.0, slots=True).finish() == rows
 
 
+def on_gpu(model: Any) -> Any:
+    there = type(model)(model.config).to("cuda").eval()
+    there.load_state_dict(model.state_dict())
+    return there
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_replays_what_a_cpu_samples(model: Any) -> None:
     asked, noise = prompts(24), uniforms("z", 24, 150)
-    there = copy.deepcopy(model).to("cuda")
+    there = on_gpu(model)
     expected = sample(model, asked, noise, stop_ids=STOP)
     found = sample(there, asked, noise, stop_ids=STOP)
     same = sum(a == b for a, b in zip(found, expected, strict=True))
@@ -129,7 +134,7 @@ def test_a_gpu_replays_what_a_cpu_samples(model: Any) -> None:
 def test_a_model_that_waits_for_its_gpu_samples_without_a_graph(
     model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waiting = copy.deepcopy(model).to("cuda")
+    waiting = on_gpu(model)
 
     def wait(module: Any, given: Any, found: Any) -> None:
         assert math.isfinite(found.logits.sum().item())
@@ -138,7 +143,7 @@ def test_a_model_that_waits_for_its_gpu_samples_without_a_graph(
     asked, noise = prompts(24), uniforms("z", 24, 150)
     found = sample(waiting, asked, noise, stop_ids=STOP)
     again = sample(waiting, asked, noise, stop_ids=STOP)
-    assert found == again == sample(copy.deepcopy(model).to("cuda"), asked, noise, stop_ids=STOP)
+    assert found == again == sample(on_gpu(model), asked, noise, stop_ids=STOP)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1 and "cannot be captured as a CUDA graph" in said[0]
 

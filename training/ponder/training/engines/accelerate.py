@@ -130,7 +130,8 @@ class AccelerateEngine:
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
             device = self._accelerator.device
-            self._apart = CopySampler(base, self._room, device, rounded_kind(device))
+            kind = rounded_kind(device, self._base.num_parameters())
+            self._apart = CopySampler(base, self._room, device, kind)
         self._trackers.begin(self._accelerator)
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:

@@ -18,12 +18,16 @@ from ponder.engine.tokenizer import ModelFiles
 from ..rollout.sampler import sample
 from .protocol import Weights
 
+SMALL = 10_000_000
+"""Parameters of a model that a GPU samples as fast in float32 as in bfloat16."""
 
-def rounded_kind(device: torch.device) -> torch.dtype:
-    """The copy's type where a recipe's arithmetic is bfloat16. A CPU samples as fast in float32,
-    which is closer to the weights in training.
+
+def rounded_kind(device: torch.device, parameters: int) -> torch.dtype:
+    """The copy's type where a recipe's arithmetic is bfloat16. A CPU, and a GPU with a small model,
+    samples as fast in float32, which is closer to the weights in training.
     """
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    large = device.type == "cuda" and parameters > SMALL
+    return torch.bfloat16 if large else torch.float32
 
 
 class CopySampler:

@@ -65,6 +65,10 @@ class VerlEngine:
         self._group = self._started(base, recipe)
         self._ask("reset")
         self._schedule = _schedule(plan, 0)
+        with torch.device("meta"):
+            self._bare = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(base.directory)
+            )
         self._apart: CopySampler | ServedSampler
         self._cap: float | None = None
         if recipe.rollouts.engine == "http":
@@ -74,12 +78,10 @@ class VerlEngine:
             self._cap = recipe.rollouts.sampler_cap
         else:
             here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            kind = rounded_kind(here) if plan.precision == "bfloat16" else torch.float32
+            kind = torch.float32
+            if plan.precision == "bfloat16":
+                kind = rounded_kind(here, self._bare.num_parameters())
             self._apart = CopySampler(base, recipe.rollouts.cache_bytes, here, kind)
-        with torch.device("meta"):
-            self._bare = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(base.directory)
-            )
         self._sampled_at: int | None = None
 
     @staticmethod

@@ -16,6 +16,7 @@ from typing import Any
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
 
+from ..engines.copied import rounded_kind
 from ..engines.table import engine_of
 from ..method.presets import Method
 from ..rollout.sampler import RowBytes, bytes_of
@@ -180,7 +181,10 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         # Booleans, row by row, of at most one micro-batch at a time.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
-        drawn = width if torch.cuda.is_available() else 4  # a CPU samples in float32
+        drawn = width
+        if plan.precision == "bfloat16":
+            here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            drawn = rounded_kind(here, model.parameters).itemsize
         if plan.precision == "bfloat16":
             found["sampled from"] = drawn * model.parameters
         found["KV cache"] = _cached(recipe, bytes_of(model.config, drawn), work, processes)
