@@ -77,6 +77,9 @@ ARMS: tuple[StudyArm, ...] = (
     ),
     StudyArm("hbpo-loss-on-hint", "reasoner-hbpo", (0,), "hbpo", {"loss_on_hint": True}),
     StudyArm("hbpo-skip-all-wrong", "reasoner-hbpo", (0,), "hbpo", {"skip_all_wrong": True}),
+    StudyArm("hbpo-centred-intra", "reasoner-hbpo", (0,), "hbpo", {"centre_intra": True}),
+    StudyArm("hbpo-hint-dropout", "reasoner-hbpo", (0,), "hbpo", {"unhinted": (1, 1, 1, 1)}),
+    StudyArm("hbpo-natural-rollouts", "reasoner-hbpo", (0,), "hbpo", {"unhinted": (0, 0, 0, 4)}),
     StudyArm("exploratory-hbpo-aspo", "reasoner-hbpo", (0,), "hbpo", {"add": ({"aspo": {}},)}),
     StudyArm("exploratory-hbpo-dot", "reasoner-hbpo", (0,), "hbpo", {"add": ({"dot": {}},)}),
     StudyArm(

@@ -73,7 +73,7 @@ def test_a_run_is_known_by_what_it_runs() -> None:
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
     runs = scored_runs(BASE, {"hbpo": 3e-4})
     assert {run.arm.name for run in runs} == {arm.name for arm in ARMS if arm.tuned == "hbpo"}
-    assert len(runs) == 13
+    assert len(runs) == 16
     assert {run.recipe.optimisation.learning_rate for run in runs} == {3e-4}
 
 

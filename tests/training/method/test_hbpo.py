@@ -7,6 +7,8 @@ import torch
 from ponder.training.method import hbpo
 from ponder.training.method.batch import Batch
 from ponder.training.method.hbpo import HbpoConfig
+from ponder.training.rollout.kinds import HintedPlan
+from ponder.training.rollout.plans import Reader
 from training.method.scored import after, scored
 
 CONFIG = HbpoConfig()
@@ -174,3 +176,31 @@ def test_the_order_of_subgroups_does_not_matter() -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     mixed = scored([16], **{name: column[order] for name, column in seen.columns.items()})
     assert torch.allclose(after(CONFIG, mixed)["advantage"], plain_B[order])
+
+
+def test_a_centred_intra_term_tells_subgroups_apart_and_nothing_else() -> None:
+    def credited(seen: Batch, *, centre: bool) -> Batch:
+        config = HbpoConfig(centre_intra=centre)
+        return after(config, seen.with_columns(reward=rewards(seen, config)), "credit")
+
+    plain, centred = (
+        credited(question(), centre=centre)["advantage_intra"] for centre in (False, True)
+    )
+    assert centred.sum().item() == pytest.approx(0, abs=1e-5) and (plain <= 0).all()
+    assert (plain - centred).tolist() == pytest.approx([plain.mean().item()] * 16, abs=1e-6)
+    unsolved = outcomes([0] * 16, LENGTHS, CONFIG.row_budgets)
+    for_all = credited(unsolved, centre=True)["advantage"]
+    assert for_all.sum().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_rollouts_without_a_hint_keep_their_budget(reader: Reader) -> None:
+    config = HbpoConfig(longest=192, budgets=(24, 96), unhinted=(1, 8), group_size=16)
+    hints = HintedPlan(config, reader).hints(16)
+    assert [budget for budget, _ in hints] == list(config.row_budgets)
+    assert [bool(ids) for _, ids in hints] == [True] * 7 + [False] * 9
+
+
+@pytest.mark.parametrize("unhinted", [(1,), (0, 0, 0, 5)])
+def test_more_rollouts_without_a_hint_than_there_are_is_an_error(unhinted: tuple[int]) -> None:
+    with pytest.raises(ValueError, match="unhinted must have one number for each of the 4 budgets"):
+        HbpoConfig(unhinted=unhinted)

@@ -62,12 +62,27 @@ class HbpoConfig(WholeResponses):
     skip_all_wrong: bool = Field(
         False, description="learn nothing from questions that no rollout answered"
     )
+    centre_intra: bool = Field(
+        False, description="ours: subtract the group's mean from the intra term, which is never > 0"
+    )
+    unhinted: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (),
+        description="ours: rollouts of each subgroup that get no hint and are judged by its "
+        "budget; none unless given",
+    )
 
     @property
     def row_budgets(self) -> tuple[int, ...]:
         """The budget promised to each of a prompt's G rollouts, in their order."""
         plan = zip(self.budgets, self.subgroup_sizes, strict=True)
         return tuple(budget for budget, size in plan for _ in range(size))
+
+    @property
+    def row_hints(self) -> tuple[bool, ...]:
+        """Whether each of a prompt's G rollouts gets the hint of its budget."""
+        unhinted = self.unhinted or (0,) * len(self.budgets)
+        plan = zip(self.subgroup_sizes, unhinted, strict=True)
+        return tuple(i < size - without for size, without in plan for i in range(size))
 
     @property
     def hints(self) -> tuple[str, ...]:
@@ -88,6 +103,14 @@ class HbpoConfig(WholeResponses):
         if len(self.subgroup_sizes) != len(self.budgets):
             raise ValueError(
                 f"subgroup_sizes must have one number for each of the {len(self.budgets)} budgets"
+            )
+        if self.unhinted and (
+            len(self.unhinted) != len(self.budgets)
+            or any(n > size for n, size in zip(self.unhinted, self.subgroup_sizes, strict=True))
+        ):
+            raise ValueError(
+                f"unhinted must have one number for each of the {len(self.budgets)} budgets, at "
+                f"most the subgroup's size in {self.subgroup_sizes}"
             )
         if sum(self.subgroup_sizes) != self.group_size:
             raise ValueError(
@@ -150,7 +173,8 @@ class WithinAndAcross:
     """A = inter + intra: inter = (R - mean) / (std + 1e-6), intra = subgroup's mean - f2(b) ≤ 0.
 
     The published code adds intra twice, this adds it once. A question that no rollout solved has
-    inter = 0, and intra alone lowers its rollouts' probability; `skip_all_wrong` leaves it out.
+    inter = 0, and intra alone lowers its rollouts' probability; `skip_all_wrong` leaves it out, and
+    `centre_intra` keeps only what tells a subgroup from the others.
     """
 
     config: HbpoConfig
@@ -170,7 +194,8 @@ class WithinAndAcross:
 
     def _intra(self, rewards_G: Tensor, budget_G: Tensor) -> Tensor:
         mean_G = mean_among_equals(rewards_G[None], budget_G[None])[0]
-        return mean_G - cosine(budget_G, self.config)
+        intra_G = mean_G - cosine(budget_G, self.config)
+        return intra_G - intra_G.mean() if self.config.centre_intra else intra_G
 
 
 def _solved(correct_G: Tensor) -> Tensor:

@@ -133,6 +133,7 @@ class HintedPlan(PlainPlan):
     """Plain responses in subgroups, each with the hint of another budget before its thought.
 
     HBPO (arXiv 2507.15844, §3.1): `settings.row_budgets` has one budget per rollout of a prompt.
+    Where `settings.row_hints` is false a rollout has a budget and no hint.
     """
 
     kind: ClassVar[str] = "hinted"
@@ -144,7 +145,8 @@ class HintedPlan(PlainPlan):
         self.loss_on_hint = settings.loss_on_hint
         texts = {b: settings.hint.format(budget=b) for b in settings.budgets}
         encode = reader.tokenizer.encode
-        self._hints: list[Hint] = [(b, tuple(encode(texts[b]))) for b in settings.row_budgets]
+        rows = zip(settings.row_budgets, settings.row_hints, strict=True)
+        self._hints: list[Hint] = [(b, tuple(encode(texts[b])) if told else ()) for b, told in rows]
 
     def hints(self, size: int) -> list[Hint]:
         return self._hints

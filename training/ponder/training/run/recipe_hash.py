@@ -9,6 +9,8 @@ from .recipe import PolicyRecipe, Recipe
 
 # Fields that older recorded recipes lack.
 _LATER = (
+    "method.centre_intra",
+    "method.unhinted",
     "system_prompt",
     "instruction",
     "rollouts.vllm_options",
@@ -46,8 +48,9 @@ def recipe_sha256(recipe: Recipe) -> str:
         holder, inside = recipe, unsaid
         for section in sections:
             holder, inside = getattr(holder, section), inside.setdefault(section, {})
-        if getattr(holder, name) == type(holder).model_fields[name].default:
+        field = type(holder).model_fields.get(name)
+        if field is not None and getattr(holder, name) == field.default:
             inside[name] = True
     if getattr(getattr(recipe, "method", None), "grace", None) == 0:
-        unsaid["method"] = {"grace": True}
+        unsaid.setdefault("method", {})["grace"] = True
     return hashlib.sha256(recipe.model_dump_json(exclude=unsaid).encode()).hexdigest()
