@@ -119,15 +119,15 @@ def _power(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("--results", type=Path, default=Path("docs/results"), help="directory of the records")
-    add("--protocol", type=int, default=3, metavar="N", help="protocol version of the records")
     add("--seeds", type=int, nargs="+", default=[3, 5], metavar="N", help="seeds of the plan")
     add("--problems", type=int, default=300, metavar="N", help="test problems of the plan")
     options = parser.parse_args(argv)
 
+    from .arms import PROTOCOL_VERSION
     from .power import lines
     from .records import read_records
 
-    records = [r for r in read_records(options.results) if r["protocol"] == options.protocol]
+    records = [r for r in read_records(options.results) if r["protocol"] == PROTOCOL_VERSION]
     for line in lines(records, options.seeds, options.problems):
         print(line)
     return 0

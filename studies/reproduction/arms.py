@@ -34,7 +34,7 @@ class StudyArm:
     The protocol cuts without grace, as the papers do.
 
     `tuned` names the arm whose learning rate this arm takes; a main arm, which is tuned, names
-    itself.
+    itself. `rate` replaces that learning rate in an exploratory arm.
     """
 
     name: str
@@ -43,6 +43,7 @@ class StudyArm:
     tuned: str
     method: Mapping[str, Any] = field(default_factory=dict)
     keep_checkpoints: bool = False
+    rate: float | None = None
 
     @property
     def kind(self) -> Kind:
@@ -80,6 +81,7 @@ ARMS: tuple[StudyArm, ...] = (
     StudyArm("hbpo-centred-intra", "reasoner-hbpo", (0,), "hbpo", {"centre_intra": True}),
     StudyArm("hbpo-hint-dropout", "reasoner-hbpo", (0,), "hbpo", {"unhinted": (1, 1, 1, 1)}),
     StudyArm("hbpo-natural-rollouts", "reasoner-hbpo", (0,), "hbpo", {"unhinted": (0, 0, 0, 4)}),
+    StudyArm("exploratory-hbpo-slower", "reasoner-hbpo", (0,), "hbpo", rate=3e-5),
     StudyArm("exploratory-hbpo-aspo", "reasoner-hbpo", (0,), "hbpo", {"add": ({"aspo": {}},)}),
     StudyArm("exploratory-hbpo-dot", "reasoner-hbpo", (0,), "hbpo", {"add": ({"dot": {}},)}),
     StudyArm(
@@ -172,7 +174,7 @@ def scored_runs(base: Base, rates: Mapping[str, float]) -> list[Planned]:
     """Main arms first, seed by seed, then the ablations; `rates` are the tuned learning rates."""
     seeds = sorted({seed for arm in ARMS for seed in arm.seeds})
     return [
-        Planned(arm, arm.kind, _recipe(arm, base, rates[arm.tuned], seed), base)
+        Planned(arm, arm.kind, _recipe(arm, base, arm.rate or rates[arm.tuned], seed), base)
         for kind in ("main", "ablation")
         for seed in seeds
         for arm in ARMS

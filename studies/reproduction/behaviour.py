@@ -57,10 +57,8 @@ class Behaviour:
 
     @classmethod
     def recorded(cls, record: Mapping[str, Any]) -> Behaviour:
-        """The behaviour of a record's code; protocol 3 recorded a hash of the source files."""
-        if "behaviour" in record:
-            return cls(**record["behaviour"])
-        return cls({"source": record["code_sha256"]}, {})
+        """The behaviour of a record's code."""
+        return cls(**record["behaviour"])
 
     def alike(self, other: Behaviour) -> bool:
         """Whether tokens are equal, and numbers as close as those of two machines."""
@@ -73,7 +71,7 @@ class Behaviour:
     @property
     def label(self) -> str:
         """Eight digits that name the behaviour in keys and reports."""
-        return self.tokens.get("source", _sha256([self.tokens, self.numbers]))[:8]
+        return _sha256([self.tokens, self.numbers])[:8]
 
 
 @cache

@@ -94,7 +94,6 @@ def _write_json(
 
 def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[str]:
     machine, code = cold["machine"], Behaviour.recorded(cold).label
-    later = ", which has changed since" if "behaviour" not in cold else ""
     return [
         "# Results",
         "",
@@ -103,7 +102,7 @@ def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[s
         + (f"; claims wait for {', '.join(waiting)}" if waiting else "")
         + ".",
         f"Machine: {machine['system']}, {machine['cores']} cores, one thread a run; torch "
-        f"{machine['torch']}, transformers {machine['transformers']}. Code {code}{later}, base "
+        f"{machine['torch']}, transformers {machine['transformers']}. Code {code}, base "
         f"{cold['base_sha256'][:8]}.",
         "",
     ]

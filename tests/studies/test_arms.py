@@ -35,9 +35,10 @@ def test_seeds_are_the_protocols() -> None:
 
 
 def test_arms_share_everything_but_their_method() -> None:
-    """Within a stage; tasks, base and validation in all of them."""
+    """Within a stage; tasks, base and validation in all of them. Exploratory arms may differ."""
     shared = {"optimisation", "rollouts", "validation", "tasks", "base"}
-    runs = scored_runs(BASE, RATES)
+    runs = [run for run in scored_runs(BASE, RATES) if run.arm.rate is None]
+    assert all(arm.name.startswith("exploratory-") for arm in ARMS if arm.rate is not None)
     for stage in range(len(STAGES)):
         recipes = [run.recipe for run in runs if run.arm.stage == stage]
         assert len({r.model_dump_json(include=shared) for r in recipes}) == 1
@@ -73,8 +74,10 @@ def test_a_run_is_known_by_what_it_runs() -> None:
 def test_an_arm_waits_for_its_tuning_and_an_ablation_takes_it() -> None:
     runs = scored_runs(BASE, {"hbpo": 3e-4})
     assert {run.arm.name for run in runs} == {arm.name for arm in ARMS if arm.tuned == "hbpo"}
-    assert len(runs) == 16
-    assert {run.recipe.optimisation.learning_rate for run in runs} == {3e-4}
+    assert len(runs) == 17
+    own = {run.arm.name: run.recipe.optimisation.learning_rate for run in runs}
+    assert own.pop("exploratory-hbpo-slower") == 3e-5
+    assert set(own.values()) == {3e-4}
 
 
 def test_recipes_are_shipped() -> None:

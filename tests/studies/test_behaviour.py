@@ -131,12 +131,3 @@ def test_machines_may_round_differently() -> None:
     assert made.alike(Behaviour({"a": "x"}, {"a": [1.00001, -20.001]}))
     assert not made.alike(Behaviour({"a": "x"}, {"a": [1.01, -20.0]}))
     assert not made.alike(Behaviour({"a": "y"}, {"a": [1.0, -20.0]}))
-
-
-def test_protocol_3_knew_code_by_its_files() -> None:
-    made = Behaviour.recorded({"code_sha256": "c0de" * 16})
-    assert made.label == "c0dec0de"
-    assert made.alike(Behaviour.recorded({"code_sha256": "c0de" * 16}))
-    assert not made.alike(Behaviour.recorded({"code_sha256": "beef" * 16}))
-    now = Behaviour({"a": "x"}, {"a": [1.0]})
-    assert not made.alike(now) and not now.alike(made)
