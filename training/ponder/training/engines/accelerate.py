@@ -18,7 +18,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from safetensors.torch import load_file, load_model
-from transformers import AutoModelForCausalLM
 
 from ponder.engine.tokenizer import ModelFiles
 
@@ -27,7 +26,6 @@ from ..method.kernel import Objective, aggregate
 from ..method.t1 import REFERENCE
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.masks import refusal
 from ..rollout.rows import (
     Row,
     collate,
@@ -38,11 +36,12 @@ from ..rollout.rows import (
 )
 from ..rollout.sampler import sample
 from ..run.checks import check_processes
-from ..run.recipe import TREE_KERNELS, PolicyRecipe, RecipeError
+from ..run.recipe import PolicyRecipe
 from .anchor import Anchor
 from .copied import CopySampler, rounded_kind
 from .correction import DRAWN, corrected
 from .heap import give_back, keep_few_kernels
+from .loading import adapted, loaded
 from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Costs, Diverged, Learnt
 from .scoring import add_scoring, score
@@ -91,12 +90,12 @@ class AccelerateEngine:
             **self._trackers.options,
         )
         set_seed(recipe.seed)  # of the adapters
-        model = _loaded(base, recipe)
+        model = loaded(base, recipe)
         add_scoring(model, self._temperature)
         self._base = model
         self._scaling = 0.0
         if recipe.lora is not None:
-            model = _adapted(model, recipe)
+            model = adapted(model, recipe)
             self._scaling = recipe.lora.alpha / recipe.lora.rank
         if plan.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -363,41 +362,3 @@ def _sample(
 ) -> list[list[int]]:
     temperature, room = settings
     return sample(model, prompts, noise_BT, stop_ids=stop_ids, temperature=temperature, room=room)
-
-
-def _loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
-    plan = recipe.optimisation
-    kernel = {} if plan.attention is None else {"attn_implementation": plan.attention}
-    if plan.attention == "flex_attention" and not torch.cuda.is_available():
-        raise RecipeError("optimisation.attention = flex_attention needs a GPU: name sdpa or eager")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base.name, dtype=getattr(torch, plan.weights), **kernel
-        )
-    except (ImportError, ValueError) as error:
-        if plan.attention is None:
-            raise
-        raise RecipeError(f"optimisation.attention: {error}") from error
-    if recipe.method.branches and (cause := refusal(model.config, TREE_KERNELS)):
-        raise RecipeError(
-            f"{base.name} cannot train with {recipe.method.method}, whose summaries need a mask "
-            f"of their own, because of {cause}"
-        )
-    return model
-
-
-def _adapted(model: Any, recipe: PolicyRecipe) -> Any:
-    """The model with PEFT's low-rank adapters, and all other weights frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    assert recipe.lora is not None
-    modules = recipe.lora.target_modules
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=recipe.lora.rank,
-            lora_alpha=recipe.lora.alpha,
-            target_modules=modules if isinstance(modules, str) else list(modules),
-            task_type="CAUSAL_LM",
-        ),
-    )
