@@ -59,6 +59,7 @@ def write_report(results: Path) -> str:
         [
             *_head(results.name, cold_record, state, pending(arms)),
             *_machines(scored),
+            *_seeds(arms),
             *_claims(made),
             *_arms(arms, cold, cold_record),
             *(_figures(results.name) if main else []),
@@ -101,7 +102,7 @@ def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[s
         f"[protocol](protocol.md) version {PROTOCOL_VERSION}, [findings](findings.md). {state}"
         + (f"; claims wait for {', '.join(waiting)}" if waiting else "")
         + ".",
-        f"Machine: {machine['system']}, {machine['cores']} cores, one thread a run; torch "
+        f"Cold start measured on {machine['system']}, {machine['cores']} cores; torch "
         f"{machine['torch']}, transformers {machine['transformers']}. Code {code}, base "
         f"{cold['base_sha256'][:8]}.",
         "",
@@ -110,14 +111,26 @@ def _head(room: str, cold: Record, state: str, waiting: Sequence[str]) -> list[s
 
 def _machines(scored: Sequence[Record]) -> list[str]:
     """Where the scored runs were trained; a run that moved names every machine."""
-    places = Counter(
-        " and ".join(machine["gpu"] or "a CPU" for machine in record["machines"])
-        for record in scored
-    )
+    places = Counter(" and ".join(map(_place, record["machines"])) for record in scored)
     if not places:
         return []
     counted = (f"{runs} on {place}" for place, runs in sorted(places.items()))
     return [f"Scored runs: {', '.join(counted)}.", ""]
+
+
+def _place(machine: Mapping[str, str | None]) -> str:
+    return f"{machine['gpu'] or 'a CPU'} (torch {machine['torch']})"
+
+
+def _seeds(arms: Mapping[str, MeasuredArm]) -> list[str]:
+    """The arms of which seeds are missing."""
+    planned = {arm.name: len(arm.seeds) for arm in ARMS}
+    lacking = [
+        f"{name} {arm.seeds} of {planned[name]}"
+        for name, arm in arms.items()
+        if arm.seeds < planned[name]
+    ]
+    return [f"Seeds so far: {', '.join(lacking)}.", ""] if lacking else []
 
 
 def _claims(made: Sequence[Claim]) -> list[str]:

@@ -145,6 +145,7 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
     if not out.exists():
         _append(results / "started.jsonl", {**_identity(run), "started": _now()})
     machines = _machines(out)
+    _move_in(out, run.recipe.base)
     failure = {}
     try:
         with VerifierPool() as pool:
@@ -259,6 +260,17 @@ def _machines(out: Path) -> list[dict[str, object]]:
     found = [*(machine for machine in before if machine != here), here]
     path.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return found
+
+
+def _move_in(out: Path, base: str) -> None:
+    """Let a run that was begun in another checkout name its base where it is here; its key says
+    that it is the same.
+    """
+    from ponder.training.run.directory import RECIPE, write_whole
+
+    if (saved := out / RECIPE).exists():
+        recipe = json.loads(saved.read_text(encoding="utf-8"))
+        write_whole(saved, json.dumps({**recipe, "base": base}, indent=2) + "\n")
 
 
 def _now() -> str:

@@ -27,6 +27,8 @@ RUNS = sum(len(arm.seeds) for arm in ARMS)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
 LEVELS = [1 + i % 7 for i in range(PROBLEMS)]
 
+CPU = {"gpu": None, "torch": "0"}
+
 Record = dict[str, Any]
 
 
@@ -85,7 +87,7 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "recipe_sha256": run.sha256,
         "protocol": PROTOCOL_VERSION,
         "recipe": json.loads(run.recipe.model_dump_json()),
-        "machines": [{"gpu": None}] if seed else [{"gpu": None}, {"gpu": "NVIDIA X"}],
+        "machines": [CPU] if seed else [CPU, {"gpu": "NVIDIA X", "torch": "1"}],
         "steps": [
             {"step": s, "q_rise": 0.01, "masked_high": 0.02, "sampled_tokens": 100 * tokens}
             for s in range(1, 81)

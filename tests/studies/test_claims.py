@@ -116,7 +116,9 @@ def test_the_report_holds_every_claim_and_plot(tmp_path: Path) -> None:
     assert not content["waiting_for"]
     page = (tmp_path / "results.md").read_text()
     first = len(ARMS)
-    assert f"Scored runs: {fakes.RUNS - first} on a CPU, {first} on a CPU and NVIDIA X." in page
+    both = "a CPU (torch 0) and NVIDIA X (torch 1)"
+    assert f"{fakes.RUNS - first} on a CPU (torch 0), {first} on {both}." in page
+    assert "Seeds so far" not in page
     plots = page.split("](results/plots/")[1:]
     assert len(plots) == 6
     for name in plots:
@@ -128,6 +130,8 @@ def test_the_report_says_what_is_missing(tmp_path: Path) -> None:
     assert "nothing is recorded" in write_report(tmp_path)
     fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *fakes.scored()[:3]])
     assert f"3 of {fakes.RUNS}" in write_report(tmp_path / "results")
+    page = (tmp_path / "results.md").read_text()
+    assert "Seeds so far: hbpo 1 of 5, grpo 1 of 5, length-penalty 1 of 5." in page
     assert json.loads((tmp_path / "results.json").read_text())["waiting_for"]
 
 

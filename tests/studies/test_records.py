@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ponder.training.run import directory
+from ponder.training.run.recipe import RecipeError
 from studies.reproduction import runner
 from studies.reproduction.arms import ARMS, LEARNING_RATES, Base, scored_runs, tuning_runs
 from studies.reproduction.records import Record, Recorded
@@ -78,6 +80,17 @@ def test_a_run_goes_on_at_a_machine_that_rounds_otherwise(
     (tmp_path / "runs" / "cold-start.json").write_text(json.dumps(fakes.cold_start()))
     study = Study(fakes.BASE.path, tmp_path, tmp_path)
     assert {run.key for run in study.missing()} == {run.key for run in tuning_runs(fakes.BASE)}
+
+
+def test_a_run_goes_on_in_another_checkout(tmp_path: Path) -> None:
+    """Its directory knows the recipe of the checkout where it began."""
+    began = tuning_runs(replace(fakes.BASE, path=Path("/there/base")))[0].recipe
+    here = tuning_runs(fakes.BASE)[0].recipe
+    directory.record(began, tmp_path)
+    with pytest.raises(RecipeError, match="another recipe"):
+        directory._check_same(here, tmp_path / directory.RECIPE)
+    runner._move_in(tmp_path, here.base)
+    directory._check_same(here, tmp_path / directory.RECIPE)
 
 
 def test_a_run_names_every_kind_of_machine_that_trained_it(

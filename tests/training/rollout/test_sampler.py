@@ -152,6 +152,8 @@ def test_a_model_that_waits_for_its_gpu_samples_without_a_graph(
     ("config", "cause"),
     [
         (CONFIG_MAPPING["qwen3_next"](), "layers of type linear_attention"),
+        (CONFIG_MAPPING["recurrent_gemma"](), "layers of type recurrent"),
+        (CONFIG_MAPPING["rwkv"](), "lack of attention heads"),
         (CONFIG_MAPPING["llama"](attn_implementation="flash_attention_2"), "flash_attention_2"),
     ],
 )

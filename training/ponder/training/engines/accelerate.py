@@ -101,6 +101,7 @@ class AccelerateEngine:
             model.gradient_checkpointing_enable()
             if recipe.lora is not None:
                 model.enable_input_require_grads()  # of the frozen layers below the adapters
+        parameters = model.num_parameters()  # a shard would count its own alone
         self._model, self._optimizer = self._prepared(model)
         self._model.train()
         self._schedule = schedule(plan, self._optimizer)
@@ -129,7 +130,7 @@ class AccelerateEngine:
             self._cap = recipe.rollouts.sampler_cap
         elif plan.precision == "bfloat16":
             device = self._accelerator.device
-            kind = rounded_kind(device, self._base.num_parameters())
+            kind = rounded_kind(device, parameters)
             self._apart = CopySampler(base, self._room, device, kind)
         self._trackers.begin(self._accelerator)
 

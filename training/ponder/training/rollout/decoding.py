@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 from weakref import WeakSet
 
@@ -60,7 +62,8 @@ class Decoding:
         self._slot = torch.full((1,), width, device=device) if slots else None
         self._places = 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._stream = _stream(model) if slots else None
+        self._stream = _stream(model.device) if slots and _capturable(model) else None
+        self._pool: Any = None if self._stream is None else torch.cuda.graph_pool_handle()
         self._take(logits_BV)
         self._sampled = 1
 
@@ -140,15 +143,14 @@ class Decoding:
 
     def _captured(self) -> torch.cuda.CUDAGraph | None:
         """The kernels of one token, not executed yet; None where the model cannot be captured."""
-        # torch.cuda.graph would empty the allocator's cache for every block.
-        graph = torch.cuda.CUDAGraph()
-        pool = None if self._graph is None else self._graph.pool()
         try:
-            graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
-                self._one()
-            finally:
-                graph.capture_end()
+                return self._capture()
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()  # a capture cannot do so by itself
+                return self._capture()
+        except torch.OutOfMemoryError:
+            return None  # for this batch: the next one may be smaller
         except RuntimeError as error:
             _uncaptured.add(self._model)
             _LOG.warning(
@@ -157,7 +159,22 @@ class Decoding:
                 str(error).partition("\n")[0],
             )
             return None
-        self._graph = graph
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        # torch.cuda.graph would empty the allocator's cache for every block.
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(self._pool, capture_error_mode="thread_local")
+        try:
+            self._one()
+        finally:
+            try:
+                graph.capture_end()
+            except RuntimeError:
+                # For the allocator a failed capture goes on, so that it frees no cached memory.
+                with suppress(RuntimeError):
+                    torch._C._cuda_endAllocateToPool(self._model.device.index, self._pool)
+                raise
+        self._graph = graph  # the pool lives as long as a graph of it
         return graph
 
     def _one(self) -> None:
@@ -214,12 +231,14 @@ def pick(logits_BV: torch.Tensor, noise_B: torch.Tensor, temperature: float) -> 
     return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1).clamp(max=last)
 
 
-def _stream(model: Any) -> torch.cuda.Stream | None:
-    """Where to capture a forward pass; None where it is not the kernels of one GPU alone: shards
-    talk to each other.
-    """
+def _capturable(model: Any) -> bool:
+    """Whether a forward pass is the kernels of one GPU alone: shards talk to each other."""
     shards = any(hasattr(module, "unshard") for module in model.modules())
     shards = shards or any(hasattr(weight, "ds_id") for weight in model.parameters())
-    if model.device.type != "cuda" or shards or model in _uncaptured:
-        return None
-    return torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
+    return model.device.type == "cuda" and not shards and model not in _uncaptured
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Where captures happen: one, because the allocator keeps memory for every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

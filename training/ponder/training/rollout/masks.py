@@ -8,6 +8,7 @@ must know of sliding windows, and of what a kernel does with them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,8 +21,13 @@ SLOT_KERNELS = ("sdpa", "eager")
 def refusal(config: Any, kernels: Sequence[str]) -> str | None:
     """What of a model keeps it from taking these masks, in words; None where it takes them."""
     config = config.get_text_config()
-    if others := sorted({*_layer_types(config)} - {_WHOLE, _SLIDING}):
+    # Older configurations name their layers' types otherwise.
+    named = (getattr(config, n, None) or () for n in ("layers_block_type", "block_types"))
+    types = {*_layer_types(config), *chain.from_iterable(named)}
+    if others := sorted(types - {_WHOLE, _SLIDING, "attention"}):
         return f"its layers of type {', '.join(others)}"
+    if not getattr(config, "num_attention_heads", None):
+        return "its lack of attention heads"
     if config._attn_implementation not in kernels:
         return f"its attention kernel {config._attn_implementation}"
     return None
@@ -45,8 +51,7 @@ def tree_masks(
     key_W = torch.arange(hidden_from_BW.shape[1], device=hidden_from_BW.device)
     hidden_BWW = (key_W >= hidden_from_BW[:, :, None]) & (key_W < hidden_to_BW[:, :, None])
     sees_BWW = (key_W <= key_W[:, None]) & ~hidden_BWW
-    apart_BWW = position_BW[:, :, None] - position_BW[:, None, :]
-    return _by_layer(config, _Dense(config, sees_BWW, apart_BWW, dtype))
+    return _by_layer(config, _Dense(config, sees_BWW, (position_BW, position_BW), dtype))
 
 
 def slot_masks(config: Any, seen_BT: torch.Tensor, slot: torch.Tensor, dtype: torch.dtype) -> Any:
@@ -55,23 +60,28 @@ def slot_masks(config: Any, seen_BT: torch.Tensor, slot: torch.Tensor, dtype: to
     `seen_BT` is true where a place holds a token of the row, the new one included.
     """
     config = config.get_text_config()
-    apart_1T = slot - torch.arange(seen_BT.shape[1], device=seen_BT.device)
-    return _by_layer(config, _Dense(config, seen_BT[:, None], apart_1T[None, None], dtype))
+    place_1T = torch.arange(seen_BT.shape[1], device=seen_BT.device)[None]
+    return _by_layer(config, _Dense(config, seen_BT[:, None], (slot[None], place_1T), dtype))
 
 
 class _Dense:
-    """Masks (B, 1, Q, K) from who sees whom and from the tokens that lie between them."""
+    """Masks (B, 1, Q, K) from who sees whom and from the positions of both, (B, Q) and (B, K)."""
 
     def __init__(
-        self, config: Any, sees_BQK: torch.Tensor, apart_BQK: torch.Tensor, dtype: torch.dtype
+        self,
+        config: Any,
+        sees_BQK: torch.Tensor,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        dtype: torch.dtype,
     ) -> None:
         self._added = config._attn_implementation == "eager"
-        self._sees_BQK, self._apart_BQK, self._dtype = sees_BQK, apart_BQK, dtype
+        self._sees_BQK, self._positions, self._dtype = sees_BQK, positions, dtype
 
     def within(self, window: int | None) -> torch.Tensor:
         sees_BQK = self._sees_BQK
         if window is not None:
-            sees_BQK = sees_BQK & (self._apart_BQK < window)
+            query_BQ, key_BK = self._positions
+            sees_BQK = sees_BQK & (query_BQ[:, :, None] - key_BK[:, None] < window)
         mask = sees_BQK[:, None]
         if not self._added:
             return mask

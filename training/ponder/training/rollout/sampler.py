@@ -60,15 +60,17 @@ RowBytes = Callable[[int], float]
 
 def row_bytes(model: Any) -> RowBytes:
     """The bytes that `model` needs for a row, from its configuration."""
-    return bytes_of(model.config, model.dtype.itemsize)
+    return bytes_of(model.config, model.dtype.itemsize, model.device.type)
 
 
-def bytes_of(config: Any, width: int) -> RowBytes:
-    """Bytes of a row's keys and values at `width` bytes per number, and of `pick`'s tensors."""
+def bytes_of(config: Any, width: int, device: str) -> RowBytes:
+    """Bytes of a row's keys and values at `width` bytes per number, and of `pick`'s tensors, which
+    a CUDA graph holds beside those of its first token.
+    """
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * width
-    choice = config.vocab_size * (width + _PICKED)
+    choice = config.vocab_size * (width + _PICKED) * (2 if device == "cuda" else 1)
     return lambda tokens: (tokens + BLOCK) * token + choice
 
 

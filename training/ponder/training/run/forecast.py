@@ -187,7 +187,9 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
             drawn = rounded_kind(here, model.parameters).itemsize
         if plan.precision == "bfloat16":
             found["sampled from"] = drawn * model.parameters
-        found["KV cache"] = _cached(recipe, bytes_of(model.config, drawn), work, processes)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        needs = bytes_of(model.config, drawn, device)
+        found["KV cache"] = _cached(recipe, needs, work, processes)
     return {name: float(value) for name, value in found.items()}
 
 
