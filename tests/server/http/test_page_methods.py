@@ -24,7 +24,7 @@ def test_answers_that_agree_close_the_thought_and_are_shown(
     serve: Serve, page: Page, model: Model
 ) -> None:
     script = model("The answer is 41.", "The answer is 42.", "The answer is 42.")
-    running = serve(script=script, delay=0.01, loop_exit=False)
+    running = serve(script=script, delay=0.01, loop_exit=False, early_exit_shadow=0)
     visit(page, running)
     fill(page, "#early select", "agreement")
     fill(page, "#early input", "32")
