@@ -73,7 +73,8 @@ def _argued(worked: Worked, extras: int, rng: Random) -> list[Piece]:
         brisk = merged(lines) if not found and rng.random() < _BRISK else lines
         wrong = slipped(brisk, answer, rng) if rng.random() < _SLIP else None
         value = wrong.answer if wrong else answer
-        if wrong and value in found:  # two slips that agree would settle the answer
+        # A slip that agrees with another, or with a wrong first sight, would settle the answer.
+        if wrong and (value in found or value == sight):
             continue
         pieces.append(Piece(rng.choice(_AGAIN if found else _BEGIN), None))
         pieces += _written(wrong.lines if wrong else [*map(Line, brisk)])
