@@ -26,6 +26,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ponder.training.run.directory import RECIPE, checkpoints, write_whole
+
 from .arms import PROTOCOL_VERSION, Base, Planned
 from .behaviour import Behaviour
 from .records import COLD_START, Record, Recorded, read_records
@@ -135,7 +137,6 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
 
     from ponder.tasks.workers import VerifierPool
     from ponder.training.engines.protocol import Diverged
-    from ponder.training.run.directory import checkpoints
     from ponder.training.run.run import Run
 
     from .measure import MANY_SAMPLES, NATURAL_SAMPLES, Bench
@@ -179,8 +180,6 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
 
 def _frontier(out: Path, base: Path, updates: int) -> Iterator[Record]:
     """Natural mode at some of the saved checkpoints, the last one among them."""
-    from ponder.training.run.directory import checkpoints
-
     from .measure import FRONTIER_STEPS, Bench
 
     for path in checkpoints(out):
@@ -258,7 +257,7 @@ def _machines(out: Path) -> list[dict[str, object]]:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     here = _machine()
     found = [*(machine for machine in before if machine != here), here]
-    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(found) + "\n")
     return found
 
 
@@ -266,8 +265,6 @@ def _move_in(out: Path, base: str) -> None:
     """Let a run that was begun in another checkout name its base where it is here; its key says
     that it is the same.
     """
-    from ponder.training.run.directory import RECIPE, write_whole
-
     if (saved := out / RECIPE).exists():
         recipe = json.loads(saved.read_text(encoding="utf-8"))
         write_whole(saved, json.dumps({**recipe, "base": base}, indent=2) + "\n")
@@ -283,6 +280,4 @@ def _append(path: Path, entry: Mapping[str, object]) -> None:
 
 
 def _write(path: Path, record: Mapping[str, object]) -> None:
-    staged = path.with_suffix(".partial")
-    staged.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    staged.rename(path)
+    write_whole(path, json.dumps(record) + "\n")

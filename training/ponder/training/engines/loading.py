@@ -33,7 +33,8 @@ def loaded(base: ModelFiles, recipe: PolicyRecipe) -> Any:
     if recipe.method.branches and (cause := refusal(model.config, TREE_KERNELS)):
         raise RecipeError(
             f"{base.name} cannot train with {recipe.method.method}, whose summaries need a mask "
-            f"of their own, because of {cause}"
+            f"of their own, because of {cause}: train it by another method, "
+            "or with optimisation.engine = verl, which gives each summary a row"
         )
     return model
 

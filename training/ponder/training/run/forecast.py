@@ -181,14 +181,11 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
         # Booleans, row by row, of at most one micro-batch at a time.
         found["tree mask"] = micro * work.row
     if recipe.rollouts.engine == "transformers":
-        drawn = width
+        drawn, here = width, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if plan.precision == "bfloat16":
-            here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             drawn = rounded_kind(here, model.parameters).itemsize
-        if plan.precision == "bfloat16":
             found["sampled from"] = drawn * model.parameters
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        needs = bytes_of(model.config, drawn, device)
+        needs = bytes_of(model.config, drawn, here.type)
         found["KV cache"] = _cached(recipe, needs, work, processes)
     return {name: float(value) for name, value in found.items()}
 
