@@ -130,6 +130,7 @@ def test_what_is_typed_during_an_answer_waits_as_one_question(
     terminal.wait_for("It is")
     terminal.type("two")
     terminal.type("three")
+    terminal.wait_for("three\r\n")  # its echo: the terminal made Enter a line feed
     terminal.interrupt()
     terminal.wait_for_prompt()
     terminal.type("four")
