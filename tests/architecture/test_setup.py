@@ -144,6 +144,15 @@ def test_a_failing_step_says_which_why_and_what_to_do(
         assert part in str(failed.value)
 
 
+@pytest.mark.parametrize("module", ["torch", "transformers", "vllm"])
+def test_what_an_engine_imports_is_compiled(module: str) -> None:
+    """Where Python writes no bytecode, each start of an engine would else compile all of it."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.cached is not None
+    assert Path(spec.cached).exists()
+
+
 @pytest.mark.parametrize(
     ("pinned", "installed"),
     [
