@@ -208,7 +208,7 @@ def install(extras, build):
         remedy = "Check the network and pip's settings"
         run("installing uv", [PYTHON, "-m", "pip", "install", *pins, "uv"], remedy)
         # vLLM imports thousands of modules in each of its processes. Where PYTHONDONTWRITEBYTECODE
-        # is set, as in most containers, each start would compile them again: half of its time.
+        # is set, as in many containers, each start would compile them again.
         uv = [PYTHON, "-m", "uv", "pip", "install", "--compile-bytecode", "--python", PYTHON]
         project = ["--editable", f".[{','.join(sorted(extras))}]"]
         if ALONE and build == "gpu":

@@ -257,7 +257,7 @@ def _machines(out: Path) -> list[dict[str, object]]:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     here = _machine()
     found = [*(machine for machine in before if machine != here), here]
-    write_whole(path, json.dumps(found) + "\n")
+    _write(path, found)
     return found
 
 
@@ -279,5 +279,5 @@ def _append(path: Path, entry: Mapping[str, object]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _write(path: Path, record: Mapping[str, object]) -> None:
+def _write(path: Path, record: object) -> None:
     write_whole(path, json.dumps(record) + "\n")
