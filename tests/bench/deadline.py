@@ -2,7 +2,7 @@
 
 Requests come at random, for some seconds 3 a second and for as many 12, each with half a second,
 one or two. No thought ends by itself and every answer takes 24 tokens. In each round three rules
-face the same arrivals: Ponder's (`p90 × 2`); the same with means and without a factor (`mean × 1`),
+face the same arrivals: Ponder's (`p90 × safety`); the same with means and without a factor (`mean × 1`),
 by a server that is patched so; and a plain cap of as many tokens as Ponder's rule thought in that
 round (`cap`), which knows no time. What counts is the client's clock, from the first byte sent to
 the last received.
@@ -35,7 +35,7 @@ from .report import Line, Target, table
 from .scenario import BUNDLED, MODEL_NAME, RESULTS, Point, encode, end_id, questions
 from .server import Server, running
 
-RULES = {"p90 × 2": "ponder", "mean × 1": "means", "cap": "ponder"}
+RULES = {"p90 × safety": "ponder", "mean × 1": "means", "cap": "ponder"}
 """By which server each rule is kept."""
 SLOW, FAST = 3.0, 12.0  # requests a second
 DEADLINES_MS = (500, 1000, 2000)
@@ -122,7 +122,7 @@ async def _round(options: argparse.Namespace, servers: Mapping[str, Server], num
     for rule, server in RULES.items():
         budget = None
         if rule == "cap":
-            budget = round(_thinking(done["p90 × 2"]))
+            budget = round(_thinking(done["p90 × safety"]))
         await _run(servers[server], list(_arrivals(2.0, options.swing, "warm-up")), budget)
         arrivals = list(_arrivals(options.seconds, options.swing, f"round {number}"))
         done[rule] = await _run(servers[server], arrivals, budget)
@@ -244,7 +244,7 @@ def _lines(rounds: Sequence[Round]) -> list[Line]:
         each = [figures(one[rule]) for one in rounds]
         for name in each[0]:
             values = tuple(one[name] for one in each)
-            target = TARGETS.get(name) if rule == "p90 × 2" else None
+            target = TARGETS.get(name) if rule == "p90 × safety" else None
             label = f"{rule}, {name.removesuffix('_ms')}"
             unit = "ms" if name.endswith("_ms") else "tokens" if "tokens" in name else "share"
             made.append(Line(label, values, statistics.median(values), None, unit, target))

@@ -29,7 +29,7 @@ OBSERVED = ("observed", "bare", "silent")
 """Ponder with a holdout and traces, one that neither counts nor keeps anything, and one whose
 engine keeps no statistics either.
 
-Beside them there is `means`, which reckons with mean times and no factor where a deadline is set.
+Beside them there is `means`, which computes with mean times and no safety where a deadline is set.
 """
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 _BARE = """
@@ -46,10 +46,9 @@ import sys
 from statistics import fmean
 from ponder.cli.main import main
 from ponder.thought import pace
-from ponder.thought.exits import deadline
-assert hasattr(pace, "_at_share") and hasattr(deadline, "SAFETY")
+assert hasattr(pace, "_at_share") and pace.Pace().safety == pace.UNJUDGED
 pace._at_share = lambda values: fmean(found) if (found := list(values)) else None
-deadline.SAFETY = 1.0
+pace.UNJUDGED = pace.MOST = pace.LEAST = 1.0
 sys.exit(main())
 """
 _PROGRAMS = {"bare": _BARE, "silent": _BARE, "means": _MEANS}

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ponder.engine.protocol import Chunk, Engine, EngineError, EngineRequest, Origin, Sampling
 from ponder.thought.outcome import Outcome
-from ponder.thought.pace import Pace
+from ponder.thought.pace import Pace, Timing
 from ponder.thought.probes import ProbeRequest
 from ponder.thought.segment import Segment
 from ponder.thought.thought import Event, Thought
@@ -65,6 +65,7 @@ class Driver:
         self._moved = moved
         self._affinity = request_id if affinity is None else affinity
         self._origin = Origin() if origin is None else origin
+        self._read = bool(thought.thinking_ids)  # whether the engine has read the prompt
         self._living = False
         self._waiting = asyncio.timeout(None)  # for the engine; a wake that closes ends the wait
         self._alarm: asyncio.TimerHandle | None = None
@@ -149,18 +150,16 @@ class Driver:
         thought, resumed = self._thought, bool(segment.sampled)
         stream = self._engine.generate(self._request(segment, most))
         self._waiting, self._hears = asyncio.timeout(None), segment
-        asked_at, heard_at = _clock(), None
+        answers = not thought.thinking and segment.number > 0  # a request for the answer alone
+        timing = Timing(self._pace, _clock(), continues=self._read, answers=answers)
         try:
             async with self._waiting, aclosing(stream):
                 self._set_alarm(thought.wake_at)
                 self._run_probes()
                 async for chunk in stream:
                     now = _clock()
-                    if heard_at is None:
-                        self._pace.first(now - asked_at, now)
-                    else:
-                        self._pace.later(now - heard_at, len(chunk.token_ids), now)
-                    heard_at = now
+                    timing.heard(len(chunk.token_ids), now, last=chunk.finish is not None)
+                    self._read = True
                     if self._woken:
                         self._tell_woken()
                     waits = chunk.finish == "length" and _waits(segment, chunk)
@@ -172,6 +171,7 @@ class Driver:
                             self._run_probes()
                     if thought.segment is not segment or waits:
                         self._hears = None
+                        timing.over(len(segment.sampled), now)
                         break
                     if (at := thought.wake_at) != self._alarm_at:
                         self._set_alarm(at)

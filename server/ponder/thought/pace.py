@@ -5,28 +5,54 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 FIRSTS = 64
-GAPS = 512
+SPANS = 64
+SPAN, SPAN_SECONDS = 16, 0.25
+"""How many tokens a driver measures at once, unless they take longer. A deadline needs the sum of
+many gaps, which varies less than each of them."""
 ANSWERS = 64
 SHARE = 0.9
 FRESH_SECONDS = 30.0
 """How long a measurement counts: an engine's speed under load says little of it afterwards."""
+JUDGED, LEAST_JUDGED = 1000, 199
+LATE_SHARE = 0.002
+UNJUDGED, LEAST, MOST = 2.0, 1.25, 4.0
+"""The safety of a new engine, and its bounds. The least leaves time for the reply's way out."""
 
 Number = TypeVar("Number", int, float)
 Samples = deque[tuple[float, float]]
 """(when, seconds)"""
 
 
+class Foreseen(NamedTuple):
+    """The expected seconds to a request's first token and from each to the next; 0 if unknown."""
+
+    first: float
+    gap: float
+
+    def seconds(self, tokens: int) -> float:
+        """How long a request for so many tokens takes."""
+        return self.first + tokens * self.gap
+
+
 class Pace:
     """The last times of an engine: from a request to its first token, and from token to token.
 
-    `seconds` uses the 90th percentile of the last 64 times to a first token and of the last 512
-    between tokens. Times older than 30 seconds do not count; if all are older, the newest counts
-    alone. Once the engine has given no token for 30 seconds, none counts. An unknown time counts as
-    0. The time to a first token includes the engine's queue. `now` is in seconds of the thoughts'
-    clock. Forks of a thought share the pace of their engine.
+    Estimates use the 90th percentile of the last 64 of each; a time from token to token is a mean
+    over 16 tokens, or those of a quarter of a second. Times older than 30 seconds do not count; if
+    all are older, the newest counts alone. Once the engine has given no token for 30 seconds, none
+    counts. An unknown time counts as 0. The time to a first token includes the engine's queue. A
+    request that continues a thought has a first token of its own kind, since the engine has read
+    its prompt before.
+
+    `safety` is how many times longer than expected an answer may take. At most 1 in 500 answers
+    takes longer than that, if the next is like the last 1,000: split conformal prediction (Lei et
+    al., arXiv 1604.04173, section 2.2) of seconds taken over seconds expected. It is 2 before 199
+    answers, and always between 1.25 and 4.
+
+    `now` is in seconds of the thoughts' clock. Forks of a thought share the pace of their engine.
 
         >>> pace = Pace()
         >>> pace.seconds(24, now=10.0)
@@ -43,13 +69,16 @@ class Pace:
 
     def __init__(self) -> None:
         self._firsts: Samples = deque(maxlen=FIRSTS)
-        self._gaps: Samples = deque(maxlen=GAPS)
+        self._continued: Samples = deque(maxlen=FIRSTS)
+        self._gaps: Samples = deque(maxlen=SPANS)
         self._answers: deque[int] = deque(maxlen=ANSWERS)
+        self._ratios: deque[float] = deque(maxlen=JUDGED)
+        self._safety: float | None = UNJUDGED  # None: to be computed anew
         self._heard_at = 0.0
 
-    def first(self, seconds: float, now: float) -> None:
+    def first(self, seconds: float, now: float, *, continues: bool = False) -> None:
         """Record that a request got its first tokens after `seconds`."""
-        self._firsts.append((now, seconds))
+        (self._continued if continues else self._firsts).append((now, seconds))
         self._heard_at = now
 
     def later(self, seconds: float, tokens: int, now: float) -> None:
@@ -62,15 +91,34 @@ class Pace:
         """Record the length of an answer that ended."""
         self._answers.append(tokens)
 
-    def seconds(self, tokens: int, now: float) -> float:
+    def foresee(self, now: float, *, continues: bool = False) -> Foreseen:
+        """How fast a request that begins now is expected to be."""
+        first = self._p90(self._continued, now) if continues else None
+        if first is None:
+            first = self._p90(self._firsts, now)
+        return Foreseen(first or 0.0, self._p90(self._gaps, now) or 0.0)
+
+    def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
         """The expected seconds that a request for `tokens` takes."""
-        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
-        return (first or 0.0) + tokens * (gap or 0.0)
+        return self.foresee(now, continues=continues).seconds(tokens)
+
+    def judge(self, foreseen: Foreseen, tokens: int, seconds: float) -> None:
+        """Record that a request for an answer of `tokens` took `seconds`."""
+        if foreseen.gap:
+            self._ratios.append(seconds / foreseen.seconds(tokens))
+            self._safety = None
+
+    @property
+    def safety(self) -> float:
+        """How many times longer than expected an answer may take."""
+        if (safety := self._safety) is None:  # another thread may ask, too
+            self._safety = safety = _conformal(self._ratios)
+        return safety
 
     def tokens(self, seconds: float, now: float) -> int | None:
         """The tokens that a request is expected to give in `seconds`; None if unknown."""
-        first, gap = self._p90(self._firsts, now), self._p90(self._gaps, now)
-        return max(0, math.floor((seconds - (first or 0.0)) / gap)) if gap else None
+        first, gap = self.foresee(now)
+        return max(0, math.floor((seconds - first) / gap)) if gap else None
 
     @property
     def answer(self) -> int | None:
@@ -88,7 +136,45 @@ class Pace:
         return self
 
 
+class Timing:
+    """Measures one request of a thought, asked at `now`, for the pace of its engine.
+
+    It `answers` if it asks for the answer alone, and `continues` what the engine has read before.
+    """
+
+    def __init__(self, pace: Pace, now: float, *, continues: bool, answers: bool) -> None:
+        self._pace, self._asked_at, self._continues = pace, now, continues
+        self._foreseen = pace.foresee(now, continues=continues) if answers else None
+        self._heard_at: float | None = None
+        self._span = 0
+
+    def heard(self, tokens: int, now: float, *, last: bool) -> None:
+        """A chunk of `tokens` has come."""
+        if self._heard_at is None:
+            self._pace.first(now - self._asked_at, now, continues=self._continues)
+            self._heard_at = now
+            return
+        self._span += tokens
+        if self._span >= SPAN or now - self._heard_at >= SPAN_SECONDS or last:
+            self._pace.later(now - self._heard_at, self._span, now)
+            self._heard_at, self._span = now, 0
+
+    def over(self, tokens: int, now: float) -> None:
+        """The request has come to its end, with `tokens` in all."""
+        if self._foreseen is not None:
+            self._pace.judge(self._foreseen, tokens, now - self._asked_at)
+
+
 def _at_share(values: Iterable[Number]) -> Number | None:
     """The least of the values that is not below nine in ten of them."""
     ordered = sorted(values)
     return ordered[math.ceil(SHARE * len(ordered)) - 1] if ordered else None
+
+
+def _conformal(ratios: Iterable[float]) -> float:
+    """What the next ratio exceeds with a probability of at most `LATE_SHARE`, within bounds."""
+    ordered = sorted(ratios)
+    if len(ordered) < LEAST_JUDGED:
+        return UNJUDGED
+    rank = min(len(ordered), math.ceil((1 - LATE_SHARE) * (len(ordered) + 1)))
+    return min(MOST, max(LEAST, ordered[rank - 1]))

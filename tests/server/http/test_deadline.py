@@ -46,7 +46,7 @@ class Claimed(Pace):
         self._seconds = seconds
         self._gap = gap
 
-    def seconds(self, tokens: int, now: float) -> float:
+    def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
         return self._seconds
 
     def tokens(self, seconds: float, now: float) -> int | None:
@@ -61,13 +61,13 @@ class ClosesAfter(Pace):
         self.left = tokens
         self._due = time.perf_counter() + AGES / 1000  # before what is asked later is due
 
-    def first(self, seconds: float, now: float) -> None:
+    def first(self, seconds: float, now: float, *, continues: bool = False) -> None:
         self.left -= 1
 
     def later(self, seconds: float, tokens: int, now: float) -> None:
         self.left -= tokens
 
-    def seconds(self, tokens: int, now: float) -> float:
+    def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
         return AGES / 2000 if self.left <= 0 else (self._due - now) / 2 - 0.02
 
 
@@ -237,7 +237,7 @@ def test_a_format_and_a_call_follow_a_thought_that_is_closed(
 
 def test_more_is_kept_for_a_format(serve: Serve) -> None:
     class Asked(Claimed):
-        def seconds(self, tokens: int, now: float) -> float:
+        def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
             asked.append(tokens)
             return 0.0
 

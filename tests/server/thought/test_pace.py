@@ -7,16 +7,33 @@ import sys
 import threading
 from copy import deepcopy
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.protocol import Sampling
 from ponder.engine.scripted import ScriptedEngine, say
 from ponder.thought import drive as driving
 from ponder.thought.outcome import Outcome
-from ponder.thought.pace import ANSWERS, FIRSTS, FRESH_SECONDS, GAPS, Pace
+from ponder.thought.pace import (
+    ANSWERS,
+    FIRSTS,
+    FRESH_SECONDS,
+    JUDGED,
+    LATE_SHARE,
+    LEAST,
+    LEAST_JUDGED,
+    MOST,
+    SPAN,
+    SPAN_SECONDS,
+    SPANS,
+    UNJUDGED,
+    Foreseen,
+    Pace,
+    Timing,
+)
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
 from server.thought.helpers import PROMPT, SINGLE, compiled, plan
@@ -38,7 +55,7 @@ def test_nine_in_ten_were_as_fast(firsts: list[float], gaps: list[float]) -> Non
         pace.first(seconds, 0.0)
     for seconds in gaps:
         pace.later(seconds, 1, 0.0)
-    first, gap = pace.seconds(0, 0.0), pace.seconds(1, 0.0) - pace.seconds(0, 0.0)
+    first, gap = pace.foresee(0.0)
     for reckoned, measured in ((first, firsts), (gap, gaps)):
         assert reckoned in measured
         slower = sum(seconds > reckoned for seconds in measured)
@@ -63,14 +80,14 @@ def test_a_chunk_without_tokens_is_no_gap() -> None:
 
 def test_the_last_ones_count() -> None:
     pace = Pace()
-    for kind, size in ((pace.first, FIRSTS), (lambda s, now: pace.later(s, 1, now), GAPS)):
+    for kind, size in ((pace.first, FIRSTS), (lambda s, now: pace.later(s, 1, now), SPANS)):
         for seconds in (8.0, 1.0):
             for _ in range(size):
                 kind(seconds, 0.0)
     for length in (800, 100):
         for _ in range(ANSWERS):
             pace.answered(length)
-    assert (pace.seconds(0, 0.0), pace.seconds(1, 0.0), pace.answer) == (1.0, 2.0, 100)
+    assert (*pace.foresee(0.0), pace.answer) == (1.0, 1.0, 100)
 
 
 def test_old_times_are_forgotten_and_lengths_are_not() -> None:
@@ -144,11 +161,15 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
     class Told(Pace):
         def __init__(self) -> None:
             super().__init__()
-            self.firsts: list[tuple[float, float]] = []
+            self.firsts: list[tuple[float, bool]] = []
             self.laters: list[tuple[float, int, float]] = []
+            self.judged: list[tuple[int, float]] = []
 
-        def first(self, seconds: float, now: float) -> None:
-            self.firsts.append((seconds, now))
+        def judge(self, foreseen: Foreseen, tokens: int, seconds: float) -> None:
+            self.judged.append((tokens, seconds))
+
+        def first(self, seconds: float, now: float, *, continues: bool = False) -> None:
+            self.firsts.append((seconds, continues))
 
         def later(self, seconds: float, tokens: int, now: float) -> None:
             self.laters.append((seconds, tokens, now))
@@ -168,9 +189,85 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
         return await driving.Driver(thought, engine, "r", lambda _: None, told).run()
 
     outcome = asyncio.run(live())
-    assert [seconds for seconds, _ in told.firsts] == [1.0, 1.0]  # the thought's and the answer's
+    assert told.firsts == [(1.0, False), (1.0, True)]  # the thought's and the answer's
     assert len(told.laters) + 2 == sum(-(-len(said) // chunk) for said in engine.outputs)
     assert {seconds for seconds, _, _ in told.laters} <= {1.0}
     assert all(tokens <= chunk for _, tokens, _ in told.laters)
     assert all(before < after for (*_, before), (*_, after) in pairwise(told.laters))
     assert told.answer == outcome.answer_tokens == 3
+    assert told.judged == [(3, -(-3 // chunk))]  # the answer's request, and not the thought's
+
+
+@pytest.mark.parametrize(
+    ("gap", "spans"),
+    [(1 / 64, [16, 16, 7]), (1 / 32, [8, 8, 8, 8, 7]), (0.5, [1] * 39)],
+)
+def test_a_span_has_16_tokens_or_a_quarter_of_a_second(gap: float, spans: list[int]) -> None:
+    class Told(Pace):
+        def later(self, seconds: float, tokens: int, now: float) -> None:
+            told.append((seconds, tokens))
+
+    told: list[tuple[float, int]] = []
+    timing = Timing(Told(), 0.0, continues=False, answers=False)
+    for token in range(40):
+        timing.heard(1, token * gap, last=token == 39)
+    assert told == [(tokens * gap, tokens) for tokens in spans]
+    assert sum(spans) == 39  # the first token has no gap
+    assert SPAN * (1 / 64) == SPAN_SECONDS
+
+
+def test_what_is_not_known_teaches_nothing() -> None:
+    pace = Pace()
+    pace.first(0.25, 0.0)
+    for _ in range(JUDGED):
+        pace.judge(pace.foresee(0.0), 5, 9.0)
+    assert pace.safety == UNJUDGED
+    pace.later(0.5, 2, 0.0)
+    assert pace.foresee(0.0) == Foreseen(0.25, 0.25)
+    for count in range(1, LEAST_JUDGED + 1):
+        assert pace.safety == UNJUDGED
+        pace.judge(pace.foresee(0.0), 5, 2.5 * 1.5)
+        assert len(pace._ratios) == count
+    assert pace.safety == 2.5
+
+
+def test_a_request_that_continues_a_thought_waits_as_such_did() -> None:
+    pace = Pace()
+    pace.first(2.0, 0.0)
+    pace.later(0.5, 1, 0.0)
+    assert pace.foresee(0.0, continues=True) == Foreseen(2.0, 0.5)  # none was measured
+    pace.first(0.25, 0.0, continues=True)
+    assert pace.foresee(0.0, continues=True) == Foreseen(0.25, 0.5)
+    assert pace.foresee(0.0) == Foreseen(2.0, 0.5)
+    assert pace.tokens(4.0, 0.0) == 4  # of a thought that has not begun
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from([1.0, 0.25]))
+def test_one_answer_in_500_takes_longer_than_its_safety(dice: Random, spread: float) -> None:
+    """Of answers in any order, as many exceed what the others say as the theorem allows."""
+    ratios = [LEAST + 1 + spread * dice.random() for _ in range(JUDGED)]
+    late = 0
+    for left_out in range(0, JUDGED, 4):
+        pace = Pace()
+        for index, ratio in enumerate(ratios):
+            if index != left_out:
+                pace.judge(Foreseen(2.0, 0.5), 10, ratio * 7.0)
+        late += ratios[left_out] > pace.safety
+    assert late <= LATE_SHARE * JUDGED
+
+
+@pytest.mark.parametrize(("ratio", "safety"), [(0.1, LEAST), (1.5, 1.5), (99.0, MOST)])
+def test_the_safety_has_bounds_and_forgets(ratio: float, safety: float) -> None:
+    pace = Pace()
+    for each in (3.0, ratio):
+        for _ in range(JUDGED):
+            pace.judge(Foreseen(0.5, 0.5), 1, each)
+    assert pace.safety == pytest.approx(safety)
+
+
+def test_one_answer_out_of_the_way_does_not_count() -> None:
+    pace = Pace()
+    for each in (9.0, *[1.5] * (JUDGED - 1)):
+        pace.judge(Foreseen(0.5, 0.5), 1, each)
+    assert pace.safety == pytest.approx(1.5)

@@ -1,8 +1,8 @@
 """Closes a thought while there is still time for its answer.
 
 The rule need not predict when a thought ends, only how long its answer takes: it closes the thought
-when that estimate, by the pace of the engine, reaches half of the time left. `tests.bench.deadline`
-compares the rule with one that uses means, and with a plain cap.
+when that estimate, by the pace of the engine and with its safety, is all the time left.
+`tests.bench.deadline` compares the rule with one that uses means, and with a plain cap.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from ponder.thought.budget import Plan
 from ponder.thought.exits.exit import Close, GoOn, Progress
 from ponder.thought.pace import Pace
 
-SAFETY = 2.0
 _TICK = 0.002  # seconds: an exit that is due sooner is due now
 
 
@@ -21,8 +20,8 @@ _TICK = 0.002  # seconds: an exit that is due sooner is due now
 class Deadline:
     """Closes a thought whose answer of `tokens` is due at `at`.
 
-    After the close, the answer is a new request, which waits for its first token as any other; it
-    does not sample the close text. The deadline overrides a plan's grace and least thought. The
+    After the close, the answer is a new request, which waits for its first token; it does not
+    sample the close text. The deadline overrides a plan's grace and least thought. The
     engine may slow down, so that the exit looks again after half of the time left; it does no work
     per token.
 
@@ -41,18 +40,23 @@ class Deadline:
     pace: Pace
 
     def look(self, at: Progress) -> GoOn | Close:
-        slack = self.at - at.now - SAFETY * self.needed(at.now)
+        begun = bool(at.thinking or at.coming or at.overhead)
+        slack = self.at - at.now - self.pace.safety * self.needed(at.now, begun=begun)
         if slack < _TICK:
             return Close("deadline")
         return GoOn(time=at.now + max(slack / 2, _TICK))
 
-    def needed(self, now: float) -> float:
-        """The expected seconds from the close to the end of the answer."""
-        return self.pace.seconds(self.tokens, now)
+    def needed(self, now: float, *, begun: bool = False) -> float:
+        """The expected seconds from the close to the end of the answer.
+
+        Where the thought has `begun`, the engine has read its prompt.
+        """
+        return self.pace.seconds(self.tokens, now, continues=begun)
 
     def room(self, now: float) -> int | None:
         """Tokens of thought that the time leaves; None where the pace is not known."""
-        return self.pace.tokens(self.at - now - SAFETY * self.needed(now), now)
+        answer = self.pace.safety * self.needed(now, begun=True)
+        return self.pace.tokens(self.at - now - answer, now)
 
 
 @dataclass(frozen=True, slots=True)

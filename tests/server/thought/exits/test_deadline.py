@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from ponder.engine.protocol import Chunk, Sampling
 from ponder.thought.exits.budget import Budget
-from ponder.thought.exits.deadline import SAFETY, Deadline, Due
+from ponder.thought.exits.deadline import Deadline, Due
 from ponder.thought.exits.exit import Close, Exit, GoOn, Progress
 from ponder.thought.exits.loop import Loop
 from ponder.thought.exits.watch import Watch
 from ponder.thought.outcome import Outcome
-from ponder.thought.pace import Pace
+from ponder.thought.pace import UNJUDGED, Pace
 from ponder.thought.segment import AnswerRules
 from ponder.thought.thought import Thought
 from server.thought.helpers import EOS, PROMPT, SINGLE, compiled, plan
@@ -34,8 +34,9 @@ class Steady(Pace):
 
     first_s: float
     gap_s: float
+    safety: float = UNJUDGED
 
-    def seconds(self, tokens: int, now: float) -> float:
+    def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
         return self.first_s + tokens * self.gap_s
 
     def __deepcopy__(self, _memo: object) -> Steady:
@@ -49,8 +50,9 @@ class Slowing(Pace):
     before: float
     after: float
     at: float
+    safety: float = UNJUDGED
 
-    def seconds(self, tokens: int, now: float) -> float:
+    def seconds(self, tokens: int, now: float, *, continues: bool = False) -> float:
         return self.before if now < self.at else self.after
 
 
@@ -107,26 +109,29 @@ milliseconds = st.integers(1, 200).map(lambda n: n / 1000)
 
 
 @given(
-    first=milliseconds,
-    gap=st.integers(1, 40).map(lambda n: n / 2000),
+    pace=st.builds(
+        Steady,
+        milliseconds,
+        st.integers(1, 40).map(lambda n: n / 2000),
+        st.integers(100, 400).map(lambda n: n / 100),
+    ),
     answer=st.integers(2, 40),
     chunk=st.integers(1, 40),
     spare=st.integers(0, 3000).map(lambda n: n / 1000),
 )
-def test_an_answer_fits_and_no_more_time_is_left_than_it_took(
-    first: float, gap: float, answer: int, chunk: int, spare: float
+def test_an_answer_fits_and_no_more_time_is_left_than_its_safety(
+    pace: Steady, answer: int, chunk: int, spare: float
 ) -> None:
-    pace = Steady(first, gap)
-    needed = pace.seconds(answer, 0.0)
-    due = SAFETY * needed + spare
+    safety, needed = pace.safety, pace.seconds(answer, 0.0)
+    due = safety * needed + spare
     outcome, requests = live(pace, Deadline(due, answer, pace), answer=answer, chunk=chunk)
     closed, ended = outcome.thought_ended_at, outcome.ended_at
     assert closed is not None and ended is not None
     assert outcome.end_cause == "deadline"
-    assert due - SAFETY * needed - TICK <= closed + EPSILON
-    assert closed <= due - SAFETY * needed + EPSILON
-    assert due - needed - TICK <= ended + EPSILON  # never sooner than the answer takes once more
-    assert ended <= due - needed + EPSILON
+    assert due - safety * needed - TICK <= closed + EPSILON
+    assert closed <= due - safety * needed + EPSILON
+    assert due - (safety - 1) * needed - TICK <= ended + EPSILON
+    assert ended <= due - (safety - 1) * needed + EPSILON
     assert outcome.answer_tokens == answer
     assert outcome.completion_tokens == (
         outcome.thinking_tokens + outcome.forced_tokens + outcome.answer_tokens
@@ -144,7 +149,7 @@ def test_an_engine_that_takes_twice_as_long_still_answers_in_time(
     before: float, factor: float, at: float, spare: float
 ) -> None:
     pace = Slowing(before, before * factor, at)
-    due = SAFETY * before + spare
+    due = pace.safety * before + spare
     exit, now, looks = Deadline(due, 1, pace), 0.0, 0
     while isinstance(act := exit.look(Progress(now=now)), GoOn):
         assert act.time > now
@@ -251,7 +256,7 @@ def test_the_room_is_what_is_left_before_the_close(due: float, answer: int) -> N
     exit = Deadline(due, answer, pace)
     room = exit.room(0.0)
     assert room is not None
-    thinks = pace.seconds(room, 0.0) + SAFETY * pace.seconds(answer, 0.0)
+    thinks = pace.seconds(room, 0.0) + pace.safety * pace.seconds(answer, 0.0)
     assert room == 0 or thinks <= due < thinks + 0.03125
 
 
