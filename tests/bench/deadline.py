@@ -2,10 +2,10 @@
 
 Requests come at random, for some seconds 3 a second and for as many 12, each with half a second,
 one or two. No thought ends by itself and every answer takes 24 tokens. In each round three rules
-face the same arrivals: Ponder's (`p90 × safety`); the same with means and without a factor (`mean × 1`),
-by a server that is patched so; and a plain cap of as many tokens as Ponder's rule thought in that
-round (`cap`), which knows no time. What counts is the client's clock, from the first byte sent to
-the last received.
+face the same arrivals: Ponder's (`p90 × safety`); the same with means and without a safety
+(`mean × 1`), by a server that is patched so; and a plain cap of as many tokens as Ponder's rule
+thought in that round (`cap`), which knows no time. What counts is the client's clock, from the
+first byte sent to the last received.
 """
 
 from __future__ import annotations
