@@ -1,0 +1,1 @@
+"""Makes the bundled checkpoint: candidates by HBPO, chosen on validation problems."""
