@@ -4,7 +4,8 @@
 
 Everything runs on this machine, on free ports, and ends when the report is written; with `--keep`
 it runs on until Ctrl-C. The policy under test is a default budget, of which the server tells the
-model. The demonstration verifies every answer, and sends the verdict as feedback.
+model: one that thinks long unless it is told a budget, as most reasoning models do. The
+demonstration verifies every answer, and sends the verdict as feedback.
 """
 
 from __future__ import annotations
@@ -33,17 +34,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ponder.client import AsyncPonder, PonderAPIError
-from ponder.server.settings import BUNDLED_MODEL
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
 from ponder.thought.contract import Contract
 
 DEPLOY = Path(__file__).resolve().parent
 PAGE = DEPLOY.parent / "runs" / "demo.html"
+MODEL = DEPLOY.parent / "studies" / "bundled" / "hinted"
 START_SECONDS = 600.0
 STOP_SECONDS = 45.0
 CONCURRENCY = 16
 SCRAPE_SECONDS = 2
-BUDGET_OVER_TRAINED = 2
 HOLDOUT = 0.5  # far more than a real deployment holds out, so that a minute is enough
 console = Console(highlight=False)
 
@@ -110,21 +110,21 @@ def free_port() -> int:
 
 
 def budget() -> int:
-    """The policy: twice the largest budget that the bundled checkpoint was trained on.
+    """The policy: the largest budget of which the server tells the model's second trained budget.
 
-    The server tells the model of the trained budget, and the model keeps to it, which saves tokens.
-    With twice as many tokens hardly a thought is cut, and only cuts cost right answers.
+    The model keeps to what it is told, which saves tokens. With almost twice as many hardly a
+    thought is cut, and only cuts cost right answers.
     """
-    contract = Contract.load(Path(BUNDLED_MODEL))
+    contract = Contract.load(MODEL)
     assert contract is not None
-    return BUDGET_OVER_TRAINED * max(contract.trained_budgets)
+    return contract.trained_budgets[2] - 1
 
 
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """Serve the bundled checkpoint under a default budget, with a holdout. Yields the URL."""
+    """Serve the model under a default budget, with a holdout. Yields the URL."""
     url = f"http://127.0.0.1:{(port := free_port())}"
-    command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve"]
+    command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve", MODEL]
     command += ["--port", str(port), "--default-budget", str(budget())]
     command += ["--holdout", str(HOLDOUT), "--holdout-key", "a key for a demonstration"]
     command += ["--state", folder / "state.sqlite3"]

@@ -27,7 +27,7 @@ ASK = f"""
 document.getElementById("question").value = {json.dumps(QUESTION)};
 document.getElementById("compare").click();
 const exact = document.querySelector(".number");
-exact.value = 64;
+exact.value = 16;
 exact.dispatchEvent(new Event("input", {{ bubbles: true }}));
 document.getElementById("send").click();
 """

@@ -19,6 +19,7 @@ from .conftest import ServerProcess
 pytestmark = pytest.mark.engine
 
 QUESTION = "What is 38 + 45 - 17 + 26?"
+LONG_SUM = "What is 38 + 45 - 17 + 26 - 9 + 14 + 3?"
 BUDGETS = (0, 8, 32, 128, -1)
 
 
@@ -107,34 +108,36 @@ def test_64_at_once_each_within_its_own_budget(server: ServerProcess) -> None:
 def test_a_hint_is_obeyed_in_front_of_the_cap(
     client: openai.OpenAI, tokenizer: HFTokenizer
 ) -> None:
-    """The bundled checkpoint was trained on hints: told 40 tokens it thinks less than unhinted."""
+    """The bundled checkpoint was trained on hints: told 40 tokens it thinks less than told 200."""
 
-    def thinking(hint: bool) -> list[int]:
-        request = fields(79, n=16, seed=3, temperature=1.0, ponder={"hint": hint})
+    def thinking(budget: int, told: int | None) -> list[int]:
+        ponder = {"hint": told is not None}
+        request = fields(budget, LONG_SUM, n=16, seed=3, temperature=1.0, ponder=ponder)
         reply = client.chat.completions.create(**request)
         reports = [choice.ponder for choice in reply.choices]  # type: ignore[attr-defined]
-        assert {report["hint_budget"] for report in reports} == {40 if hint else None}
-        assert {report["budget_effective"] for report in reports} == {79}
+        assert {report["hint_budget"] for report in reports} == {told}
+        assert {report["budget_effective"] for report in reports} == {budget}
         assert reply.usage is not None
         prompt_tokens.append(reply.usage.prompt_tokens)
-        return [report["thinking_tokens"] for report in reports]
+        thoughts = [report["thinking_tokens"] for report in reports]
+        assert max(thoughts) <= budget
+        return thoughts
 
     prompt_tokens: list[int] = []
-    plain, hinted = thinking(False), thinking(True)
-    assert max(*plain, *hinted) <= 79
-    assert sum(hinted) < sum(plain)
+    thinking(79, told=None)
+    assert sum(thinking(79, told=40)) < sum(thinking(255, told=200))
     said = tokenizer.encode("I will answer the question within 40 tokens\n")
     assert prompt_tokens[1] - prompt_tokens[0] == len(said)
 
 
 def test_choices_share_the_prompt_and_think_alone(client: openai.OpenAI) -> None:
-    question = "Please tell me the result of this sum: " + QUESTION
-    reply = client.chat.completions.create(**fields(24, question, n=4, seed=5, temperature=1.0))
+    sampled = {"seed": 5, "temperature": 1.0}
+    reply = client.chat.completions.create(**fields(255, LONG_SUM, n=4, **sampled))
     assert len({choice.message.reasoning for choice in reply.choices}) > 1  # type: ignore[attr-defined]
-    assert all(choice.ponder["thinking_tokens"] <= 24 for choice in reply.choices)  # type: ignore[attr-defined]
+    assert all(choice.ponder["thinking_tokens"] <= 255 for choice in reply.choices)  # type: ignore[attr-defined]
     assert reply.usage is not None and reply.usage.prompt_tokens_details is not None
     assert reply.usage.prompt_tokens_details.cached_tokens
-    first = client.chat.completions.create(**fields(24, question, seed=5, temperature=1.0))
+    first = client.chat.completions.create(**fields(255, LONG_SUM, **sampled))
     assert first.choices[0].message == reply.choices[0].message
 
 

@@ -139,4 +139,4 @@ def test_a_checkpoint_is_calibrated_as_it_is_served(tmp_path: Path) -> None:
     none, cut, told, free = contract.curves.tasks["sum"].points
     assert [point.budget for point in (none, cut, told, free)] == [0, 16, 64, -1]
     assert none.accuracy < told.accuracy
-    assert none.tokens < cut.tokens < told.tokens < free.tokens
+    assert none.tokens < cut.tokens < min(told.tokens, free.tokens)

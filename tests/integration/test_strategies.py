@@ -21,7 +21,7 @@ def ask(client: openai.OpenAI, strategy: dict[str, Any], **more: Any) -> Any:
     ponder = {"hint": False, "loop_exit": False, "holdout": "never", "strategy": asked}
     return client.chat.completions.create(
         model="tiny",
-        messages=[{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}],
+        messages=[{"role": "user", "content": "What is 38 + 45 - 17 + 26 - 9 + 14 + 3?"}],
         extra_body={"ponder": ponder},
         seed=1,
         **more,
