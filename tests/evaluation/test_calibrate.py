@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,10 @@ class Thinker:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A checkpoint without its weights."""
-    for name in ("config.json", "ponder.json", "tokenizer.json"):
+    """A checkpoint without its weights, as training leaves it: without curves."""
+    for name in ("config.json", FILE_NAME, "tokenizer.json"):
         shutil.copy(Path(BUNDLED_MODEL) / name, tmp_path)
+    replace(contract(tmp_path), budget_curve=(), calibration=None).save(tmp_path)
     return tmp_path
 
 

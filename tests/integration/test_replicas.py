@@ -12,8 +12,10 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -164,6 +166,25 @@ def test_a_pool_is_one_for_both_to_the_token(replicas: Replicas) -> None:
     assert replicas.alone() == 0
 
 
+@contextmanager
+def load(replicas: Replicas, budget: int) -> Iterator[list[httpx.Response]]:
+    """Six clients that ask again and again, and the replies so far; they end with the block."""
+    replies: list[httpx.Response] = []
+    over = Event()
+
+    def lane(number: int) -> None:
+        while not over.is_set():
+            replies.append(replicas.think(number % 2, budget))
+
+    lanes = [replicas.threads.submit(lane, number) for number in range(6)]
+    try:
+        yield replies
+    finally:
+        over.set()
+    for each in lanes:
+        each.result()
+
+
 Fault = Callable[[RedisServer], None]
 
 
@@ -180,31 +201,22 @@ def test_without_redis_everybody_is_answered_and_afterwards_nothing_is_missing(
     replicas: Replicas, fault: Fault
 ) -> None:
     """Under load, with leases that are held over it. What was lent alone is not the pool's."""
-    before, budget, stop = replicas.alone(), 20, False
-    replies: list[httpx.Response] = []
-
-    def lane(number: int) -> None:
-        while not stop:
-            replies.append(replicas.think(number % 2, budget))
-
-    lanes = [replicas.threads.submit(lane, number) for number in range(6)]
-    wait_until(lambda: len(replies) >= 6)
-    over_it = replicas.thinking(0, 300)
-    wait_until(lambda: replicas.lent() >= 300)
-    fault(replicas.redis)
-    wait_until(lambda: replicas.up() == [0.0, 0.0])
-    counted = len(replies)
-    wait_until(lambda: len(replies) >= counted + 6 and over_it.done())
-    if replicas.redis.process.poll() is None:
-        replicas.redis.resume()
-    else:
-        replicas.redis.start()
-    wait_until(lambda: replicas.up() == [1.0, 1.0])
-    counted = len(replies)
-    wait_until(lambda: len(replies) >= counted + 6)
-    stop = True
-    for each in lanes:
-        each.result()
+    before, budget = replicas.alone(), 20
+    with load(replicas, budget) as replies:
+        wait_until(lambda: len(replies) >= 6)
+        over_it = replicas.thinking(0, 300)
+        wait_until(lambda: replicas.lent() >= 300)
+        fault(replicas.redis)
+        wait_until(lambda: replicas.up() == [0.0, 0.0])
+        counted = len(replies)
+        wait_until(lambda: len(replies) >= counted + 6 and over_it.done())
+        if replicas.redis.process.poll() is None:
+            replicas.redis.resume()
+        else:
+            replicas.redis.start()
+        wait_until(lambda: replicas.up() == [1.0, 1.0])
+        counted = len(replies)
+        wait_until(lambda: len(replies) >= counted + 6)
     alone = replicas.alone() - before
     assert 0 < alone < len(replies)
     used = spent([*replies, over_it.result()])

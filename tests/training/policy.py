@@ -15,7 +15,8 @@ from ponder.tasks.workers import VerifierPool
 from ponder.training.run.recipe import PolicyRecipe, load_recipe
 from ponder.training.run.run import Run
 
-TINY = Path(__file__).parents[2] / "server" / "ponder" / "models" / "tiny"
+TINY = Path(__file__).parents[2] / "studies" / "bundled" / "hinted"
+"""A checkpoint of the bundled size that thinks long: its rollouts differ."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": {"longest": 160},

@@ -37,6 +37,34 @@ async def until(happened: Callable[[], object]) -> None:
     raise AssertionError("it did not happen")
 
 
+@pytest.mark.parametrize(
+    "error", [TimeoutError("Timed out closing connection"), AttributeError("no attribute 'close'")]
+)
+def test_a_link_that_fails_at_its_end_begins_anew(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """redis-py raises where an old connection cannot be closed in time."""
+
+    async def go() -> None:
+        link = Link(redis.url)
+        closes = link.redis.connection_pool.disconnect
+        failed = asyncio.Event()
+
+        async def fail(**_: bool) -> None:
+            monkeypatch.setattr(link.redis.connection_pool, "disconnect", closes)
+            failed.set()
+            raise error
+
+        async with link.running():
+            await until(lambda: link.up)
+            monkeypatch.setattr(link.redis.connection_pool, "disconnect", fail)
+            link.lost(ConnectionError("a command failed"))
+            await failed.wait()
+            await until(lambda: link.up)
+
+    asyncio.run(go())
+
+
 def test_a_redis_that_refuses_writes_counts_as_away_until_it_takes_them(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

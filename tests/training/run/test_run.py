@@ -84,7 +84,7 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
     assert contract is not None
     assert (contract.method, contract.recipe, contract.seed) == (method, own.name, 3)
     assert contract.recipe_sha256 == recipe_sha256(own)
-    assert contract.base_model == "tiny"
+    assert contract.base_model == TINY.name
     assert contract.tokenizer_sha256 == tokenizer_sha256(out)
     budgets = METHODS[method].get("budgets", [40, 80, 160, 200])
     assert contract.trained_budgets == tuple(budgets)

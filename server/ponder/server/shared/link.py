@@ -143,13 +143,19 @@ class Link:
         from redis.exceptions import RedisError
 
         while True:
-            try:
-                await self._live()
-            except* (RedisError, OSError) as errors:
-                self.lost(errors.exceptions[0])
-            # Old connections may lead to a server that is no longer the primary.
-            await self.redis.connection_pool.disconnect(inuse_connections=False)
+            for step in (self._live, self._forget):
+                try:
+                    await step()
+                except* (RedisError, OSError) as errors:
+                    self.lost(errors.exceptions[0])
+                except* Exception as errors:
+                    logger.exception("the link to Redis failed and begins anew")
+                    self.lost(errors.exceptions[0])
             await asyncio.sleep(BEAT_SECONDS)
+
+    async def _forget(self) -> None:
+        """Close idle connections: they may lead to a server that is no longer the primary."""
+        await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _live(self) -> None:
         """Subscribe, and check Redis until the first failure, which may have lost messages."""
