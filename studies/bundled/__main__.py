@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ponder.evaluation.tables import machine
 from ponder.tasks.problems import Split
+from ponder.thought.contract import FILE_NAME
 
 from .answers import Measured, as_json, from_json, measure
 from .candidates import CANDIDATES, COLD_START, MODES
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(recipe: str, out: Path, *flags: str) -> None:
     """Train, or go on where an earlier run stopped. Raises `CalledProcessError`."""
-    if (out / "model.safetensors").exists():
+    if (out / FILE_NAME).exists():  # an export writes it last
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     resume = ["--resume"] if (out / "checkpoints").exists() else []

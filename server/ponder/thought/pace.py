@@ -16,7 +16,7 @@ ANSWERS = 64
 SHARE = 0.9
 FRESH_SECONDS = 30.0
 """How long a measurement counts: an engine's speed under load says little of it afterwards."""
-JUDGED, LEAST_JUDGED = 1000, 199
+JUDGED, LEAST_JUDGED = 1000, 499
 LATE_SHARE = 0.002
 UNJUDGED, LEAST, MOST = 2.0, 1.25, 4.0
 """The safety of a new engine, and its bounds. The least leaves time for the reply's way out."""
@@ -41,15 +41,15 @@ class Pace:
     """The last times of an engine: from a request to its first token, and from token to token.
 
     Estimates use the 90th percentile of the last 64 of each; a time from token to token is a mean
-    over 16 tokens, or those of a quarter of a second. Times older than 30 seconds do not count; if
-    all are older, the newest counts alone. Once the engine has given no token for 30 seconds, none
-    counts. An unknown time counts as 0. The time to a first token includes the engine's queue. A
-    request that continues a thought has a first token of its own kind, since the engine has read
-    its prompt before.
+    over 16 tokens, those of a quarter of a second, or a request's last ones. Times older than 30
+    seconds do not count; if all are older, the newest counts alone. Once the engine has given no
+    token for 30 seconds, none counts. An unknown time counts as 0. The time to a first token
+    includes the engine's queue. A request that continues a thought has a first token of its own
+    kind, since the engine has read its prompt before.
 
     `safety` is how many times longer than expected an answer may take. At most 1 in 500 answers
     takes longer than that, if the next is like the last 1,000: split conformal prediction (Lei et
-    al., arXiv 1604.04173, section 2.2) of seconds taken over seconds expected. It is 2 before 199
+    al., arXiv 1604.04173, section 2.2) of seconds taken over seconds expected. It is 2 before 499
     answers, and always between 1.25 and 4.
 
     `now` is in seconds of the thoughts' clock. Forks of a thought share the pace of their engine.
@@ -160,9 +160,10 @@ class Timing:
             self._heard_at, self._span = now, 0
 
     def over(self, tokens: int, now: float) -> None:
-        """The request has come to its end, with `tokens` in all."""
+        """The request has ended or was given up after `tokens`; only the first call counts."""
         if self._foreseen is not None:
             self._pace.judge(self._foreseen, tokens, now - self._asked_at)
+            self._foreseen = None
 
 
 def _at_share(values: Iterable[Number]) -> Number | None:
@@ -176,5 +177,5 @@ def _conformal(ratios: Iterable[float]) -> float:
     ordered = sorted(ratios)
     if len(ordered) < LEAST_JUDGED:
         return UNJUDGED
-    rank = min(len(ordered), math.ceil((1 - LATE_SHARE) * (len(ordered) + 1)))
+    rank = math.ceil((1 - LATE_SHARE) * (len(ordered) + 1))
     return min(MOST, max(LEAST, ordered[rank - 1]))

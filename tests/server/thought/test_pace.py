@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import AsyncGenerator
 from copy import deepcopy
 from itertools import pairwise
 from random import Random
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.engine.protocol import Sampling
+from ponder.engine.protocol import Chunk, EngineRequest, Sampling
 from ponder.engine.scripted import ScriptedEngine, say
 from ponder.thought import drive as driving
 from ponder.thought.outcome import Outcome
@@ -216,6 +217,54 @@ def test_a_span_has_16_tokens_or_a_quarter_of_a_second(gap: float, spans: list[i
     assert SPAN * (1 / 64) == SPAN_SECONDS
 
 
+def test_an_answer_that_is_given_up_was_slow_too() -> None:
+    pace = Pace()
+    pace.later(1.0, 1, 0.0)
+    for number in range(JUDGED):
+        timing = Timing(pace, 0.0, continues=True, answers=True)
+        timing.over(2, 6.0)
+        timing.over(99, 0.0)  # the end that follows is none of its own
+        assert len(pace._ratios) == number + 1
+    assert pace.safety == 3.0
+
+
+def test_a_driver_judges_an_answer_that_its_client_gives_up() -> None:
+    class Stalling(ScriptedEngine):
+        async def generate(self, request: EngineRequest) -> AsyncGenerator[Chunk]:
+            if self.requests:
+                stalls.set()
+                await asyncio.Event().wait()
+            async for chunk in super().generate(request):
+                yield chunk
+
+    class Told(Pace):
+        def judge(self, foreseen: Foreseen, tokens: int, seconds: float) -> None:
+            judged.append(tokens)
+
+    judged: list[int] = []
+    stalls = asyncio.Event()
+    thought = Thought(
+        SINGLE,
+        compiled(),
+        prompt=PROMPT,
+        plan=plan(14),
+        sampling=Sampling(max_tokens=1),
+        rules=AnswerRules(),
+    )
+    engine = Stalling(say("x" * 99, "42", vocabulary=SINGLE), SINGLE)
+
+    async def live() -> None:
+        task = asyncio.create_task(
+            driving.Driver(thought, engine, "r", lambda _: None, Told()).run()
+        )
+        await stalls.wait()
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(live())
+    assert judged == [0]
+
+
 def test_what_is_not_known_teaches_nothing() -> None:
     pace = Pace()
     pace.first(0.25, 0.0)
@@ -255,6 +304,14 @@ def test_one_answer_in_500_takes_longer_than_its_safety(dice: Random, spread: fl
                 pace.judge(Foreseen(2.0, 0.5), 10, ratio * 7.0)
         late += ratios[left_out] > pace.safety
     assert late <= LATE_SHARE * JUDGED
+
+
+@pytest.mark.parametrize(("answers", "rank"), [(499, 499), (500, 500), (999, 998), (1000, 999)])
+def test_the_safety_is_the_rank_that_the_theorem_asks_for(answers: int, rank: int) -> None:
+    pace = Pace()
+    for number in range(1, answers + 1):
+        pace.judge(Foreseen(0.5, 0.5), 1, 2 + number / 1000)
+    assert pace.safety == pytest.approx(2 + rank / 1000)
 
 
 @pytest.mark.parametrize(("ratio", "safety"), [(0.1, LEAST), (1.5, 1.5), (99.0, MOST)])

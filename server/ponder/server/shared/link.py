@@ -131,13 +131,19 @@ class Link:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the link while this is open."""
+        from redis.exceptions import RedisError
+
         task = asyncio.create_task(self._run())
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await self.redis.aclose()
+            while not task.done():  # a connection that fails to close swallows a cancellation
+                task.cancel()
+                await asyncio.wait([task], timeout=BEAT_SECONDS)
+            try:
+                await self.redis.aclose()
+            except (RedisError, OSError) as error:
+                logger.warning("a connection to Redis was not closed in time: %s", error)
 
     async def _run(self) -> None:
         from redis.exceptions import RedisError

@@ -232,6 +232,18 @@ def test_a_pace_that_is_not_known_closes_when_the_time_is_up() -> None:
     assert exit.room(0.0) is None
 
 
+def test_a_thought_that_has_begun_leaves_its_answer_no_time_for_the_prompt() -> None:
+    pace = Pace()
+    pace.first(1.0, 0.0)
+    pace.first(0.25, 0.0, continues=True)
+    pace.later(0.125, 1, 0.0)
+    exit = Deadline(4.0, 8, pace)  # needs 2 s in all before the thought has begun, 1.25 s after
+    assert exit.look(Progress(now=0.0)) == Close("deadline")
+    for begun in (Progress(thinking=[1]), Progress(coming=1), Progress(overhead=1)):
+        assert exit.look(begun) == GoOn(time=0.75)
+    assert exit.room(0.0) == 4  # 1.5 s are left: 1 s for the prompt, 4 tokens
+
+
 def test_the_answer_that_is_expected() -> None:
     pace = Pace()
     given = plan(50, reserve=30)
