@@ -42,6 +42,17 @@ from server.thought.helpers import PROMPT, SINGLE, compiled, plan
 times = st.lists(st.integers(1, 1000).map(lambda n: n / 64), min_size=1, max_size=40)
 
 
+def thought() -> Thought:
+    return Thought(
+        SINGLE,
+        compiled(),
+        prompt=PROMPT,
+        plan=plan(14),
+        sampling=Sampling(max_tokens=1),
+        rules=AnswerRules(),
+    )
+
+
 def test_nothing_is_known_before_the_first_token() -> None:
     pace = Pace()
     assert pace.seconds(100, 0.0) == 0.0
@@ -176,18 +187,10 @@ def test_a_driver_tells_what_its_engine_does(monkeypatch: pytest.MonkeyPatch, ch
             self.laters.append((seconds, tokens, now))
 
     told = Told()
-    thought = Thought(
-        SINGLE,
-        compiled(),
-        prompt=PROMPT,
-        plan=plan(14),
-        sampling=Sampling(max_tokens=1),
-        rules=AnswerRules(),
-    )
     engine = ScriptedEngine(say("x" * 99, "42", vocabulary=SINGLE), SINGLE, chunk_sizes=(chunk,))
 
     async def live() -> Outcome:
-        return await driving.Driver(thought, engine, "r", lambda _: None, told).run()
+        return await driving.Driver(thought(), engine, "r", lambda _: None, told).run()
 
     outcome = asyncio.run(live())
     assert told.firsts == [(1.0, False), (1.0, True)]  # the thought's and the answer's
@@ -243,19 +246,11 @@ def test_a_driver_judges_an_answer_that_its_client_gives_up() -> None:
 
     judged: list[int] = []
     stalls = asyncio.Event()
-    thought = Thought(
-        SINGLE,
-        compiled(),
-        prompt=PROMPT,
-        plan=plan(14),
-        sampling=Sampling(max_tokens=1),
-        rules=AnswerRules(),
-    )
     engine = Stalling(say("x" * 99, "42", vocabulary=SINGLE), SINGLE)
 
     async def live() -> None:
         task = asyncio.create_task(
-            driving.Driver(thought, engine, "r", lambda _: None, Told()).run()
+            driving.Driver(thought(), engine, "r", lambda _: None, Told()).run()
         )
         await stalls.wait()
         task.cancel()
