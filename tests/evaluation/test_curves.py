@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ponder.evaluation.curves import ENOUGH, EPSILON, Half, Measured, Row, auto, points, rows
 from ponder.evaluation.intervals import Estimate, combined, paired
-from ponder.thought.curve import Calibration, Curves, free_last
+from ponder.thought.curve import Calibration, Curves
 
 from .measured import PROBLEMS, Oracle, measure
 
@@ -20,13 +20,15 @@ SHARES = st.sampled_from([0.0, 0.5, 1.0])
 HALVES = st.lists(st.tuples(*[SHARES] * len(BUDGETS)), min_size=2, max_size=40)
 
 
-def half(*problems: tuple[float, ...]) -> Half:
-    """Problems with these shares of right answers at the budgets."""
+def half(*problems: tuple[float, ...], free: float = 110.0) -> Half:
+    """Problems with these shares of right answers at the budgets; a budget costs 10 tokens more
+    than itself, and no limit costs `free`.
+    """
     return [
         Row(
             f"p{number}",
             dict(zip(BUDGETS, shares, strict=True)),
-            {budget: 10.0 + (100 if budget < 0 else budget) for budget in BUDGETS},
+            {budget: free if budget < 0 else 10.0 + budget for budget in BUDGETS},
             seeds=2,
         )
         for number, shares in enumerate(problems)
@@ -45,16 +47,19 @@ def right(*budgets: int) -> tuple[float, ...]:
 EASY, LATE, NEVER = right(*BUDGETS), right(64, -1), right()
 
 
-@given(st.lists(HALVES, min_size=1, max_size=3))
-def test_auto_is_a_budget_that_nothing_refutes(tasks: list[list[tuple[float, ...]]]) -> None:
-    given_tasks = [measured(*problems) for problems in tasks]
+@given(st.lists(HALVES, min_size=1, max_size=3), st.sampled_from([5.0, 74.0, 110.0]))
+def test_auto_is_a_budget_that_nothing_refutes(
+    tasks: list[list[tuple[float, ...]]], free: float
+) -> None:
+    halves = [half(*problems, free=free) for problems in tasks]
+    given_tasks = [Measured(each, each, "c0de") for each in halves]
     found = auto(None, given_tasks)
     shares = {
         budget: fmean(fmean(row.shares[budget] for row in each.choosing) for each in given_tasks)
         for budget in BUDGETS
     }
     assert shares[found.best] == pytest.approx(max(shares.values()))
-    assert free_last(found.budget) <= free_last(found.best)
+    assert found.tokens <= found.best_tokens
     if found.budget != found.best:
         assert found.difference_low >= -EPSILON - 1e-4  # here both halves are the same
     assert found.difference_low <= found.difference <= found.difference_high
@@ -93,6 +98,14 @@ def test_few_problems_prove_nothing_and_many_that_agree_a_point() -> None:
     assert auto("t", [measured(*few, lost)]).budget == -1
     found = auto("t", [measured(*many, lost)])
     assert (found.best, found.budget) == (-1, 64)
+
+
+def test_auto_takes_the_fewest_tokens_where_a_budget_makes_thoughts_longer() -> None:
+    """A hint can lengthen thoughts: no limit at 40 tokens a reply beats the budget 64 at 74."""
+    longer = half(*[LATE] * 600, free=40.0)
+    found = auto("t", [Measured(longer, longer, "c0de")])
+    assert (found.best, found.budget) == (64, -1)
+    assert (found.best_tokens, found.tokens) == (74.0, 40.0)
 
 
 def test_enough_is_the_number_that_proves_a_point() -> None:

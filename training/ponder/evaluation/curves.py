@@ -73,19 +73,18 @@ def points(task: str | None, tasks: Sequence[Half]) -> list[Point]:
 
 
 def auto(task: str | None, tasks: Sequence[Measured], epsilon: float = EPSILON) -> AutoBudget:
-    """The least budget that is, at 95 %, no more than `epsilon` below the best, and its report.
+    """The budget that takes the fewest tokens of those that are, at 95 %, no more than `epsilon`
+    below the best, and its report.
 
-    The best is the least budget with the highest accuracy. A smaller budget qualifies where the 95
-    % interval of its paired difference to the best stays above -`epsilon`.
+    The best is the least budget with the highest accuracy. Another budget qualifies where the 95 %
+    interval of its paired difference to the best stays above -`epsilon`. Tokens are those of whole
+    replies: a model that its hints make think longer may take the fewest without a limit.
     """
     choosing = [each.choosing for each in tasks]
     budgets = _budgets(choosing)
     best = max(budgets, key=lambda budget: _accuracy(choosing, budget).mean)  # the first of equals
-    chosen = next(
-        budget
-        for budget in budgets
-        if budget == best or _difference(choosing, budget, best).low >= -epsilon
-    )
+    near = [b for b in budgets if b == best or _difference(choosing, b, best).low >= -epsilon]
+    chosen = min(near, key=lambda budget: _tokens(choosing, budget))  # the first of equals
     reporting = [each.reporting for each in tasks]
     told = _difference(reporting, chosen, best)
     return AutoBudget(
