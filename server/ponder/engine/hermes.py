@@ -92,13 +92,12 @@ class HermesParser:
         if (head := _HEAD.match(text)) is None:
             return
         written = text[head.end() :]
-        if ended:
-            with suppress(ValueError):  # a truncated call is reported as far as it goes
-                written = written[: _JSON.raw_decode(written)[1]]
-        else:
+        if (end := _end(written)) is not None:
+            written = written[:end]
+        elif not ended:
             written = written[: len(written) - _half(written, END)].rstrip("} \n")
         if self._arguments is None:
-            name = json.loads(head[1])
+            name = _name(head[1])
             yield CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name)
             self._calls, self._arguments = self._calls + 1, ""
         if len(written) > len(self._arguments):
@@ -106,6 +105,22 @@ class HermesParser:
             self._arguments = written
         if ended:
             self._arguments = None
+
+
+def _end(written: str) -> int | None:
+    """Where the object at the beginning ends; None if it has no end, as in a truncated call."""
+    if written.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return _JSON.raw_decode(written)[1]
+    return None
+
+
+def _name(quoted: str) -> str:
+    """A name as it is written in quotation marks, also with an escape that JSON does not know."""
+    try:
+        return str(json.loads(quoted))
+    except ValueError:
+        return quoted[1:-1]
 
 
 def _half(text: str, marker: str) -> int:

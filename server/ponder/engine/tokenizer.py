@@ -143,7 +143,13 @@ class HFTokenizer:
                 continue_final_message=goes_on == "last message",
                 **arguments,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise TokenizerError(f"the chat template rejects these messages: {error}") from error
         return text
 

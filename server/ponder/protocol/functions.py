@@ -190,6 +190,8 @@ def read_json(given: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     """The object in `given`, which may be its JSON text. Raises `ValueError`."""
     try:
         read = json.loads(given) if isinstance(given, str) else given
+    except RecursionError:
+        raise ValueError("the rule must be a JSON object: this one is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"the rule must be a JSON object: {error}") from None
     if not isinstance(read, Mapping):

@@ -9,6 +9,22 @@ from typing import Any
 Turn = dict[str, Any]
 
 
+def read_arguments(arguments: str) -> dict[str, Any] | None:
+    """The object that a call's arguments are; None where they are no JSON object.
+
+    A model may write half of a surrogate pair, which no UTF-8 can spell; it becomes "?".
+
+        >>> read_arguments('{"a": "6 \\\\ud83d"}'), read_arguments('{"a": ')
+        ({'a': '6 ?'}, None)
+    """
+    try:
+        spelt = json.dumps(json.loads(arguments or "{}"), ensure_ascii=False, allow_nan=False)
+        read = json.loads(spelt.encode(errors="replace"))
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply to parse
+        return None
+    return read if isinstance(read, dict) else None
+
+
 def call(call_id: str, name: str, arguments: str) -> Mapping[str, Any]:
     """A call of an earlier turn; templates read its arguments as an object.
 
@@ -18,11 +34,7 @@ def call(call_id: str, name: str, arguments: str) -> Mapping[str, Any]:
         >>> call("call_1", "add", '{"a": 1}')["function"]
         {'name': 'add', 'arguments': {'a': 1}}
     """
-    try:
-        read = json.loads(arguments or "{}")
-    except ValueError:
-        read = {}
-    function = {"name": name, "arguments": read if isinstance(read, dict) else {}}
+    function = {"name": name, "arguments": read_arguments(arguments) or {}}
     return {"id": call_id, "type": "function", "function": function}
 
 

@@ -117,5 +117,5 @@ def _whole(arguments: str) -> bool:
         return False
     try:
         return isinstance(json.loads(arguments), dict)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply to parse
         return False

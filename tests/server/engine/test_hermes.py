@@ -67,6 +67,31 @@ def test_a_call_that_is_cut_is_told_as_far_as_it_came(size: int, places: list[in
     assert len(told) == (size >= whole.index(' {"text'))
 
 
+@given(
+    st.sampled_from(['"id": "call_1"', '"more": {"a": "}}"}', '"n": 1']),
+    arguments,
+    st.lists(st.integers(0, 120), max_size=8),
+)
+def test_what_follows_the_arguments_is_none_of_them(
+    more: str, given_: str, places: list[int]
+) -> None:
+    text = f'{BEGIN}\n{{"name": "add", "arguments": {given_}, {more}}}\n{END}'
+    assert parsed(cut_at(text, places))[1] == [("add", given_)]
+
+
+@pytest.mark.parametrize("name", ["get\\_weather", "get\nweather"])
+def test_a_name_that_json_does_not_know_is_taken_as_it_is_written(name: str) -> None:
+    text = f'{BEGIN}\n{{"name": "{name}", "arguments": {{}}}}\n{END}'
+    assert parsed([text]) == ("", [(name, "{}")])
+
+
+def test_arguments_that_nest_too_deeply_end_with_their_call() -> None:
+    deep = "[" * 5000 + "]" * 5000
+    text = f'{BEGIN}\n{{"name": "add", "arguments": {{"a": {deep}}}}}\n{END}'
+    ((name, arguments_),) = parsed(list(text))[1]
+    assert name == "add" and deep in arguments_
+
+
 @pytest.mark.parametrize("text", [f"{BEGIN}no call{END}", f"{BEGIN}{{}}{END}", BEGIN, "<tool_"])
 def test_what_is_no_call_is_none(text: str) -> None:
     assert parsed([text])[1] == []

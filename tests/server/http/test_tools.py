@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -139,6 +140,43 @@ def test_a_call_that_a_limit_cuts_can_be_sent_back(running: Running) -> None:
     result = {"role": "tool", "tool_call_id": call.id, "content": "cut"}
     messages = [{"role": "user", "content": "Hi"}, choice.message.model_dump(), result]
     assert running.ask(messages=messages, tools=TOOLS).choices
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ('{"city": "Paris \\ud83d"}', '{"city": "Paris ?"}'),  # half of a surrogate pair
+        ("[" * 5000 + "]" * 5000, "{}"),
+        ('{"a": ' + "[" * 600 + "]" * 600 + "}", None),  # a template may nest so deeply, or not
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/tokenize"])
+def test_no_call_ends_a_conversation_for_good(
+    running: Running, path: str, arguments: str, told: str | None
+) -> None:
+    function = {"name": "weather", "arguments": arguments}
+    said = {"role": "assistant", "content": None}
+    call = {"id": "1", "type": "function", "function": function}
+    result = {"role": "tool", "tool_call_id": "1", "content": "Sun."}
+    items = [
+        {"type": "function_call", "call_id": "1", **function},
+        {"type": "function_call_output", "call_id": "1", "output": "Sun."},
+    ]
+    asked = {"role": "user", "content": "Hi"}
+    given = {"input": [asked, *items]} if path.endswith("responses") else {
+        "messages": [asked, {**said, "tool_calls": [call]}, result]
+    }  # fmt: skip
+    reply = httpx.post(running.url + path, json=given, timeout=30)
+    assert reply.status_code in ((200,) if told else (200, 400)), reply.text
+    if told and path != "/tokenize":
+        prompt, _ = running.engine.requests[-1]
+        assert f'"arguments": {told}' in running.service.model.tokenizer.decode(prompt)
+
+
+@pytest.mark.parametrize("named", ["json", "structural_tag"])
+def test_a_rule_that_nests_too_deeply_is_refused(running: Running, named: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="nested too deeply"):
+        running.ask(structured_outputs={named: "[" * 5000 + "]" * 5000})
 
 
 @pytest.mark.parametrize("named", ["reasoning", "reasoning_content", "details", None])

@@ -517,6 +517,9 @@ def test_an_omitted_thought_comes_back_by_its_signature() -> None:
         ("[1]", {}),
         ('{"a" 1}', {}),
         ('{"a": NaN}', {}),
+        ('{"a": "6 \\ud83d", "b": 1}', {"a": "6 ?", "b": 1}),  # half of a surrogate pair
+        ('{"a": "\\ud83d\\ude00"}', {"a": "😀"}),
+        ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", {}),
     ],
 )
 def test_a_cut_call_has_what_is_whole_of_its_input(arguments: str, given: dict[str, Any]) -> None:

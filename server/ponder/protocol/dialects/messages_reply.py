@@ -23,6 +23,7 @@ from ponder.protocol.dialects.messages_shapes import (
 )
 from ponder.protocol.dialects.openai import Parts, inside, to_json
 from ponder.protocol.errors import ApiError
+from ponder.protocol.history import read_arguments
 from ponder.protocol.response import PonderReport
 from ponder.protocol.seal import Seal
 from ponder.thought.answer import AnswerDelta
@@ -146,8 +147,10 @@ class WholeMessage(_Blocks):
 
 def _input(arguments: str) -> dict[str, Any]:
     """A call's input; of truncated arguments the complete part, as Anthropic's clients do it."""
+    if (whole := read_arguments(arguments)) is not None:
+        return whole
     try:
-        read = from_json(arguments or "{}", allow_partial=True, allow_inf_nan=False)
+        read = from_json(arguments, allow_partial=True, allow_inf_nan=False)
     except ValueError:
         return {}
     return read if isinstance(read, dict) else {}

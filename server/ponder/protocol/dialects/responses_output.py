@@ -6,7 +6,6 @@ a stream.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ponder.protocol.chat import ChatRequest
 from ponder.protocol.dialect import Reply
 from ponder.protocol.dialects.openai import Parts, inside, to_json
 from ponder.protocol.dialects.responses_tools import Callee
+from ponder.protocol.history import read_arguments
 from ponder.protocol.logprobs import LogprobWriter
 from ponder.protocol.seal import Seal
 from ponder.thought.answer import AnswerDelta
@@ -195,11 +195,8 @@ def _input(arguments: str) -> str:
     """
     cut = (arguments[: len(arguments) - half] + '"}' for half in range(6))
     for whole in (arguments, *cut):
-        try:
-            given = json.loads(whole)
-        except ValueError:
-            continue
-        if isinstance(given, dict) and isinstance(given.get("input"), str):
+        given = read_arguments(whole)
+        if given is not None and isinstance(given.get("input"), str):
             text: str = given["input"]
             return text
     return arguments
