@@ -159,6 +159,8 @@ class HttpEngine:
                     total=None, sock_connect=10, sock_read=self._stall_timeout
                 ),
                 headers=self._headers,
+                # A balancer's cookie would lead every thought to one server.
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
@@ -234,7 +236,7 @@ class HttpEngine:
                 headers=self._told(request),
             )
             if reply.status != 200:
-                raise refusal(reply.status, await reply.text())
+                raise refusal(reply.status, await reply.text(errors="replace"))
             async for line in lines(reply.content):
                 piece = self._piece(line, seen)
                 seen += len(piece.token_ids)

@@ -31,8 +31,9 @@ class Fault:
 
     `drop` closes the connection, `done` ends the stream as if all were well, `abort` ends the
     request with that reason, `status` and `error` answer with one: the first instead of a stream,
-    the second inside it. `babble` says what nobody understands, `late` closes the connection
-    behind the last token, and `hang` says nothing more for as long as somebody listens.
+    the second inside it; `page` answers as a proxy's page that is no UTF-8. `babble` says what
+    nobody understands, `late` closes the connection behind the last token, and `hang` says nothing
+    more for as long as somebody listens.
     """
 
     kind: str
@@ -101,7 +102,10 @@ class InferenceServer:
         if fault is not None and fault.kind == "status":
             error = {"error": {"message": "no", "param": "temperature", "code": fault.code}}
             return web.json_response(error, status=fault.code)
+        if fault is not None and fault.kind == "page":
+            return web.Response(status=fault.code, body="Zeitüberschreitung".encode("latin-1"))
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        reply.set_cookie("backend", "server-1")
         await reply.prepare(request)
         if self.dialect == "sglang":  # it does not notice that its client leaves
             asked = self._read(body)

@@ -32,7 +32,7 @@ from ponder.engine.protocol import (
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
 from waiting import wait_until
 
-from .inference_server import Fault, InferenceServer, asking, started
+from .inference_server import Fault, InferenceServer, asking, found, started
 
 VOCABULARY = ByteVocabulary()
 EOS = VOCABULARY.EOS
@@ -117,6 +117,7 @@ def test_no_token_is_lost_or_doubled_where_a_server_is_lost(
         (Fault("error", 0, 503), "overloaded"),
         (Fault("status", 0, 429), "overloaded"),
         (Fault("status", 0, 502), "failed"),
+        (Fault("page", 0, 502), "failed"),
     ],
 )
 def test_what_is_resumed_goes_elsewhere_and_is_counted(fault: Fault, cause: str) -> None:
@@ -144,6 +145,23 @@ def test_a_stream_that_stalls_is_lost() -> None:
     before, server = resumes(), server_of("generate", Fault("hang", 3))
     assert sampled(asked(server, request_of(), stall_timeout=0.2)) == SAID
     assert resumed(before) == {"lost": 1}
+
+
+def test_a_balancer_s_cookie_leads_no_thought_to_another_s_server() -> None:
+    server = server_of()
+
+    async def run() -> None:
+        async with started(server):
+            named = server.url.replace("127.0.0.1", "localhost")  # of addresses none are kept
+            engine = HttpEngine(named, found("generate"), VOCABULARY.eos_token_ids)
+            for name in ("a", "b"):
+                async for _ in engine.generate(request_of(name=name)):
+                    pass
+            engine.shutdown()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert [head.get("Cookie") for head, _ in server.asked] == [None, None]
 
 
 def test_a_thought_stays_where_it_went() -> None:
