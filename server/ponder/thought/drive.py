@@ -180,8 +180,8 @@ class Driver:
         except TimeoutError:
             if not self._waiting.expired():
                 raise
-        finally:  # an answer that its client no longer awaits was slow, too
-            timing.over(len(segment.sampled), _clock())
+        finally:
+            timing.given_up(len(segment.sampled), _clock())
         self._tell_woken()
 
     def _request(self, segment: Segment, most: float) -> EngineRequest:

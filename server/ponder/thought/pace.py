@@ -44,8 +44,9 @@ class Pace:
     over 16 tokens, those of a quarter of a second, or a request's last ones. Times older than 30
     seconds do not count; if all are older, the newest counts alone. Once the engine has given no
     token for 30 seconds, none counts. An unknown time counts as 0. The time to a first token
-    includes the engine's queue. A request that continues a thought has a first token of its own
-    kind, since the engine has read its prompt before.
+    includes the engine's queue. A request that continues a thought has first tokens of its own
+    kind, since the engine has read its prompt before; without one in the last 30 seconds, those of
+    all other requests count.
 
     `safety` is how many times longer than expected an answer may take. At most 1 in 500 answers
     takes longer than that, if the next is like the last 1,000: split conformal prediction (Lei et
@@ -93,7 +94,7 @@ class Pace:
 
     def foresee(self, now: float, *, continues: bool = False) -> Foreseen:
         """How fast a request that begins now is expected to be."""
-        first = self._p90(self._continued, now) if continues else None
+        first = _at_share(_fresh(self._continued, now)) if continues else None
         if first is None:
             first = self._p90(self._firsts, now)
         return Foreseen(first or 0.0, self._p90(self._gaps, now) or 0.0)
@@ -126,10 +127,9 @@ class Pace:
         return _at_share(self._answers)
 
     def _p90(self, samples: Samples, now: float) -> float | None:
-        taken = list(samples)  # at once: a server plans in another thread than it measures in
-        fresh = [seconds for at, seconds in taken if now - at <= FRESH_SECONDS]
+        fresh = _fresh(samples, now)
         if not fresh and now - self._heard_at <= FRESH_SECONDS:
-            fresh = [seconds for _, seconds in taken[-1:]]
+            fresh = [seconds for _, seconds in list(samples)[-1:]]
         return _at_share(fresh)
 
     def __deepcopy__(self, _memo: object) -> Self:
@@ -160,10 +160,24 @@ class Timing:
             self._heard_at, self._span = now, 0
 
     def over(self, tokens: int, now: float) -> None:
-        """The request has ended or was given up after `tokens`; only the first call counts."""
+        """The request has ended after `tokens`; only the first call of this or the next counts."""
         if self._foreseen is not None:
             self._pace.judge(self._foreseen, tokens, now - self._asked_at)
             self._foreseen = None
+
+    def given_up(self, tokens: int, now: float) -> None:
+        """The request failed, or nobody waits for it any more: one that was not late says nothing
+        of how long it would have taken.
+        """
+        foreseen, seconds = self._foreseen, now - self._asked_at
+        if foreseen is not None and seconds > self._pace.safety * foreseen.seconds(tokens):
+            self.over(tokens, now)
+
+
+def _fresh(samples: Samples, now: float) -> list[float]:
+    """The seconds of those that still count."""
+    taken = list(samples)  # at once: a server plans in another thread than it measures in
+    return [seconds for at, seconds in taken if now - at <= FRESH_SECONDS]
 
 
 def _at_share(values: Iterable[Number]) -> Number | None:

@@ -225,10 +225,22 @@ def test_an_answer_that_is_given_up_was_slow_too() -> None:
     pace.later(1.0, 1, 0.0)
     for number in range(JUDGED):
         timing = Timing(pace, 0.0, continues=True, answers=True)
-        timing.over(2, 6.0)
+        timing.given_up(2, 6.0)
         timing.over(99, 0.0)  # the end that follows is none of its own
         assert len(pace._ratios) == number + 1
     assert pace.safety == 3.0
+
+
+def test_an_answer_that_is_given_up_in_time_says_nothing() -> None:
+    """Else refusals and clients that leave would lower the safety of all."""
+    pace = Pace()
+    pace.later(1.0, 1, 0.0)
+    for seconds in (0.0, 1.0, 4.0):
+        timing = Timing(pace, 0.0, continues=True, answers=True)
+        timing.given_up(2, seconds)
+        assert not pace._ratios
+    timing.given_up(2, 4.5)
+    assert list(pace._ratios) == [2.25]
 
 
 def test_a_driver_judges_an_answer_that_its_client_gives_up() -> None:
@@ -284,6 +296,16 @@ def test_a_request_that_continues_a_thought_waits_as_such_did() -> None:
     assert pace.foresee(0.0, continues=True) == Foreseen(0.25, 0.5)
     assert pace.foresee(0.0) == Foreseen(2.0, 0.5)
     assert pace.tokens(4.0, 0.0) == 4  # of a thought that has not begun
+
+
+def test_no_old_wait_of_a_thought_that_was_continued_counts() -> None:
+    """It came of an overload that is long over, while first tokens come fast."""
+    pace = Pace()
+    pace.first(8.0, 0.0, continues=True)
+    pace.first(0.25, 7200.0)
+    assert pace.foresee(7200.0, continues=True).first == 0.25
+    pace.first(0.5, 7201.0, continues=True)
+    assert pace.foresee(7201.0, continues=True).first == 0.5
 
 
 @settings(max_examples=20, deadline=None)
