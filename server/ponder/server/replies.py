@@ -42,22 +42,25 @@ class OwnReplies:
     """
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, str], Completion] = {}
+        self._running: dict[tuple[str, str], list[Completion]] = {}
 
     @contextmanager
     def writing(self, completion: Completion) -> Iterator[None]:
         names = (completion.id, completion.client_id)
         found = [(completion.tenant, name) for name in names if name is not None]
-        self._running.update(dict.fromkeys(found, completion))
+        for name in found:
+            self._running.setdefault(name, []).append(completion)
         try:
             yield
         finally:
             for name in found:
-                if self._running.get(name) is completion:
+                self._running[name].remove(completion)
+                if not self._running[name]:
                     del self._running[name]
 
     def find(self, name: str, tenant: str) -> Completion | None:
-        return self._running.get((tenant, name))
+        found = self._running.get((tenant, name))
+        return found[-1] if found else None
 
     async def finish(self, name: str, tenant: str, choice: int | None) -> Sequence[int]:
         completion = self.find(name, tenant)

@@ -6,11 +6,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from ponder.server.completion import Completion
+from ponder.server.replies import OwnReplies
 from waiting import PATIENCE, wait_until
 
 from .conftest import Running, Serve
@@ -299,6 +302,19 @@ def test_a_name_that_is_used_again_is_the_last_one_s(serve: Serve) -> None:
     causes = [x.result().json()["choices"][0]["ponder"]["end_cause"] for x in (first, second)]
     assert causes == ["natural", "finish_now"]
     assert stage.ids == []
+
+
+def test_a_name_is_the_older_reply_s_again_once_the_newer_one_has_ended() -> None:
+    older, newer = (
+        cast(Completion, SimpleNamespace(id=id_, client_id="mine", tenant="")) for id_ in "ab"
+    )
+    replies = OwnReplies()
+    with replies.writing(older):
+        with replies.writing(newer):
+            assert replies.find("mine", "") is newer
+            assert replies.find("a", "") is older
+        assert replies.find("mine", "") is older
+    assert replies.find("mine", "") is None
 
 
 # -- choices -----------------------------------------------------------------------------------

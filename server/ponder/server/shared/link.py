@@ -178,7 +178,7 @@ class Link:
 
     async def _listen(self, channels: Any) -> None:
         while True:
-            message = await channels.get_message(timeout=None)
+            message = await channels.get_message(timeout=BEAT_SECONDS)
             if message is not None and self._hear is not None:
                 task = asyncio.create_task(self._heard(json.loads(message["data"])))
                 self._hearing.add(task)
