@@ -33,7 +33,7 @@ class Policy:
 
     `affinity`: a re-entry goes to the engine that has its prefix; without affinity it goes
     wherever there is room, like any request. `unasked` is the budget of requests without one.
-    `places` bounds the requests inside; the fleet refuses others (429). `shed`: default budgets
+    `places` bounds the requests inside; the fleet refuses others (503). `shed`: default budgets
     shrink by the server's load levels. `pool`: the size of a tenant's pool. `deadline_s`: a thought
     is closed when the time left is `safety` times the recent time of an answer. `resume`: requests
     of a dead engine are entered again; without it they fail.

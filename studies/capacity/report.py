@@ -221,20 +221,20 @@ def _affinity(rows: Rows) -> str:
 
 def _overload(rows: Rows) -> str:
     good = {arm: _at(rows, arm, 1.3).mean("goodput_per_s")
-            for arm in ("nothing", "429 when full", "shed budgets")}  # fmt: skip
+            for arm in ("nothing", "503 when full", "shed budgets")}  # fmt: skip
     shed = _at(rows, "shed budgets", 1.3)
-    full = _at(rows, "429 when full", 1.3)
+    full = _at(rows, "503 when full", 1.3)
     tokens = shed.mean("thinking_tokens") / full.mean("thinking_tokens") - 1
     return (
         f"At a load of 1.3, a server that does nothing gives {good['nothing']:.1f} good answers a "
-        f"second. A server that refuses requests when it is full gives {good['429 when full']:.1f} "
+        f"second. A server that refuses requests when it is full gives {good['503 when full']:.1f} "
         f"and refuses {full.mean('refused'):.0%}. A server that sheds budgets gives "
         f"{good['shed budgets']:.1f} and refuses nobody, at {tokens:+.0%} thinking tokens."
     )
 
 
 def _tenants(rows: Rows) -> str:
-    plain, pools = (_at(rows, arm, 1.3) for arm in ("429 when full", "pools that shrink"))
+    plain, pools = (_at(rows, arm, 1.3) for arm in ("503 when full", "pools that shrink"))
     return (
         f"At a load of 1.3 the nineteen others get {plain.mean('others_goodput_per_s'):.1f} good "
         f"answers a second if a full server refuses requests, and "

@@ -142,9 +142,9 @@ def overload() -> list[Row]:
     places = _places(CAPPED)
     arms = (
         Policy("nothing", unasked=CAP),
-        Policy("429 when full", unasked=CAP, places=places),
+        Policy("503 when full", unasked=CAP, places=places),
         Policy("shed budgets", unasked=CAP, shed=True),
-        Policy("shed, then 429", unasked=CAP, shed=True, places=places),
+        Policy("shed, then 503", unasked=CAP, shed=True, places=places),
     )
     traffic = replace(BASE, burst=3.0)
     return _by_load(arms, traffic)
@@ -156,7 +156,7 @@ def tenants() -> list[Row]:
     size = PoolSize(int(600 * rate * thought_moment(CAPPED, 1) / 20), 600)
     arms = (
         Policy("nothing", unasked=CAP),
-        Policy("429 when full", unasked=CAP, places=_places(CAPPED)),
+        Policy("503 when full", unasked=CAP, places=_places(CAPPED)),
         Policy("pools that shrink", unasked=CAP, pool=size),
     )
     return _by_load(arms, replace(BASE, tenants=20, greedy=0.5))

@@ -42,7 +42,9 @@ class Work(BaseModel):
     report: Path | None = Field(None, alias="json", description="where to write the numbers")
     dry: bool = Field(False, description="only say what would be done")
     loud: bool | None = Field(None, description="say more")
-    secret: SecretStr | None = Field(None, min_length=3, description="a secret")
+    secret: SecretStr | None = Field(None, min_length=3, max_length=9, description="a secret")
+    word: str | None = Field(None, min_length=2, description="a word")
+    pair: list[str] = Field([], max_length=1, description="words")
 
     @field_validator("out")
     @classmethod
@@ -179,6 +181,10 @@ def test_a_mistake_is_a_sentence(argv: tuple[str, ...], sentence: str) -> None:
             ("x", "--out", "/a"),
             "--out: an absolute path, which moves badly, is not taken: give a name",
         ),
+        (("x", "--secret", "ab"), "--secret must have at least 3 characters"),
+        (("x", "--secret", "a" * 10), "--secret must have at most 9 characters"),
+        (("x", "--word", "a"), "--word must have at least 2 characters, not a"),
+        (("x", "--pair", "a", "--pair", "b"), "--pair must have at most 1 item"),
         (("x", "--", "y"), "nothing can follow -- here: leave it out"),
         (("x", "--mode", "slow", "--rate", "2"), "slow work has a rate of at most 1: lower --rate"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ ELSEWHERE = {
         "resume",
     ),  # of `ponder train`
 }  # flags of other commands
+
+
+def test_the_readme_lists_every_extra() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    table = (ROOT / "README.md").read_text().split("| extra | for |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(extras)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -98,6 +98,7 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
         ('["a?", "1"]', "object"),
         ('{"prompt": "a?"}', "answer: Field required"),
         ('{"prompt": "", "answer": "1"}', "prompt"),
+        ('{"prompt": "a?", "answer": ""}', "answer: String should have at least 1 character"),
         ('{"prompt": "a?", "answer": "1", "verifer": "math"}', "verifer"),
         ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, expression, math"),
         ('{"prompt": "a?", "answer": "1", "verifier": "call"}', "number, exact, expression, math"),

@@ -205,7 +205,9 @@ def _unknown(word: str, options: type[BaseModel], prog: str) -> str:
 
 def _sentence(problem: ErrorDetails, options: type[BaseModel], given: dict[str, Any]) -> str:
     """From `Input should be greater than or equal to 0` to `--port must be …, not -4`."""
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    if problem["type"] in ("too_short", "too_long") and isinstance(problem["input"], str):
+        message = message.replace(" item", " character")  # pydantic's word for a part of a secret
     name = str(problem["loc"][0]) if problem["loc"] else ""
     by_key = {field.alias or key: field for key, field in options.model_fields.items()}
     field = by_key.get(name)

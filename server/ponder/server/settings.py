@@ -110,7 +110,9 @@ class Settings(BaseSettings):
         "auto, the hints and the loop exit), for comparison",
     )
     holdout_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
-        None, description="secret that draws the held-out conversations; the same on every replica"
+        None,
+        description="secret of at least 16 characters that draws the held-out conversations; the "
+        "same on every replica",
     )
     state: str = Field(
         default_factory=lambda: str(environment.state_home() / "state.sqlite3"),
@@ -152,7 +154,8 @@ class Settings(BaseSettings):
         600.0, description="seconds a request may take before it ends with an error"
     )
     drain_timeout: Annotated[int, Field(ge=0)] = Field(
-        30, description="seconds that running requests get to finish after SIGTERM or Ctrl-C"
+        30,
+        description="seconds that running requests get to finish after SIGTERM, SIGHUP or Ctrl-C",
     )
     stall_timeout: Annotated[float, Field(gt=0)] = Field(
         120.0,

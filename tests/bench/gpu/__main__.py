@@ -51,13 +51,13 @@ def plan() -> list[list[tuple[str, str]]]:
 
     What is timed is alone, or has beside it what it is to share the GPU with.
     """
-    eight = [(f"eight-{n}", "speed:34M:bfloat16") for n in range(SIDE_BY_SIDE)]
+    eight = [(f"eight-{n}", "speed:31M:bfloat16") for n in range(SIDE_BY_SIDE)]
     checks = ["agreement", *(f"method:{name}" for name in VARIANTS)]
     first, later = (
-        ("speed:tiny:float32", "speed:34M:bfloat16"),
-        ("cold-start:34M", "cold-start:tiny", "speed:34M:float32", "speed:tiny:bfloat16"),
+        ("speed:tiny:float32", "speed:31M:bfloat16"),
+        ("cold-start:31M", "cold-start:tiny", "speed:31M:float32", "speed:tiny:bfloat16"),
     )
-    sampling = ("graphs:tiny:float32", "graphs:34M:bfloat16")
+    sampling = ("graphs:tiny:float32", "graphs:31M:bfloat16")
     return [
         [(name, name) for name in checks],
         *([(name, name)] for name in (*sampling, *first)),

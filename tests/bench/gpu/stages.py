@@ -51,7 +51,7 @@ from .methods import VARIANTS, recipe_of
 
 Figures = dict[str, Any]
 
-SHAPE_34M = ModelShape(
+SHAPE_31M = ModelShape(
     vocabulary=1024,
     hidden=512,
     layers=8,
@@ -275,7 +275,7 @@ def _untrained(directory: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED)
     contract = Base.find(policy("tiny-grpo")).checkpoint.contract
     assert contract is not None
-    export(directory, build_model(SHAPE_34M, tokenizer), tokenizer, contract)
+    export(directory, build_model(SHAPE_31M, tokenizer), tokenizer, contract)
     return directory
 
 
@@ -324,7 +324,7 @@ def cold_start(size: str, options: argparse.Namespace) -> Figures:
     else:
         changes += [f"optimisation.steps={max(2, int(60 * options.scale))}"]
         changes += [f"optimisation.tokens_per_step={int(65536 * options.scale) + 4096}"]
-        changes += [f"model={SHAPE_34M.model_dump_json()}"]
+        changes += [f"model={SHAPE_31M.model_dump_json()}"]
     recipe = load_recipe(find_recipe("tiny-sft"), changes)
     assert isinstance(recipe, SftRecipe)
     result = train_sft(recipe, progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from curves import calibrate
 from ponder.cli.main import main
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.contract import Contract
@@ -43,6 +44,17 @@ def test_what_was_learnt_is_shown(bare: Path, capsys: pytest.CaptureFixture[str]
     assert "yes, as think tags" in said
     assert "'<think>' … '</think>'" in said
     assert "opens the thought" in said
+
+
+@pytest.mark.parametrize(("last", "auto"), [(0.5, "32"), (0.9, "no limit")])
+def test_the_calibrated_budget_is_shown_by_its_name(
+    bare: Path, capsys: pytest.CaptureFixture[str], last: float, auto: str
+) -> None:
+    contract = Contract.load(Path(BUNDLED_MODEL))
+    assert contract is not None
+    calibrate(contract, {"sums": {0: 0.1, 32: 0.5, -1: last}}).save(bare)
+    assert main(["contract", str(bare)]) == 0
+    assert f"calibrated  auto is {auto}, on sums" in capsys.readouterr().out
 
 
 def test_a_first_contract_says_what_was_recognised(

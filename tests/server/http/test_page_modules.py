@@ -95,9 +95,13 @@ def test_a_slider_stops_at_what_matters_for_a_model(module: Page) -> None:
     assert all(abs(n - mark) > 0.1 * n for n in between for mark in trained)
 
 
-def test_a_slider_names_the_budget_that_loses_nothing(module: Page) -> None:
-    assert dict(stops(module, 4096, auto_budget=96))[96] == "auto"
-    assert "auto" not in dict(stops(module, 4096, auto_budget=-1)).values()
+@pytest.mark.parametrize(
+    ("auto", "mark"), [(96, "auto"), (0, "no thought, auto"), (-1, "no limit, auto")]
+)
+def test_a_slider_marks_auto_also_at_its_ends(module: Page, auto: int, mark: str) -> None:
+    found = dict(stops(module, 4096, auto_budget=auto))
+    assert found[auto] == mark
+    assert [tokens for tokens, mark in found.items() if mark and "auto" in mark] == [auto]
 
 
 def test_a_slider_ends_where_a_ceiling_or_the_context_does(module: Page) -> None:

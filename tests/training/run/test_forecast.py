@@ -173,6 +173,17 @@ def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:
     assert 2 * step < whole < 2 * step * 4  # two steps, and two validations of a part of one
 
 
+def test_the_docs_start_as_many_processes_as_a_recipe_divides_by() -> None:
+    docs = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    started = r"--(?:nproc_per_node|num_processes) (\d+)(?:.|\\\n)*? train ([\w.-]+)"
+    found = re.findall(started, docs)
+    assert len(found) == 2
+    for processes, name in found:
+        own = load_recipe(find_recipe(name))
+        assert isinstance(own, PolicyRecipe)
+        check_processes(own, int(processes))
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_recipes_run_on_one_to_sixteen_gpus_with_a_bounded_cache(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from .verifiers import VERIFIERS, find, verify
 
 # Data sets hold whole numbers as numbers; the answer is their text.
 _Text = Annotated[
-    str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v), Field(min_length=1)
+    str, Field(min_length=1), BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v)
 ]
 
 

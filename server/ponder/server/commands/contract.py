@@ -15,6 +15,7 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
 from ponder.errors import PonderError
+from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
 
 _LOOKS = re.compile(
@@ -114,7 +115,8 @@ def _of_thoughts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     if form.tool_call is not None:
         yield "tool marker", repr(form.tool_call)
     if (curves := checkpoint.curves) is not None:
-        yield "calibrated", f"auto is {curves.pooled.auto}, on {', '.join(curves.tasks)}"
+        auto = "no limit" if curves.pooled.auto == UNLIMITED else curves.pooled.auto
+        yield "calibrated", f"auto is {auto}, on {', '.join(curves.tasks)}"
 
 
 def write(files: ModelFiles) -> Path:

@@ -5,22 +5,23 @@ const APART = 6; // pixels between the names of two ticks
 const CLOSE = 0.12; // stops closer than this share of their size become one
 
 // The slider's stops, ascending: {tokens, mark}. The marked ones are the ends, the budgets that the
-// model was trained on, its efforts, and the least budget that loses nothing. The others, powers of
-// two and points halfway, lie between.
+// model was trained on, its efforts, and `auto`. The others, powers of two and points halfway, lie
+// between.
 export function stops({ trained_budgets, efforts, auto_budget, budget_ceiling }, context) {
   const most = Math.min(budget_ceiling ?? Infinity, context - 1);
   const marked = new Map(Object.entries(efforts).map(([effort, tokens]) => [tokens, effort]));
   for (const tokens of trained_budgets) marked.set(tokens, "trained");
-  if (auto_budget !== null && auto_budget !== UNLIMITED) marked.set(auto_budget, "auto");
+  if (auto_budget !== null) marked.set(auto_budget, "auto");
+  const end = (tokens, name) => ({ tokens, mark: tokens === auto_budget ? `${name}, auto` : name });
   const between = [];
   for (let tokens = 16; tokens <= most; tokens *= 2) between.push(tokens, 1.5 * tokens);
   const far = (tokens) =>
     [...marked.keys()].every((mark) => Math.abs(mark - tokens) > CLOSE * tokens);
   const inside = [...marked.keys(), ...between.filter(far)].filter((n) => n > 0 && n <= most);
   return [
-    { tokens: 0, mark: "no thought" },
+    end(0, "no thought"),
     ...inside.sort((a, b) => a - b).map((tokens) => ({ tokens, mark: marked.get(tokens) })),
-    { tokens: UNLIMITED, mark: "no limit" },
+    end(UNLIMITED, "no limit"),
   ];
 }
 
@@ -102,9 +103,9 @@ export class Budget {
 }
 
 function described({ tokens, mark }) {
+  if (mark?.endsWith("auto")) return "auto: fewest tokens per reply within a point of the best";
   if (mark === "trained") return "trained on this";
   if (tokens === 0) return "answers at once";
-  if (mark === "auto") return "the least that loses nothing";
   return mark && tokens !== UNLIMITED ? `effort ${mark}` : "";
 }
 
