@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from generators import anytime, clients, dashboard, noise, recipes, rules, runbook, settings
+from generators import (
+    anytime,
+    clients,
+    dashboard,
+    metrics,
+    noise,
+    recipes,
+    replies,
+    rules,
+    runbook,
+    settings,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,7 +29,9 @@ FILES: dict[str, Callable[[], str]] = {
     "deploy/prometheus/consoles/runbook.html": runbook.render,
     "docs/anytime.md": anytime.render,
     "docs/clients.md": clients.render,
+    "docs/metrics.md": metrics.render,
     "docs/noise.md": noise.render,
+    "docs/replies.md": replies.render,
     "docs/settings.md": settings.render,
     "docs/recipes.md": recipes.render,
 }

@@ -64,6 +64,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert lost == []
 
 
+def test_every_header_of_ours_is_described_once() -> None:
+    sources = (ROOT / "server").rglob("*.py")
+    sent = {
+        name for path in sources for name in re.findall(r'"(x-ponder-[\w-]+)"', path.read_text())
+    }
+    assert {"x-ponder-budget", "x-ponder-end-cause"} <= sent
+    rows = re.findall(r"^\| `(x-ponder-[\w-]+)` ", (ROOT / "docs/endpoints.md").read_text(), re.M)
+    assert sorted(rows) == sorted(sent)
+
+
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if p.parent.name == "howto"], ids=lambda page: page.name
 )

@@ -154,6 +154,35 @@ def test_the_runbook_names_panels_that_exist() -> None:
     assert len(named) > 5
 
 
+def metrics_of(part: str = "") -> dict[str, str]:
+    """The rows of docs/metrics.md under headings with this text, by the metric."""
+    _, *parts = (ROOT / "docs" / "metrics.md").read_text().split("\n## ")
+    shown = "".join(one for one in parts if part in one.partition("\n")[0])
+    return dict(re.findall(r"^\| `(ponder_\w+)` (.+)$", shown, re.MULTILINE))
+
+
+def test_every_metric_that_a_source_names_is_on_the_page() -> None:
+    """One that servers export with an option alone needs a row in `metrics.OPTIONS`."""
+    makes = r"\w*(Counter|Gauge|Histogram|Summary|Info|Enum)(?:MetricFamily)?\(\s*\"(ponder_\w+)\""
+    named = set()
+    for folder in ("server", "training", "clients"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for kind, name in re.findall(makes, path.read_text()):
+                named.add(name.removesuffix("_total") + "_total" if kind == "Counter" else name)
+    assert {"ponder_engine_resumes_total", "ponder_state_failures_total"} <= named
+    assert named - set(metrics_of()) == set()
+
+
+def test_the_page_of_metrics_says_which_option_and_what_asks() -> None:
+    assert set(metrics_of("--redis")) == {"ponder_pool_store_up"}
+    assert "ponder_pool_left_ratio" in metrics_of("--pool")
+    assert (
+        "alert [EmptyAnswers](runbook.md#emptyanswers); panel *Empty answers*"
+        in (metrics_of("every server")["ponder_empty_answers_total"])
+    )
+    assert "record `ponder:holdout:squares`" in metrics_of()["ponder_holdout_quality_squares"]
+
+
 @pytest.mark.parametrize("method", anytime.HOWTOS)
 def test_how_tos_say_of_a_rule_what_was_measured(method: str) -> None:
     """The beginning of the sentence in docs/anytime.md, and of no other verdict."""

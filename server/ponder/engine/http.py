@@ -47,7 +47,7 @@ from ponder.engine.pulse import Pulse
 logger = logging.getLogger("ponder")  # the log that operators read
 RESUMES = Counter(
     "ponder_engine_resumes_total",
-    "Engine requests that another server continued: the first was lost, failed or was overloaded",
+    "Engine requests that another server continued, by what was wrong with the first one",
     ["cause"],
 )
 for _cause in CAUSES:  # zeros: without them Prometheus misses the first increase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, computed_field
+from pydantic import BaseModel, Field, computed_field
 
 from ponder.thought.exits.causes import Cause
 
@@ -17,94 +17,128 @@ ArmName = Literal["policy", "holdout"] | str
 
 
 class ShadowReport(BaseModel):
-    """Why and after how many tokens an early exit in shadow mode would have closed a thought.
+    """What an early exit in shadow mode would have done to a thought that it only watched."""
 
-    `agrees` says whether the answer there equals the given one; null where there is none to
-    compare.
-    """
-
-    end_cause: EndCauseName
-    thinking_tokens: int
-    agrees: bool | None
+    end_cause: EndCauseName = Field(
+        description="the cause for which it would have closed the thought"
+    )
+    thinking_tokens: int = Field(
+        description="tokens of thought after which it would have closed it"
+    )
+    agrees: bool | None = Field(
+        description="whether the answer there equals the given one; null where there is none to "
+        "compare"
+    )
 
 
 class StrategyAnswer(BaseModel):
-    """The answer of one of a strategy's thoughts, and the tokens that were spent in its place.
+    """The answer of one of a strategy's thoughts, and the tokens that were spent in its place."""
 
-    `votes` counts the equal answers, itself included; it is 0 for an answer without a value to
-    compare. `score` is the verifier's, null where it gave none. `error` is the code of the error
-    that left the thought without an answer.
-    """
-
-    answer: str
-    votes: int
-    score: float | None = None
-    end_cause: EndCauseName
-    thinking_tokens: int
-    forced_tokens: int
-    answer_tokens: int
-    retry_tokens: int
-    probe_tokens: int
-    error: str | None = None
+    answer: str = Field(description="the answer's text")
+    votes: int = Field(
+        description="number of equal answers, itself included; 0 for an answer without a value to "
+        "compare"
+    )
+    score: float | None = Field(
+        default=None, description="the verifier's score from 0 to 1; null where it gave none"
+    )
+    end_cause: EndCauseName = Field(description="how the thought ended")
+    thinking_tokens: int = Field(description="tokens of the thought")
+    forced_tokens: int = Field(description="tokens that the server appended to close it")
+    answer_tokens: int = Field(description="tokens of the answer")
+    retry_tokens: int = Field(description="sampled tokens that a retry discarded")
+    probe_tokens: int = Field(description="tokens that probes of the thought sampled")
+    error: str | None = Field(
+        default=None,
+        description="code of the error that left the thought without an answer; else null",
+    )
 
 
 class StrategyReport(BaseModel):
-    """How `n` thoughts on a budget of `token_budget` thinking tokens gave one answer.
+    """How several thoughts gave one answer."""
 
-    `chosen` is the index of that answer in `answers`, whose tokens add up to the choice's. `copies`
-    counts thoughts that a copy of another replaced.
-    """
-
-    method: str
-    n: int
-    token_budget: int
-    chosen: int
-    copies: int = 0
-    answers: list[StrategyAnswer]
+    method: str = Field(description="the strategy")
+    n: int = Field(description="number of thoughts")
+    token_budget: int = Field(description="thinking tokens that the thoughts shared")
+    chosen: int = Field(description="index in `answers` of the answer that was given")
+    copies: int = Field(
+        default=0, description="number of thoughts that a copy of another one replaced"
+    )
+    answers: list[StrategyAnswer] = Field(
+        description="the answers of all thoughts; their tokens add up to the choice's"
+    )
 
 
 class PonderReport(BaseModel):
-    """What happened to one choice's thought. Tokens, exact, from token ids.
+    """What happened to one choice's thought. Token counts are exact, from token ids.
 
-    completion = thinking + forced + answer + retry + probe. Sampled markers and EOS count as
-    answer, the appended close as forced. `hint_budget` is the budget that the model was told, a
-    soft limit beside the hard `budget_effective`; the hint's tokens count as prompt. `arm` is the
-    conversation's arm, also where the request opted out of the holdout. `deadline_met` says whether
-    the answer came by its deadline, if it had one. `error` is the code of the error that left this
-    choice without an answer while others have one. `shadow` is there with an early exit in shadow
-    mode, and `strategy` if several thoughts gave the answer: the tokens are those of all.
+    completion = thinking + forced + answer + retry + probe.
     """
 
-    budget_requested: int | None
-    budget_effective: int
-    budget_source: str
-    hint_budget: int | None = None
-    thinking_tokens: int
-    forced_tokens: int
-    answer_tokens: int
-    retry_tokens: int
-    probe_tokens: int = 0
-    end_cause: EndCauseName
-    answer_forced: bool
-    deadline_met: bool | None = None
-    confidence: float | None = None
-    arm: ArmName = "policy"
-    error: str | None = None
-    shadow: ShadowReport | None = None
-    strategy: StrategyReport | None = None
+    budget_requested: int | None = Field(
+        description="thinking tokens that the request asks for, as a number, by an effort or by "
+        "`auto`; -1 is no limit, and null says that the request names no budget"
+    )
+    budget_effective: int = Field(
+        description="thinking tokens that the thought could use at most, or all thoughts of a "
+        "strategy together: the least of what the request asks for and what every limit leaves"
+    )
+    budget_source: str = Field(description="the limit that set `budget_effective`")
+    hint_budget: int | None = Field(
+        default=None,
+        description="budget that the server told the model, in tokens: a soft limit beside the "
+        "hard `budget_effective`; null where it told none. The hint counts as prompt",
+    )
+    thinking_tokens: int = Field(description="tokens of the thought")
+    forced_tokens: int = Field(description="tokens that the server appended to close the thought")
+    answer_tokens: int = Field(
+        description="tokens of the answer, with sampled markers and the end of the sequence"
+    )
+    retry_tokens: int = Field(
+        description="sampled tokens that the server discarded because it asked for the answer again"
+    )
+    probe_tokens: int = Field(
+        default=0, description="tokens that probes of the thought sampled, beside it"
+    )
+    end_cause: EndCauseName = Field(description="how the thought ended")
+    answer_forced: bool = Field(
+        description="whether the server appended the close of the thought, so that the model had "
+        "to answer"
+    )
+    deadline_met: bool | None = Field(
+        default=None,
+        description="whether the answer came before its deadline; null where it had none",
+    )
+    arm: ArmName = Field(
+        default="policy",
+        description="arm of the request's conversation: `policy`, or `holdout`, which the server "
+        "draws to go without the saving policy; also where the request opts out of the holdout",
+    )
+    error: str | None = Field(
+        default=None,
+        description="code of the error that left this choice without an answer while others have "
+        "one; else null",
+    )
+    shadow: ShadowReport | None = Field(
+        default=None,
+        description="what an early exit in shadow mode would have done; null where it would not "
+        "have closed the thought, or there was none",
+    )
+    strategy: StrategyReport | None = Field(
+        default=None,
+        description="how several thoughts gave the answer; the tokens above are those of all. "
+        "Null for a single thought",
+    )
 
 
 class InterimReport(BaseModel):
-    """What choice `index` would answer if its thought ended after `thinking_tokens`.
-
-    The last `agreement` interim answers of the choice are equal.
-    """
+    """What a choice would answer if its thought ended after `thinking_tokens`."""
 
     type: Literal["interim"] = "interim"
-    index: int
-    answer: str
-    thinking_tokens: int
-    agreement: int
+    index: int = Field(description="the choice's index")
+    answer: str = Field(description="the answer's text")
+    thinking_tokens: int = Field(description="tokens of the thought until there")
+    agreement: int = Field(description="number of the choice's last interim answers that are equal")
 
 
 class TopLogprob(BaseModel):

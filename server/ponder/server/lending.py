@@ -65,7 +65,7 @@ class Lending(Observer):
         self._settling: set[asyncio.Task[None]] = set()
         self._used = Counter(
             "ponder_pool_thinking_tokens_total",
-            "Thinking tokens that requests used of their pools",
+            "Thinking tokens that requests took from their pools",
             ["pool"],
             registry=None,
         )
@@ -77,14 +77,14 @@ class Lending(Observer):
         )
         self._left = Histogram(
             "ponder_pool_left_ratio",
-            "Share of a pool that is left after a request was lent its thoughts",
+            "Share of a pool that is left after it lent to a request, from 0 to 1",
             ["pool"],
             buckets=_SHARES,
             registry=None,
         )
         self._alone = Counter(
             "ponder_pool_lent_alone_total",
-            "Requests that this server lent their thoughts by itself, while Redis was away",
+            "Requests to which the server lent from a pool of its own while Redis was away",
             ["pool"],
             registry=None,
         )

@@ -39,6 +39,18 @@ logger = logging.getLogger(__name__)
 _LINGERING = 64  # refused connections that stay open to read why
 _ENDED_AT_ONCE = 32
 _TLS = b"\x16\x03"  # how a handshake begins: no HTTP request does
+REASONS = (
+    "malformed_request",
+    "tls",
+    "uri_too_long",
+    "headers_too_large",
+    "request_timeout",
+    "slow_reader",
+    "evicted",
+    "too_many_connections",
+    "descriptors",
+)
+"""Why connections are ended: the label of their metric."""
 
 
 class Listener:
@@ -52,6 +64,7 @@ class Listener:
         self._log = Rarely(logger)
         self._metrics = service.metrics
         self._metrics.connections.set_function(lambda: len(self.open))
+        self._metrics.may_refuse(REASONS)
         self._sweeping = False
 
     def config(self, app: ASGIApp, **options: Any) -> uvicorn.Config:

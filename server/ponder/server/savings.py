@@ -26,10 +26,10 @@ from ponder.server.model import ServedModel
 from ponder.server.settings import Settings
 
 _SUMS = (
-    ("squares", "Sum of squares, by conversation"),
-    ("products", "Sum of products of sum and count, by conversation"),
-    ("count_squares", "Sum of squared counts, by conversation"),
-    ("conversations", "Conversations"),
+    ("squares", "sum of each conversation's squared sum"),
+    ("products", "sum of each conversation's sum times its count"),
+    ("count_squares", "sum of each conversation's squared count"),
+    ("conversations", "number of conversations"),
 )
 
 
@@ -112,24 +112,28 @@ class SavingsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
-            "ponder_holdout_share", "Share of conversations held out", self._share
+            "ponder_holdout_share",
+            "Share of the conversations that --holdout draws, from 0 to 1",
+            self._share,
         )
         yield CounterMetricFamily(
-            "ponder_state_failures", "Uses of the state that failed", self._ledger.failures
+            "ponder_state_failures",
+            "Reads and writes of the savings' state that failed",
+            self._ledger.failures,
         )
         yield CounterMetricFamily(
             "ponder_state_lost_entries",
-            "Requests whose savings were never written to the state",
+            "Entries of the savings that the server never wrote to the state",
             self._ledger.lost,
         )
         yield GaugeMetricFamily(
             "ponder_state_pending_entries",
-            "Requests whose savings wait to be written to the state",
+            "Entries of the savings that wait to be written to the state",
             self._ledger.pending,
         )
         for cost in COSTS:
-            yield from self._family(cost, f"{cost.capitalize()} of requests", (cost,))
-        yield from self._family("quality", "Quality of answers", SIGNALS, ["signal"])
+            yield from self._family(cost, f"{cost.capitalize()} that requests took", (cost,))
+        yield from self._family("quality", "Quality of answers, by signal", SIGNALS, ["signal"])
 
     def _family(
         self, name: str, text: str, measures: tuple[str, ...], labels: list[str] | None = None

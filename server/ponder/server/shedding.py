@@ -82,10 +82,16 @@ class Shedding:
         self._clock = clock
         self._level = Level(at=clock())
         level = Gauge(
-            "ponder_load_level", "Step of load shedding: 0 sheds nothing, 3 most", registry=None
+            "ponder_load_level",
+            "Step of load shedding: 0 leaves budgets whole, 3 sheds most",
+            registry=None,
         )
         level.set_function(lambda: self.look().step)
-        ratio = Gauge("ponder_load_ratio", "The load by which budgets are shed", registry=None)
+        ratio = Gauge(
+            "ponder_load_ratio",
+            "Load by which the server sheds budgets: 1 is as much as it can do",
+            registry=None,
+        )
         ratio.set_function(load)
         self.collectors = (level, ratio)
 

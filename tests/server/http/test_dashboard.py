@@ -1,4 +1,5 @@
-"""The dashboard, the alerts and the recording rules ask for what the server exports, by its labels.
+"""The dashboard, the alerts and the recording rules ask for what the server exports, by its labels,
+and docs/metrics.md lists it.
 
 With a real engine and Prometheus tests/integration/test_monitoring.py asks every query.
 """
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .conftest import Serve
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
+METRICS = DEPLOY.with_name("docs") / "metrics.md"
 TARGET = {"job", "instance"}  # labels that Prometheus adds
 
 
@@ -70,3 +72,15 @@ def test_labels_that_are_chosen_by_exist(exported: dict[str, set[str]]) -> None:
             chosen = set(re.findall(r"(\w+)(?==|!=)", selector))
             unknown += [(name, label) for label in chosen - TARGET - exported[name]]
     assert unknown == []
+
+
+def test_the_page_of_metrics_has_all_that_is_exported(exported: dict[str, set[str]]) -> None:
+    rows = re.findall(r"^\| `(ponder_\w+)` \|[^|]*\|([^|]*)\|", METRICS.read_text(), re.MULTILINE)
+    listed = {
+        name: set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cell))) for name, cell in rows
+    }
+    assert len(listed) == len(rows), "a metric has two rows"
+    for name, labels in exported.items():
+        if name.startswith("ponder_"):
+            family = name if name in listed else re.sub(r"_(bucket|sum|count)$", "", name)
+            assert listed[family] == labels - {"le"}, name

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from ponder.server import listener
 from ponder.server.bounds import Bounds, affordable
 from ponder.server.rarely import Rarely
 from waiting import wait_until
@@ -79,6 +80,18 @@ def open_now(running: Running) -> float:
     found = re.search(r"^ponder_connections_open (\S+)$", text, re.MULTILINE)
     assert found
     return float(found[1]) - 1  # but for the one that asks
+
+
+def test_every_reason_begins_at_zero(serve: Serve) -> None:
+    """The reasons are those that the listener's source names, as codes or as words."""
+    source = Path(listener.__file__).read_text()
+    words = re.findall(r'(?:\.cut|\.refused)\("(\w+)"', source)
+    words += re.findall(r'\.refuse\(\w+, "(\w+)"\)', source)
+    words += re.findall(r'ApiError\(\s*\d+,\s*"(\w+)"', source)
+    assert set(words) == set(listener.REASONS)
+    text = httpx.get(f"{serve().url}/metrics", timeout=60).text
+    shown = re.findall(r'^ponder_connections_refused_total{reason="(\w+)"} 0', text, re.MULTILINE)
+    assert set(shown) == set(listener.REASONS)
 
 
 ENDLESS = {

@@ -59,7 +59,10 @@ def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failures(running: Running) -> dict[str, float]:
-    return series(running, "ponder_verifier_failures_total")
+    """Those that happened; a server begins with zeros for all reasons."""
+    counted = series(running, "ponder_verifier_failures_total")
+    assert counted.keys() == {f'reason="{reason}"' for reason in verifier.REASONS}
+    return {reason: count for reason, count in counted.items() if count}
 
 
 def test_scores_are_counted_whole_and_streamed(serve: Serve) -> None:

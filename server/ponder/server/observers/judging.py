@@ -13,7 +13,7 @@ from ponder.experiment.ledger import Ledger
 from ponder.experiment.store import Entry
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
-from ponder.server.observers.verifier import Verifier, VerifierFailure
+from ponder.server.observers.verifier import REASONS, Verifier, VerifierFailure
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.thought import Event
 
@@ -32,10 +32,12 @@ class Judging(Observer):
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures = Counter(
             "ponder_verifier_failures_total",
-            "Answers that the verifier did not score",
+            "Answers that the verifier failed to score, by reason",
             ["reason"],
             registry=None,
         )
+        for reason in REASONS:  # zeros: without them Prometheus misses the first increase
+            self._failures.labels(reason)
         self.collectors = (self._failures,)
 
     def began(self, completion: Completion) -> Watch:

@@ -79,101 +79,130 @@ class Metrics(Observer):
 
         self._requests = counter(
             "requests_total",
-            "Choices completed, by how their thought ended",
+            "Choices of answered requests, by how their thought ended",
             ["end_cause", "arm"],
         )
         self._errors = counter(
-            "errors_total", "Requests that ended in an error", ["code", "status"]
+            "errors_total",
+            "Requests that ended in an error, by its code and HTTP status",
+            ["code", "status"],
         )
-        self._left = counter("client_disconnects_total", "Requests whose client left them", [])
+        self._left = counter(
+            "client_disconnects_total", "Requests whose client left before their end", []
+        )
         self._refused = counter(
             "connections_refused_total", "Connections that the server ended, by reason", ["reason"]
         )
-        self._prompt = counter("prompt_tokens_total", "Prompt tokens, once per request")
-        self._thinking = counter("thinking_tokens_total", "Tokens of thoughts")
-        self._answer = counter("answer_tokens_total", "Tokens of answers")
-        self._forced = counter("forced_tokens_total", "Tokens appended to close thoughts")
-        self._retry = counter("retry_tokens_total", "Sampled tokens that a retry discarded")
-        self._probe = counter("probe_tokens_total", "Tokens sampled to probe a thought")
+        self._prompt = counter(
+            "prompt_tokens_total", "Tokens of prompts; the choices of a prompt count it once"
+        )
+        self._thinking = counter(
+            "thinking_tokens_total", "Tokens of thoughts, in answered requests"
+        )
+        self._answer = counter("answer_tokens_total", "Tokens of answers, in answered requests")
+        self._forced = counter(
+            "forced_tokens_total",
+            "Tokens that the server appended to close thoughts, in answered requests",
+        )
+        self._retry = counter(
+            "retry_tokens_total", "Sampled tokens that a retry discarded, in answered requests"
+        )
+        self._probe = counter(
+            "probe_tokens_total", "Tokens that probes of thoughts sampled, in answered requests"
+        )
         self._failed_probes = counter(
-            "probe_failures_total", "Probes that the engine failed: their thoughts went on"
+            "probe_failures_total", "Probes that the engine failed; their thoughts went on"
         )
         self._unfinished = counter(
             "unfinished_tokens_total",
-            "Completion tokens of requests that failed or whose client left",
+            "Completion tokens of all kinds, in requests that failed or whose client left",
         )
         self._truncations = counter(
-            "truncations_total", "Thoughts that were closed for the model", ["cause", "arm"]
+            "truncations_total", "Thoughts that the server closed, by cause", ["cause", "arm"]
         )
         self._deadline = counter(
-            "deadline_total", "Answers with a deadline, by whether they met it", ["met"]
+            "deadline_total", "Answers with a deadline, by whether they came in time", ["met"]
         )
         self._strategies = counter(
             "strategy_requests_total",
-            "Requests answered by several thoughts on one budget, by strategy",
+            "Requests that several thoughts on one budget answered, by strategy",
             ["method"],
         )
         self._near = counter(
             "near_repetitions_total",
-            "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each",
+            "Thoughts of 256 tokens or more whose sentences, numbers aside, occur 3 times each, on "
+            "average",
         )
         self._shadows = counter(
             "early_exit_shadow_total",
-            "Early exits that only watched and whose answer could be compared, by their cause",
+            "Early exits that only watched their thought, and whose answer could be compared with "
+            "that of the whole thought",
             ["cause", "arm"],
         )
         self._disagreements = counter(
             "early_exit_disagreement_total",
-            "Of these, exits whose answer differed from the whole thought's",
+            "Early exits of ponder_early_exit_shadow_total whose answer differed from that of the "
+            "whole thought",
             ["cause", "arm"],
         )
-        self._empty = counter("empty_answers_total", "Answers empty after the retry: must stay 0")
-        self._violations = counter(
-            "budget_violations_total", "Thoughts longer than their budget: must stay 0"
+        self._empty = counter(
+            "empty_answers_total",
+            "Answers that stayed empty after the retry although they had room; must stay 0",
         )
-        self._thought_length = histogram("thinking_tokens", "Tokens per thought", _TOKEN_BUCKETS)
-        self._answer_length = histogram("answer_tokens", "Tokens per answer", _TOKEN_BUCKETS)
+        self._violations = counter(
+            "budget_violations_total", "Thoughts that exceeded their budget; must stay 0"
+        )
+        self._thought_length = histogram("thinking_tokens", "Tokens of a thought", _TOKEN_BUCKETS)
+        self._answer_length = histogram("answer_tokens", "Tokens of an answer", _TOKEN_BUCKETS)
         self._budget = histogram(
-            "budget_effective_tokens", "Effective budget per thought", _TOKEN_BUCKETS
+            "budget_effective_tokens", "Effective budget of a thought, in tokens", _TOKEN_BUCKETS
         )
         self._used = histogram(
-            "budget_used_ratio", "Thinking tokens over effective budget", _RATIO_BUCKETS
+            "budget_used_ratio",
+            "Share of its effective budget that a thought used; 1 is all of it",
+            _RATIO_BUCKETS,
         )
         self._first_token = histogram(
-            "time_to_first_token_seconds", "Request to first sampled token", _SECONDS_BUCKETS
+            "time_to_first_token_seconds",
+            "Seconds from a request to its first sampled token",
+            _SECONDS_BUCKETS,
         )
         self._first_answer = histogram(
-            "time_to_first_answer_token_seconds", "Request to first answer text", _SECONDS_BUCKETS
+            "time_to_first_answer_token_seconds",
+            "Seconds from a request to the first text of its answer",
+            _SECONDS_BUCKETS,
         )
         self._thinking_time = histogram(
-            "thinking_seconds", "First sampled token to the end of the thought", _SECONDS_BUCKETS
+            "thinking_seconds",
+            "Seconds from the first sampled token to the end of the thought",
+            _SECONDS_BUCKETS,
         )
         self._latency = histogram(
             "e2e_request_latency_seconds",
-            "Request to its last token, of requests that were answered",
+            "Seconds from a request to its last token, for answered requests",
             _SECONDS_BUCKETS,
         )
-        gauge = Gauge(
-            "ponder_choices_running", "Choices being generated", registry=self._distributions
+
+        def gauge(name: str, text: str, read: Callable[[], float]) -> None:
+            Gauge(f"ponder_{name}", text, registry=self._distributions).set_function(read)
+
+        gauge("choices_running", "Choices that the server generates now", running)
+        gauge("requests_reading", "Requests that the server reads and plans now", reading)
+        gauge(
+            "engine_silence_seconds",
+            "Seconds since the engine's last token while it has requests; else 0",
+            silence,
         )
-        gauge.set_function(running)
-        gauge = Gauge(
-            "ponder_requests_reading",
-            "Requests being read and planned",
-            registry=self._distributions,
-        )
-        gauge.set_function(reading)
         self.connections = Gauge(
-            "ponder_connections_open", "Connections of clients", registry=self._distributions
-        )
-        gauge = Gauge(
-            "ponder_engine_silence_seconds",
-            "Seconds since the engine's last token, while choices run",
+            "ponder_connections_open",
+            "Connections that clients have open",
             registry=self._distributions,
         )
-        gauge.set_function(silence)
         info = Gauge(
-            "ponder_build_info", "Always 1", ["version", "model"], registry=self._distributions
+            "ponder_build_info",
+            "Always 1; its labels name Ponder's version and the served model",
+            ["version", "model"],
+            registry=self._distributions,
         )
         info.labels(version("ponder"), model).set(1)
         self._distributions.register(savings)
@@ -196,6 +225,11 @@ class Metrics(Observer):
     def left(self) -> None:
         """Count a request whose client left it."""
         self._left.inc()
+
+    def may_refuse(self, reasons: Iterable[str]) -> None:
+        """Export zeros for the reasons for which connections may be ended."""
+        for reason in reasons:
+            self._refused.labels(reason)
 
     def refused(self, reason: str) -> None:
         """Count a connection that the server ended."""

@@ -78,7 +78,7 @@ class Link:
         self._silent = False  # its absence was logged
         gauge = Gauge(
             "ponder_pool_store_up",
-            "1 while Redis, in which servers share pools and running replies, is there",
+            "1 while the server reaches Redis, in which servers share pools and replies; else 0",
             registry=None,
         )
         gauge.set_function(lambda: self.up)
