@@ -128,7 +128,7 @@ class Sampler:
             return
         said = "".join(event.text for event in answer if isinstance(event, AnswerDelta))
         if outcome.end_cause == "natural" and task.verify(problem, said):
-            found.add(thought.thinking)
+            found.add(thought.thinking_ids)
 
 
 def problems(tasks: Sequence[Task], count: int, start: int) -> list[tuple[Task, Problem]]:
