@@ -179,8 +179,8 @@ def test_rows_of_another_measurement_are_left_alone(tmp_path: Path) -> None:
 
 
 class Oracle:
-    """Right from ten tokens per difficulty on; an exit closes a thought there and is billed for
-    probes of as many tokens.
+    """Right from ten tokens per difficulty on, and never about `largest`; an exit closes a thought
+    there and is billed for probes of as many tokens.
     """
 
     def __init__(self, known: Mapping[str, Problem], asked: Mapping[str, Any]) -> None:
@@ -196,7 +196,7 @@ class Oracle:
 
     def reply(self, ask: Ask, budget: int) -> Reply:
         problem = self.known[ask.question]
-        needed = 10 * problem.difficulty
+        needed = 10 * problem.difficulty if problem.family != "largest" else 1_000
         early = self.asked.get("early_exit", {"method": "natural"})
         free = needed if early["method"] != "natural" else 100
         thought = free if budget < 0 else min(budget, free)
@@ -282,6 +282,35 @@ def test_what_is_measured_is_said_again_without_a_server(
     first = run(tmp_path, monkeypatch)
     monkeypatch.delattr(command, "serving")
     assert run(tmp_path, monkeypatch)["models"] == first["models"]
+
+
+def test_a_task_that_the_model_does_not_know_is_left_out_by_name(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it = run(tmp_path, monkeypatch, "--tasks", "sum", "word", "largest")
+    (model,) = with_it["models"]
+    assert model["left_out"] == {"largest": 0.0}
+    assert model["problems"] == {"choosing": 16, "reporting": 32}
+    (known,) = run(tmp_path, monkeypatch)["models"]
+    assert {**model, "left_out": {}} == known
+    lines = (tmp_path / "rows" / "tiny.jsonl").read_text().splitlines()
+    about = [Row(*json.loads(line)) for line in lines[1:] if "largest" in line]
+    assert about and {row.half for row in about} == {"choosing"}
+    monkeypatch.setattr(page, "FOUND", tmp_path / "docs" / "anytime.json")
+    (tmp_path / "docs" / "anytime.json").write_text(json.dumps(with_it))
+    assert "Left out, with the share that it has right: largest 0%." in page.render()
+
+
+def test_a_model_that_knows_no_task_is_refused(
+    oracle: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = ["--rows", str(tmp_path), "--out", str(tmp_path / "anytime.json")]
+    monkeypatch.setattr(sys, "argv", ["anytime", "--n", "8", "--tasks", "largest", *rows])
+    assert command.main() == 1
+    assert "fewer than one in 10 in every task: name others" in capsys.readouterr().err
 
 
 def test_two_models_of_one_name_are_refused(

@@ -1,5 +1,6 @@
 """`python -m tests.bench.anytime`: every way of ending a thought early against the best plain cap.
 
+A task of which a model, thinking freely, has less than a tenth right is left out for that model.
 On one half of the problems the best plain cap and each method's setting are chosen, on the other
 they are compared: the same problems, the same seeds, every token counted. Caps are measured as
 `ponder calibrate` does, by the code that serves: one thought per problem and seed, cut at all of
@@ -28,7 +29,7 @@ from ..scenario import BUNDLED, RESULTS, ROOT
 from . import wall
 from .arms import CAPS, FREE, METHODS, caps, exits, strategies
 from .findings import MARGIN
-from .measure import SPLITS, Asker, Asking, drawn, serving
+from .measure import SPLITS, Asker, Asking, answerable, drawn, serving
 from .result import Result, plot
 from .rows import Rows
 
@@ -82,8 +83,10 @@ def _model(options: argparse.Namespace, model: Path, pool: VerifierPool) -> dict
     )
     found = Rows(options.rows / f"{model.name}.jsonl", asking.settings())
     plain = caps(sorted(set(options.caps)), contract.trained_budgets)
+    asyncio.run(Asker(asking, found, pool).caps("choosing", plain))
+    asking, left_out = answerable(asking, found)
     asker = Asker(asking, found, pool)
-    asyncio.run(asker.caps(plain))
+    asyncio.run(asker.caps("reporting", plain))
     result = Result(asking, found, plain)
     known = [*exits(result.thought, options.prefix), *strategies(result.thought, options.prefix)]
     tried = [arm for arm in known if arm.method in options.methods]
@@ -100,7 +103,7 @@ def _model(options: argparse.Namespace, model: Path, pool: VerifierPool) -> dict
         for rounds in wall.measure(asking, arms, url, file, options.rounds):
             timed = wall.as_json(rounds, result.best)
             print(f"{model.name}  {len(rounds)} timed rounds", flush=True)
-    return result.as_json(tried, timed)
+    return {**result.as_json(tried, timed), "left_out": left_out}
 
 
 def _write(options: argparse.Namespace, said: list[dict[str, Any]]) -> None:

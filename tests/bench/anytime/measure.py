@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,16 @@ from ponder.tasks.workers import VerifierPool
 
 from ..errors import BenchError
 from ..server import running
-from .arms import Arm
+from .arms import FREE, Arm
 from .rows import Half, Rows, rows
 
 SPLITS: dict[Half, str] = {"choosing": "validation", "reporting": "test"}
 AT_ONCE = 4
 """Requests with a deadline that are asked side by side; of all others 64 are."""
+KNOWN = 0.1
+"""Share of right answers, thinking freely, below which a task is left out: where hardly an answer
+is right, no rule can differ from another.
+"""
 _BATCH = 64
 """Problems that are asked between two writes."""
 
@@ -65,6 +69,31 @@ def drawn(tasks: Sequence[Task], n: int, half: Half, seed: int) -> list[Problem]
     return found
 
 
+def answerable(asking: Asking, found: Rows) -> tuple[Asking, dict[str, float]]:
+    """Whom to ask about the tasks that the model knows, and what share of the others it has right.
+
+    Free thoughts about the problems for choosing tell. Raises `BenchError` where none is known.
+    """
+    choosing = asking.problems["choosing"]
+    right = found.answers("choosing", [FREE.name] * len(choosing), choosing, asking.seeds)
+    shares = {
+        task: float(right.of([at for at, p in enumerate(choosing) if p.family == task])
+                    .correct_PS.mean())
+        for task in sorted({problem.family for problem in choosing})
+    }  # fmt: skip
+    left_out = {task: share for task, share in shares.items() if share < KNOWN}
+    if len(left_out) == len(shares):
+        raise BenchError(
+            f"{asking.model.name} answers fewer than one in {1 / KNOWN:.0f} in every task: name "
+            "others with --tasks"
+        )
+    problems = {
+        half: [problem for problem in of if problem.family not in left_out]
+        for half, of in asking.problems.items()
+    }
+    return replace(asking, problems=problems), left_out
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Asks what is lacking, and keeps it in `found`; the answers are judged by `pool`."""
@@ -73,14 +102,14 @@ class Asker:
     found: Rows
     pool: VerifierPool
 
-    async def caps(self, arms: Sequence[Arm]) -> None:
-        """Both halves under all caps, in this process."""
-        responder = LocalResponder.on_vllm(self.asking.model)
-        try:
-            for half in SPLITS:
+    async def caps(self, half: Half, arms: Sequence[Arm]) -> None:
+        """One half under all caps, in this process."""
+        if any(True for _ in self._left(half, arms)):
+            responder = LocalResponder.on_vllm(self.asking.model)
+            try:
                 await self._ask(half, arms, responder)
-        finally:
-            await responder.close()
+            finally:
+                await responder.close()
 
     async def exits(self, half: Half, arms: Sequence[Arm], url: Callable[[], str]) -> None:
         """One half under exits, one after the other; a server is begun when one is lacking."""
