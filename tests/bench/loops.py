@@ -1,8 +1,9 @@
 """`python -m tests.bench.loops`: how many thoughts that end by themselves, and right, would have
-been closed as loops.
+been closed as loops, and how many of these would have lost their answer.
 
 Models think about small problems without a budget and without the loop exit. Each thought that ends
-by itself with a right answer is then read as the exit reads it. Finished samples are kept in the
+by itself with a right answer is then read as the exit reads it; one that it would have closed is
+asked again with the exit. Finished samples are kept in the
 file that is written: a run that was interrupted goes on where it was.
 """
 
@@ -31,7 +32,8 @@ from ponder.thought.drive import drive
 from ponder.thought.errors import NoAnswerProduced
 from ponder.thought.exits.exit import Close, Progress
 from ponder.thought.exits.loop import AFTER, COVERED, Loop
-from ponder.thought.thought import Event
+from ponder.thought.outcome import Outcome
+from ponder.thought.thought import Event, Thought
 
 from . import machine
 from .errors import BenchError, ended
@@ -52,7 +54,8 @@ class Found:
     """Thoughts of one model at one temperature: sampled, and of them ended by themselves and right.
 
     Of these `reached` had the 256 tokens from which the exit looks; `closed` it would have closed,
-    and `earlier` as many if it looked from the first 64 tokens on.
+    and `earlier` as many if it looked from the first 64 tokens on. Of the closed, `harmed` give a
+    wrong answer when they are closed, and all together are `saved` tokens shorter.
     """
 
     model: str
@@ -63,6 +66,8 @@ class Found:
     reached: int = 0
     closed: int = 0
     earlier: int = 0
+    harmed: int = 0
+    saved: int = 0
 
     def add(self, thought: Sequence[int]) -> None:
         self.right += 1
@@ -112,7 +117,6 @@ class Sampler:
 
     async def _one(self, found: Found, number: int, task: Task, problem: Problem) -> None:
         checkpoint = self._checkpoint
-        answer: list[Event] = []
         prompt = checkpoint.prompt(
             [{"role": "user", "content": problem.question}],
             Ask(budget=UNLIMITED),
@@ -122,13 +126,27 @@ class Sampler:
             max_tokens=1, temperature=found.temperature, seed=number, chunk_tokens=_CHUNK_TOKENS
         )
         thought = checkpoint.thought(prompt, sampling)
-        try:
-            outcome = await drive(thought, self._engine, f"loops-{number}", answer.append)
-        except NoAnswerProduced:
+        outcome, right = await self._right(thought, f"loops-{number}", task, problem)
+        if outcome.end_cause != "natural" or not right:
             return
+        found.add(thought.thinking_ids)
+        if closes(thought.thinking_ids, AFTER):
+            closed = checkpoint.thought(prompt, sampling, exits=[Loop()])
+            _, right = await self._right(closed, f"loops-{number}-closed", task, problem)
+            found.harmed += not right
+            found.saved += len(thought.thinking_ids) - len(closed.thinking_ids)
+
+    async def _right(
+        self, thought: Thought, name: str, task: Task, problem: Problem
+    ) -> tuple[Outcome, bool]:
+        """How a thought ends, and whether it is answered right."""
+        answer: list[Event] = []
+        try:
+            await drive(thought, self._engine, name, answer.append)
+        except NoAnswerProduced:
+            return thought.outcome, False
         said = "".join(event.text for event in answer if isinstance(event, AnswerDelta))
-        if outcome.end_cause == "natural" and task.verify(problem, said):
-            found.add(thought.thinking_ids)
+        return thought.outcome, task.verify(problem, said)
 
 
 def problems(tasks: Sequence[Task], count: int, start: int) -> list[tuple[Task, Problem]]:
@@ -184,7 +202,8 @@ def _line(found: Found) -> str:
     return (
         f"{found.model:12} T {found.temperature:g}: {found.right} thoughts of "
         f"{found.tokens / found.right:.0f} tokens, {found.reached} with {AFTER} or more; "
-        f"closed {found.closed}, {found.earlier} if it looked from {COVERED} tokens on"
+        f"closed {found.closed}, {found.harmed} of them wrong and {found.saved} tokens shorter; "
+        f"closed {found.earlier} if it looked from {COVERED} tokens on"
     )
 
 

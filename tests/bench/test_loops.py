@@ -46,5 +46,6 @@ def test_thoughts_that_end_right_are_read_as_the_exit_reads_them(
     sampler.close()
     assert (sizes[0] >= AFTER) == bool(found.get("reached"))
     assert seen.sampled == 1
+    assert bool(seen.saved) == bool(seen.closed)
     assert {name: getattr(seen, name) for name in found} == found
     assert seen.tokens == (sizes[0] + 1) * seen.right or not seen.right
