@@ -113,7 +113,7 @@ def test_a_loop_is_closed_where_serving_closes_it(
     model = Scripted(checkpoint)
     (reply,) = model.ask(hint=hint)
     assert (reply.text, reply.end_cause) == ("It is 5.", cause)
-    assert (reply.thinking_tokens == 256) is (cause == "loop")
+    assert (256 < reply.thinking_tokens < 300) is (cause == "loop")
 
 
 def test_the_longest_completion_bounds_thought_and_answer(checkpoint: Path) -> None:

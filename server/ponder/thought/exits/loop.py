@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ponder.thought.exits.exit import Close, GoOn, Progress
 
@@ -26,39 +26,81 @@ _SENTENCE = re.compile(r"[.!?]\s|[\n。！？]")
 _OVERLAP = min(max(COPIES * period, COVERED) - period for period in range(1, LONGEST + 1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Loop:
-    """Looks every 16 tokens, from `after` on."""
+    """Looks every 16 tokens, from `after` on, and closes a loop between two of its copies.
+
+    A copy begins with the line or sentence in which the thought began to repeat itself. One copy
+    tells where the others end, and the thought is closed at the end of the next; if no line or
+    sentence ends in a copy, after the first. A thought that is cut within a copy, just as it starts
+    to check its result again, is often answered wrong (docs/benchmark.md).
+
+        >>> exit = Loop(after=60)
+        >>> exit.look(Progress([*range(10), *[7, 8, 9] * 30]))
+        GoOn(tokens=103, clean=100, time=inf)
+        >>> exit.look(Progress([*range(10), *[7, 8, 9] * 31]))
+        Close(cause='loop')
+    """
 
     after: int = AFTER
+    _period: int = field(default=0, init=False)  # of the loop that was found, or 0
+    _begin: int = field(default=0, init=False)  # tokens of thought before its first copy
+    _found: int = field(default=0, init=False)  # tokens of thought when it was found
+    _end: int = field(default=0, init=False)  # where a copy ends, or `_found` if none is seen to
 
     def look(self, at: Progress) -> GoOn | Close:
-        size = len(at.thinking)
+        ids, size = at.thinking, len(at.thinking)
         if size < self.after:
             return GoOn(tokens=self.after)
-        return Close("loop") if repeats(at.thinking) else GoOn(tokens=size + EVERY)
+        period = loop_period(ids)
+        if period is None:
+            self._period = 0
+            return GoOn(tokens=size + EVERY)
+        if not self._period:
+            self._period, self._begin = period, _repeated_from(ids, period)
+            self._found = self._end = size
+        elif at.clean and (self._end == self._found or self._into(size) > self._into(self._end)):
+            self._end = size
+        watched = self._found + self._period
+        if size < watched:
+            return GoOn(tokens=watched, clean=size)
+        close = self._end + self._period
+        return Close("loop") if size >= close else GoOn(tokens=close)
+
+    def _into(self, size: int) -> int:
+        """How many tokens of a copy lie before this place: 1 to the period."""
+        return (size - self._begin - 1) % self._period + 1
 
 
-def repeats(ids: Sequence[int]) -> bool:
-    """Whether `ids` end in at least 3 copies of 1 to 128 tokens that cover at least 64.
+def loop_period(ids: Sequence[int]) -> int | None:
+    """The least period of the loop that `ids` end in, or None.
 
-    In a loop of period p, the last 2p tokens, and never fewer than 43, also occur p tokens earlier.
-    The first search rejects nearly every text without a loop. If it finds a period with too few
-    copies, a loop can only have a period above the length of the search: two periods within that
-    length imply their greatest common divisor as a third (Fine and Wilf, 1965), and the smaller
-    would have had enough copies.
+    A loop is at least 3 copies of 1 to 128 tokens that cover at least 64. In a loop of period p,
+    the last 2p tokens, and never fewer than 43, also occur p tokens earlier. The first search
+    rejects nearly every text without a loop. If it finds a period with too few copies, a loop can
+    only have a period above the length of the search: two periods within that length imply their
+    greatest common divisor as a third (Fine and Wilf, 1965), and the smaller would have had enough
+    copies.
     """
     least = 1
     while least <= LONGEST:
         size = max(_OVERLAP, (COPIES - 1) * least)
         period = _recurrence(ids, size, least)
         if period is None:
-            return False
+            return None
         covered = max(COPIES * period, COVERED)
         if len(ids) >= covered and ids[-covered:-period] == ids[period - covered :]:
-            return True
+            return period
         least = size + 1
-    return False
+    return None
+
+
+def _repeated_from(ids: Sequence[int], period: int) -> int:
+    """Where the loop begins in which `ids` end: tokens before its first copy."""
+    begin = len(ids) - period
+    while begin and ids[begin - 1] == ids[begin - 1 + period]:
+        begin -= 1
+    return begin
 
 
 def _recurrence(ids: Sequence[int], size: int, least: int) -> int | None:
