@@ -33,7 +33,7 @@ import report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ponder.client import AsyncPonder, PonderAPIError
+from ponder.client import AsyncPonder, Ponder, PonderAPIError
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
 from ponder.thought.contract import Contract
 
@@ -87,6 +87,17 @@ def process(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+def end_on_signals() -> None:
+    """End as on Ctrl-C when told to, and when the terminal goes, so that no child runs on.
+
+    A shell's background jobs ignore Ctrl-C; under nohup, a terminal that goes is still ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def wait_ready(name: str, url: str, child: Child, log: Path) -> None:
@@ -163,7 +174,7 @@ async def load(url: str, seconds: float) -> Tally:
     """Ask questions for `seconds` and rate the answers; each lane asks its next after an answer."""
     tally, source, end = Tally(), random.Random(), time.monotonic() + seconds
 
-    async def lane(client: AsyncPonder, http: httpx.AsyncClient) -> None:
+    async def lane(client: AsyncPonder) -> None:
         while time.monotonic() < end:
             task = source.choice(TINY_TASKS)
             problem = task.sample(source, source.choice(DIFFICULTIES))
@@ -174,19 +185,17 @@ async def load(url: str, seconds: float) -> Tally:
                 await asyncio.sleep(1)
                 continue
             score = task.verify(problem, reply.choices[0].message.content or "")
-            path = f"{url}/v1/ponder/{reply.id}/feedback"
-            (await http.post(path, json={"score": float(score)})).raise_for_status()
+            await client.feedback(reply.id, float(score))
             tally.answered += 1
             tally.right += score
 
     async with (
         AsyncPonder(url) as client,
-        httpx.AsyncClient() as http,
         _bar(tally, seconds),
         asyncio.TaskGroup() as group,
     ):
         for _ in range(CONCURRENCY):
-            group.create_task(lane(client, http))
+            group.create_task(lane(client))
     return tally
 
 
@@ -215,7 +224,8 @@ async def _bar(tally: Tally, seconds: float) -> AsyncIterator[None]:
 
 def summary(url: str, monitor: report.Monitor, page: Path, tally: Tally) -> None:
     """Print what was measured and the raised alerts, and write the page."""
-    savings = httpx.get(f"{url}/v1/ponder/savings").raise_for_status().json()
+    with Ponder(url) as client:
+        savings = client.savings().model_dump(mode="json")
     policy = (
         f"The policy is a default budget of {budget()} tokens, of which the model is told; the "
         f"holdout, {HOLDOUT:.0%} of the conversations, thinks without one."
@@ -256,7 +266,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="run on until Ctrl-C")
     parser.add_argument("--report", type=Path, default=PAGE, help="the page (runs/demo.html)")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_signals()
     try:
         programs.find("prometheus")
         with contextlib.ExitStack() as stack:

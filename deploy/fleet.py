@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from pathlib import Path
 import demo
 import programs
 import proxy
-from demo import DemoError, console, free_port
+from demo import DemoError, console, end_on_signals, free_port
 
 from ponder.engine.vllm import cpu_settings, on_cpu
 from ponder.server.settings import BUNDLED_MODEL
@@ -170,8 +169,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=8000, help="of nginx, before it all (8000)")
     known, options = parser.parse_known_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore Ctrl-C
-        signal.signal(number, signal.default_int_handler)
+    end_on_signals()
     try:
         for program in ("nginx", "prometheus", "redis-server"):
             programs.find(program)

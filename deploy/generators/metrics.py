@@ -61,7 +61,7 @@ LABELS = {
 """The labels whose values Ponder names."""
 OPEN_LABELS = {
     "code": "[the error's code](errors.md)",
-    "experiment": "a hash of the settings that the savings hold for",
+    "experiment": "the name of the experiment, another one for other settings",
     "model": "the name of the served model",
     "status": "the error's HTTP status",
     "version": "Ponder's version",
@@ -95,7 +95,7 @@ class Content(Verifier):
     def __init__(self) -> None:
         pass
 
-    async def score(self, messages: object, answer: str) -> float:
+    async def score(self, messages: object, answer: str, *, awaited: bool = False) -> float:
         return 1.0
 
 

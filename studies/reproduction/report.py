@@ -225,9 +225,9 @@ def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
         for name, spread in found.items()
     ]
     shrunk = [
-        "V2's baseline contains the thought's own return. That shrinks the gradient to 1 - 1/G of its",
-        "size (G thoughts a problem) and the trace by the square of that, but removes no noise. It is",
-        "true of the full baseline in part.",
+        "V2's baseline contains the thought's own return. That shrinks the gradient to 1 - 1/G of",
+        "its size (G thoughts a problem) and the trace by the square of that, but removes no",
+        "noise. It is true of the full baseline in part.",
     ]
     return ["## Variance of BRPO's gradient", "", *_table(head, rows), "", *shrunk, ""]
 

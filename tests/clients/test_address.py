@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ponder import environment
-from ponder.client import Ponder, PonderAPIError
+from ponder.client import AsyncPonder, Ponder, PonderAPIError
 from ponder.client.address import server_root
 
 from .scripted import ScriptedServer
@@ -154,6 +155,16 @@ def test_http_to_a_proxy_that_speaks_https_is_named() -> None:
         pytest.raises(PonderAPIError, match="the server speaks https: write https://"),
     ):
         client.models()
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_a_socks_proxy_without_its_extra_is_named(
+    kind: type[Ponder] | type[AsyncPonder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ValueError, match=r"SOCKS proxy .* pip install 'httpx\[socks\]'.*NO_PROXY"):
+        kind("host")
 
 
 def test_a_certificate_that_is_not_trusted_is_named(tls_port: int) -> None:

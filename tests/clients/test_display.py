@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -106,6 +107,17 @@ def test_the_meter_marks_its_guess(budget: int | None, line: str) -> None:
         assert line in ESCAPES.sub("", screen.raw.getvalue())
         display.answer("7\n8")
         assert "answering · thought ≈ 2 tokens" in ESCAPES.sub("", screen.raw.getvalue())
+
+
+def test_no_control_character_of_a_model_reaches_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with PlainDisplay() as display:
+        display.thought("so\x1b]0;title\x07 7")
+        display.answer("It is\x1b[1m 7.")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("It is\x1b[1m 7.\n", "so]0;title 7\n")
 
 
 def test_plain_parts_the_streams(capsys: pytest.CaptureFixture[str]) -> None:

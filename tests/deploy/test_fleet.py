@@ -121,6 +121,10 @@ def test_compose_asks_the_router_and_watches_the_servers() -> None:
     assert Settings(engine_options=json.loads(environment["PONDER_ENGINE_OPTIONS"])).engine_options
     (watched,) = yaml.safe_load((COMPOSE / "engines.yml").read_text())
     assert watched["targets"] == [url.removeprefix("http://") for url in workers]
+    assert "HF_TOKEN" in services["ponder"]["environment"]
+    folder, *files = sorted(services["prometheus"]["volumes"], key=lambda it: len(it["target"]))[1:]
+    for file in files:  # a mount point in a read-only folder must exist
+        assert (Path(folder["source"]) / Path(file["target"]).name).exists()
     devices = [
         services[name]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
         for name in ("vllm-1", "vllm-2")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import chain
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
 from typing import Any
 
 import charts
@@ -165,3 +168,27 @@ def test_a_page_has_every_panel_and_alert_even_without_data(
 
 
 RUNBOOK = (report.DEPLOY.parent / "docs" / "runbook.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("number", "command", "ends"),
+    [
+        (SIGHUP, [], True),
+        (SIGHUP, ["nohup"], False),
+        (SIGTERM, [], True),
+        (SIGINT, [], True),
+    ],
+)
+def test_it_ends_when_its_terminal_goes(number: Signals, command: list[str], ends: bool) -> None:
+    code = f"import os, demo; demo.end_on_signals(); os.kill(os.getpid(), {number:d})"
+    ran = subprocess.run(
+        [*command, sys.executable, "-c", code],
+        cwd=Path(demo.__file__).parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ("KeyboardInterrupt" in ran.stderr) is ends, ran.stderr
+    assert (ran.returncode == 0) is not ends

@@ -119,6 +119,28 @@ def test_a_clustered_interval_of_difference_and_ratio(holds: Callable[..., None]
     )
 
 
+def test_an_arm_whose_values_are_equal_takes_the_spread_of_both(holds: Callable[..., None]) -> None:
+    policy = Arm([(1, 1.0)] * 10 + [(2, 0.0)] * 600)
+    holdout = Arm([(1, 0.0)] * 250)
+    both = Arm([*policy.conversations, *holdout.conversations])
+    spread = both.variance * both.count / holdout.count
+    margin = Z * math.sqrt(policy.variance + spread)
+    inputs = [
+        *series("quality", "policy", "e", policy, signal="empty"),
+        *series("quality", "holdout", "e", holdout, signal="empty"),
+    ]
+    empty = 'measure="quality",signal="empty"'
+    holds(
+        inputs,
+        {
+            f'ponder:holdout:variance{{arm="policy",{empty}}}': policy.variance,
+            f'ponder:holdout:variance{{arm="holdout",{empty}}}': spread,
+            f"ponder:savings:difference_lower{{{empty}}}": policy.mean - margin,
+            f"ponder:savings:difference_upper{{{empty}}}": policy.mean + margin,
+        },
+    )
+
+
 def test_experiments_of_several_state_files_add_up(holds: Callable[..., None]) -> None:
     one, other, holdout = drawn(3, 300, 40.0), drawn(4, 200, 60.0), drawn(5, 200, 100.0)
     both = Arm([*one.conversations, *other.conversations])

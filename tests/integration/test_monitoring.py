@@ -176,7 +176,10 @@ def test_ctrl_c_ends_a_demonstration_that_was_told_to_stay(
     program("prometheus")
     command = [sys.executable, "-u", demo.__file__, "--duration", "2", "--keep"]
     command += ["--report", str(tmp_path / "demo.html")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    keyed = {**os.environ, "PONDER_API_KEY": "a key of the shell's"}
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=keyed
+    )
     assert child.stdout
     said = []
     for line in child.stdout:

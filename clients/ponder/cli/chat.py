@@ -106,7 +106,8 @@ class Options(ServerOptions):
 def run(options: Options) -> int:
     """Returns 0 for success, 1 if the only question got no answer, 2 without a question."""
     console = Console(highlight=False, markup=False, emoji=False)
-    live = console.is_terminal and not console.is_dumb_terminal
+    # rich takes FORCE_COLOR for a terminal; what a pipe reads must be the answer alone.
+    live = sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
     meter = Meter()
 
     def display() -> Display:

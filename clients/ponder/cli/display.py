@@ -61,7 +61,10 @@ class _Trim:
 
 
 class PlainDisplay:
-    """The answer to stdout, thought and notes to stderr; nothing but text."""
+    """The answer to stdout, thought and notes to stderr; nothing but text.
+
+    Control characters of the model reach a pipe, but no terminal.
+    """
 
     def __init__(self) -> None:
         self._trims = {sys.stderr: _Trim(), sys.stdout: _Trim()}
@@ -91,6 +94,8 @@ class PlainDisplay:
 
     def _write(self, text: str, stream: TextIO) -> None:
         shown = self._trims[stream].feed(text)
+        if stream.isatty():
+            shown = _CONTROL.sub("", shown)
         if not shown:
             return
         if self._open is not stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
@@ -30,6 +30,7 @@ DEFAULT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
 
 Body = TypeVar("Body", bound=BaseModel)
+Made = TypeVar("Made")
 
 
 def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
@@ -41,6 +42,17 @@ def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, A
         "headers": {"authorization": f"Bearer {key}"} if key else {},
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
     }
+
+
+def _made(kind: Callable[..., Made], **settings: Any) -> Made:
+    """An HTTP client. Raises `ValueError` for a proxy of the environment that it cannot use."""
+    try:
+        return kind(**settings)
+    except ImportError as error:  # httpx speaks SOCKS only with an extra of its own
+        raise ValueError(
+            f"a proxy variable names a SOCKS proxy ({error}): pip install 'httpx[socks]', or name "
+            "the server in NO_PROXY"
+        ) from error
 
 
 def _find(base_url: str | None) -> str:
@@ -92,7 +104,8 @@ class Ponder:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.base_url = _find(base_url)
-        self._http = httpx.Client(**_settings(self.base_url, api_key, timeout), transport=transport)
+        settings = _settings(self.base_url, api_key, timeout)
+        self._http = _made(httpx.Client, **settings, transport=transport)
         self._max_retries = max(0, max_retries)
         self._model: str | None = None
 
@@ -221,9 +234,8 @@ class AsyncPonder:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = _find(base_url)
-        self._http = httpx.AsyncClient(
-            **_settings(self.base_url, api_key, timeout), transport=transport
-        )
+        settings = _settings(self.base_url, api_key, timeout)
+        self._http = _made(httpx.AsyncClient, **settings, transport=transport)
         self._max_retries = max(0, max_retries)
         self._model: str | None = None
 

@@ -42,10 +42,10 @@ _REFUSED = (
     "os.putenv", "os.unsetenv", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link",
     "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.chflags", "os.lockf", "os.utime",
     "os.setxattr", "os.removexattr", "os.chdir", "pty.", "resource.", "syslog.", "code.__new__",
-    "pickle.find_class", "sys.settrace", "sys.setprofile", "sys._current_frames",
+    "function.__new__", "pickle.find_class", "sys.settrace", "sys.setprofile",
+    "sys._current_frames",
     "gc.", "cpython.run_", "_thread.start_new_thread",
 )  # fmt: skip
-_TEXT = "<string>"  # the file name of code that eval, exec and the like got as text
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _libc = ctypes.CDLL(None)
@@ -141,10 +141,15 @@ def _lock(output: int, seconds: int) -> None:
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "exec":
-        refused = getattr(arguments[0], "co_filename", _TEXT) == _TEXT
+        refused = not _is_module(getattr(arguments[0], "co_filename", ""))
     elif event == "open":
         refused = bool(arguments[2] & _CHANGES)
     else:
         refused = event.startswith(_REFUSED)
     if refused:
         raise PermissionError(f"a judge may not do this: {event}")
+
+
+def _is_module(file: str) -> bool:
+    """Whether code of this file name is that of a module, and not made from text."""
+    return file.startswith("<frozen ") or os.path.isfile(file)  # noqa: PTH113 - pathlib imports

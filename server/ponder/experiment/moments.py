@@ -113,14 +113,19 @@ def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
     The interval of the ratio is symmetric on the log scale, where the delta method gives
     V_p / R_p² + V_h / R_h².
     """
-    means: dict[Arm, Estimate | None] = {"policy": _mean(policy), "holdout": _mean(holdout)}
+    both = policy + holdout
+    means: dict[Arm, Estimate | None] = {
+        "policy": _mean(policy, both),
+        "holdout": _mean(holdout, both),
+    }
     if min(policy.conversations, holdout.conversations) < MIN_CONVERSATIONS:
         return Comparison("insufficient data", _more_needed(policy, holdout, share), means)
-    width = Z_95 * math.sqrt(policy.variance + holdout.variance)
+    policys, holdouts = _variance(policy, both), _variance(holdout, both)
+    width = Z_95 * math.sqrt(policys + holdouts)
     difference = policy.mean - holdout.mean
     ratio = None
     if policy.total and holdout.total:
-        relative = policy.variance / policy.mean**2 + holdout.variance / holdout.mean**2
+        relative = policys / policy.mean**2 + holdouts / holdout.mean**2
         quotient, factor = policy.mean / holdout.mean, math.exp(Z_95 * math.sqrt(relative))
         ratio = Estimate(quotient, quotient / factor, quotient * factor)
     return Comparison(
@@ -128,11 +133,20 @@ def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
     )
 
 
-def _mean(arm: Moments) -> Estimate | None:
+def _variance(arm: Moments, both: Moments) -> float:
+    """The variance of the arm's mean, by both arms' spread where all its own values are equal.
+
+    An arm that saw no event of a rare kind has no spread of its own. Its mean is not known exactly
+    for that: an interval without its part would make chance look like an effect.
+    """
+    return arm.variance or both.variance * both.count / arm.count
+
+
+def _mean(arm: Moments, both: Moments) -> Estimate | None:
     """An arm's mean; None below two conversations, which its interval needs."""
     if arm.conversations < 2:
         return None
-    half = Z_95 * math.sqrt(arm.variance)
+    half = Z_95 * math.sqrt(_variance(arm, both))
     return Estimate(arm.mean, arm.mean - half, arm.mean + half)
 
 

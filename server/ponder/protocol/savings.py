@@ -65,7 +65,7 @@ class QualityReport(BaseModel):
     """`feedback` and `verifier` are scores from 0 to 1 per rated response and judged answer.
 
     `forced` is the share of answers that a cut preceded, `empty` the share of requests that ended
-    with `no_answer_produced`.
+    with `no_answer_produced` or `answer_did_not_fit`.
     """
 
     feedback: MeasureReport

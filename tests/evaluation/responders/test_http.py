@@ -225,7 +225,8 @@ def test_a_thought_is_no_answer(message: dict[str, str], finish: str, answer: st
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(500, "no_answer_produced"), (408, "deadline_unreachable")]
+    ("status", "code"),
+    [(500, "no_answer_produced"), (408, "deadline_unreachable"), (504, "deadline_exceeded")],
 )
 def test_an_empty_answer_is_wrong_and_not_the_end(status: int, code: str) -> None:
     error = {"error": {"code": code, "message": "nothing"}}
@@ -246,6 +247,31 @@ def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [1, 2]
     server.answer = lambda _: httpx.Response(429, json={"error": {"message": "slower"}})
     with pytest.raises(ResponderError, match=r"429.*slower"):
+        server.ask([ASK])
+
+
+def test_a_proxy_that_refuses_with_a_page_of_its_own_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("ponder.evaluation.responders.http.asyncio.sleep", wait)
+    page = "<html>503 Service Temporarily Unavailable</html>"
+    busy = [
+        httpx.Response(503, html=page, headers={"retry-after": retry})
+        for retry in ("900", "7", "Wed, 21 Oct 2026 07:28:00 GMT")
+    ]
+    server = Server(PONDER, answer=lambda body: busy.pop() if busy else ponder_answer(body))
+    assert server.ask([ASK])[1][0][0].text == "It is 7."
+    assert waits == [1, 7, 60]
+    server.answer = lambda _: httpx.Response(502, html=page)
+    with pytest.raises(ResponderError, match="502 <html>"):
+        server.ask([ASK])
+    server.answer = lambda _: httpx.Response(200, html=page)
+    with pytest.raises(ResponderError, match="is it an OpenAI-compatible server"):
         server.ask([ASK])
 
 

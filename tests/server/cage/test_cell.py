@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from types import FunctionType
 
 import psutil
 import pytest
@@ -230,8 +231,11 @@ def test_code_that_came_as_text_does_not_run(keeper: Connection) -> None:
         lambda: eval("1 + 1"),
         lambda: exec("1 + 1"),
         lambda: eval(compile("1 + 1", "<string>", "eval")),
+        lambda: exec(compile("1 + 1", "<answer>", "exec")),
+        lambda: exec(compile("1 + 1", "answer.py", "exec")),
+        lambda: FunctionType(compile("1 + 1", "<answer>", "eval"), {}),
     ]
-    assert [tried(deed, keeper) for deed in deeds] == [b"PermissionError"] * 3
+    assert [tried(deed, keeper) for deed in deeds] == [b"PermissionError"] * len(deeds)
 
 
 def test_it_computes_and_reads(layers: str, keeper: Connection) -> None:

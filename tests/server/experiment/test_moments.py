@@ -76,6 +76,35 @@ def test_a_ratio_to_nothing_is_none() -> None:
     assert compare(some, none, 0.5).difference is not None
 
 
+def test_an_arm_without_a_rare_event_is_no_proof_that_it_has_none() -> None:
+    """The interval of 0 in 500 leaves room for the one event in 1,000 that the other arm saw."""
+    seen, unseen = [(1, 1.0)] * 10 + [(1, 0.0)] * 9490, [(1, 0.0)] * 500
+    found = compare(moments(seen), moments(unseen), 0.05)
+    assert found.difference is not None and found.means["holdout"] is not None
+    assert found.difference.low < 0 < found.difference.value < found.difference.high
+    assert 0.001 < found.means["holdout"].high < 0.005
+    nothing = compare(moments(unseen), moments(unseen), 0.5)
+    assert nothing.difference is not None and nothing.difference.high == 0
+
+
+def test_rare_events_that_differ_by_chance_are_rarely_called_an_effect() -> None:
+    """20,000 experiments with an event in 1,000 requests in both arms."""
+    rng = np.random.default_rng(3)
+    drawn = zip(rng.binomial(9500, 0.001, 20_000), rng.binomial(500, 0.001, 20_000), strict=True)
+    called = 0
+    for policy, holdout in drawn:
+        found = compare(counted(9500, policy), counted(500, holdout), 0.05).difference
+        assert found is not None
+        called += not found.low <= 0 <= found.high
+    assert called / 20_000 < 0.05
+
+
+def counted(requests: int, events: int) -> Moments:
+    """Conversations of one request each, of which `events` had a value of 1."""
+    n, y = float(requests), float(events)
+    return Moments(n, n, y, y, y, n)
+
+
 @dataclass(frozen=True)
 class World:
     """Conversations that are alike within and not between, in closed form.

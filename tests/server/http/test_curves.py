@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from ponder.errors import SetupError
+from ponder.experiment.ledger import Ledger
+from ponder.server import savings
 from ponder.thought.budget import EFFORT_TOKENS
 
 from .conftest import Running, Serve
@@ -205,3 +207,18 @@ def test_a_new_calibration_begins_the_savings_anew(serve: Serve) -> None:
         for running in (serve(), serve(tasks=TASKS), serve(tasks={"sums": TASKS["sums"]}))
     }
     assert len(names) == 3
+
+
+def test_a_calibration_on_many_tasks_is_named_briefly(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index of Postgres holds at most 2,704 bytes a row."""
+    named, made = list[str](), savings.Ledger
+
+    def ledger(state: str, settings: str) -> Ledger:
+        named.append(settings)
+        return made(state, settings)
+
+    monkeypatch.setattr(savings, "Ledger", ledger)
+    serve(tasks={f"task {number}": TASKS["sums"] for number in range(60)})
+    assert [len(settings) < 2000 for settings in named] == [True]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing.connection
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -198,6 +200,32 @@ def test_what_it_says_is_not_unpickled(serve: Serve, monkeypatch: pytest.MonkeyP
     running.ask()
     wait_until(lambda: not running.observer(Judging)._tasks)
     assert savings(running)["quality"]["verifier"]["policy"]["count"] == 1
+
+
+def test_a_request_that_waits_for_its_score_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, begin, scored = Verifier("judges:agrees"), threading.Event(), list[str]()
+
+    def score(_: object, answer: str) -> float:
+        begin.wait(60)
+        scored.append(answer)
+        return 1.0
+
+    monkeypatch.setattr(judge, "_score", score)
+
+    async def ask() -> None:
+        sent = [asyncio.create_task(judge.score([], f"sent {n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        gone, waits = (
+            asyncio.create_task(judge.score([], name, awaited=True)) for name in ("gone", "waits")
+        )
+        await asyncio.sleep(0)
+        gone.cancel()
+        begin.set()
+        await asyncio.gather(*sent, waits)
+
+    asyncio.run(ask())
+    judge.close()
+    assert scored == ["sent 0", "waits", "sent 1", "sent 2"]
 
 
 @pytest.mark.parametrize("path", ["judges", "judges:nobody", "no_such_module:f", "judges.knows"])

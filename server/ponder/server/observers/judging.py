@@ -59,10 +59,15 @@ class Judging(Observer):
 
         return Watch(ended, heard)
 
-    async def score(self, asked: Sequence[Mapping[str, str]], answer: str) -> float | None:
-        """The verifier's score; None without one. A failure of the verifier is counted."""
+    async def score(
+        self, asked: Sequence[Mapping[str, str]], answer: str, *, awaited: bool = True
+    ) -> float | None:
+        """The verifier's score; None without one. A failure of the verifier is counted.
+
+        A score that a request has `awaited` comes before those of answers that were sent.
+        """
         try:
-            return await self._verifier.score(asked, answer)
+            return await self._verifier.score(asked, answer, awaited=awaited)
         except VerifierFailure as failure:
             logger.warning("%s", failure)
             self._failures.labels(failure.reason).inc()
@@ -86,7 +91,7 @@ class Judging(Observer):
         scores: list[float] = []
 
         async def judge(asked: Sequence[Mapping[str, str]], answer: str) -> None:
-            if (score := await self.score(asked, answer)) is not None:
+            if (score := await self.score(asked, answer, awaited=False)) is not None:
                 scores.append(score)
 
         try:

@@ -2,9 +2,9 @@
 
 The verifier runs in a process of its own: it cannot hold up the event loop, and if it hangs,
 crashes or outgrows its memory, the server ends it and starts it again. It is the operator's code,
-so it may use files and the network. But it reads text that anybody may have sent, so it gets none
-of the server's keys and only the environment variables that --verifier-env names, and the server
-reads its output as JSON.
+so it may use files and the network. But it reads text that anybody may have sent, so it is given
+none of the server's keys and only the environment variables that --verifier-env names, and the
+server reads its output as JSON. Nothing keeps it from /proc: it runs as the server's user.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from heapq import heappop, heappush
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -60,24 +62,59 @@ class Verifier:
                 raise VerifierError(f"--verifier-env {name}: it is not set; set it or leave it out")
         self._environment = {name: os.environ[name] for name in environment}
         self._waiting = 0
+        self._turns: list[tuple[bool, int, asyncio.Future[None]]] = []  # a heap
+        self._turn = count()
+        self._busy = False
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
         self._start()
 
-    async def score(self, messages: Sequence[Mapping[str, str]], answer: str) -> float | None:
-        """Score an answer. Raises `VerifierFailure`, at once if too many answers wait already."""
+    async def score(
+        self, messages: Sequence[Mapping[str, str]], answer: str, *, awaited: bool = False
+    ) -> float | None:
+        """Score an answer; one that a request has `awaited` comes before the others.
+
+        Raises `VerifierFailure`, at once if too many answers wait already.
+        """
         if self._waiting >= MAX_WAITING:
             raise VerifierFailure("busy", f"{MAX_WAITING} answers wait for the verifier already")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._score, messages, answer
-            )
+            await self._wait_turn(awaited)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._score, messages, answer
+                )
+            finally:
+                self._next_turn()
         finally:
             self._waiting -= 1
 
+    async def _wait_turn(self, awaited: bool) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._turns, (not awaited, next(self._turn), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next_turn()
+            raise
+
+    def _next_turn(self) -> None:
+        while self._turns:
+            turn = heappop(self._turns)[-1]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
     def close(self) -> None:
         self._closed = True
+        for *_, turn in self._turns:
+            turn.cancel()
         self._child.kill()
         self._thread.shutdown(cancel_futures=True)
 

@@ -14,11 +14,14 @@ from ponder.thought.budget import UNLIMITED
 
 from ..protocol import Ask, Mode, Reply, ResponderError, Subject, concurrently
 
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 660.0  # a server's own limit, 600 s by default, comes first
 _DAY_MS = 86_400_000  # the longest deadline that a Ponder server accepts
 _BUSY = (429, 503)
-_UNANSWERED = ("no_answer_produced", "answer_did_not_fit", "deadline_unreachable")
-_PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds
+_UNANSWERED = (
+    "no_answer_produced", "answer_did_not_fit", "deadline_unreachable", "deadline_exceeded",
+)  # fmt: skip
+_PATIENCE = 6  # a busy server is asked again after 1, 2, 4 … seconds, or when it says
+_LONGEST_PAUSE_S = 60.0
 
 _PONDER_LACKS: dict[Mode, str] = {
     "efficient": "a field of its API that prefills the thought",
@@ -138,22 +141,34 @@ class HttpResponder:
         for attempt in range(_PATIENCE):
             try:
                 response = await self._http.request(method, self._url + path, json=body)
-                content = response.json()
-            except (httpx.HTTPError, ValueError) as error:
-                raise ResponderError(
-                    f"{self._url}{path} did not answer: {error!r}; is it an OpenAI-compatible "
-                    "server?"
-                ) from error
+            except httpx.HTTPError as error:
+                raise self._silent(path, error) from error
             if response.status_code not in _BUSY:
                 break
-            await asyncio.sleep(2**attempt)
-        unanswered = _error_code(content) in _UNANSWERED
-        if response.is_error and not unanswered:
+            await asyncio.sleep(_pause(response, attempt))
+        try:
+            content = response.json()
+        except ValueError as error:  # a proxy's page
+            if response.is_success:
+                raise self._silent(path, error) from error
+            content = None
+        if response.is_error and _error_code(content) not in _UNANSWERED:
             remedy = ": name a key with --api-key" if response.status_code == 401 else ""
             raise ResponderError(
                 f"{self._url}{path}: {response.status_code} {response.text}{remedy}"
             )
         return content
+
+    def _silent(self, path: str, error: Exception) -> ResponderError:
+        return ResponderError(
+            f"{self._url}{path} did not answer: {error!r}; is it an OpenAI-compatible server?"
+        )
+
+
+def _pause(response: httpx.Response, attempt: int) -> float:
+    """Seconds to wait before a busy server is asked again: its own word, up to a minute."""
+    wait = response.headers.get("retry-after", "")
+    return min(float(wait), _LONGEST_PAUSE_S) if wait.isdecimal() else float(2**attempt)
 
 
 def _reply(completion: Any) -> Reply:
