@@ -19,6 +19,7 @@ from ponder.training.engines import publishing
 from ponder.training.engines.protocol import WorkersLost
 from ponder.training.engines.served import PUBLISHED, ServedSampler
 from ponder.training.rollout.drive import uniforms
+from ponder.training.rollout.rows import row_of
 from ponder.training.rollout.sampler import sample
 from ponder.training.run.recipe import RecipeError
 from training.policy import TINY, metrics, recipe, train
@@ -81,7 +82,8 @@ def test_it_samples_from_the_weights_that_it_was_given(
         assert said[-1] == here
         drawn = there.sample(1.0, asked, noise, STOPS)
         for prompt, ids in zip(asked, drawn, strict=True):
-            known = torch.tensor(there.drawn[int(swapped)].of(prompt, ids))
+            row = row_of([*prompt, *ids])
+            known = torch.tensor(there.drawn[int(swapped)].row(row)[len(prompt) :])
             torch.testing.assert_close(known, score(model, prompt, ids), atol=0.25, rtol=0.05)
     assert said[0] != said[1]
     there.close()

@@ -176,3 +176,5 @@ def test_a_run_measures_what_it_does_by_accelerate(tmp_path: Path) -> None:
         {name: expected[name] for name in measured}, rel=1e-2, abs=1e-4
     )
     assert (tmp_path / "verl" / "out" / "ponder.json").exists()
+    told = "generation_config.json"
+    assert (tmp_path / "verl" / "out" / told).read_bytes() == (TINY / told).read_bytes()

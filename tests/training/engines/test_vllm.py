@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[3]
 SAMPLED = """
-import json, sys
+import json, math, sys
 import torch
 from transformers import AutoModelForCausalLM
 from ponder.checkpoint.checkpoint import Checkpoint
@@ -28,6 +28,7 @@ from ponder.engine.tokenizer import ModelFiles
 from ponder.training.engines.vllm import VLLMSampler
 from ponder.training.rollout.experience import Share
 from ponder.training.rollout.drive import uniforms
+from ponder.training.rollout.rows import row_of
 from ponder.training.rollout.sampler import sample
 
 base, files = sys.argv[1], ModelFiles.find(sys.argv[1])
@@ -49,9 +50,9 @@ for swapped in (False, True):
     here = sample(model, asked, noise, stop_ids=stops, temperature=1e-6)
     said = there.sample(0.0, asked, noise, stops)
     found.append([said, here])
-    drawn = [there.drawn[0].of(prompt, ids) for prompt, ids in zip(asked, said)]
-    assert all(len(known) == len(ids) for known, ids in zip(drawn, said))
-    assert there.drawn[0].of(asked[0], [*said[0], 5]) is None
+    for prompt, ids in zip(asked, said):
+        drawn = there.drawn[0].row(row_of([*prompt, *ids, 5]))[len(prompt) :]
+        assert [math.isnan(known) for known in drawn] == [False] * len(ids) + [True]
 print(json.dumps(found))
 """
 

@@ -15,6 +15,7 @@ from ponder.training.method.presets import Method
 from ponder.training.rollout.drive import pull
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import pack
+from ponder.training.run.recipe import RecipeError, find_recipe, load_recipe
 from training.method.scored import context, scored
 
 rollout = st.tuples(st.booleans(), st.booleans(), st.booleans(), st.floats(-2, 2, width=16))
@@ -81,3 +82,8 @@ def test_modes_are_forced_by_what_stands_at_the_head(reader: Reader) -> None:
 
 def test_a_group_that_is_all_forced_is_said() -> None:
     assert "lower a2fm.instant" in next(A2fm().notes(6)) and not list(A2fm().notes(7))
+
+
+def test_a_group_smaller_than_what_is_forced_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"3 \+ 3 of 4 are forced; lower a2fm.instant"):
+        load_recipe(find_recipe("tiny-grpo"), ["method.group_size=4", "method.add=[{a2fm: {}}]"])

@@ -37,6 +37,17 @@ def test_an_export_loads_as_it_was_trained(
     assert contract.recipe_sha256 == recipe_sha256(recipe)
 
 
+def test_what_a_base_recommends_is_exported_as_it_is(
+    recipe: SftRecipe, trained: SftResult, tmp_path: Path
+) -> None:
+    told = '{"temperature": 0.6, "do_sample": true, "eos_token_id": [1, 2]}'
+    (base := tmp_path / "base").mkdir()
+    (base / "generation_config.json").write_text(told)
+    out, contract = tmp_path / "out", cold_start_contract(recipe)
+    export(out, trained.model, trained.tokenizer, contract, base=base)
+    assert (out / "generation_config.json").read_text() == told
+
+
 def test_another_user_may_read_what_was_exported(
     recipe: SftRecipe, trained: SftResult, tmp_path: Path
 ) -> None:

@@ -173,6 +173,15 @@ def test_a_run_is_a_step_many_times(tmp_path: Path) -> None:
     assert 2 * step < whole < 2 * step * 4  # two steps, and two validations of a part of one
 
 
+@pytest.mark.parametrize("added", [[{"aspo": {}}, {"d3s": {}}], [{"progrpo": {}}]])
+def test_a_step_that_scores_its_rollouts_is_tried_too(
+    added: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    whole, step = pace.try_step(small(tmp_path, "hbpo", method={"add": added}))
+    assert 0 < step < whole
+
+
 def test_the_docs_start_as_many_processes_as_a_recipe_divides_by() -> None:
     docs = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
     started = r"--(?:nproc_per_node|num_processes) (\d+)(?:.|\\\n)*? train ([\w.-]+)"

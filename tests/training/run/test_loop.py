@@ -222,6 +222,14 @@ def test_processes_are_averaged_and_what_is_counted_added(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+def test_what_a_sampler_tells_is_averaged_where_it_is_known(tmp_path: Path) -> None:
+    sums = {"loss": 0.5, "tokens": 4.0, "entropy": 2.0, "sampler_unknown": 3.0}
+    run(tmp_path, Diary(learns={**sums, "sampler_ratio": 1.5}), optimisation={"steps": 1})
+    (line,) = metrics(tmp_path, "step")
+    told = {name: line[name] for name in ("entropy", "sampler_unknown", "sampler_ratio")}
+    assert told == {"entropy": 0.5, "sampler_unknown": 0.75, "sampler_ratio": 1.5}
+
+
 def test_trackers_hear_of_steps_by_their_updates(tmp_path: Path) -> None:
     diary = Diary()
     run(tmp_path, diary, validation={"every": 3, "problems": 4})

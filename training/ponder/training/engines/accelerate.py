@@ -44,7 +44,7 @@ from .heap import give_back, keep_few_kernels
 from .loading import adapted, loaded
 from .optimizers import optimizer, schedule
 from .protocol import CheckpointError, Costs, Diverged, Learnt
-from .scoring import add_scoring, score
+from .scoring import add_scoring, score, score_all
 from .sharding import gathered, merged
 from .trackers import Trackers
 
@@ -164,23 +164,12 @@ class AccelerateEngine:
         """Scores of given tokens under the weights in training; a process may ask by itself."""
         if not sequences:
             return []
-        nothing = [(0.0,) * (len(ids) - 1) for ids in sequences]
-        rows = [
-            Row(tuple(ids[:1]), tuple(ids[1:]), zeros, (True,) * len(zeros))
-            for ids, zeros in zip(sequences, nothing, strict=True)
-        ]
         model = self._accelerator.unwrap_model(self._model)
-        found: dict[int, Scores] = {}
+        plan = self._plan  # its limits hold; processes may differ in their number of passes
         with gathered(self._model) if self._apart is not None else nullcontext():
-            plan = self._plan  # its limits hold; processes may differ in their number of passes
-            for part in passes_of(rows, min(len(rows), plan.micro_batches), plan.tokens_per_pass):
-                batch = {k: v.to(self._accelerator.device) for k, v in collate(part, 0).items()}
-                with torch.no_grad():
-                    log_probs_BT, entropies_BT = (it.cpu() for it in score(model, batch))
-                for i, row in enumerate(part):
-                    n = len(row.completion)
-                    found[id(row)] = Scores(log_probs_BT[i, :n], entropies_BT[i, :n])
-        return [found[id(row)] for row in rows]
+            return score_all(
+                model, sequences, plan.micro_batches, plan.tokens_per_pass, self._accelerator.device
+            )
 
     @property
     def updates(self) -> int:

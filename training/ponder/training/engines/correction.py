@@ -8,8 +8,10 @@ verl have it, too.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,45 +22,45 @@ from ..rollout.rows import Row
 DRAWN = "drawn_log_probs"
 """The column of a micro-batch with the sampler's log-probabilities of its tokens."""
 
-_LONGEST_HEAD = 256
-"""Most forced tokens behind a prompt, such as a hint's, before the sampled ones begin."""
+UNKNOWN = "sampler_unknown"
+"""The sum of the learnt tokens whose probability q is unknown."""
 
-Request = tuple[int, ...]
+OF_KNOWN = frozenset({"sampler_ratio", "sampler_truncated", "sampler_kl"})
+"""Sums over the learnt tokens whose probability q is known."""
 
 
 class Drawn:
-    """Log-probabilities of the tokens that one version of the weights sampled, by prompt."""
+    """Log-probabilities of the tokens that one version of the weights sampled.
+
+    A sample counts for every row that begins as it does: until they differ, both had the same
+    distributions. So a row is found again whether it was sampled at once or piece by piece.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[Request, list[tuple[list[int], list[float]]]] = defaultdict(list)
+        self._found: dict[int, list[tuple[list[int], list[float]]]] = defaultdict(list)
 
     def note(self, asked: Sequence[int], ids: list[int], log_probs: list[float]) -> None:
-        self._found[tuple(asked)].append((ids, log_probs))
-
-    def of(self, asked: Sequence[int], ids: Sequence[int]) -> list[float] | None:
-        """Log-probabilities of `ids` if they begin a sample behind `asked`; None otherwise."""
-        given = list(ids)
-        for sampled, log_probs in self._found.get(tuple(asked), ()):
-            if sampled[: len(given)] == given:
-                return log_probs[: len(given)]
-        return None
+        (*_, key) = accumulate(asked, _key, initial=0)
+        self._found[key].append((ids, log_probs))
 
     def row(self, row: Row) -> list[float]:
         """Log-probabilities of every token of a packed row; NaN for unsampled tokens."""
         trunk = (*row.prompt, *row.completion)
-        found = [float("nan")] * row.tokens
-        first = len(row.prompt)
-        for start in range(first, min(len(trunk), first + _LONGEST_HEAD)):
-            if (known := self.of(trunk[:start], trunk[start:])) is not None:
-                found[start : len(trunk)] = known
-                break
-        at = len(trunk)
+        keys = list(accumulate(trunk, _key, initial=0))
+        found = self._known(trunk, 0)
         for chunk in row.chunks:
-            begin, end = at + chunk.inserted, at + len(chunk.ids)
-            asked = (*trunk[: chunk.start], *chunk.ids[: chunk.inserted])
-            if (known := self.of(asked, chunk.ids[chunk.inserted :])) is not None:
-                found[begin:end] = known
-            at = end
+            found += self._known(chunk.ids, keys[chunk.start])
+        return found
+
+    def _known(self, ids: Sequence[int], key: int) -> list[float]:
+        """Log-probabilities of `ids` behind the tokens that have this key."""
+        found = [math.nan] * len(ids)
+        for start, before in enumerate(accumulate(ids, _key, initial=key)):
+            if behind := self._found.get(before):
+                rest = ids[start:]
+                sampled, log_probs = max(behind, key=lambda it: _shared(it[0], rest))
+                shared = _shared(sampled, rest)
+                found[start : start + shared] = log_probs[:shared]
         return found
 
     def collated(self, rows: Sequence[Row], width: int) -> Tensor:
@@ -67,6 +69,21 @@ class Drawn:
         for i, row in enumerate(rows):
             drawn_BW[i, : row.tokens] = torch.tensor(self.row(row))
         return drawn_BW[:, 1:]
+
+
+def _key(before: int, token: int) -> int:
+    """The key of some tokens, from that of all but the last; 0 is the key of none."""
+    return hash((before, token))
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with.
+
+    >>> _shared([1, 2, 3], [1, 2, 4, 5]), _shared([1], [1, 2])
+    (2, 1)
+    """
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def corrected(
@@ -84,6 +101,7 @@ def weights(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """min(p / q, C) of every token, 1 where q is unknown; and sums over the learnt tokens.
 
+    `sampler_unknown`: tokens whose q is unknown, which the other sums leave out;
     `sampler_ratio`: p / q; `sampler_truncated`: tokens whose ratio is above C;
     `sampler_kl`: KL(q || p) in nats, by p / q - 1 - log(p / q), which is never negative (Schulman
     2020, "Approximating KL Divergence", k3).
@@ -94,11 +112,13 @@ def weights(
         tensor([[2., 1.]])
     """
     known_BT = ~drawn_BT.isnan()
+    told_BT = mask_BT * known_BT
     log_ratio_BT = torch.where(known_BT, old_BT - drawn_BT.nan_to_num(), 0.0)
     ratio_BT = log_ratio_BT.exp()
     stats = {
-        "sampler_ratio": (ratio_BT * mask_BT).sum(),
-        "sampler_truncated": ((ratio_BT > cap) * mask_BT).sum(),
-        "sampler_kl": ((ratio_BT - 1 - log_ratio_BT) * mask_BT).sum(),
+        UNKNOWN: (mask_BT * ~known_BT).sum(),
+        "sampler_ratio": (ratio_BT * told_BT).sum(),
+        "sampler_truncated": ((ratio_BT > cap) * told_BT).sum(),
+        "sampler_kl": ((ratio_BT - 1 - log_ratio_BT) * told_BT).sum(),
     }
     return ratio_BT.clamp(max=cap), stats

@@ -7,6 +7,7 @@ logits are recomputed for the backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..method.batch import Scores
 from ..rollout.masks import tree_masks
+from ..rollout.rows import collate, passes_of, row_of
 
 LOGITS_AT_ONCE = 1 << 25
 """Most logits in memory at the same time: 128 MiB of float32."""
@@ -34,6 +37,28 @@ def score(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         hidden=(batch["hidden_from"], batch["hidden_to"]) if "hidden_from" in batch else None,
     )
     return scored
+
+
+@torch.no_grad()
+def score_all(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    parts: int,
+    most: int | None,
+    device: torch.device,
+) -> list[Scores]:
+    """Scores of given tokens, in at least `parts` passes of at most `most` tokens each."""
+    rows = [row_of(ids) for ids in sequences]
+    if not rows:
+        return []
+    found: dict[int, Scores] = {}
+    for part in passes_of(rows, min(len(rows), parts), most):
+        batch = {name: value.to(device) for name, value in collate(part, 0).items()}
+        log_probs_BT, entropies_BT = (it.cpu() for it in score(model, batch))
+        for i, row in enumerate(part):
+            n = len(row.completion)
+            found[id(row)] = Scores(log_probs_BT[i, :n], entropies_BT[i, :n])
+    return [found[id(row)] for row in rows]
 
 
 def add_scoring(model: Any, temperature: float = 1.0) -> None:

@@ -28,7 +28,7 @@ from ..method.batch import Scores
 from ..method.kernel import Objective
 from ..rollout.drive import Sampler
 from ..rollout.experience import Share
-from ..rollout.rows import Row, telling, unpack
+from ..rollout.rows import Row, row_of, telling, unpack
 from ..run.checks import check_processes
 from ..run.recipe import PolicyOptimisation, PolicyRecipe, RecipeError
 from .copied import CopySampler, rounded_kind
@@ -182,10 +182,7 @@ class VerlEngine:
         """Scores of given tokens under the weights in training."""
         if not sequences:
             return []
-        rows = [
-            Row(tuple(ids[:1]), tuple(ids[1:]), (0.0,) * (len(ids) - 1), (True,) * (len(ids) - 1))
-            for ids in sequences
-        ]
+        rows = [row_of(ids) for ids in sequences]
         arranged = self._arranged(rows)
         found = self._ask("infer_batch", self._batch(arranged, {}, compute_loss=False))
         pairs = zip(found["log_probs"].unbind(), found["entropy"].unbind(), strict=True)

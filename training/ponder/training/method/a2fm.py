@@ -75,9 +75,12 @@ class A2fm(Component):
         return torch.where(thought_G, price, torch.ones(len(correct_G), dtype=torch.double))
 
     def notes(self, group_size: int) -> Iterator[str]:
-        if self.instant + self.thinking >= group_size:
-            yield (
-                f"a2fm leaves no rollout free to choose: {self.instant} + {self.thinking} of "
-                f"{group_size} are forced; lower a2fm.instant or a2fm.thinking, or raise "
-                "method.group_size"
-            )
+        forced = self.instant + self.thinking
+        told = (
+            f"{self.instant} + {self.thinking} of {group_size} are forced; lower a2fm.instant or "
+            "a2fm.thinking, or raise method.group_size"
+        )
+        if forced > group_size:
+            raise ValueError(f"method.add: a2fm does not fit its group: {told}")
+        if forced == group_size:
+            yield f"a2fm leaves no rollout free to choose: {told}"

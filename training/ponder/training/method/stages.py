@@ -106,7 +106,10 @@ class Component(BaseModel):
         return usual
 
     def notes(self, group_size: int) -> Iterator[str]:
-        """Sentences for the user before the run starts."""
+        """Sentences for the user before the run starts.
+
+        Raises `ValueError` for groups too small for the component.
+        """
         yield from ()
 
 

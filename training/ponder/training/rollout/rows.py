@@ -106,6 +106,12 @@ def pack(
     )
 
 
+def row_of(ids: Sequence[int]) -> Row:
+    """A sequence as a row, all of whose tokens but the first are learnt."""
+    count = len(ids) - 1
+    return Row(tuple(ids[:1]), tuple(ids[1:]), (0.0,) * count, (True,) * count)
+
+
 def unpack(row: Row) -> list[Row]:
     """The same row without its tree: a row for the thought, and a row per summary."""
     whole = (*row.prompt, *row.completion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,23 @@ from ..coldstart.tokenizer import THINK_END, THINK_START, TOOL_CALL
 from .recipe import SftRecipe
 from .recipe_hash import recipe_sha256
 
+_GENERATION = "generation_config.json"
+
 
 def export(
-    directory: Path, model: Any, tokenizer: Any, contract: Contract, state: Any = None
+    directory: Path,
+    model: Any,
+    tokenizer: Any,
+    contract: Contract,
+    state: Any = None,
+    *,
+    base: Path | None = None,
 ) -> Contract:
     """Write weights (safetensors, bfloat16), tokenizer, chat template and `ponder.json`.
 
-    `state` replaces the weights of `model`, which stays unchanged. Existing files of the same names
-    are replaced. Returns the contract with the hash of the written tokenizer.
+    `state` replaces the weights of `model`, which stays unchanged. The sampling settings and ends
+    that `base` recommends (`generation_config.json`) stay as they are. Existing files of the same
+    names are replaced. Returns the contract with the hash of the written tokenizer.
     """
     import torch
 
@@ -35,6 +45,8 @@ def export(
     config = deepcopy(model.config)
     config.dtype, config.use_cache = torch.bfloat16, True
     config.save_pretrained(directory)
+    if base is not None and (base / _GENERATION).is_file():
+        shutil.copyfile(base / _GENERATION, directory / _GENERATION)
     tokenizer.save_pretrained(directory)
     contract = replace(contract, tokenizer_sha256=tokenizer_sha256(directory))
     contract.save(directory)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from ..engines.correction import OF_KNOWN, UNKNOWN
 from ..engines.protocol import Learnt, TrainingEngine
 from ..method.kernel import Objective
 from ..rollout.drive import Sampler
@@ -100,11 +101,12 @@ class Loop:
         sums = engine.reduce({n: sum(it.sums[n] for it in learnt) for n in last.sums})
         metrics = engine.reduce(experience.metrics)
         tokens = max(sums.pop("tokens"), 1.0)
+        known = max(tokens - sums.get(UNKNOWN, 0.0), 1.0)
         figures = {
             "loss": sums.pop("loss") / world / len(learnt),
             "grad_norm": last.grad_norm,
             "learning_rate": last.learning_rate,
-            **{name: total / tokens for name, total in sums.items()},
+            **{n: total / (known if n in OF_KNOWN else tokens) for n, total in sums.items()},
             "learnt_tokens": tokens,
             **{n: total if n in COUNTS else total / world for n, total in metrics.items()},
             **phases,

@@ -17,7 +17,7 @@ from ponder.tasks.workers import VerifierPool
 
 from ..base import Base
 from ..coldstart.sft import SftResult, train_sft
-from ..engines.scoring import add_scoring, score
+from ..engines.scoring import add_scoring, score, score_all
 from ..rollout.experience import Collector, Share
 from ..rollout.rows import Row, collate, passes_of
 from .look import sampler_of
@@ -50,9 +50,11 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
     from transformers import AutoModelForCausalLM
 
     base = Base.find(recipe)
+    plan, watched = recipe.optimisation, recipe.validation
     model = AutoModelForCausalLM.from_pretrained(base.files.name, dtype=torch.float32)
-    add_scoring(model)
-
+    add_scoring(model, recipe.rollouts.temperature)
+    limits = plan.micro_batches, plan.tokens_per_pass
+    share = Share(score=lambda ids: score_all(model, ids, *limits, model.device))
     sampler = sampler_of(model, recipe)
     with VerifierPool(recipe.rollouts.verifiers) as pool:
         try:
@@ -68,9 +70,8 @@ def try_step(recipe: PolicyRecipe) -> tuple[float, float]:
             )
         except ValueError as error:
             raise RecipeError(str(error)) from error
-        sampling, experience = _timed(lambda: collector.collect(0, sampler, Share()))
+        sampling, experience = _timed(lambda: collector.collect(0, sampler, share))
 
-    plan, watched = recipe.optimisation, recipe.validation
     parts = passes_of(experience.updates[0], plan.micro_batches, plan.tokens_per_pass)
     part, passes = parts[-1], plan.updates * len(parts)
     # Updates after the first also score their rows, forward only: a third more work.

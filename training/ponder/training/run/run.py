@@ -69,7 +69,7 @@ class Run:
         room = room_for_prompt(recipe, positions, base.checkpoint.tokenizer)
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
-        self._contract = base.contract
+        self._base, self._contract = base.files.directory, base.contract
         self.reader = base.reader(recipe)
         self._collector = _collector(recipe, tasks, self.reader, judge, room)
         self._watched = Watched(
@@ -156,7 +156,8 @@ class Run:
             return
         staged = directory.with_name(directory.name + ".partial")
         shutil.rmtree(staged, ignore_errors=True)
-        export(staged, self.engine.model, self._tokenizer, self._contract, state)
+        made = self.engine.model, self._tokenizer, self._contract, state
+        export(staged, *made, base=self._base)
         directory.mkdir(parents=True, exist_ok=True)
         for path in staged.iterdir():
             path.replace(directory / path.name)
