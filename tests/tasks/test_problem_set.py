@@ -89,6 +89,17 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
     assert len(finite(rows(1) * 3).problems(0, split_of(finite(rows(1)).sample(Random(0), 0)))) == 1
     with pytest.raises(ValueError, match="own id"):
         finite([{"prompt": p, "answer": 1, "id": "one"} for p in ("a?", "b?")])
+    again = finite([{"prompt": "a?", "answer": 1, "id": str(number)} for number in range(50)])
+    assert [len(again.problems(0, split)) for split in SPLITS].count(0) == 2
+    assert sum(len(again.problems(0, split)) for split in SPLITS) == 1
+
+
+def test_a_line_ends_at_a_line_break_alone(tmp_path: Path) -> None:
+    """JSON may hold U+2028 and U+0085 as they are, where a text may be split into lines."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a\u2028b\x85?", "answer": 1}\r\n', encoding="utf-8")
+    (task,) = find_tasks([f"jsonl:{path}"])
+    assert task.sample(Random(0), 0).question == "a\u2028b\x85?"
 
 
 @pytest.mark.parametrize(
@@ -100,8 +111,9 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
         ('{"prompt": "", "answer": "1"}', "prompt"),
         ('{"prompt": "a?", "answer": ""}', "answer: String should have at least 1 character"),
         ('{"prompt": "a?", "answer": "1", "verifer": "math"}', "verifer"),
-        ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, expression, math"),
-        ('{"prompt": "a?", "answer": "1", "verifier": "call"}', "number, exact, expression, math"),
+        ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, math"),
+        ('{"prompt": "a?", "answer": "1", "verifier": "call"}', "number, exact, math"),
+        ('{"prompt": "a?", "answer": "1", "verifier": "expression"}', "number, exact, math"),
         ('{"prompt": "a?", "answer": "blue"}', "exact or math"),
         ('{"prompt": "a?", "answer": "1/2"}', "exact or math"),
         (r'{"prompt": "a?", "answer": "\\frac{3}{4}"}', "exact or math"),

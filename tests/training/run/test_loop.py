@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -237,3 +238,12 @@ def test_trackers_hear_of_steps_by_their_updates(tmp_path: Path) -> None:
         (0, "eval"), (2, "train"), (4, "train"), (6, "train"), (6, "eval"),
     ]  # fmt: skip
     assert diary.told[0][1] == pytest.approx({"eval/accuracy": 0.25, "eval/thinking_tokens": 7.5})
+
+
+def test_samples_with_other_line_ends_are_kept(tmp_path: Path) -> None:
+    """A resumed run reads what it wrote, up to the half line of a killed one."""
+    told = {"problem": "a\u2028b\x85c\x0c?", "step": 1}
+    whole = json.dumps(told, ensure_ascii=False)
+    (tmp_path / "samples.jsonl").write_text(f"{whole}\n{whole[:20]}", encoding="utf-8")
+    Progress(tmp_path, name="run", steps=2, done=1, main=True, bar=False)
+    assert (tmp_path / "samples.jsonl").read_text("utf-8") == f"{whole}\n"

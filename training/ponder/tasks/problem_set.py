@@ -28,7 +28,7 @@ _FINALLY = "####"  # GSM8K's mark between the solution and its number
 
 _LINE = 'write {"prompt": …, "answer": …} a line, with verifier, difficulty, id where wanted'
 # The others need more than a row has: tools, or the data set's own evidence.
-_JUDGES = [name for name in VERIFIERS if name not in ("call", "reasoning-gym")]
+_JUDGES = [name for name in VERIFIERS if name not in ("call", "expression", "reasoning-gym")]
 
 
 class Row(BaseModel):
@@ -69,13 +69,20 @@ class Row(BaseModel):
 
 
 class ProblemSet:
-    """Listed problems as a `FiniteTask`; rows with the same prompt are one problem, the first."""
+    """Listed problems as a `FiniteTask`.
+
+    Rows with the same prompt are one problem, the first, whatever their ids: else training could
+    see what a test asks.
+    """
 
     def __init__(self, name: str, rows: Iterable[Row]) -> None:
         self.name = name
+        firsts: dict[str, Problem] = {}
+        for row in rows:
+            firsts.setdefault(row.prompt, row.problem(name))
         problems: dict[str, Problem] = {}
-        for problem in (row.problem(name) for row in rows):
-            if problems.setdefault(problem.id, problem).question != problem.question:
+        for problem in firsts.values():
+            if problems.setdefault(problem.id, problem) is not problem:
                 raise ValueError(f"two problems are called {problem.id}: give each its own id")
         self._cells: dict[tuple[int, Split], list[Problem]] = defaultdict(list)
         for problem in problems.values():
@@ -105,7 +112,7 @@ def read_jsonl(name: str, path: Path) -> ProblemSet:
     `ValueError` names the invalid line; empty lines are skipped.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     rows = [_row(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -114,9 +114,8 @@ class Progress:
         for name in (METRICS, SAMPLES):
             path = self._out / name
             text = path.read_text(encoding="utf-8") if path.exists() else ""
-            # A killed run may have left half a line.
-            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-            entries = [json.loads(line) for line in lines]
+            # A killed run may have left half a line. Samples may hold what splitlines splits at.
+            entries = [json.loads(line) for line in text.split("\n")[:-1]]
             entries = [entry for entry in entries if entry["step"] <= done and done]
             write_whole(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
             kept += entries if name == METRICS else []
