@@ -113,14 +113,13 @@ def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
     The interval of the ratio is symmetric on the log scale, where the delta method gives
     V_p / R_p² + V_h / R_h².
     """
-    both = policy + holdout
     means: dict[Arm, Estimate | None] = {
-        "policy": _mean(policy, both),
-        "holdout": _mean(holdout, both),
+        "policy": _mean(policy, holdout),
+        "holdout": _mean(holdout, policy),
     }
     if min(policy.conversations, holdout.conversations) < MIN_CONVERSATIONS:
         return Comparison("insufficient data", _more_needed(policy, holdout, share), means)
-    policys, holdouts = _variance(policy, both), _variance(holdout, both)
+    policys, holdouts = _variance(policy, holdout), _variance(holdout, policy)
     width = Z_95 * math.sqrt(policys + holdouts)
     difference = policy.mean - holdout.mean
     ratio = None
@@ -133,20 +132,22 @@ def compare(policy: Moments, holdout: Moments, share: float) -> Comparison:
     )
 
 
-def _variance(arm: Moments, both: Moments) -> float:
-    """The variance of the arm's mean, by both arms' spread where all its own values are equal.
+def _variance(arm: Moments, other: Moments) -> float:
+    """The variance of the arm's mean, by the other's spread where all its own values are equal.
 
     An arm that saw no event of a rare kind has no spread of its own. Its mean is not known exactly
     for that: an interval without its part would make chance look like an effect.
     """
-    return arm.variance or both.variance * both.count / arm.count
+    if arm.variance or other.conversations < 2:
+        return arm.variance
+    return other.variance * other.count / arm.count
 
 
-def _mean(arm: Moments, both: Moments) -> Estimate | None:
+def _mean(arm: Moments, other: Moments) -> Estimate | None:
     """An arm's mean; None below two conversations, which its interval needs."""
     if arm.conversations < 2:
         return None
-    half = Z_95 * math.sqrt(_variance(arm, both))
+    half = Z_95 * math.sqrt(_variance(arm, other))
     return Estimate(arm.mean, arm.mean - half, arm.mean + half)
 
 

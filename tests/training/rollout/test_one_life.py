@@ -180,15 +180,16 @@ def test_the_cut_is_the_same(case: Case) -> None:
 
 
 @settings(max_examples=20)
-@given(before=st.integers(0, 200), period=st.integers(1, 128))
+@given(before=st.integers(0, 100), period=st.integers(1, 128))
 def test_a_loop_is_closed_where_it_is_served_and_not_in_a_rollout(before: int, period: int) -> None:
     """What serving stops, training has to see."""
     ids = [*range(300, 300 + max(before, period))]
     thought = [*ids[:before], *islice(cycle(ids[:period]), 1600)]
-    case = Case(thought, budget=600, hinted=True, grace=0)
+    case = Case(thought, budget=900, hinted=True, grace=0)
     serving = served(case)
     assert evaluated(replace(case, grace=None)) == serving
-    assert 256 <= serving.thinking_tokens <= max(256, before + max(64, 3 * period)) + 16
+    found = max(256, before + max(64, 3 * period)) + 16
+    assert 256 <= serving.thinking_tokens <= found + 2 * period
     assert serving.kept == thought[: serving.thinking_tokens]
     rollout = rolled_out(case, serving.prompt)
     assert rollout is not None
