@@ -151,5 +151,5 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_module(file: str) -> bool:
-    """Whether code of this file name is that of a module, and not made from text."""
+    """Whether a file name is a module's: what a judge compiles from text seldom has one."""
     return file.startswith("<frozen ") or os.path.isfile(file)  # noqa: PTH113 - pathlib imports
