@@ -64,7 +64,8 @@ class Chat:
         token_ids, opened = self._rendered(wish)
         if opened == "model" and (self.begun or checkpoint.form.opens):
             token_ids, opened = [*token_ids, *checkpoint.start_ids], "open"
-        token_ids = [*token_ids, *checkpoint.tokenizer.encode(self.begun)]
+        if self.begun:
+            token_ids = [*token_ids, *checkpoint.tokenizer.encode(self.begun)]
         form = replace(checkpoint.compiled, opened_by="model" if opened == "model" else "template")
         close = self._stated(self.close or form.close)
         prompt = Prompt(token_ids, self._plan(token_ids, form, close), form, close)

@@ -33,6 +33,7 @@ MOST_NAME = 512  # characters of a name
 MOST_STOP = 1024  # characters of a stop string
 MOST_TOKENS = 2**64
 MOST_MILLISECONDS = 86_400_000  # a day
+_SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingAsk))
 
 
 def whole(number: Any) -> Any:
@@ -276,8 +277,7 @@ class SamplingFields(Strict):
 
     @property
     def sampling(self) -> SamplingAsk:
-        names = (field.name for field in dataclasses.fields(SamplingAsk))
-        return SamplingAsk(**{name: getattr(self, name) for name in names})
+        return SamplingAsk(**{name: getattr(self, name) for name in _SAMPLING})
 
     @property
     def rules(self) -> AnswerRules:

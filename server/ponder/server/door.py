@@ -6,7 +6,8 @@ import ipaddress
 import re
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -34,7 +35,7 @@ class Door:
         self,
         app: ASGIApp,
         respond: Callable[[str, ApiError], Response],
-        hosts: Sequence[str] | None,
+        hosts: tuple[str, ...] | None,
     ) -> None:
         self._app = app
         self._respond = respond
@@ -83,18 +84,19 @@ class Door:
         )
 
 
-def allowed_hosts(settings: Settings) -> list[str] | None:
+def allowed_hosts(settings: Settings) -> tuple[str, ...] | None:
     """The names that requests may use beside local ones and addresses; None is any.
 
     Without --allowed-host, only a server that nothing else protects is strict: it asks for no key,
     and listens on this machine alone, where a browser is the way in.
     """
     if settings.allowed_host:
-        return None if "*" in settings.allowed_host else settings.allowed_host
-    return None if settings.api_key or not _loopback(settings.host) else []
+        return None if "*" in settings.allowed_host else tuple(settings.allowed_host)
+    return None if settings.api_key or not _loopback(settings.host) else ()
 
 
-def welcome(host: str, allowed: Sequence[str]) -> bool:
+@lru_cache(maxsize=256)
+def welcome(host: str, allowed: tuple[str, ...]) -> bool:
     """Whether a Host header's name is local, an address, or allowed.
 
     `*.example.com` allows all names below it.

@@ -71,6 +71,16 @@ class AnswerWriter:
             self._logprobs.append((self._offset, self._offset + len(text), logprob))
         self.feed_text(text, sampled=True)
 
+    def feed_plain(self, token_ids: Sequence[int]) -> bool:
+        """Take tokens at once; False, with none taken, where a marker or a stop may be in them."""
+        if self.stopped or self._suspect:
+            return False
+        text = self._decoder.plain(token_ids)
+        if text is None or not self._firsts.isdisjoint(text):
+            return False
+        self.feed_text(text, sampled=True)
+        return True
+
     def feed_text(self, text: str, *, sampled: bool = False) -> None:
         """Take text; without any `sampled` text (an answer prefix is none) the answer is blank."""
         if self.stopped or not text:

@@ -59,6 +59,12 @@ class CallWriter(AnswerWriter):
             self._ids.append(token_id)
         super().feed(token_id, logprob)
 
+    def feed_plain(self, token_ids: Sequence[int]) -> bool:
+        taken = super().feed_plain(token_ids)
+        if taken:
+            self._ids.extend(token_ids)
+        return taken
+
     def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
         delta, before = self.take(last=last), self._unparsed
         if delta is not None:

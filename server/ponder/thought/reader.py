@@ -28,6 +28,9 @@ from ponder.thought.text import (
     unmarked,
 )
 
+_FEW = 4
+"""Tokens that are not worth an attempt to count them at once."""
+
 
 class Verdict(Enum):
     """What the last token meant."""
@@ -130,6 +133,37 @@ class ThoughtReader:
             self._held.append((ids, text))
             return self._end_by_text()
         return Verdict.MORE if self._count(ids, text) else Verdict.CLOSED
+
+    def read(self, token_ids: Sequence[int]) -> tuple[int, Verdict]:
+        """Feed tokens until the thought is over; returns how many, and the verdict on the last."""
+        fed, verdict = 0, Verdict.MORE
+        while verdict is Verdict.MORE and fed < len(token_ids):
+            if len(token_ids) - fed > _FEW and (counted := self._count_plain(token_ids[fed:])):
+                fed += counted
+            else:
+                verdict = self.feed(token_ids[fed])
+                fed += 1
+        return fed, verdict
+
+    def _count_plain(self, token_ids: Sequence[int]) -> int:
+        """Count the first of these tokens into the thought at once; returns how many.
+
+        They are those before which no exit looks. It is none where a marker or half a character may
+        be among them: `feed` decides such tokens one by one.
+        """
+        if not self.opened or self._by_text or not self.settled:
+            return 0
+        quiet = self.watch.quiet - len(self.at.thinking)
+        ids = token_ids if quiet >= len(token_ids) else token_ids[: max(0, int(quiet))]
+        if not ids or not self._by_id.keys().isdisjoint(ids):
+            return 0
+        text, tail = self._decoder.plain(ids), self._decoder.plain(ids[-1:])
+        if text is None or tail is None:
+            return 0
+        self.at.thinking.extend(ids)
+        self._tail = tail
+        self._ready.append(text)
+        return len(ids)
 
     def events(self) -> Sequence[ThoughtDelta]:
         """Text of the thought since the last call, as events."""

@@ -94,6 +94,8 @@ class Segment:
         cap, index = start + most, start
         last = len(self.sampled) - (self.finish == "stop")  # the stop token is no text
         end = min(cap, len(self.sampled))
+        if not self.logprobs and writer.feed_plain(self.sampled[index : min(end, last)]):
+            index = max(index, end)
         while index < end and not writer.stopped and writer.opened is None:
             if index < last:
                 writer.feed(self.sampled[index], self.logprob(index))

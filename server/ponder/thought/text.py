@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ponder.engine.protocol import Vocabulary
 
@@ -38,6 +38,15 @@ class TextDecoder:
         text = self._decoder.decode(data)
         self.pending = bool(self._decoder.getstate()[0])
         return text
+
+    def plain(self, token_ids: Sequence[int]) -> str | None:
+        """The text of tokens that begin and end no character halfway and hold no mark, or None."""
+        if self.pending or not self._marks.keys().isdisjoint(token_ids):
+            return None
+        try:
+            return b"".join(map(self._token_bytes, token_ids)).decode()
+        except UnicodeDecodeError:
+            return None
 
     def flush(self) -> str:
         """The text ends here: an unfinished character becomes U+FFFD."""

@@ -213,9 +213,9 @@ class Thought:
         assert reader is not None
         reader.at.now = now
         end = len(segment.sampled) - segment.at_eos
-        while verdict is Verdict.MORE and read < end:
-            verdict = reader.feed(segment.sampled[read])
-            read += 1
+        if verdict is Verdict.MORE:
+            fed, verdict = reader.read(segment.sampled[read:end])
+            read += fed
         self.outcome.thinking_tokens = len(reader.thinking)
         events: Sequence[Event] = reader.events()
         if reader.opened:

@@ -5,6 +5,7 @@ import pytest
 
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.exits.budget import Budget
+from ponder.thought.exits.exit import Close, GoOn, Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.reader import ThoughtReader, Verdict
 from server.thought.helpers import EOS, SINGLE, SPELT, compiled
@@ -152,3 +153,28 @@ def test_a_token_may_hold_a_marker_and_its_neighbour() -> None:
     assert verdicts == [Verdict.MORE] * 7 + [Verdict.ENDED]
     assert (reader.take_text(), reader.answer_text) == ("adb", "c")
     assert (reader.overhead, reader.thinking) == (3, [6])
+
+
+class AtTheNextSentence:
+    """Closes where a sentence ends, once it was woken."""
+
+    def look(self, at: Progress) -> GoOn | Close:
+        if at.clean:
+            return Close("budget")
+        return GoOn(clean=0) if at.coming == 0 else GoOn()
+
+
+@pytest.mark.parametrize("text", ["It is so. ", "It is so.", "It is so.\n", "It is so. I"])
+def test_tokens_counted_at_once_end_a_sentence_as_single_ones_do(text: str) -> None:
+    verdicts = []
+    for at_once in (True, False):
+        reader = ThoughtReader(compiled(SINGLE), SINGLE, Watch([AtTheNextSentence()]))
+        ids = SINGLE.encode(text)
+        if at_once:
+            assert reader.read(ids) == (len(ids), Verdict.MORE)
+        else:
+            assert {reader.feed(token_id) for token_id in ids} == {Verdict.MORE}
+        reader.wake()
+        verdicts.append([reader.feed(token_id).name for token_id in b" Then"])
+        assert reader.take_text() == text + (" Then" if "CLOSED" not in verdicts[-1] else "")
+    assert verdicts[0] == verdicts[1]
