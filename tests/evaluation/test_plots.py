@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,6 +31,18 @@ def test_curves_hold_what_was_measured() -> None:
     lengths = {curve.label: curve for curve in length_by_difficulty(samples)}
     assert list(lengths) == ["natural", "efficient", "hint 40", "hint 80"]
     assert [y.mean for y in lengths["natural"].y] == [10.0 * level for level in range(1, 8)]
+
+
+def test_what_failed_at_one_difficulty_is_left_out_of_the_curves() -> None:
+    lost = {"correct": False, "thinking_tokens": None, "end_cause": "error"}
+    samples = [
+        replace(s, **lost) if s.problem.difficulty == 7 else s
+        for s in measure(Oracle(), ["natural"])
+    ]
+    (curve,) = length_by_difficulty(samples)
+    assert (list(curve.x), [y.mean for y in curve.y]) == ([*range(1, 7)], [*range(10, 70, 10)])
+    (curve,) = accuracy_by_tokens(samples)
+    assert len(curve.x) == 1
 
 
 def test_every_figure_comes_as_png_and_svg_and_always_the_same(tmp_path: Path) -> None:
