@@ -73,11 +73,12 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
 def test_training_curves_over_steps(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     entries: list[dict[str, object]] = [
-        {"kind": "validation", "step": 0, "accuracy": 0.7},
+        {"kind": "validation", "step": 0, "accuracy": 0.7, "jsonl:a\u2028b/accuracy": 0.5},
         {"kind": "step", "step": 1, "reward": 0.5, "accuracy": 0.6, "loss": 1.0},
         {"kind": "step", "step": 2, "reward": 0.7, "accuracy": 0.8, "loss": 2.0},
     ]
-    metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries]
+    metrics.write_text("".join([*lines, '{"kind": "st']), encoding="utf-8")  # a kill's half line
     png, svg = plot_training(metrics, tmp_path / "curves-1.5b")
     assert (png.name, svg.name) == ("curves-1.5b.png", "curves-1.5b.svg")
     assert png.read_bytes().startswith(PNG)

@@ -137,8 +137,8 @@ def plot_training(metrics: Path, stem: Path) -> list[Path]:
     Lines are the steps' rollouts, points the validations. Raises `ValueError` where the file holds
     none of the metrics.
     """
-    lines = metrics.read_text(encoding="utf-8").split("\n")
-    entries = [json.loads(line) for line in lines if line]
+    lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
+    entries = [json.loads(line) for line in lines]
     names = [name for name in _TRAINING if any(name in entry for entry in entries)]
     if not names:
         raise ValueError(f"{metrics} holds none of {', '.join(_TRAINING)}")
