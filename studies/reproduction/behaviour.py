@@ -125,7 +125,7 @@ def two_steps(method: str, base: Path, out: Path) -> tuple[str, list[float]]:
         Run(_recipe(method, base), out, _judge, resume=False, observe=observe).train(progress=False)
     finally:
         torch.set_num_threads(threads)
-    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().split("\n")[:-1])
     steps = [line[name] for line in lines if line["kind"] == "step" for name in _MEASURED]
     numbers = [*steps, *_moved(base, checkpoints(out)[-1])]
     return sampled.hexdigest(), [float(f"{number:.6g}") for number in numbers]

@@ -153,7 +153,7 @@ def execute(run: Planned, results: Path, work: Path, end: float) -> None:
             Run(run.recipe, out, pool.judge, resume=True).train(progress=False, end=end)
     except Diverged as error:
         failure = {"diverged": str(error)}
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().split("\n")[:-1]]
     last_step = max((line["step"] for line in lines if line["kind"] == "step"), default=0)
     if not failure and (last_step < run.recipe.optimisation.steps or time.monotonic() > end):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -45,6 +46,24 @@ def test_the_base_install_is_light(module: str) -> None:
 def test_files_can_be_read_in_one_sitting() -> None:
     long = [path.name for path in sources() if len(path.read_text().splitlines()) > LONGEST]
     assert long == []
+
+
+def names_in(statement: ast.AST) -> set[str]:
+    return {node.attr for node in ast.walk(statement) if isinstance(node, ast.Attribute)}
+
+
+def test_lines_of_json_end_at_line_breaks_alone() -> None:
+    """str.splitlines, and httpx's iter_lines, also split at U+2028, which JSON holds as it is."""
+    simple = (ast.Assign, ast.AnnAssign, ast.Expr, ast.Return, ast.For, ast.AsyncFor)
+    wrong = [
+        f"{path.relative_to(ROOT)}:{statement.lineno}"
+        for path in (*sources(), *(ROOT / "deploy").rglob("*.py"))
+        for statement in ast.walk(ast.parse(path.read_text()))
+        if isinstance(statement, simple)
+        for names in [names_in(statement)]
+        if {"loads", "splitlines"} <= names or {"iter_lines", "aiter_lines"} & names
+    ]
+    assert wrong == []
 
 
 def test_every_error_code_has_a_test() -> None:

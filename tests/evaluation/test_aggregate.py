@@ -52,6 +52,17 @@ def test_lengths_are_unknown_unless_every_answer_tells_its_own() -> None:
     assert cell.tokens is not None and cell.tokens.mean == 6.0
 
 
+def test_a_problem_whose_requests_all_failed_has_no_length() -> None:
+    failed = [sample(3, False, None, cause="error") for _ in range(2)]
+    cell = summarise([sample(1, True, 4), sample(2, True, 8), *failed], lambda s: 0)[0]
+    assert cell.tokens is not None and cell.tokens.mean == 6.0
+    assert (cell.measured, cell.problems, cell.samples) == (2, 3, 4)
+    unreported = summarise([sample(1, True, 4), sample(2, True, None), *failed], lambda s: 0)[0]
+    assert (unreported.tokens, unreported.measured) == (None, 2)
+    nothing = summarise(failed, lambda s: 0)[0]
+    assert (nothing.tokens, nothing.measured) == (None, 0)
+
+
 def test_anytime_is_the_mean_over_positive_budgets() -> None:
     # Of difficulties 1 to 7, 2 need at most 20 tokens and 4 at most 40.
     found = anytime(measure(Oracle(), ["truncated"]))
@@ -69,6 +80,16 @@ def test_the_hint_ratio_compares_the_outer_hints() -> None:
     assert found.low < found.mean < found.high
     assert hint_ratio(measure(Oracle(), ["natural"])) is None
     assert hint_ratio(measure(Oracle(reports_tokens=False), ["hinted"])) is None
+
+
+def test_the_hint_ratio_leaves_out_what_was_answered_under_one_hint_alone() -> None:
+    few, many = Condition("hinted", 40), Condition("hinted", 80)
+    samples = [sample(n, True, 10 * n, few) for n in (1, 2)]
+    samples += [sample(n, True, 30 * n, many) for n in (1, 2)]
+    both = hint_ratio(samples)
+    alone = [sample(3, True, 90, few), sample(3, False, None, many, "error")]
+    assert both is not None and both.mean == 3 and hint_ratio([*samples, *alone]) == both
+    assert hint_ratio(alone) is None
 
 
 def test_tallies_hold_what_every_problem_did() -> None:

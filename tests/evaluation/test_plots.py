@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,6 +33,18 @@ def test_curves_hold_what_was_measured() -> None:
     assert [y.mean for y in lengths["natural"].y] == [10.0 * level for level in range(1, 8)]
 
 
+def test_what_failed_at_one_difficulty_is_left_out_of_the_curves() -> None:
+    lost = {"correct": False, "thinking_tokens": None, "end_cause": "error"}
+    samples = [
+        replace(s, **lost) if s.problem.difficulty == 7 else s
+        for s in measure(Oracle(), ["natural"])
+    ]
+    (curve,) = length_by_difficulty(samples)
+    assert (list(curve.x), [y.mean for y in curve.y]) == ([*range(1, 7)], [*range(10, 70, 10)])
+    (curve,) = accuracy_by_tokens(samples)
+    assert len(curve.x) == 1
+
+
 def test_every_figure_comes_as_png_and_svg_and_always_the_same(tmp_path: Path) -> None:
     samples = measure(Oracle())
     files = plot_evaluation(samples, tmp_path / "one")
@@ -60,11 +73,12 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
 def test_training_curves_over_steps(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     entries: list[dict[str, object]] = [
-        {"kind": "validation", "step": 0, "accuracy": 0.7},
+        {"kind": "validation", "step": 0, "accuracy": 0.7, "jsonl:a\u2028b/accuracy": 0.5},
         {"kind": "step", "step": 1, "reward": 0.5, "accuracy": 0.6, "loss": 1.0},
         {"kind": "step", "step": 2, "reward": 0.7, "accuracy": 0.8, "loss": 2.0},
     ]
-    metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries]
+    metrics.write_text("".join([*lines, '{"kind": "st']), encoding="utf-8")  # a kill's half line
     png, svg = plot_training(metrics, tmp_path / "curves-1.5b")
     assert (png.name, svg.name) == ("curves-1.5b.png", "curves-1.5b.svg")
     assert png.read_bytes().startswith(PNG)

@@ -1,5 +1,7 @@
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
@@ -38,6 +40,24 @@ def test_tokens_that_nobody_reports_are_not_made_up() -> None:
     text = printed(measure(Oracle(reports_tokens=False), ["natural"]))
     assert "not reported" in text
     assert "anytime" not in text
+
+
+def failing(samples: Sequence[Sample], *ids: str) -> list[Sample]:
+    """The samples, where every request of the named problems failed."""
+    lost = {"correct": False, "thinking_tokens": None, "end_cause": "error"}
+    return [replace(s, **lost) if s.problem.id in ids else s for s in samples]
+
+
+def test_problems_whose_requests_all_failed_are_counted() -> None:
+    samples = measure(Oracle(), ["natural"])
+    assert "failed" not in printed(samples)
+    text = printed(failing(samples, PROBLEMS[0].id))
+    assert "condition natural: every request of 1 of 35 problems failed" in text
+    assert "not reported" not in text and re.search(r"natural .* \d+\.\d ± ", text)
+    text = printed(failing(samples, *(problem.id for problem in PROBLEMS)))
+    assert "every request of 35 of 35 problems failed" in text and "not reported" not in text
+    written = as_json(failing(samples, PROBLEMS[0].id), {}, Subject("oracle"), {})
+    assert [(cell["measured"], cell["problems"]) for cell in written["conditions"]] == [(34, 35)]
 
 
 def test_the_json_says_what_where_and_from_what() -> None:

@@ -213,9 +213,9 @@ def _spoken(
             said = reply.read().decode(errors="replace")
             raise Lacking(f"answers {reply.status_code} {said[:200]!r}")
         try:
-            for line in reply.iter_lines():
-                if line.startswith("data: {"):
-                    event = orjson.loads(line[len("data: ") :])
+            for line in reply.read().split(b"\n"):  # iter_lines splits at U+2028, too
+                if line.startswith(b"data: {"):
+                    event = orjson.loads(line[len(b"data: ") :])
                     if event.get("error"):
                         raise Lacking(f"fails: {str(event['error'])[:200]}")
                     done = sum(len(piece.token_ids) for piece in pieces)

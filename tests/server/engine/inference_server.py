@@ -162,7 +162,8 @@ class InferenceServer:
         await reply.write(b"data: [DONE]\n\n")
 
     async def _send(self, reply: web.StreamResponse, event: dict[str, Any]) -> None:
-        await reply.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        event = {"text": "no\u2028end\x85of a line", **event}  # JSON may hold both as they are
+        await reply.write(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n")
 
     def _read(self, body: dict[str, Any]) -> EngineRequest:
         body = {name: value for name, value in body.items() if name not in self.deaf}

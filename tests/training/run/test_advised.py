@@ -15,6 +15,7 @@ from ponder.training.command import ADVISED, run
 from ponder.training.command import Options as Command
 from ponder.training.method.presets import PRESETS
 from ponder.training.run import advised
+from ponder.training.run.directory import record
 from ponder.training.run.look import Look, Seen
 from ponder.training.run.recipe import PolicyRecipe, load_recipe, recipe_from
 from training.policy import TINY, metrics
@@ -118,8 +119,64 @@ def test_a_run_without_a_recipe_writes_the_one_that_it_ran(
     assert json.loads((out / "recipe.json").read_text()) == own.model_dump(mode="json")
     assert (own.instruction, own.optimisation.steps) == (" Think.", 1)
     assert len(metrics(out, "step")) == 1
+    (out / ADVISED).write_text("name: changed by hand\n")
     assert run(Command(**given, resume=True)) == 0  # its last checkpoint, without another look
     assert "looking at" not in capsys.readouterr().err
+    assert run(Command(**{**given, "set": []}, resume=True)) == 0
+
+
+@pytest.fixture
+def begun(problems: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A command, whose run has a checkpoint; nothing is sampled from here on."""
+    given = {"recipe": "grpo", "base": str(TINY), "tasks": [problems], "out": tmp_path / "out"}
+    monkeypatch.setattr(advised, "look", lambda *_: seen())
+    raw, _, _ = advised.advised("grpo", str(TINY), [problems], 3, [])
+    record(recipe_from(raw, "own"), tmp_path / "out")
+    (tmp_path / "out" / "checkpoints" / "checkpoint-4").mkdir(parents=True)
+    monkeypatch.setattr(advised, "look", None)
+    return given
+
+
+@pytest.mark.parametrize("changed", [{}, {"seed": 9}, {"set": ["optimisation.steps=400"]}])
+def test_a_refused_command_leaves_what_it_would_overwrite(
+    changed: dict[str, Any], begun: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = begun["out"] / ADVISED
+    recipe.write_text("of the run")
+    assert run(Command(**begun, **changed)) == 2
+    assert "pass --resume to continue it, or another --out" in capsys.readouterr().err
+    assert recipe.read_text() == "of the run"
+
+
+def test_a_recipe_overwrites_none_under_a_name_that_was_set(
+    begun: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The run's directory is only known when its recipe is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(advised, "look", lambda *_: seen())
+    assert run(Command(**{**begun, "out": None}, set=["name=out"])) == 2
+    assert "pass --resume to continue it, or another --out" in capsys.readouterr().err
+    assert not (tmp_path / "out" / ADVISED).exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"set": ["optimisation.steps=400"]}, r"another recipe \(optimisation differ\): resume it"),
+        ({"seed": 9}, r"another recipe \(seed differ\): .*recipe\.json, or choose another --out"),
+        ({"tasks": ["tiny"]}, r"another recipe \(tasks differ\)"),
+        ({"recipe": "hbpo"}, "with grpo and not hbpo: .* or choose another --out"),
+        ({"set": ["optimisation.stps=4"]}, "did you mean optimisation.steps"),
+    ],
+)
+def test_a_resume_that_asks_for_another_recipe_is_refused(
+    changed: dict[str, Any], said: str, begun: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(Command(**{**begun, **changed}, resume=True)) == 2
+    assert re.search(said, error := capsys.readouterr().err), error
 
 
 def test_what_a_method_needs_is_said(problems: str, capsys: pytest.CaptureFixture[str]) -> None:

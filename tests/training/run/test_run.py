@@ -176,7 +176,6 @@ def _lines(out: Path, kind: str) -> list[dict[str, Any]]:
     ("watched", "said"),
     [
         ({"also": ["huge"]}, "validation.also: no task 'huge'"),
-        ({"hints": [40]}, "validation.hints: neither the base nor the method has a hint"),
         ({"budgets": [4000]}, "do not fit the 4096 positions"),
     ],
 )
@@ -310,7 +309,14 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"optimisation": {"micro_batches": 9}}, "micro_batches = 9 must be at most the 8 rows"),
         ({"close_text": "no marker"}, "close_text: .*'</think>' exactly once"),
         ({"method": {"longest": 4090}}, "do not fit the 4096 positions"),
-        ({"method": {"longest": 4056}}, "method.longest: a validation problem's prompt"),
+        (
+            {"rollouts": {"longest_prompt": 32}, "validation": {"also": ["maze"]}},
+            "validation on maze: 4 of 4 .* more than 32 tokens; raise rollouts.longest_prompt",
+        ),
+        (
+            {"method": {"longest": 4050}, "validation": {"also": ["maze"]}},
+            "validation on maze: 4 of 4 .* lower method.longest, or the budgets",
+        ),
         ({"lora": {"target_modules": ["q"]}}, "lora.target_modules: .* no q: name .* q_proj"),
         ({"report_to": ["nosuch"]}, "report_to: nosuch"),
         ({"rollouts": {"longest_prompt": 2000}, "method": {"longest": 3000}}, "prompts of 2000"),

@@ -21,13 +21,15 @@ class Cell:
     """Estimates of a group of samples: shares (0 to 1) and thinking tokens with their intervals.
 
     `any_pass` and `all_pass` map k to the chance that at least one, or every one, of k answers to a
-    problem is correct. `tokens` is None where the server does not report them.
+    problem is correct. `tokens` are those of the `measured` problems: the others' requests all
+    failed. None where the server does not report them.
     """
 
     problems: int
     samples: int
     accuracy: Estimate
     tokens: Estimate | None
+    measured: int
     natural: float  # share of thoughts that ended by themselves
     any_pass: dict[int, Estimate]
     all_pass: dict[int, Estimate]
@@ -35,9 +37,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """All samples of one problem under one condition. `tokens` is their mean."""
+    """All samples of one problem under one condition. `tokens` is the mean of the `answered`."""
 
     samples: int
+    answered: int
     correct: int
     tokens: float | None
     natural: int
@@ -87,17 +90,17 @@ def anytime(samples: Sequence[Sample]) -> Estimate | None:
 def hint_ratio(samples: Sequence[Sample]) -> Estimate | None:
     """Mean length under the largest hint over that under the smallest, on the same problems.
 
-    1 where hints change nothing. None with fewer than two hints, and without lengths.
+    1 where hints change nothing. None with fewer than two hints, and without lengths. A problem
+    that was answered under one of them alone is left out.
     """
     by_hint = tallies(s for s in samples if s.condition.mode == "hinted")
     if len(by_hint) < 2:
         return None
     ordered = sorted(by_hint, key=lambda condition: condition.budget or 0)
-    lengths = [
-        [t.tokens for t in by_hint[condition].values() if t.tokens is not None]
-        for condition in (ordered[-1], ordered[0])
-    ]
-    if any(len(of) < len(by_hint[ordered[0]]) for of in lengths) or not any(lengths[1]):
+    largest, smallest = by_hint[ordered[-1]], by_hint[ordered[0]]
+    both = [id_ for id_ in largest if largest[id_].answered and smallest[id_].answered]
+    lengths = [_lengths([of[id_] for id_ in both]) for of in (largest, smallest)]
+    if any(len(of) < len(both) for of in lengths) or not any(lengths[1]):
         return None
     return ratio(*lengths)
 
@@ -113,16 +116,21 @@ def _cell(samples: Sequence[Sample]) -> Cell:
     def passed(estimator: Callable[[int, int, int], float], k: int) -> Estimate:
         return share([estimator(t.samples, t.correct, k) for t in found], len(samples))
 
-    lengths = [[t.tokens] for t in found if t.tokens is not None]
+    measured, lengths = [t for t in found if t.answered], _lengths(found)
     return Cell(
         problems=len(groups),
         samples=len(samples),
         accuracy=accuracy([[s.correct for s in group] for group in groups]),
-        tokens=mean(lengths) if len(lengths) == len(found) else None,
+        tokens=mean([[of] for of in lengths]) if 0 < len(lengths) == len(measured) else None,
+        measured=len(measured),
         natural=sum(tally.natural for tally in found) / len(samples),
         any_pass={k: passed(any_pass, k) for k in ks},
         all_pass={k: passed(all_pass, k) for k in ks},
     )
+
+
+def _lengths(found: Iterable[Tally]) -> list[float]:
+    return [tally.tokens for tally in found if tally.tokens is not None]
 
 
 def _tally(samples: Sequence[Sample]) -> Tally:
@@ -131,6 +139,7 @@ def _tally(samples: Sequence[Sample]) -> Tally:
     tokens = [float(number) for number in told if number is not None]
     return Tally(
         samples=len(samples),
+        answered=len(told),
         correct=sum(s.correct for s in samples),
         tokens=fmean(tokens) if told and len(tokens) == len(told) else None,
         natural=sum(s.end_cause == "natural" for s in samples),

@@ -121,11 +121,13 @@ def length_by_difficulty(samples: Sequence[Sample]) -> list[Curve]:
     levels = sorted({level for _, level in cells})
     curves: dict[str, Curve] = {}
     for condition in dict.fromkeys(condition for condition, _ in cells):
-        found = [cells[condition, level].tokens for level in levels if (condition, level) in cells]
+        by_level = {lv: cells[condition, lv] for lv in levels if (condition, lv) in cells}
+        answered = [level for level, cell in by_level.items() if cell.measured]
+        found = [by_level[level].tokens for level in answered]
         lengths = [tokens for tokens in found if tokens is not None]
-        if condition.cut == UNLIMITED and len(lengths) == len(levels):
+        if condition.cut == UNLIMITED and 0 < len(lengths) == len(answered):
             label = "natural" if condition.hint in (None, "served") else condition.name
-            curves.setdefault(label, Curve(label, levels, lengths))
+            curves.setdefault(label, Curve(label, answered, lengths))
     return list(curves.values())
 
 
@@ -135,8 +137,8 @@ def plot_training(metrics: Path, stem: Path) -> list[Path]:
     Lines are the steps' rollouts, points the validations. Raises `ValueError` where the file holds
     none of the metrics.
     """
-    lines = metrics.read_text(encoding="utf-8").split("\n")
-    entries = [json.loads(line) for line in lines if line]
+    lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
+    entries = [json.loads(line) for line in lines]
     names = [name for name in _TRAINING if any(name in entry for entry in entries)]
     if not names:
         raise ValueError(f"{metrics} holds none of {', '.join(_TRAINING)}")

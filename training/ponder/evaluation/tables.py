@@ -27,6 +27,12 @@ _NOT_REPORTED = "not reported"
 def print_report(samples: Sequence[Sample], console: Console) -> None:
     """Print accuracy and tokens per condition, derived measures, then by difficulty and family."""
     console.print(_by_condition(samples))
+    for condition, cell in summarise(samples, lambda s: s.condition).items():
+        if cell.measured < cell.problems:
+            console.print(
+                f"condition {condition.name}: every request of {cell.problems - cell.measured} of "
+                f"{cell.problems} problems failed; thinking tokens are those of the others\n"
+            )
     if (found := anytime(samples)) is not None:
         console.print(f"anytime accuracy, mean over the positive budgets: {_percent(found)}\n")
     if (found := hint_ratio(samples)) is not None:
@@ -116,7 +122,7 @@ def _by_condition(samples: Sequence[Sample]) -> Table:
     for name in ("accuracy", "95 % interval", "thinking", "natural end", "answers"):
         table.add_column(name, justify="right", no_wrap=True)
     for condition, cell in summarise(samples, lambda s: s.condition).items():
-        tokens = _NOT_REPORTED
+        tokens = _NOT_REPORTED if cell.measured else "–"
         if cell.tokens is not None:
             tokens = f"{cell.tokens.mean:.1f} ± {cell.tokens.high - cell.tokens.mean:.1f}"
         table.add_row(

@@ -58,6 +58,12 @@ class Base:
     def files(self) -> ModelFiles:
         return self.checkpoint.files
 
+    @property
+    def hint(self) -> str | None:
+        """The text of a budget hint that training exports, or else what the base itself has."""
+        own = self.checkpoint.contract
+        return self.contract.budget_hint or (own.budget_hint if own is not None else None)
+
     def on_meta(self) -> Any:
         """The model without weights."""
         import torch

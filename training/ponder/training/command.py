@@ -120,13 +120,11 @@ def run(options: Options) -> int:
             return 0
         directory = options.out or Path(recipe.name)
         _check_out(directory)
-        if text is not None:
-            _write_recipe(directory / ADVISED, text)
         if options.resume:
             from ponder.training.run.directory import check_resumable
 
             check_resumable(directory)
-        return _train(recipe, directory, options, _end(options, began))
+        return _train(recipe, text, directory, options, _end(options, began))
     except RecipeError as error:
         print(f"ponder train: {error}", file=sys.stderr)
         return 2
@@ -152,9 +150,10 @@ def _recipe(name: str, options: Options) -> Recipe:
 
 
 def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
-    """A recipe made by sampling the base, and its text; a resume reads the recipe of the run."""
+    """A recipe made by sampling the base, and its text; of a resumed run, its recipe alone."""
     from ponder.training.run.advised import advised, as_yaml, told
-    from ponder.training.run.recipe import RecipeError, load_recipe, recipe_from
+    from ponder.training.run.directory import check_new
+    from ponder.training.run.recipe import RecipeError, recipe_from
 
     if options.base is None or not options.tasks:
         raise RecipeError(
@@ -163,10 +162,7 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
         )
     out = options.out or Path(f"{method}-{Path(options.base).name}")
     if options.resume:
-        from ponder.training.run.directory import check_resumable
-
-        check_resumable(out)
-        return load_recipe(out / ADVISED), None
+        return _resumed(method, out, options), None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
             f"{method}: only a single process can make a recipe: write it first (--write my.yaml), "
@@ -178,6 +174,7 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
     _check_base(options.base)
     if not (options.dry_run or options.write):
         _check_out(out)
+        check_new(out)
     print(f"ponder train: looking at {options.base} …", file=sys.stderr)
     raw, seen, warnings = advised(
         method, options.base, options.tasks, options.seed or 0, options.changes
@@ -189,6 +186,24 @@ def _of_method(method: str, options: Options) -> tuple[Recipe, str | None]:
         print(f"ponder train: warning: {warning}", file=sys.stderr)
     recipe = recipe_from(raw, method)
     return recipe, as_yaml(raw, lines, warnings)
+
+
+def _resumed(method: str, out: Path, options: Options) -> Recipe:
+    """The recipe of the run in `out` with what the options say: a run of another one is refused."""
+    from ponder.training.run.directory import RECIPE, check_resumable, recorded
+    from ponder.training.run.recipe import PolicyRecipe, RecipeError, recipe_from
+
+    check_resumable(out)
+    earlier = recorded(out / RECIPE, PolicyRecipe)
+    if (trained := earlier.method.method) != method:
+        raise RecipeError(
+            f"{out} was started with {trained} and not {method}: resume it with `ponder train "
+            f"{trained}`, or choose another --out"
+        )
+    raw = earlier.model_dump(mode="json") | {"base": options.base, "tasks": options.tasks}
+    if options.seed is not None:
+        raw["seed"] = options.seed
+    return recipe_from(raw, str(out / RECIPE), options.changes)
 
 
 def _write_recipe(path: Path, text: str | None) -> None:
@@ -209,12 +224,12 @@ def _end(options: Options, began: float) -> float:
     return math.inf if options.seconds is None else began + options.seconds
 
 
-def _train(recipe: Recipe, directory: Path, options: Options, end: float) -> int:
+def _train(recipe: Recipe, text: str | None, directory: Path, options: Options, end: float) -> int:
     from ponder.training.run.recipe import SftRecipe
 
     if isinstance(recipe, SftRecipe):
         return _cold_start(recipe, directory, options, end)
-    return _policy(recipe, directory, options, end)
+    return _policy(recipe, text, directory, options, end)
 
 
 def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float) -> int:
@@ -264,11 +279,15 @@ def _check_out(directory: Path) -> None:
         raise RecipeError(f"--out: {there} cannot be written")
 
 
-def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float) -> int:
+def _policy(
+    recipe: PolicyRecipe, text: str | None, directory: Path, options: Options, end: float
+) -> int:
+    """Train; `text` is that of the recipe, where Ponder made it for this run."""
     require("accelerate", "peft", "matplotlib")
 
     import torch
 
+    from ponder.training.run.directory import check_new
     from ponder.training.run.recipe import RecipeError
 
     torch.set_num_threads(options.threads)
@@ -276,6 +295,9 @@ def _policy(recipe: PolicyRecipe, directory: Path, options: Options, end: float)
         raise RecipeError(f"--out: {directory} is the base, which would be lost: choose another")
     if (directory / "ponder.json").exists() and not (directory / "recipe.json").exists():
         raise RecipeError(f"--out: {directory} holds a checkpoint of another run: choose another")
+    if text is not None:
+        check_new(directory)
+        _write_recipe(directory / ADVISED, text)
     try:
         from ponder.tasks.workers import VerifierPool
         from ponder.training.run.run import Run

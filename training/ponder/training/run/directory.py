@@ -10,6 +10,7 @@ import difflib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -18,6 +19,7 @@ from .recipe import RecipeError
 RECIPE = "recipe.json"
 CHECKPOINTS = "checkpoints"
 _STAGING = "staging"
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -63,16 +65,21 @@ def last_checkpoint(run: Path, recipe: BaseModel, resume: bool) -> Path | None:
 
     Raises `RecipeError` for checkpoints without `resume`, or of another recipe.
     """
-    found = checkpoints(run)
-    if not resume and found:
+    if not resume:
+        check_new(run)
+    if not (found := checkpoints(run)):
+        return None
+    _check_same(recipe, run / RECIPE)
+    return found[-1]
+
+
+def check_new(run: Path) -> None:
+    """Refuse a directory with checkpoints, which only `--resume` may continue."""
+    if checkpoints(run):
         raise RecipeError(
             f"{run} holds checkpoints of an earlier run: pass --resume to continue it, "
             "or another --out"
         )
-    if not found:
-        return None
-    _check_same(recipe, run / RECIPE)
-    return found[-1]
 
 
 def check_resumable(run: Path) -> None:
@@ -89,6 +96,14 @@ def record(recipe: BaseModel, run: Path) -> None:
     """Write the run's recipe.json."""
     run.mkdir(parents=True, exist_ok=True)
     write_whole(run / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+
+
+def recorded(path: Path, kind: type[Kind]) -> Kind:
+    """The recipe of the run to resume, in its recipe.json. Raises `RecipeError`."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} of the run to resume cannot be read: {error}") from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -109,10 +124,7 @@ def _nearest(run: Path) -> Path | None:
 
 def _check_same(recipe: BaseModel, path: Path) -> None:
     """Raise `RecipeError` where a resumed run's recipe differs from the recorded one."""
-    try:
-        earlier = type(recipe).model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path} of the run to resume cannot be read: {error}") from error
+    earlier = recorded(path, type(recipe))
     if changed := [
         k for k in type(recipe).model_fields if getattr(earlier, k) != getattr(recipe, k)
     ]:

@@ -61,19 +61,27 @@ class Run:
         self._observe = observe
         self._start = last_checkpoint(out, recipe, resume)
         kind = engine_of(recipe.optimisation.engine)
-        kind.check(recipe, int(os.environ.get("WORLD_SIZE", "1")))  # set by torchrun
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
+        kind.check(recipe, processes)
         check_trackers(recipe)
         tasks = _tasks(recipe)
         base = Base.find(recipe)
         positions = base.config.get("max_position_embeddings")
         room = room_for_prompt(recipe, positions, base.checkpoint.tokenizer)
+        longest_prompt = recipe.rollouts.longest_prompt or room
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())
         self._base, self._contract = base.files.directory, base.contract
         self.reader = base.reader(recipe)
-        self._collector = _collector(recipe, tasks, self.reader, judge, room)
+        self._collector = _collector(recipe, tasks, self.reader, judge, longest_prompt)
         self._watched = Watched(
-            recipe, tasks, self.reader, judge, hint=base.contract.budget_hint, room=room
+            recipe,
+            tasks,
+            self.reader,
+            judge,
+            hint=base.hint,
+            longest_prompt=longest_prompt,
+            processes=processes,
         )
         quieten()
         self._tokenizer = AutoTokenizer.from_pretrained(base.files.name)
@@ -133,7 +141,7 @@ class Run:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user before the run starts."""
-        return self._collector.method.notes
+        return (*self._collector.method.notes, *self._watched.notes)
 
     def reached(self) -> Iterator[str]:
         """Sentences on the results of a trained run."""
@@ -172,7 +180,11 @@ def _tasks(recipe: PolicyRecipe) -> tuple[Task, ...]:
 
 
 def _collector(
-    recipe: PolicyRecipe, tasks: Sequence[Task], reader: Reader, judge: Judge, room: int | None
+    recipe: PolicyRecipe,
+    tasks: Sequence[Task],
+    reader: Reader,
+    judge: Judge,
+    longest_prompt: int | None,
 ) -> Collector:
     try:
         return Collector(
@@ -183,7 +195,7 @@ def _collector(
             prompts=recipe.rollouts.prompts,
             updates=recipe.optimisation.updates,
             seed=recipe.seed,
-            longest_prompt=recipe.rollouts.longest_prompt or room,
+            longest_prompt=longest_prompt,
         )
     except ValueError as error:
         raise RecipeError(str(error)) from error

@@ -25,8 +25,9 @@ Sums = dict[str, float]
 class Watched:
     """The validation problems of a recipe, as prompts of one reader.
 
-    `hint` is the base's text for a budget hint. Raises `RecipeError` for too few problems, for
-    prompts above `room` tokens, and for hints without a text.
+    `hint` is the base's text for a budget hint. As in training, problems whose prompts have more
+    than `longest_prompt` tokens are left out; `notes` say how many. Raises `RecipeError` where
+    fewer than `processes` are left, and for hints without a text.
     """
 
     def __init__(
@@ -37,16 +38,32 @@ class Watched:
         judge: Judge,
         *,
         hint: str | None,
-        room: int | None,
+        longest_prompt: int | None,
+        processes: int,
     ) -> None:
         plan = recipe.validation
         self._reader, self._judge, self._plan = reader, judge, plan
         self._longest = plan.longest or recipe.method.longest
         self._answer = plan.answer_tokens
         sets = {"": tasks, **{name: _tasks(name) for name in plan.also}}
-        self._prompts = {
-            name: _prompts(recipe, name, found, reader, room) for name, found in sets.items()
-        }
+        self._prompts: dict[str, list[Prompt]] = {}
+        self.notes: list[str] = []
+        for name, found in sets.items():
+            prompts = _prompts(recipe, name, found, reader)
+            self._prompts[name] = [
+                prompt
+                for prompt in prompts
+                if longest_prompt is None or len(prompt.ids) <= longest_prompt
+            ]
+            if left_out := len(prompts) - len(self._prompts[name]):
+                note = (
+                    f"validation{f' on {name}' if name else ''}: {left_out} of {len(prompts)} "
+                    f"problems are left out: their prompts have more than {longest_prompt} tokens; "
+                    f"{_remedy(recipe)}"
+                )
+                if len(prompts) - left_out < processes:
+                    raise RecipeError(note)
+                self.notes.append(note)
         if plan.hints and hint is None:
             raise RecipeError(
                 "validation.hints: neither the base nor the method has a hint: leave hints out, or "
@@ -133,19 +150,19 @@ def _tasks(name: str) -> Sequence[Task]:
         raise RecipeError(f"validation.also: {error}") from error
 
 
+def _remedy(recipe: PolicyRecipe) -> str:
+    """What makes room for longer prompts."""
+    if recipe.rollouts.longest_prompt is not None:
+        return "raise rollouts.longest_prompt"
+    return f"the positions of {recipe.base} leave no more: lower method.longest, or the budgets"
+
+
 def _prompts(
-    recipe: PolicyRecipe, name: str, tasks: Sequence[Task], reader: Reader, room: int | None
+    recipe: PolicyRecipe, name: str, tasks: Sequence[Task], reader: Reader
 ) -> list[Prompt]:
     try:
         problems = held_out(tasks, recipe.validation.problems, "validation", _SEED)
     except ValueError as error:
         where = f"validation.also: {name}: " if name else "validation.problems: "
         raise RecipeError(f"{where}{error}") from error
-    prompts = [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
-    longest = max(len(prompt.ids) for prompt in prompts)
-    if room is not None and longest > room:
-        raise RecipeError(
-            f"method.longest: a validation problem's prompt has {longest} tokens, and the "
-            f"positions of {recipe.base} leave {room}: lower it, or the budgets"
-        )
-    return prompts
+    return [reader.prompt(problem, f"validation/{problem.id}") for problem in problems]
