@@ -191,8 +191,12 @@ def test_a_call_that_has_to_be_keeps_to_its_schema_where_a_grammar_can_hold_it(
     held, free = (calling.grammar([tool], required=True, several=True) for tool in (WEATHER, odd))
     assert held is not None and '"days"' in held.rule
     assert free is not None and "multipleOf" not in free.rule
-    strict = calling.grammar([replace(odd, strict=True)], required=True, several=True)
-    assert strict is not None and "multipleOf" in strict.rule
+    for required in (True, False):
+        with pytest.raises(
+            RequestRefusedError, match="tool 'weather': `multipleOf` at "
+        ) as refused:
+            calling.grammar([replace(odd, strict=True)], required=required, several=True)
+        assert refused.value.param == "tools"
 
 
 def test_a_syntax_that_is_none_is_refused(tokenizer: HFTokenizer) -> None:
