@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from ponder.engine.hermes import Hermes
+from ponder.engine.protocol import Grammar, RequestRefusedError, Tool
 from server.http.conftest import Running, Serve
 
 TEMPLATE = """\
@@ -228,6 +231,55 @@ def test_what_cannot_be_called_is_refused(
         running.ask(**fields, **extra)
     assert refused.value.param == param
     assert running.engine.requests == []
+
+
+class Unheld(Hermes):
+    """A syntax without a grammar."""
+
+    def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
+        if required or any(tool.strict for tool in tools):
+            raise RequestRefusedError("calls cannot be enforced")
+        return None
+
+
+STRICT = [tool("weather", strict=True)]
+AS_JSON = {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "param"),
+    [
+        ("chat/completions", {"tools": STRICT}, "tools"),
+        ("chat/completions", {"tools": STRICT, "response_format": AS_JSON}, "tools"),
+        ("chat/completions", {"tools": TOOLS, "response_format": AS_JSON}, "response_format"),
+        ("chat/completions", {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ("responses", {"tools": [{"type": "function", **STRICT[0]["function"]}]}, "tools"),
+    ],
+)
+def test_what_a_syntax_cannot_hold_names_a_field_that_was_sent(
+    running: Running, route: str, fields: dict[str, Any], param: str
+) -> None:
+    object.__setattr__(running.engine.facts, "calling", Unheld())
+    asked = (
+        {"messages": [{"role": "user", "content": "Hello"}]}
+        if route == "chat/completions"
+        else {"input": "Hello"}
+    )
+    reply = httpx.post(f"{running.url}/v1/{route}", json={"model": "tiny", **asked, **fields})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == param
+    assert running.engine.requests == []
+
+
+def test_a_strict_tool_that_no_grammar_holds_is_named(running: Running) -> None:
+    odd = tool("odd", strict=True)
+    odd["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
+    for fields in ({}, {"tool_choice": "required"}, {"response_format": AS_JSON}):
+        with pytest.raises(openai.BadRequestError, match="tool 'odd': `not` at #") as refused:
+            running.ask(tools=[*TOOLS, odd], **fields)
+        assert refused.value.param == "tools"
+    odd["function"]["strict"] = False
+    assert running.ask(tools=[*TOOLS, odd], tool_choice="required").choices
 
 
 def test_a_model_without_tools_says_so(serve: Serve) -> None:
