@@ -10,7 +10,8 @@ from ponder.engine import grammars
 from ponder.engine.protocol import Grammar, RequestRefusedError
 
 _PLACE = re.compile(r"^\[[\d:]+\] \S+: ")  # of xgrammar's source
-OPTIONS = ("--structured-outputs-config", '{"backend": "xgrammar"}')
+BACKEND = "xgrammar"
+OPTIONS = ("--structured-outputs-config", json.dumps({"backend": BACKEND}))
 """One fixed backend: under "auto" the first request chooses it, and later requests are checked
 against another."""
 
