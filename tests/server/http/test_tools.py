@@ -48,6 +48,7 @@ def tool(name: str, **fields: Any) -> Any:
     return {"type": "function", "function": {"name": name, **fields, "parameters": schema}}
 
 
+HELLO = {"role": "user", "content": "Hello"}
 TOOLS = [tool("weather", description="Tells the weather."), tool("time")]
 
 
@@ -231,6 +232,71 @@ def test_what_cannot_be_called_is_refused(
         running.ask(**fields, **extra)
     assert refused.value.param == param
     assert running.engine.requests == []
+
+
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat/completions": ("max_completion_tokens", {"messages": [HELLO], "tools": TOOLS}),
+    "messages": (
+        "max_tokens",
+        {
+            "messages": [HELLO],
+            "tools": [{"name": "weather", "input_schema": {"type": "object"}}],
+        },
+    ),
+    "responses": (
+        "max_output_tokens",
+        {
+            "input": "Hello",
+            "tools": [{"type": "function", **TOOLS[0]["function"], "strict": False}],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("before", ["", "Well. "])
+def test_a_call_that_is_cut_before_its_name_shows_no_markup(
+    serve: Serve, route: str, stream: bool, choice: str, before: str
+) -> None:
+    running = serve(before + called(), template=TEMPLATE)
+    limit, asked = ROUTES[route]
+    name = {"auto": "auto", "required": "any"}[choice] if route == "messages" else choice
+    body = {
+        **{"model": "tiny", "budget": 0, "stream": stream, limit: 8},
+        **asked,
+        "tool_choice": {"type": name} if route == "messages" else name,
+    }
+    reply = httpx.post(f"{running.url}/v1/{route}", json=body, timeout=30)
+    assert reply.status_code == 200, reply.text
+    assert "tool_call>" not in reply.text and "{\\" not in reply.text
+    assert "length" in reply.text or "max_tokens" in reply.text or "max_output" in reply.text
+    assert said(reply.text) == before.rstrip()
+
+
+def said(reply: str) -> str:
+    """The text of an answer, in whatever dialect: in parts, or once in a whole reply."""
+    parts = [
+        line.removeprefix("data: ") for line in reply.splitlines() if line.startswith("data: {")
+    ]
+    keys = ("content", "delta", "text")
+    if not parts:
+        parts, keys = [reply], ("content", "text")
+    found = [text for part in parts for text in _texts(json.loads(part), keys)]
+    return "".join(found)
+
+
+def _texts(value: Any, keys: Sequence[str]) -> list[str]:
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item, keys)]
+    if not isinstance(value, dict) or str(value.get("type", "")).endswith((".done", ".incomplete")):
+        return []
+    return [
+        text
+        for key, inner in value.items()
+        for text in ([inner] if key in keys and isinstance(inner, str) else _texts(inner, keys))
+    ]
 
 
 class Unheld(Hermes):
