@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
+from ponder.engine.grammars import check_strict, holds
 from ponder.engine.protocol import AnswerParser, CallPart, Grammar, Tool
 
 BEGIN, END = "<tool_call>", "</tool_call>"
@@ -29,11 +31,13 @@ class Hermes:
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
         if not required and not any(tool.strict for tool in tools):
             return None
+        for tool in tools:
+            check_strict(tool)
         tags = [
             {
                 "type": "tag",
                 "begin": f'{BEGIN}\n{{"name": {json.dumps(tool.name)}, "arguments": ',
-                "content": {"type": "json_schema", "json_schema": dict(tool.parameters)},
+                "content": {"type": "json_schema", "json_schema": _held(tool)},
                 "end": f"}}\n{END}",
             }
             for tool in tools
@@ -46,6 +50,12 @@ class Hermes:
             "stop_after_first": not several,
         }
         return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
+
+
+def _held(tool: Tool) -> Mapping[str, Any]:
+    """The schema of a call's arguments: any object where no grammar enforces the tool's own."""
+    parameters = dict(tool.parameters)
+    return parameters if holds(parameters) else {"type": "object"}
 
 
 class HermesParser:

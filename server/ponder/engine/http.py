@@ -26,6 +26,7 @@ import aiohttp
 import orjson
 from prometheus_client import Counter
 
+from ponder.engine import grammars, vllm_grammars
 from ponder.engine.hermes import Hermes
 from ponder.engine.http_dialects import DIALECTS, Finish, Piece
 from ponder.engine.http_probe import Found, probe
@@ -38,6 +39,7 @@ from ponder.engine.protocol import (
     EngineOverloadedError,
     EngineRequest,
     EngineSetupError,
+    Grammar,
     Load,
     RequestRefusedError,
     TokenLogprob,
@@ -74,7 +76,7 @@ class HttpEngine:
         self.facts = EngineFacts(
             max_model_len=found.max_model_len,
             max_logprobs=found.max_logprobs,
-            check=lambda _: None,  # the server checks when the answer begins
+            check=_check,
             calling=calling,
         )
         self._url = url
@@ -299,6 +301,15 @@ class HttpEngine:
             path = f"{self._url}{self._dialect.abort}"
             async with self._client().post(path, data=orjson.dumps({"rid": rid})):
                 pass
+
+
+def _check(grammar: Grammar) -> None:
+    """Refuse what no grammar enforces: the server checks less, and after the thought.
+
+    Without vLLM here, rules that xgrammar would drop are refused, and no grammar is compiled.
+    """
+    check = grammars.check if find_spec("vllm") is None else vllm_grammars.check
+    check(grammar)
 
 
 def _widened(request: EngineRequest, facts: EngineFacts) -> EngineRequest:

@@ -41,6 +41,7 @@ from ponder.engine.vllm_tokens import logprobs_of, prompt_logprobs_of, sampling_
 from ponder.engine.weights import check_weights
 
 if TYPE_CHECKING:
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -67,7 +68,9 @@ _NOT_AFTER_DASHES = {
     "generation_config": _ONE_SAMPLING,
     "override_generation_config": _ONE_SAMPLING,
     "reasoning_parser": _ONE_READER,
+    "reasoning_parser_plugin": _ONE_READER,
 }
+_READERS = ("reasoning_parser", "reasoning_parser_plugin", "enable_in_reasoning")
 
 
 class OptionsError(EngineSetupError):
@@ -251,11 +254,10 @@ def load(load: Load) -> VLLMEngine:
     options = [
         "--served-model-name",
         load.served_as,
-        *vllm_grammars.OPTIONS,
         *prepare(load.directory),
     ]
     threads = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
-    logger.info("starting vLLM: %s", " ".join([*threads, *options]))
+    logger.info("starting vLLM: %s", " ".join([*threads, *vllm_grammars.OPTIONS, *options]))
     calls = calling(load)
     engine = VLLMEngine.start(load.name, [*options, *load.options])
     engine.facts = replace(engine.facts, calling=calls)
@@ -298,8 +300,8 @@ def prepare(model: Path) -> list[str]:
 def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
     """vLLM's own parser on vLLM's own options; the last of two equal options wins.
 
-    Raises `OptionsError` for an option that vLLM does not take, and for one that Ponder reads
-    itself: the two must not differ.
+    The backend of formats is fixed. Raises `OptionsError` for an option that vLLM does not take,
+    and for one that Ponder reads itself: the two must not differ.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -314,11 +316,31 @@ def parse_options(model: str, options: Sequence[str]) -> AsyncEngineArgs:
             raise OptionsError(f"{found[1]} after `--` is no option of vLLM: {remedy}")
 
     parser = AsyncEngineArgs.add_cli_args(Parser(prog="ponder serve MODEL --"))
-    parsed, own = (parser.parse_args(["--model", model, *more]) for more in (options, []))
+    fixed = ["--model", model, *vllm_grammars.OPTIONS]
+    parsed, own = (parser.parse_args([*fixed, *more]) for more in (options, []))
     for name, remedy in _NOT_AFTER_DASHES.items():
         if getattr(parsed, name) != getattr(own, name):
             raise OptionsError(f"--{name.replace('_', '-')} is not for vLLM alone: {remedy}")
+    _check_formats(parsed.structured_outputs_config)
     return AsyncEngineArgs.from_cli_args(parsed)
+
+
+def _check_formats(config: StructuredOutputsConfig) -> None:
+    """Raise `OptionsError` for another backend than the one that formats are checked for.
+
+    An operator's `--structured-outputs-config` replaces all of Ponder's, however it is spelt.
+    """
+    if config.backend != vllm_grammars.BACKEND:
+        raise OptionsError(
+            f"--structured-outputs-config after `--` would enforce formats with the backend "
+            f"{config.backend}, and Ponder checks them for {vllm_grammars.BACKEND}: leave it out, "
+            f'or add "backend": "{vllm_grammars.BACKEND}" to it'
+        )
+    for name in _READERS:
+        if getattr(config, name):
+            raise OptionsError(
+                f"--structured-outputs-config.{name} is not for vLLM alone: {_ONE_READER}"
+            )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ponder.engine.grammars import check_strict, holds
 from ponder.engine.protocol import (
     AnswerParser,
     CallPart,
@@ -56,9 +57,6 @@ class VLLMCalling:
             get_model_structural_tag,
             limit_to_single_tool_call,
         )
-        from vllm.v1.structured_output.backend_xgrammar import (
-            has_xgrammar_unsupported_json_features as beyond_it,
-        )
 
         if not required and not any(tool.strict for tool in tools):
             return None
@@ -66,13 +64,12 @@ class VLLMCalling:
         if model is None:
             raise RequestRefusedError(
                 f"calls as this model writes them ({self._name}) cannot be enforced: use "
-                f'`tool_choice` "auto", and no strict tools'
+                f'`tool_choice` "auto", no strict tools, and no format beside tools'
             )
+        for tool in tools:
+            check_strict(tool)
         if required:  # there is a grammar anyway, and models invent arguments
-            tools = [
-                replace(tool, strict=tool.strict or not beyond_it(dict(tool.parameters)))
-                for tool in tools
-            ]
+            tools = [replace(tool, strict=holds(dict(tool.parameters))) for tool in tools]
         tag = get_model_structural_tag(
             model,
             [ChatCompletionToolsParam(**_described(tool)) for tool in tools],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
+from ponder.engine import grammars
 from ponder.engine.protocol import Grammar, RequestRefusedError
 
 _PLACE = re.compile(r"^\[[\d:]+\] \S+: ")  # of xgrammar's source
-OPTIONS = ("--structured-outputs-config", '{"backend": "xgrammar"}')
+BACKEND = "xgrammar"
+OPTIONS = ("--structured-outputs-config", json.dumps({"backend": BACKEND}))
 """One fixed backend: under "auto" the first request chooses it, and later requests are checked
 against another."""
 
@@ -26,25 +27,15 @@ def parameters(grammar: Grammar) -> Any:
 def check(grammar: Grammar) -> None:
     """Raise `RequestRefusedError` for a grammar that xgrammar does not read or would not enforce.
 
-    vLLM itself checks only when the answer begins, after the thought was paid for, and does not
-    check the schemas in a structural tag. Takes milliseconds for a schema, up to five seconds for a
-    regex.
+    vLLM itself checks only when the answer begins, after the thought was paid for, and knows few of
+    the rules that xgrammar drops. Takes milliseconds for a schema, up to five seconds for a regex.
     """
+    grammars.check(grammar)
     from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import SamplingParams
-    from vllm.v1.structured_output.backend_xgrammar import (
-        has_xgrammar_unsupported_json_features,
-        validate_xgrammar_grammar,
-    )
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
 
     try:
-        tag = json.loads(grammar.rule) if grammar.kind == "structural_tag" else None
-        if any(map(has_xgrammar_unsupported_json_features, _schemas(tag))):
-            raise RequestRefusedError(
-                "the schema has a rule that cannot be enforced (multipleOf, uniqueItems, contains, "
-                "several allOf, a length beside a pattern or format, an unknown format, "
-                "patternProperties or propertyNames beside properties): leave it out"
-            )
         validate_xgrammar_grammar(SamplingParams(structured_outputs=parameters(grammar)))
     except (VLLMValidationError, ValueError, TypeError, RecursionError) as error:
         cause = error.__cause__ or error  # vLLM's own message does not say what is wrong
@@ -52,16 +43,3 @@ def check(grammar: Grammar) -> None:
         raise RequestRefusedError(
             f"this cannot be enforced, change it or leave it out: {said}"
         ) from error
-
-
-def _schemas(tag: Any) -> Iterator[dict[str, Any]]:
-    """The JSON schemas in a structural tag."""
-    if isinstance(tag, dict):
-        for name, value in tag.items():
-            if name in ("json_schema", "schema") and isinstance(value, dict):
-                yield value
-            else:
-                yield from _schemas(value)
-    elif isinstance(tag, list):
-        for value in tag:
-            yield from _schemas(value)

@@ -56,8 +56,9 @@ def _calls(
             tools.tools, required=required or grammar is not None, several=tools.parallel
         )
     except RequestRefusedError as error:
-        field = "tool_choice" if required else "format"
-        raise invalid_request(str(error), field) from error
+        strict = any(tool.strict for tool in tools.tools)
+        field = "tool_choice" if required else "tools" if strict else "format"
+        raise invalid_request(str(error), error.param or field) from error
     if held is None:
         return rules, grammar
     if required or grammar is None:

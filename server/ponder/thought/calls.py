@@ -14,6 +14,10 @@ from ponder.thought.text import mark
 BLOCK = 16
 """Tokens of a call that are parsed at once: some parsers read a call anew with every block."""
 
+_TOKENS = ("<|", "<｜", "]<]")  # how the tokens begin that markers are made of
+_NAME = '"name"'  # with it begin calls that no marker precedes
+_NEXT = "."
+
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
@@ -73,15 +77,19 @@ class CallWriter(AnswerWriter):
         gathering = self.holds or (self._arguments and len(self._ids) < BLOCK)
         if not last and (gathering or not self._ids):
             return ()
+        cut = cut or (self.stopped and not self.calls)
         # A parser completes a call when told that the answer ended: half a call would be run.
         text, parts = self._parser.feed(before.text, self._ids, last=last and not cut)
         self._parsed.append(before.text)
+        begun = False
         if last and not (parts or self._arguments):
-            text = "".join(self._parsed)[self._said :]  # what looked like a call and was none
+            unsaid = "".join(self._parsed)[self._said :]
+            begun = cut and self._begins(unsaid[len(text) :])
+            text = text if begun else unsaid  # what looked like a call and was none
         self._said += len(text)
         for token_id in self._names.keys() & self._ids if text else ():
             text = text.replace(self._names[token_id], "")
-        text = self._trimmed(text, last=last and not parts)
+        text = self._trimmed(text, last=last and not parts and not begun)
         self._unparsed, self._ids = AnswerDelta(""), []
         calls = [part for part in parts if self._takes(part)]
         if not self._several and self.calls:
@@ -91,6 +99,19 @@ class CallWriter(AnswerWriter):
     @property
     def calls(self) -> int:
         return sum(map(_whole, self._arguments))
+
+    def _begins(self, held: str) -> bool:
+        """Whether the text that the parser holds at a cut begins a call.
+
+        A parser gives text back once the next character shows that it is no marker.
+        """
+        if not held or held.startswith(_TOKENS):
+            return bool(held)
+        if held.startswith(("{", "[{")):
+            inner = held.lstrip("[{ \n")
+            return inner.startswith(_NAME) or _NAME.startswith(inner)
+        released, _ = self._parser.feed(_NEXT, ())
+        return not released
 
     def _trimmed(self, text: str, *, last: bool) -> str:
         """Text without the blank at its end, which is kept until more text follows."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ponder.engine.protocol import (
     Sampling,
 )
 from ponder.engine.scripted import ByteVocabulary, ScriptedEngine, say
+from ponder.protocol.grammars import json_schema
 from waiting import wait_until
 
 from .inference_server import Fault, InferenceServer, asking, found, started
@@ -415,3 +417,24 @@ def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_are_checked(options: tuple[str, ...], said: str) -> None:
     with pytest.raises(EngineSetupError, match=said):
         load(load_of(*options))
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_formats_are_checked_before_the_thought(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setattr(http, "find_spec", lambda _: None)
+        monkeypatch.setitem(sys.modules, "vllm", None)  # an import of it fails
+    engine = HttpEngine("http://127.0.0.1:9", found("generate"), VOCABULARY.eos_token_ids)
+    check = engine.facts.check
+    assert check is not None
+    check(json_schema({"type": "integer", "minimum": 3}))
+    for rule in ({"multipleOf": 2}, {"not": {"const": 5}}):
+        with pytest.raises(RequestRefusedError, match=f"`{next(iter(rule))}` at # cannot be"):
+            check(json_schema({"type": "integer", **rule}))
+    with pytest.raises(RequestRefusedError, match="cannot be enforced because of"):
+        check(Grammar("regex", "a^b"))
+    malformed = Grammar("grammar", "root ::=")
+    with pytest.raises(RequestRefusedError) if installed else nullcontext():
+        check(malformed)

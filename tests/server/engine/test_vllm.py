@@ -28,6 +28,8 @@ from ponder.engine.protocol import (
 from ponder.engine.vllm import OptionsError, VLLMEngine, cpu_settings, parse_options
 from ponder.server.settings import BUNDLED_MODEL
 
+FORMATS = "--structured-outputs-config"
+
 
 def raised(error: Exception | None, **sampling: Any) -> EngineError:
     """What becomes of an error that vLLM raises at the start of a request."""
@@ -100,12 +102,54 @@ def test_a_full_queue_is_no_failure() -> None:
         ("--generation-config", "vllm"),
         ("--override-generation-config", '{"temperature": 0}'),
         ("--reasoning-parser", "qwen3"),
+        ("--reasoning-parser-plugin", "own.py"),
+        (FORMATS, '{"backend": "xgrammar", "reasoning_parser": "qwen3"}'),
+        (FORMATS, '{"backend": "xgrammar", "reasoning_parser_plugin": "own.py"}'),
+        (FORMATS, '{"backend": "xgrammar", "enable_in_reasoning": true}'),
     ],
 )
 def test_what_ponder_reads_too_is_not_for_vllm_alone(options: tuple[str, ...]) -> None:
     with pytest.raises(OptionsError, match="is not for vLLM alone"):
         parse_options(BUNDLED_MODEL, options)
     assert parse_options(BUNDLED_MODEL, ["--max-num-seqs", "7"]).max_num_seqs == 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (FORMATS, '{"backend": "guidance"}'),
+        (FORMATS, '{"reasoning_parser": "qwen3"}'),
+        (FORMATS, "{}"),
+        (f'{FORMATS}={{"backend": "outlines"}}',),
+        (f"{FORMATS}.backend=guidance",),
+        (f"{FORMATS}.backend", "auto"),
+        (f"{FORMATS.replace('-', '_').replace('__', '--', 1)}.backend", "lm-format-enforcer"),
+    ],
+)
+def test_formats_are_enforced_by_the_backend_that_they_are_checked_for(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(OptionsError, match='add "backend": "xgrammar" to it'):
+        parse_options(BUNDLED_MODEL, options)
+    written = tmp_path / "options.yaml"
+    written.write_text("structured-outputs-config.backend: guidance\n", encoding="utf-8")
+    with pytest.raises(OptionsError, match='add "backend": "xgrammar" to it'):
+        parse_options(BUNDLED_MODEL, ["--config", str(written)])
+
+
+@pytest.mark.parametrize(
+    "options", [(), (FORMATS, '{"backend": "xgrammar", "disable_any_whitespace": true}')]
+)
+def test_the_backend_of_formats_is_xgrammar(options: tuple[str, ...]) -> None:
+    config = parse_options(BUNDLED_MODEL, options).structured_outputs_config
+    assert config.backend == "xgrammar"
+    assert config.disable_any_whitespace == bool(options)
+
+
+@pytest.mark.parametrize("option", ["--guided-decoding-backend", "--guided-decoding-config"])
+def test_older_names_of_the_backend_are_no_options(option: str) -> None:
+    with pytest.raises(OptionsError, match="is no option of vLLM"):
+        parse_options(BUNDLED_MODEL, [option, "guidance"])
 
 
 @pytest.mark.parametrize(

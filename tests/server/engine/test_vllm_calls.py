@@ -168,6 +168,32 @@ def test_a_call_that_is_cut_is_never_whole(
 
 
 @pytest.mark.parametrize("syntax", CALLS)
+@pytest.mark.parametrize("step", [1, 7, 999])
+def test_a_call_that_is_cut_leaves_no_markup_in_the_text(
+    tokenizer: HFTokenizer, syntax: str, step: int
+) -> None:
+    before = "" if syntax == "llama3_json" else "Well. "
+    ids, begun = tokenizer.encode(before + CALLS[syntax]), len(tokenizer.encode(before))
+    for end in range(begun + 1, len(ids)):
+        text = tokenizer.spell(ids[:end])
+        said, _, _ = read(tokenizer, syntax, text, range(step, 999, step), cut=True)
+        kept = text if text.endswith(" <") else before.rstrip()  # one sign may be anything
+        assert said == kept
+
+
+@pytest.mark.parametrize("syntax", CALLS)
+@pytest.mark.parametrize("step", [1, 999])
+@pytest.mark.parametrize(
+    "text",
+    ["It is warm: 30 °C. ", "So 1 < 2, and <tool", "{not} [a] call <", '{"answer": 1, "b', "[1"],
+)
+def test_text_that_is_cut_is_kept(
+    tokenizer: HFTokenizer, syntax: str, step: int, text: str
+) -> None:
+    assert read(tokenizer, syntax, text, range(step, 99, step), cut=True) == (text, [], 0)
+
+
+@pytest.mark.parametrize("syntax", CALLS)
 def test_calls_are_held_where_vllm_knows_how(tokenizer: HFTokenizer, syntax: str) -> None:
     calling = VLLMCalling(syntax, tokenizer.transformers)
     assert calling.grammar([WEATHER], required=False, several=True) is None
@@ -191,8 +217,12 @@ def test_a_call_that_has_to_be_keeps_to_its_schema_where_a_grammar_can_hold_it(
     held, free = (calling.grammar([tool], required=True, several=True) for tool in (WEATHER, odd))
     assert held is not None and '"days"' in held.rule
     assert free is not None and "multipleOf" not in free.rule
-    strict = calling.grammar([replace(odd, strict=True)], required=True, several=True)
-    assert strict is not None and "multipleOf" in strict.rule
+    for required in (True, False):
+        with pytest.raises(
+            RequestRefusedError, match="tool 'weather': `multipleOf` at "
+        ) as refused:
+            calling.grammar([replace(odd, strict=True)], required=required, several=True)
+        assert refused.value.param == "tools"
 
 
 def test_a_syntax_that_is_none_is_refused(tokenizer: HFTokenizer) -> None:

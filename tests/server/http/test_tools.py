@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from ponder.engine.hermes import Hermes
+from ponder.engine.protocol import Grammar, RequestRefusedError, Tool
 from server.http.conftest import Running, Serve
 
 TEMPLATE = """\
@@ -45,6 +48,7 @@ def tool(name: str, **fields: Any) -> Any:
     return {"type": "function", "function": {"name": name, **fields, "parameters": schema}}
 
 
+HELLO = {"role": "user", "content": "Hello"}
 TOOLS = [tool("weather", description="Tells the weather."), tool("time")]
 
 
@@ -228,6 +232,120 @@ def test_what_cannot_be_called_is_refused(
         running.ask(**fields, **extra)
     assert refused.value.param == param
     assert running.engine.requests == []
+
+
+ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat/completions": ("max_completion_tokens", {"messages": [HELLO], "tools": TOOLS}),
+    "messages": (
+        "max_tokens",
+        {
+            "messages": [HELLO],
+            "tools": [{"name": "weather", "input_schema": {"type": "object"}}],
+        },
+    ),
+    "responses": (
+        "max_output_tokens",
+        {
+            "input": "Hello",
+            "tools": [{"type": "function", **TOOLS[0]["function"], "strict": False}],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("before", ["", "Well. "])
+def test_a_call_that_is_cut_before_its_name_shows_no_markup(
+    serve: Serve, route: str, stream: bool, choice: str, before: str
+) -> None:
+    running = serve(before + called(), template=TEMPLATE)
+    limit, asked = ROUTES[route]
+    name = {"auto": "auto", "required": "any"}[choice] if route == "messages" else choice
+    body = {
+        **{"model": "tiny", "budget": 0, "stream": stream, limit: 8},
+        **asked,
+        "tool_choice": {"type": name} if route == "messages" else name,
+    }
+    reply = httpx.post(f"{running.url}/v1/{route}", json=body, timeout=30)
+    assert reply.status_code == 200, reply.text
+    assert "tool_call>" not in reply.text and "{\\" not in reply.text
+    assert "length" in reply.text or "max_tokens" in reply.text or "max_output" in reply.text
+    assert said(reply.text) == before.rstrip()
+
+
+def said(reply: str) -> str:
+    """The text of an answer, in whatever dialect: in parts, or once in a whole reply."""
+    parts = [
+        line.removeprefix("data: ") for line in reply.splitlines() if line.startswith("data: {")
+    ]
+    keys = ("content", "delta", "text")
+    if not parts:
+        parts, keys = [reply], ("content", "text")
+    found = [text for part in parts for text in _texts(json.loads(part), keys)]
+    return "".join(found)
+
+
+def _texts(value: Any, keys: Sequence[str]) -> list[str]:
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item, keys)]
+    if not isinstance(value, dict) or str(value.get("type", "")).endswith((".done", ".incomplete")):
+        return []
+    return [
+        text
+        for key, inner in value.items()
+        for text in ([inner] if key in keys and isinstance(inner, str) else _texts(inner, keys))
+    ]
+
+
+class Unheld(Hermes):
+    """A syntax without a grammar."""
+
+    def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar | None:
+        if required or any(tool.strict for tool in tools):
+            raise RequestRefusedError("calls cannot be enforced")
+        return None
+
+
+STRICT = [tool("weather", strict=True)]
+AS_JSON = {"type": "json_object"}
+
+
+@pytest.mark.parametrize(
+    ("route", "fields", "param"),
+    [
+        ("chat/completions", {"tools": STRICT}, "tools"),
+        ("chat/completions", {"tools": STRICT, "response_format": AS_JSON}, "tools"),
+        ("chat/completions", {"tools": TOOLS, "response_format": AS_JSON}, "response_format"),
+        ("chat/completions", {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ("responses", {"tools": [{"type": "function", **STRICT[0]["function"]}]}, "tools"),
+    ],
+)
+def test_what_a_syntax_cannot_hold_names_a_field_that_was_sent(
+    running: Running, route: str, fields: dict[str, Any], param: str
+) -> None:
+    object.__setattr__(running.engine.facts, "calling", Unheld())
+    asked = (
+        {"messages": [{"role": "user", "content": "Hello"}]}
+        if route == "chat/completions"
+        else {"input": "Hello"}
+    )
+    reply = httpx.post(f"{running.url}/v1/{route}", json={"model": "tiny", **asked, **fields})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == param
+    assert running.engine.requests == []
+
+
+def test_a_strict_tool_that_no_grammar_holds_is_named(running: Running) -> None:
+    odd = tool("odd", strict=True)
+    odd["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
+    for fields in ({}, {"tool_choice": "required"}, {"response_format": AS_JSON}):
+        with pytest.raises(openai.BadRequestError, match="tool 'odd': `not` at #") as refused:
+            running.ask(tools=[*TOOLS, odd], **fields)
+        assert refused.value.param == "tools"
+    odd["function"]["strict"] = False
+    assert running.ask(tools=[*TOOLS, odd], tool_choice="required").choices
 
 
 def test_a_model_without_tools_says_so(serve: Serve) -> None:

@@ -73,6 +73,21 @@ def test_a_call_that_the_allowance_cuts_is_told_as_far_as_it_came() -> None:
     assert life.outcome.completion_tokens == 45
 
 
+@pytest.mark.parametrize("said", ["", "Well. "])
+def test_a_call_that_is_cut_before_its_name_leaves_no_markup(said: str) -> None:
+    begun = '<tool_call>\n{"name"'
+    for end in range(len(said) + len("<tool_call>"), len(said + begun)):
+        text = f"</think>\n\n{(said + begun)[:end]}"
+        life = live(
+            f"{text}{'x' * 99}", plan=plan(40, allowance=12 + end, reserve=end), rules=RULES
+        )
+        assert (life.content, calls(life)) == (said.rstrip(), [])
+        assert life.outcome.finish_reason == "length"
+    stopped = AnswerRules(stop=('"name"',), calls=RULES.calls)
+    life = live(f"</think>\n\n{said}{ADD}", plan=plan(40), rules=stopped)
+    assert (life.content, calls(life)) == (said.rstrip(), [])
+
+
 def test_an_answer_of_one_call_ends_with_it() -> None:
     life = live(f"</think>{ADD}{LOOK}{LOOK}", plan=plan(40), rules=ONE)
     assert [name for name, _ in calls(life)] == ["add"]
