@@ -26,7 +26,7 @@ import aiohttp
 import orjson
 from prometheus_client import Counter
 
-from ponder.engine import grammars, vllm_grammars
+from ponder.engine import grammars
 from ponder.engine.hermes import Hermes
 from ponder.engine.http_dialects import DIALECTS, Finish, Piece
 from ponder.engine.http_probe import Found, probe
@@ -39,7 +39,6 @@ from ponder.engine.protocol import (
     EngineOverloadedError,
     EngineRequest,
     EngineSetupError,
-    Grammar,
     Load,
     RequestRefusedError,
     TokenLogprob,
@@ -76,7 +75,7 @@ class HttpEngine:
         self.facts = EngineFacts(
             max_model_len=found.max_model_len,
             max_logprobs=found.max_logprobs,
-            check=_check,
+            check=grammars.check,  # the server checks the rest when the answer begins
             calling=calling,
         )
         self._url = url
@@ -301,15 +300,6 @@ class HttpEngine:
             path = f"{self._url}{self._dialect.abort}"
             async with self._client().post(path, data=orjson.dumps({"rid": rid})):
                 pass
-
-
-def _check(grammar: Grammar) -> None:
-    """Refuse what no grammar enforces: the server checks less, and after the thought.
-
-    Without vLLM here, rules that xgrammar would drop are refused, and no grammar is compiled.
-    """
-    check = grammars.check if find_spec("vllm") is None else vllm_grammars.check
-    check(grammar)
 
 
 def _widened(request: EngineRequest, facts: EngineFacts) -> EngineRequest:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -419,13 +418,7 @@ def test_options_are_checked(options: tuple[str, ...], said: str) -> None:
         load(load_of(*options))
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_formats_are_checked_before_the_thought(
-    installed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not installed:
-        monkeypatch.setattr(http, "find_spec", lambda _: None)
-        monkeypatch.setitem(sys.modules, "vllm", None)  # an import of it fails
+def test_formats_are_checked_before_the_thought() -> None:
     engine = HttpEngine("http://127.0.0.1:9", found("generate"), VOCABULARY.eos_token_ids)
     check = engine.facts.check
     assert check is not None
@@ -435,6 +428,3 @@ def test_formats_are_checked_before_the_thought(
             check(json_schema({"type": "integer", **rule}))
     with pytest.raises(RequestRefusedError, match="cannot be enforced because of"):
         check(Grammar("regex", "a^b"))
-    malformed = Grammar("grammar", "root ::=")
-    with pytest.raises(RequestRefusedError) if installed else nullcontext():
-        check(malformed)
