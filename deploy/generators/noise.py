@@ -14,12 +14,13 @@ HEAD = """# Fields that change nothing
 
 Ponder refuses a request with a field that would change the answer and that it cannot honour. It
 ignores the fields below with the values listed, because they change nothing; any other value is an
-error that says what to do. The list is for `/v1/chat/completions` and `/v1/completions`. Null is
-the same as leaving a field out. In `metadata`, an entry `task` may choose
-[a budget curve](howto/calibrating.md); the rest changes nothing.
+error that says what to do. The list is for `/v1/chat/completions`, `/v1/completions` and
+`/v1/responses`; `/v1/messages` ignores vLLM's part of it. A value that a request to vLLM has by
+default is never an error. Null is the same as leaving a field out. In `metadata`, an entry `task`
+may choose [a budget curve](howto/calibrating.md); the rest changes nothing.
 
-An unknown field is an error, too. If it looks like a budget or a limit, the error names the right
-field.
+An unknown field is an error, too. If it looks like a budget, a limit or a format, the error names
+the right field.
 
 Written by `deploy/generate.py` out of the classes that check a request.
 """

@@ -74,11 +74,11 @@ class ChatRequest:
 
     Every prompt is answered `n` times: choice `p * n + j` is the j-th of prompt p. `id` is the
     reply's. `logprobs` is the number of alternatives beside each sampled token, None for no log
-    probabilities, and `echo` puts each prompt before its answer. `usage` says when a stream reports
-    the usage, and `shows_interim` that it has events for interim answers. `conversation` names the
-    request's conversation, and `label` the task in its metadata, which `ponder.task` overrides. An
-    answer that is no call follows `grammar`. `spelled` has the client's names of fields for which
-    its dialect has several.
+    probabilities, and `echo` puts each prompt before its answer, or with `scores_only` in its
+    place. `usage` says when a stream reports the usage, and `shows_interim` that it has events for
+    interim answers. `conversation` names the request's conversation, and `label` the task in its
+    metadata, which `ponder.task` overrides. An answer that is no call follows `grammar`. `spelled`
+    has the client's names of fields for which its dialect has several.
     """
 
     id: str
@@ -94,6 +94,7 @@ class ChatRequest:
     n: int = 1
     logprobs: int | None = None
     echo: bool = False
+    scores_only: bool = False
     shows_thought: bool = True
     stream: bool = False
     shows_interim: bool = False

@@ -45,8 +45,11 @@ Whole = BeforeValidator(whole)
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS, strict=True), Whole]
 PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True), Whole]
 Milliseconds = Annotated[int, Field(ge=1, le=MOST_MILLISECONDS, strict=True), Whole]
+Choices = Annotated[int, Field(ge=1, le=128, strict=True), Whole]
+Alternatives = Annotated[int, Field(ge=0, le=20, strict=True), Whole]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(max_length=MOST_NAME)]
+Salt = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Off = Literal[False] | None
 Empty = Annotated[list[Any], Field(max_length=0)]
 NoEntries = Annotated[dict[str, Any], Field(max_length=0)]
@@ -236,7 +239,7 @@ class SamplingFields(Strict):
     """The number of choices, their sampling, and the form of the reply."""
 
     max_tokens: PositiveTokens | None = None
-    n: Annotated[int, Field(ge=1, le=128, strict=True), Whole] = 1
+    n: Choices = 1
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
 
@@ -254,7 +257,7 @@ class SamplingFields(Strict):
     )
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
-    cache_salt: Annotated[str, Field(min_length=1, max_length=MOST_NAME)] | None = None
+    cache_salt: Salt | None = None
     logit_bias: (
         Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], at_most(MOST_TOKEN_IDS)]
         | None

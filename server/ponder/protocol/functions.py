@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool, model_validator
 from ponder.engine.protocol import Grammar, Tool
 from ponder.protocol import grammars
 from ponder.protocol.chat import ToolUse
-from ponder.protocol.fields import Lenient, Name, Strict, or_say
+from ponder.protocol.fields import Lenient, Name, Off, Strict, or_say
 from ponder.protocol.tools import tool_use
 
 MOST_TOOLS = 1024
@@ -22,6 +22,8 @@ _FUNCTION = or_say("this server knows tools of type function alone; send one of 
 NO_FUNCTIONS = or_say("this is OpenAI's old name; send tools, tool_choice and tool_calls")
 
 
+_ONE_BLANK = or_say("JSON has at most one blank between its parts here; leave it out")
+_SCHEMA_SAYS = or_say("a schema says it itself, by additionalProperties: false; leave it out")
 RENAMED = or_say("vLLM renamed this; send structured_outputs with json, regex, choice or grammar")
 
 
@@ -150,6 +152,9 @@ class ResponseFormat(Strict):
         return grammars.json_schema(self.json_schema.schema_)
 
 
+_RULES = ("json_", "regex", "choice", "grammar_", "json_object", "structural_tag")
+
+
 class StructuredOutputs(Strict):
     """vLLM's field: one rule that the answer follows."""
 
@@ -157,12 +162,14 @@ class StructuredOutputs(Strict):
     regex: Annotated[str, Field(min_length=1)] | None = None
     choice: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = None
     grammar_: Annotated[str, Field(min_length=1)] | None = Field(None, alias="grammar")
-    json_object: Literal[True] | None = None
+    json_object: StrictBool | None = None
     structural_tag: dict[str, Any] | str | None = None
+    disable_any_whitespace: Annotated[Off, _ONE_BLANK] = None
+    disable_additional_properties: Annotated[Off, _SCHEMA_SAYS] = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if len(self.model_fields_set) != 1:
+        if sum(getattr(self, rule) not in (None, False) for rule in _RULES) != 1:
             raise ValueError("structured_outputs takes one rule: send it alone")
         for given in (self.json_, self.structural_tag):
             if given is not None:

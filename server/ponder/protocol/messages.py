@@ -108,8 +108,8 @@ class Message(Said):
     tool_call_id: Name | None = None
 
     @model_validator(mode="after")
-    def _only_assistants_are_silent(self) -> Message:
-        if self.content is None and self.role != "assistant":
+    def _says_something(self) -> Message:
+        if self.content is None and self.role not in ("assistant", "tool"):
             raise ValueError(f"a {self.role} message needs content")
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"a {self.role} message makes no tool_calls: leave them out")

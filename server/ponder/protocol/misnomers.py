@@ -8,6 +8,11 @@ _BUDGET = re.compile(r"budget|think|thought|reason|effort", re.IGNORECASE)
 _LIMIT = re.compile(
     r"(max|num|limit|n_).*(token|new|output|answer|len|predict|completion)", re.IGNORECASE
 )
+_FORMAT = re.compile(
+    r"(response_?)?format|structured_?outputs?|output_(format|config|schema)|text|grammar|"
+    r"guided_\w+|(json|response)_?schema",
+    re.IGNORECASE,
+)
 _NESTED = {"extra_body", "extra_query", "extra_headers", "parameters", "generation_config"}
 
 
@@ -18,6 +23,8 @@ def remedy(name: str) -> str:
     'the limit of an answer is `max_completion_tokens`: send that'
     >>> remedy("thinkingBudget")
     'a budget is called thinking_token_budget: send that'
+    >>> remedy("responseFormat")
+    'the format of an answer is `format`: send that'
     >>> remedy("colour")
     'leave it out'
     """
@@ -27,4 +34,6 @@ def remedy(name: str) -> str:
         return "a budget is called thinking_token_budget: send that"
     if _LIMIT.match(name):
         return "the limit of an answer is `max_completion_tokens`: send that"
+    if _FORMAT.fullmatch(name):
+        return "the format of an answer is `format`: send that"
     return "leave it out"

@@ -42,6 +42,16 @@ _NO_TEMPLATE = or_say("this server renders the model's own chat template; leave 
 _NO_BANS = or_say("this server bans tokens by logit_bias: -100; leave it out")
 _NO_PENALTY = or_say("this server's repetition_penalty is another formula: send that, or 1")
 _NO_SAMPLER = or_say("this server samples by temperature, top_p, top_k and min_p; leave it out")
+_NO_MODERATION = or_say("this server moderates nothing; leave it out")
+_NO_TRANSFER = or_say("this server hands no caches to other servers; leave it out")
+_NO_EXPERTS = or_say("this server does not tell which experts were used; leave it out")
+_NO_WATERMARK = or_say("this server writes no watermark; leave it out")
+_NO_RENDERING = or_say("/tokenize gives a prompt's tokens; leave it out")
+_NO_SCORES = or_say("/v1/completions scores a prompt by echo: true with logprobs; leave it out")
+_NO_CUTS = or_say(
+    "this server drops nothing from a prompt; leave it out, or send -1, and shorten the prompt"
+)
+_LOOPS = or_say("this server closes thoughts that repeat themselves by ponder.loop_exit; send that")
 
 
 class OpenAINoise(Strict):
@@ -51,8 +61,10 @@ class OpenAINoise(Strict):
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(max_length=8, fail_fast=True)] | None, NO_AUDIO
     ] = None
+    moderation: Annotated[None, _NO_MODERATION] = None
     prediction: Ignored = None
     prompt_cache_key: Name | None = None
+    prompt_cache_options: Ignored = None
     prompt_cache_retention: Name | None = None
     safety_identifier: Name | None = None
     service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
@@ -86,17 +98,33 @@ class VllmNoise(Strict):
     chat_template: Annotated[None, _NO_TEMPLATE] = None
     continue_final_message: Annotated[Off, _NO_PREFILL] = None
     documents: Annotated[Empty | None, _NO_DOCUMENTS] = None
+    ec_transfer_params: Annotated[NoEntries | None, _NO_TRANSFER] = None
     include_stop_str_in_output: Annotated[Off, _NO_STOP] = None
+    kv_transfer_params: Annotated[NoEntries | None, _NO_TRANSFER] = None
     length_penalty: Annotated[One, _NO_BEAMS] = None
+    logprob_token_ids: Annotated[Empty | None, _NO_IDS] = None
+    media_io_kwargs: Annotated[NoEntries | None, _NO_IMAGES] = None
+    mm_payload: Ignored = None
     mm_processor_kwargs: Annotated[NoEntries | None, _NO_IMAGES] = None
     priority: Ignored = None
+    prompt_logprobs: Annotated[None, _NO_SCORES] = None
+    repetition_detection: Annotated[None, _LOOPS] = None
     request_id: Ignored = None
+    return_mm_kwargs: Ignored = None
+    return_prompt_text: Annotated[Off, _NO_RENDERING] = None
     return_token_ids: Annotated[Off, _NO_IDS] = None
+    return_token_offsets: Annotated[Off, _NO_RENDERING] = None
     return_tokens_as_token_ids: Annotated[Off, _NO_IDS] = None
+    routed_experts_prompt_start: Annotated[Zero, _NO_EXPERTS] = None
+    session_id: Ignored = None
     skip_special_tokens: Annotated[On, _NO_MARKERS] = None
     spaces_between_special_tokens: Ignored = None
+    stream_interval: Ignored = None
     stream_reasoning: Ignored = None
+    truncate_prompt_tokens: Annotated[Literal[-1] | None, _NO_CUTS] = None
+    truncation_side: Ignored = None
     use_beam_search: Annotated[Off, _NO_BEAMS] = None
+    watermarking: Annotated[Off, _NO_WATERMARK] = None
 
 
 class LlamaNoise(Strict):

@@ -274,7 +274,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     else:
         remedy = "see /docs for what there is"
         routes = request.app.routes
-        if any(route.path == f"/v1{path}" for route in routes if isinstance(route, APIRoute)):
+        inside = (route for route in routes if isinstance(route, APIRoute))
+        if any(route.path_regex.match(f"/v1{path}") for route in inside):
             remedy = "the API lies under /v1, and so does the base URL of a client"
         refused = ApiError(error.status_code, "not_found", f"there is no {path}: {remedy}")
     return refuse(_service(request), dialect_at(path), refused)

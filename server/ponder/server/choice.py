@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ponder.thought.drive import Driver
@@ -79,6 +79,26 @@ class Single:
         except NoAnswerProduced as failure:
             return failure
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Single):
+    """A choice that only scores its prompt: an engine samples a token with it, which nobody sees.
+
+    That token costs no step of its own, and is not counted.
+    """
+
+    @property
+    def outcome(self) -> Outcome:
+        return replace(self.thought.outcome, finish_reason="length", answer_tokens=0)
+
+    @property
+    def spent_tokens(self) -> int:
+        return 0
+
+
+def unheard(_event: object) -> None:
+    """Take an event that nobody is told of."""
 
 
 async def live_all(choices: Sequence[Choice]) -> None:

@@ -19,7 +19,7 @@ from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import PonderReport, ShadowReport, StrategyReport
 from ponder.protocol.sampling import SEED_MASK
 from ponder.server.answers import answer_rules
-from ponder.server.choice import Choice, Single, live_all
+from ponder.server.choice import Choice, Scored, Single, live_all, unheard
 from ponder.server.early import EarlyWatch, check_early_exit
 from ponder.server.keys import EVERYBODY
 from ponder.server.model import ServedModel
@@ -358,8 +358,9 @@ class Completion:
             hear = watch.hearing(emit)
         thought = checkpoint.thought(prompt, sampling, self._rules, exits=exits)
         name = f"{self.id}-{index}"
+        hear = unheard if request.scores_only else hear
         driver = Driver(thought, self._engine, name, hear, self._pace, origin=self._origin)
-        return Single(thought, driver, button)
+        return (Scored if request.scores_only else Single)(thought, driver, button)
 
     @property
     def _origin(self) -> Origin:

@@ -57,6 +57,12 @@ async def ping(request: Request) -> PlainTextResponse:
     return await health(request)
 
 
+@router.post("/ping", response_class=PlainTextResponse, responses=_text(200, 503))
+async def ping_by_post(request: Request) -> PlainTextResponse:
+    """The same as `GET /ping`, which vLLM's server also answers to POST."""
+    return await health(request)
+
+
 @router.get("/version", response_description="The version")
 async def show_version() -> Version:
     """Ponder's version, where vLLM's server says its own."""

@@ -140,6 +140,24 @@ def test_a_budget_wants_an_open_thought(serve: Serve, fields: dict[str, Any], pa
     [
         ({"echo": True, "prompt": "Hm <think>"}, "echo", "opens a thought"),
         ({"suffix": "end"}, "suffix", "does not fill in the middle; leave it out"),
+        ({"prompt_embeds": ["x"]}, "prompt_embeds", "send one of them as prompt"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            "chat_template_kwargs",
+            "send a budget as thinking_token_budget, 0 for no thought",
+        ),
+        (
+            {"chat_template_kwargs": {"thinking_budget": 5}},
+            "chat_template_kwargs",
+            "send a budget as thinking_token_budget",
+        ),
+        ({"max_tokens": 0}, "max_tokens", "or send echo: true to score the prompt alone"),
+        ({"max_tokens": -1}, "max_tokens", "must be at least 0"),
+        (
+            {"max_tokens": 0, "echo": True, "prompt": OPEN},
+            "echo",
+            "this prompt opens a thought",
+        ),
         ({"best_of": 2}, None, "this server ranks no choices; leave it out"),
         ({"prompt": []}, "prompt", "none is empty"),
         ({"prompt": [[]]}, "prompt", "none is empty"),
@@ -289,6 +307,14 @@ OF_CLIENTS: dict[str, dict[str, Any]] = {
         "prompt": "Once", "best_of": 1, "echo": False, "suffix": None, "user": "u", "n": 1,
         "presence_penalty": 0, "logit_bias": {},
     },
+    "one kind of number": {
+        "prompt": "Once", "logprobs": 1.0, "best_of": 1.0, "n": 1.0, "max_tokens": 4.0,
+    },
+    "vLLM": {
+        "prompt": "Once", "suffix": "", "return_token_offsets": False, "mm_payload": "tensors",
+        "routed_experts_prompt_start": 0, "truncate_prompt_tokens": -1, "prompt_embeds": [],
+        "chat_template_kwargs": {},
+    },
 }  # fmt: skip
 
 
@@ -411,6 +437,37 @@ def test_an_echo_scores_the_prompt(serve: Serve, stream: bool) -> None:
         assert "�" in token or text[start:end] == token
     sampling = running.engine.requests[0][1]
     assert (sampling.prompt_logprobs, sampling.logprobs) == (1, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("answer", [" upon a", ""])
+def test_a_prompt_is_scored_alone(serve: Serve, stream: bool, answer: str) -> None:
+    """The one token that the engine samples is not shown, and not counted."""
+    running = serve(answer)
+    prompts = ["Once, Éa", "Twice"]
+    tokenizer = running.service.model.tokenizer
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    asked: dict[str, Any] = {"echo": True, "logprobs": 1, "n": 2, "stream": stream}
+    if stream:
+        asked["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+    reply = complete(running, ids, max_tokens=0, **asked)
+    chunks = reply if stream else [reply]
+    for index in range(4):
+        mine = [c for chunk in chunks for c in chunk.choices if c.index == index]
+        assert "".join(choice.text for choice in mine) == prompts[index // 2]
+        assert (mine[-1].finish_reason, mine[-1].ponder["answer_tokens"]) == ("length", 0)
+        told = [s for c in mine if c.logprobs for s in c.logprobs.token_logprobs]
+        assert told == [None] + [-1.0] * (len(ids[index // 2]) - 1)
+    assert chunks[-1].usage.prompt_tokens == sum(map(len, ids))
+    assert chunks[-1].usage.completion_tokens == 0
+    assert {sampling.max_tokens for _, sampling in running.engine.requests} == {1}
+    metrics = httpx.get(f"{running.url}/metrics").text
+    assert 'ponder_answer_tokens_total{arm="policy"} 0.0' in metrics
+
+
+def test_an_echo_alone_needs_no_log_probabilities(serve: Serve) -> None:
+    choice = complete(serve("x"), "Once", echo=True, max_tokens=0).choices[0]
+    assert (choice.text, choice.logprobs) == ("Once", None)
 
 
 def test_an_engine_that_scores_no_prompts_says_so(serve: Serve) -> None:

@@ -138,6 +138,7 @@ def test_endpoints_of_other_servers_say_what_there_is(client: httpx.Client, path
 
 
 def test_what_other_servers_are_asked_for_their_health_works(running: Running) -> None:
+    assert httpx.post(f"{running.url}/ping").text == httpx.get(f"{running.url}/ping").text == "ok\n"
     for path in ("/health", "/ping"):
         assert httpx.get(f"{running.url}{path}").status_code == 200
     assert set(httpx.get(f"{running.url}/version").json()) == {"version"}

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -99,6 +100,83 @@ def test_what_does_not_end_in_time_is_told_so_and_charged(serve: Serve, hurried:
     assert answer.headers["retry-after"] == "1"
     assert running.engine.unfinished() == 0
     assert charged(running) == 2
+
+
+HELLO = BODY["messages"]
+BODIES: dict[str, dict[str, Any]] = {
+    "chat/completions": {"messages": HELLO},
+    "completions": {"prompt": "What is 40 + 2?", "max_tokens": 2000},
+    "responses": {"input": "What is 40 + 2?"},
+    "messages": {"messages": HELLO, "max_tokens": 2000},
+}
+
+
+class Asking:
+    """A whole and a streamed request in every dialect, which all run."""
+
+    def __init__(self, running: Running, pool: concurrent.futures.ThreadPoolExecutor) -> None:
+        self._begun: list[str] = []
+        self.whole, self.lines = {}, {}
+        for path, body in BODIES.items():
+            url = f"{running.url}/v1/{path}"
+            self.whole[path] = pool.submit(httpx.post, url, json=body, timeout=PATIENCE)
+            self.lines[path] = pool.submit(self._stream, url, {**body, "stream": True})
+        wait_until(lambda: len(self._begun) == len(BODIES))
+        wait_until(lambda: running.service.running == 2 * len(BODIES))
+
+    def _stream(self, url: str, body: dict[str, Any]) -> list[str]:
+        with httpx.stream("POST", url, json=body, timeout=PATIENCE) as stream:
+            lines = stream.iter_lines()
+            told = [next(lines)]
+            self._begun.append(url)
+            return events(iter([*told, *lines]))
+
+
+def test_every_dialect_ends_by_itself_while_the_server_drains(serve: Serve) -> None:
+    released = threading.Event()
+
+    def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
+        tokenizer = running.service.model.tokenizer
+        while not released.is_set():
+            yield from tokenizer.encode("a")
+        yield from tokenizer.encode(THOUGHT)
+        yield from tokenizer.eos_token_ids
+
+    running = serve(script=script, **SLOW)
+    with concurrent.futures.ThreadPoolExecutor(2 * len(BODIES)) as pool:
+        asking = Asking(running, pool)
+        leaving = Leaving(running)
+        assert not leaving.left.done()
+        released.set()
+        whole = {path: reply.result() for path, reply in asking.whole.items()}
+        told = {path: lines.result() for path, lines in asking.lines.items()}
+    leaving.left.result(PATIENCE)
+    assert {path: reply.status_code for path, reply in whole.items()} == dict.fromkeys(BODIES, 200)
+    assert told["chat/completions"][-1] == told["completions"][-1] == "[DONE]"
+    for path, kind in (("responses", "response.completed"), ("messages", "message_stop")):
+        assert json.loads(told[path][-1])["type"] == kind
+    assert charged(running) == 2 * len(BODIES)
+
+
+def test_every_dialect_is_told_what_did_not_end_in_time(serve: Serve) -> None:
+    running = serve("thinking. " * 500, drain_timeout=0, **SLOW)
+    with concurrent.futures.ThreadPoolExecutor(2 * len(BODIES)) as pool:
+        asking = Asking(running, pool)
+        Leaving(running).left.result(PATIENCE)
+        whole = {path: reply.result() for path, reply in asking.whole.items()}
+        told = {path: json.loads(lines.result()[-1]) for path, lines in asking.lines.items()}
+    for path in ("chat/completions", "completions", "responses"):
+        assert (whole[path].status_code, whole[path].json()["error"]["code"]) == (503, "draining")
+    assert whole["messages"].status_code == 529
+    assert {reply.headers["retry-after"] for reply in whole.values()} == {"1"}
+    assert told["chat/completions"]["error"]["code"] == "draining"
+    assert told["completions"]["error"]["code"] == "draining"
+    assert told["responses"]["type"] == "response.failed"
+    assert told["responses"]["response"]["error"]["code"] == "draining"
+    overloaded = (told["messages"]["error"], whole["messages"].json()["error"])
+    assert {error["type"] for error in overloaded} == {"overloaded_error"}
+    assert running.engine.unfinished() == 0
+    assert charged(running) == 2 * len(BODIES)
 
 
 def test_scores_are_waited_for(

@@ -180,7 +180,9 @@ def test_unknown_paths_and_methods_have_the_same_shape(serve: Serve) -> None:
     url = serve().url
     assert httpx.get(f"{url}/nowhere").json()["error"]["code"] == "not_found"
     assert httpx.get(f"{url}/v1/chat/completions").json()["error"]["code"] == "method_not_allowed"
-    assert "lies under /v1" in httpx.get(f"{url}/models").json()["error"]["message"]
+    for path in ("models", "models/tiny", "models/some/one", "ponder/savings", "ponder/a/finish"):
+        assert "lies under /v1" in httpx.get(f"{url}/{path}").json()["error"]["message"]
+    assert "see /docs" in httpx.get(f"{url}/nowhere/models").json()["error"]["message"]
 
 
 def test_a_body_that_is_not_json_is_refused(serve: Serve) -> None:

@@ -17,12 +17,15 @@ from server.http.test_tools import TEMPLATE
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 ANSWERS = {
-    "text": "It is 42, said the model. ",
+    "text": "It is 42, said the model. So it is, and it was before, and it will be. ",
     "call": 'I look.\n<tool_call>{"name": "weather", "arguments": {"city": "Bonn"}}</tool_call>',
-    "json": '{"n": 42}',
+    "json": '{"n": 42, "why": "Forty and two are forty-two, as everybody knows who adds them."}',
 }
-THOUGHT = "I think of it. " * 3
+THOUGHT = "I think of it, and of what comes next. " * 12
+"""More than 64 tokens."""
 QUESTION = "What is it?"
+PROMPT = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n<think>\n"
+"""The question as `TEMPLATE` renders it."""
 
 
 @dataclass
@@ -194,23 +197,45 @@ def _folded(told: list[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
+def completions(url: str, kind: str, budget: int, limit: int, stream: bool, **more: Any) -> Said:
+    """The prompt that the chat template makes; without a budget the prompt's thought is closed."""
+    body: dict[str, Any] = {"prompt": PROMPT, "max_tokens": limit, "stream": stream}
+    body |= {"thinking_token_budget": budget, **more}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    if kind == "json":
+        schema = {"name": "n", "schema": SCHEMA}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    reply = httpx.post(f"{url}/v1/completions", json=body)
+    assert reply.status_code == 200, reply.text
+    chunks = events(reply) if stream else [reply.json()]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    usage = chunks[-1]["usage"]
+    return Said(
+        "".join(choice["reasoning"] or "" for choice in choices if "reasoning" in choice),
+        "".join(choice["text"] for choice in choices),
+        [],
+        choices[-1]["finish_reason"] == "length",
+        usage["completion_tokens_details"]["reasoning_tokens"],
+        usage["completion_tokens"],
+        usage["prompt_tokens"],
+        choices[-1]["ponder"],
+    )
+
+
 DIALECTS = {"chat": chat, "responses": responses, "messages": messages}
 
 
 # -- the matrix --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ANSWERS)
-@pytest.mark.parametrize("limit", [400, 70])
-@pytest.mark.parametrize("budget", [0, 16, 64, -1])
-def test_every_dialect_says_and_counts_the_same(
-    serve: Serve, kind: str, limit: int, budget: int
-) -> None:
+def ask_all(serve: Serve, kind: str, limit: int, budget: int, **more: Any) -> Said:
+    """What every dialect says, whole and streamed: the same."""
     held: list[Running] = []
     running = serve(script=script_of(lambda: held[0], ANSWERS[kind]), template=TEMPLATE)
     held.append(running)
     replies = {
-        (name, stream): ask(running.url, kind, budget, limit, stream)
+        (name, stream): ask(running.url, kind, budget, limit, stream, **more)
         for name, ask in DIALECTS.items()
         for stream in (False, True)
     }
@@ -219,10 +244,45 @@ def test_every_dialect_says_and_counts_the_same(
         if said.cut and name == "messages" and not stream:
             said.calls = whole.calls  # an object, which is mended
         assert said == whole, (name, stream)
+    if kind != "call":
+        for stream in (False, True):
+            said = completions(running.url, kind, budget, limit, stream, **more)
+            said.prompt = whole.prompt  # a raw prompt has no hint
+            said.report["hint_budget"] = whole.report["hint_budget"]
+            assert said == whole, ("completions", stream)
     assert whole.report["budget_effective"] >= whole.thinking
     assert budget < 0 or whole.thinking <= budget
-    if limit == 400:
-        assert not whole.cut
-        assert whole.calls == ([("weather", {"city": "Bonn"})] if kind == "call" else [])
-        assert kind != "json" or json.loads(whole.text) == {"n": 42}
-        assert kind != "text" or whole.text == ANSWERS["text"]
+    return whole
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize("budget", [0, 16, 64, -1])
+def test_every_dialect_says_and_counts_the_same(serve: Serve, kind: str, budget: int) -> None:
+    whole = ask_all(serve, kind, 400, budget)
+    assert not whole.cut
+    assert whole.calls == ([("weather", {"city": "Bonn"})] if kind == "call" else [])
+    assert kind != "json" or json.loads(whole.text)["n"] == 42
+    assert kind != "text" or whole.text == ANSWERS["text"]
+    if budget > 0:
+        assert (whole.thinking, whole.report["end_cause"]) == (budget, "budget")
+    else:
+        assert whole.report["end_cause"] == ("natural" if budget else "disabled")
+        assert (whole.thinking > 64) == (budget < 0)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize("budget", [0, 16, 64, -1])
+def test_every_dialect_cuts_at_the_same_token(serve: Serve, kind: str, budget: int) -> None:
+    """The limit leaves the answer 3 tokens less than it has."""
+    more = {"ponder": {"min_answer_tokens": 1}}  # a larger reserve would shorten the thought
+    natural = ask_all(serve, kind, 400, budget, **more)
+    whole = ask_all(serve, kind, natural.completion - 4, budget, **more)  # the fourth is EOS
+    assert whole.thinking == natural.thinking
+    assert whole.cut and not natural.cut
+    assert whole.completion == natural.completion - 4
+    assert whole.text != natural.text or whole.calls != natural.calls
+    assert natural.text.startswith(whole.text)
+    if kind == "call":
+        ((name, partial),) = whole.calls
+        assert name == "weather"
+        assert isinstance(partial, str) and '{"city": "Bonn"}'.startswith(partial)

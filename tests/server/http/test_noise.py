@@ -50,6 +50,10 @@ FIELDS: list[dict[str, Any]] = [
     {"spaces_between_special_tokens": True, "return_token_ids": False, "vllm_xargs": {}},
     {"bad_words": [], "include_stop_str_in_output": False, "separate_reasoning": True},
     {"stream_reasoning": True, "reasoning_format": "parsed"},
+    {"add_special_tokens": False, "return_token_offsets": False, "mm_payload": "tensors"},
+    {"routed_experts_prompt_start": 0, "kv_transfer_params": {}, "truncate_prompt_tokens": -1},
+    {"structured_outputs": {"choice": ["hi"], "disable_any_whitespace": False}},
+    {"prompt_cache_options": {"mode": "explicit"}, "watermarking": False, "stream_interval": 4},
     # llama.cpp's and Ollama's
     {"num_ctx": 4096, "keep_alive": "5m", "repeat_penalty": 1.0, "cache_prompt": True},
     {"options": {"num_ctx": 4096, "num_gpu": 1}, "mirostat": 0, "typical_p": 1, "id_slot": -1},
@@ -81,7 +85,7 @@ def test_what_changes_nothing_is_taken(serve: Serve, fields: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_every_field_of_every_system_is_in_both_dialects(
+def test_every_field_of_every_system_is_in_these_dialects(
     serve: Serve, system: type[BaseModel]
 ) -> None:
     running = serve()
@@ -109,6 +113,26 @@ def test_every_field_of_every_system_is_in_both_dialects(
         ({"mirostat": 2}, "mirostat", "temperature, top_p, top_k and min_p"),
         ({"options": {"temperature": 1}}, "options.temperature", "leave it out"),
         ({"chat_template": "x"}, "chat_template", "the model's own chat template"),
+        ({"add_special_tokens": True}, "add_special_tokens", "writes the special tokens"),
+        ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params", "hands no caches"),
+        ({"truncate_prompt_tokens": 8}, "truncate_prompt_tokens", "shorten the prompt"),
+        ({"return_token_offsets": True}, "return_token_offsets", "/tokenize gives"),
+        ({"routed_experts_prompt_start": 3}, "routed_experts_prompt_start", "leave it out"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs", "echo: true with logprobs"),
+        ({"repetition_detection": {}}, "repetition_detection", "ponder.loop_exit"),
+        ({"watermarking": True}, "watermarking", "no watermark"),
+        ({"moderation": {}}, "moderation", "moderates nothing"),
+        ({"audio": {"voice": "a"}}, "audio", "leave it out"),
+        (
+            {"structured_outputs": {"regex": "a", "disable_any_whitespace": True}},
+            "structured_outputs.disable_any_whitespace",
+            "at most one blank",
+        ),
+        (
+            {"structured_outputs": {"json": {}, "disable_additional_properties": True}},
+            "structured_outputs.disable_additional_properties",
+            "additionalProperties: false",
+        ),
         ({"separate_reasoning": False}, "separate_reasoning", "include_reasoning: false"),
         ({"reasoning_format": "raw"}, "reasoning_format", "include_reasoning: false"),
         ({"vllm_xargs": {"budget": 5}}, "vllm_xargs", "thinking_token_budget"),
@@ -161,6 +185,43 @@ def test_a_misnamed_budget_or_limit_is_told_its_name(serve: Serve, field: str, r
     assert remedy in error["message"].replace("`", "")
     nested = post(serve(), options={field: 5}).json()["error"]
     assert nested["param"] == f"options.{field}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fields", "name"),
+    [
+        (
+            "chat/completions",
+            {"messages": HELLO},
+            ("format", "text", "output_config", "guided_schema"),
+            "response_format",
+        ),
+        ("completions", {"prompt": "a"}, ("format", "text", "guided_json"), "response_format"),
+        (
+            "responses",
+            {"input": "hi"},
+            ("response_format", "structured_outputs", "format", "guided_json"),
+            "text.format",
+        ),
+        (
+            "messages",
+            {"messages": HELLO, "max_tokens": 9},
+            ("response_format", "structured_outputs", "output_format", "text"),
+            "output_config.format",
+        ),
+    ],
+)
+def test_a_format_of_another_dialect_is_told_its_name(
+    serve: Serve, path: str, body: dict[str, Any], fields: tuple[str, ...], name: str
+) -> None:
+    running = serve()
+    for field in fields:
+        answer = httpx.post(f"{running.url}/v1/{path}", json={**body, field: {"type": "json"}})
+        error = answer.json()["error"]
+        assert answer.status_code == 400
+        assert error["message"].endswith(
+            f"{field} is not supported here: the format of an answer is {name}: send that"
+        )
 
 
 def test_a_misnamed_limit_is_told_its_name_in_its_dialect(serve: Serve) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +12,9 @@ import httpx
 import openai
 import pytest
 
-from ponder.engine.hermes import Hermes
+from ponder.engine.hermes import Hermes, HermesParser
 from ponder.engine.protocol import Grammar, RequestRefusedError, Tool
+from ponder.thought.calls import BLOCK
 from server.http.conftest import Running, Serve
 
 TEMPLATE = """\
@@ -95,6 +98,44 @@ def test_the_official_helper_folds_a_stream(running: Running) -> None:
 def test_each_choice_has_its_own_calls(running: Running) -> None:
     for choice in running.ask(tools=TOOLS, n=2).choices:
         assert [call.function.name for call in choice.message.tool_calls] == ["weather"]
+
+
+@pytest.mark.parametrize(("stream", "chunk"), [(True, 1), (False, 32)])
+def test_a_long_call_never_holds_the_loop(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, stream: bool, chunk: int
+) -> None:
+    """Between two turns of the loop, at most a chunk and the block before it are parsed."""
+    beats, parsed = 0, Counter[int]()
+    feed = HermesParser.feed
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    def counted(parser: HermesParser, text: str, ids: Sequence[int], *, last: bool = False) -> Any:
+        parsed[beats] += len(ids)
+        return feed(parser, text, ids, last=last)
+
+    monkeypatch.setattr(HermesParser, "feed", counted)
+    long = {"text": "It rains in Bonn. " * 1000}
+    thought = "I write it.</think>\n\n"
+    running = serve(
+        thought + called(arguments=long),
+        template=TEMPLATE,
+        chunk_sizes=(chunk,),
+        max_model_len=32768,
+    )
+    beating = asyncio.run_coroutine_threadsafe(beat(), running.loop)
+    reply = running.ask(tools=TOOLS, stream=stream)
+    beating.cancel()
+    choices = [choice for part in (reply if stream else [reply]) for choice in part.choices]
+    said = [choice.delta if stream else choice.message for choice in choices]
+    calls = [call for message in said for call in message.tool_calls or ()]
+    assert json.loads("".join(call.function.arguments for call in calls)) == long
+    assert parsed.total() > 6000
+    assert max(parsed.values()) < chunk + BLOCK
 
 
 def test_a_named_call_just_stops(running: Running) -> None:

@@ -300,6 +300,37 @@ def test_what_changes_nothing_is_accepted() -> None:
     assert request.ask == Ask(budget=0, insists=False, max_completion_tokens=400)
 
 
+OF_OTHERS = {
+    "server_tool_use": "leave the call and its result out",
+    "web_search_tool_result": "leave the call and its result out",
+    "mcp_tool_use": "leave the call and its result out",
+    "search_result": "send its text in one of type text",
+    "compaction": "send its text in one of type text",
+    "{0}": "send its text in one of type text",
+}
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_a_block_of_another_server_is_named_with_its_remedy(kind: str) -> None:
+    block = {"type": kind, "id": "s1", "name": "web_search", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "x", "content": [block]}
+    places: list[tuple[dict[str, Any], str]] = [
+        ({"messages": [USER, model(block), USER]}, "messages.1.content.0"),
+        ({"messages": [user(result)]}, "messages.0.content.0.content.0"),
+        ({"system": [block]}, "system.0"),
+    ]
+    for fields, param in places:
+        error = refused(**fields)
+        assert error.param == param
+        assert f"no {kind} blocks" in str(error)
+        assert OF_OTHERS[kind] in str(error)
+        assert "images" not in str(error)
+
+
+def test_a_salt_keeps_caches_apart() -> None:
+    assert read(cache_salt="a").sampling.cache_salt == "a"
+
+
 def refused(**fields: Any) -> ApiError:
     with pytest.raises((ApiError, ValidationError)) as caught:
         read(**fields)
@@ -323,7 +354,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "data": ""}}
         ({"messages": [user(says(5))]}, "messages.0.content.0.text", "must be a string"),
         (
             {"messages": [user({"type": "tool_result", "tool_use_id": "x", "content": [IMAGE]})]},
-            "messages.0.content.0.content.0.type",
+            "messages.0.content.0.content.0",
             "send blocks of type text",
         ),
         (
@@ -338,7 +369,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "data": ""}}
         ),
         ({"messages": [{"role": "tool", "content": ""}]}, "messages.0.role", "send one of them"),
         ({"messages": [USER, model(says("I"))]}, None, "leave the last one out"),
-        ({"system": [IMAGE]}, "system.0.type", "send blocks of type text"),
+        ({"system": [IMAGE]}, "system.0", "send blocks of type text"),
         ({"thinking": {"type": "enabled"}}, "thinking", "add it, or send type adaptive"),
         ({"thinking": {**ADAPTIVE["thinking"], "budget_tokens": 5}}, "thinking", "leave it out"),
         ({"thinking": {"type": "enabled", "budget_tokens": -2}}, "thinking.budget_tokens", "≥ 0"),
@@ -369,6 +400,15 @@ IMAGE = {"type": "image", "source": {"type": "base64", "data": ""}}
         ({"container": "c"}, "container", "leave it out"),
         ({"mcp_servers": [{}]}, "mcp_servers", "send their tools"),
         ({"n": 2}, "n", "leave it out"),
+        ({"thread": {"type": "create"}}, "thread", "send the whole conversation"),
+        ({"compaction": {}}, "compaction", "no summaries"),
+        ({"response_format": {}}, "response_format", "is output_config.format: send that"),
+        ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params", "hands no caches"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            "chat_template_kwargs",
+            "send thinking of type disabled, or of type enabled with budget_tokens",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from ponder.protocol.body import _values, read_body
+from ponder.protocol.chat import Turns
 from ponder.protocol.dialects import DIALECTS
 from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.dialects.completions import CompletionRequest
@@ -49,6 +50,29 @@ def test_null_is_not_given_in_other_objects() -> None:
     assert options is not None and options.include_usage is False
     assert refused(messages=None) == ("messages", "messages is required: add it")
     assert refused(messages=[{"role": "user", "content": None}])[1].endswith("needs content")
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}])
+def test_a_result_may_be_empty_in_every_dialect(content: dict[str, Any]) -> None:
+    """A function that returns nothing has one."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "tool_calls": [call]}
+    asked = request(messages=[*HELLO, said, {"role": "tool", "tool_call_id": "c", **content}])
+    assert asked.messages[-1].turn["content"] == ""
+    output = {} if not content else {"output": content["content"]}
+    items = [
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", **output},
+    ]
+    body = json.dumps({"input": [{"role": "user", "content": "hi"}, *items]}).encode()
+    (turns,) = DIALECTS["/v1/responses"].read(body, {}).prompts
+    assert isinstance(turns, Turns) and turns.turns[-1]["content"] == ""
+    use = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "c", **content}
+    told = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    body = json.dumps({"max_tokens": 9, "messages": [*HELLO, *told]}).encode()
+    (turns,) = DIALECTS["/v1/messages"].read(body, {}).prompts
+    assert isinstance(turns, Turns) and turns.turns[-1]["content"] == ""
 
 
 TEXT_ONLY = "reads text only, no images, audio or files; send parts of type text"

@@ -26,6 +26,7 @@ from ponder.protocol.dialects.openai import (
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
+    NO_AUDIO,
     Empty,
     Name,
     Off,
@@ -56,6 +57,7 @@ from ponder.thought.thought import Event
 
 _NO_ECHO = or_say("this server never repeats a message; leave it out")
 _NO_RANKS = or_say("this server ranks no choices: ask for n; leave it out")
+_NO_SPECIALS = or_say("the chat template writes the special tokens; leave it out")
 
 
 class _Question(Strict):
@@ -87,6 +89,8 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     function_call: Annotated[Literal["none", "auto"] | None, NO_FUNCTIONS] = None
     echo: Annotated[Off, _NO_ECHO] = None
     best_of: Annotated[One, _NO_RANKS] = None
+    add_special_tokens: Annotated[Off, _NO_SPECIALS] = None
+    audio: Annotated[None, NO_AUDIO] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:

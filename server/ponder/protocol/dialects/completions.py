@@ -23,13 +23,18 @@ from ponder.protocol.dialects.openai import (
     refusal,
     to_json,
 )
-from ponder.protocol.errors import ApiError, ErrorResponse
+from ponder.protocol.errors import ApiError, ErrorResponse, invalid_request
 from ponder.protocol.fields import (
+    Alternatives,
+    Choices,
+    Empty,
     Name,
+    NoEntries,
     PonderOptions,
     SamplingFields,
     Strict,
     TokenId,
+    Tokens,
     or_say,
 )
 from ponder.protocol.functions import ResponseFormat, StructuredOutputs
@@ -52,6 +57,11 @@ PLAIN_TOKENS = 16
 """Default `max_tokens` of a prompt that opens no thought; others have the context, as chats do."""
 
 _NO_SUFFIX = or_say("this server does not fill in the middle; leave it out")
+_NO_EMBEDDINGS = or_say("this server reads texts and token ids; send one of them as prompt")
+_NO_TEMPLATE = or_say(
+    "a raw prompt has no chat template; leave it out, and send a budget as thinking_token_budget, "
+    "0 for no thought"
+)
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
@@ -106,13 +116,16 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     ponder: CompletionOptions = Field(default_factory=CompletionOptions)
-    logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
+    max_tokens: Tokens | None = None
+    logprobs: Alternatives | None = None
     add_special_tokens: StrictBool = True
     echo: StrictBool = False
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    suffix: Annotated[None, _NO_SUFFIX] = None
-    best_of: Annotated[int, Field(ge=1, le=128, strict=True)] | None = None
+    prompt_embeds: Annotated[Empty | None, _NO_EMBEDDINGS] = None
+    suffix: Annotated[Literal[""] | None, _NO_SUFFIX] = None
+    best_of: Choices | None = None
+    chat_template_kwargs: Annotated[NoEntries | None, _NO_TEMPLATE] = None
     user: Name | None = None
 
     @model_validator(mode="after")
@@ -129,7 +142,16 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         return self
 
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
-        """The neutral request. Raises `ApiError` for an invalid budget."""
+        """The neutral request. Raises `ApiError` for an invalid budget or limit.
+
+        An engine samples one token at the least, also where the prompt is only scored.
+        """
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid_request(
+                "max_tokens must be at least 1, not 0: raise it, or send echo: true to score the "
+                "prompt alone",
+                "max_tokens",
+            )
         opened = self.ponder.thinking == "open"
         form = self.structured_outputs or self.response_format
         return ChatRequest(
@@ -138,7 +160,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
                 Raw(prompt, opened, PLAIN_TOKENS, self.add_special_tokens) for prompt in self.prompt
             ],
             model=self.model,
-            ask=read_ask(self, self.max_tokens),
+            ask=read_ask(self, 1 if self.max_tokens == 0 else self.max_tokens),
             ponder=self.ponder,
             sampling=self.sampling,
             rules=self.rules,
@@ -147,6 +169,7 @@ class CompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             n=self.n,
             logprobs=self.logprobs,
             echo=self.echo,
+            scores_only=self.max_tokens == 0,
             shows_thought=self.shows_reasoning,
             stream=self.stream,
             shows_interim=True,

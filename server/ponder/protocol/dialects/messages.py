@@ -29,13 +29,16 @@ from ponder.protocol.errors import ApiError
 from ponder.protocol.fields import (
     Empty,
     Name,
+    NoEntries,
     PositiveTokens,
+    Salt,
     Stop,
     Strict,
     or_say,
 )
 from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.grammars import json_schema
+from ponder.protocol.noise import VllmNoise
 from ponder.protocol.sampling import SamplingAsk
 from ponder.protocol.spellings import BudgetFields, Thinking
 from ponder.protocol.tools import tool_use
@@ -51,6 +54,14 @@ _NO_SERVER_TOOLS = or_say(
     "find; leave it out, or send a tool that the client runs: name, description and input_schema"
 )
 _NO_CONTAINER = or_say("this server runs no code; leave it out")
+_NO_TEMPLATE = or_say(
+    "this endpoint's own field is thinking; leave it out, and send thinking of type disabled, or "
+    "of type enabled with budget_tokens"
+)
+_NO_COMPACTION = or_say("this server writes no summaries of conversations; leave it out")
+_KEEPS_NOTHING = or_say(
+    "this server keeps nothing between requests; leave it out and send the whole conversation"
+)
 _NO_MCP = or_say("this server calls no MCP servers; leave it out, and send their tools")
 
 
@@ -135,7 +146,7 @@ class _Question(Strict):
     messages: Messages
 
 
-class CountTokensRequest(BudgetFields, _Question):
+class CountTokensRequest(VllmNoise, BudgetFields, _Question):
     """The body of `/v1/messages/count_tokens`: as of `/v1/messages`, with `max_tokens` optional."""
 
     system: Texts = Field(default_factory=list)
@@ -154,17 +165,26 @@ class CountTokensRequest(BudgetFields, _Question):
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     metadata: Metadata = Field(default_factory=Metadata)
+    cache_salt: Salt | None = None
+    chat_template_kwargs: Annotated[NoEntries | None, _NO_TEMPLATE] = None
+    compaction: Annotated[None, _NO_COMPACTION] = None
+    thread: Annotated[None, _KEEPS_NOTHING] = None
 
     # Accepted because they change nothing about the answer.
     betas: Any = None
+    billing_policy: Any = None
     cache_control: Any = None
     container: Annotated[None, _NO_CONTAINER] = None
     context_management: Any = None
     diagnostics: Any = None
+    fallback_credit_token: Any = None
+    fallbacks: Any = None
     inference_geo: Any = None
     mcp_servers: Annotated[Empty | None, _NO_MCP] = None
     service_tier: Any = None
     speed: Any = None
+    user_profile_id: Any = None
+    workspace_id: Any = None
 
     @model_validator(mode="after")
     def _begins_the_answer(self) -> CountTokensRequest:
@@ -185,7 +205,11 @@ class CountTokensRequest(BudgetFields, _Question):
             ask=ask,
             ponder=self.ponder,
             sampling=SamplingAsk(
-                temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, seed=self.seed
+                temperature=self.temperature,
+                top_p=self.top_p,
+                top_k=self.top_k,
+                seed=self.seed,
+                cache_salt=self.cache_salt,
             ),
             rules=AnswerRules(stop=tuple(self.stop_sequences)),
             tools=self._tools(),

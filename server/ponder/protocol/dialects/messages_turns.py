@@ -16,7 +16,9 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from ponder.protocol.errors import cut
 from ponder.protocol.fields import Name, Strict, or_say
 from ponder.protocol.history import Turn, assistant, call, result
 from ponder.protocol.messages import MOST_MESSAGES, MOST_PARTS
@@ -26,6 +28,31 @@ _BILLING = "x-anthropic-billing-header:"
 """Begins a system block that differs in every request, and would defeat the prefix cache."""
 _ROLE = or_say("this server knows user, assistant and system messages; send one of them")
 _TEXT_ONLY = "this server reads text only, no images or documents; send blocks of type text"
+_OF_ANTHROPICS_TOOLS = (
+    "this server runs no tools of its own, and reads no {kind} blocks of other servers' tools; "
+    "leave the call and its result out, or send what it found in a block of type text"
+)
+_UNKNOWN = "this server reads no {kind} blocks; leave it out, or send its text in one of type text"
+
+
+_PICTURES = ("image", "document", "container_upload")
+
+
+def _readable(*kinds: str) -> BeforeValidator:
+    """Refuses blocks of other types than `kinds` by their names, with the remedy for each."""
+
+    def check(block: Any) -> Any:
+        kind = block.get("type") if isinstance(block, dict) else None
+        if not isinstance(kind, str) or kind in kinds:
+            return block
+        said = _UNKNOWN
+        if kind in _PICTURES:
+            said = ", ".join([_TEXT_ONLY, *kinds[1:-1]]) + f" or {kinds[-1]}" * (len(kinds) > 1)
+        elif kind.endswith(("_tool_use", "_tool_result")):
+            said = _OF_ANTHROPICS_TOOLS
+        raise PydanticCustomError("not_supported", said, {"kind": cut(kind)})
+
+    return BeforeValidator(check)
 
 
 class Block(Strict):
@@ -52,7 +79,7 @@ def _blocks(content: Any) -> Any:
 
 _SOME = Field(max_length=MOST_PARTS, fail_fast=True)
 Texts = Annotated[
-    list[TextBlockParam],
+    list[Annotated[TextBlockParam, _readable("text")]],
     _SOME,
     BeforeValidator(_blocks, json_schema_input_type=str | list[TextBlockParam]),
 ]
@@ -133,6 +160,7 @@ AnyBlock = Annotated[
         custom_error_type="not_supported",
         custom_error_message=f"{_TEXT_ONLY}, thinking, redacted_thinking, tool_use or tool_result",
     ),
+    _readable("text", "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
 
 

@@ -27,7 +27,9 @@ from ponder.protocol.dialects.responses_tools import CALLED, Choice, Tools, read
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
+    Empty,
     Name,
+    Off,
     PositiveTokens,
     SamplingFields,
     Strict,
@@ -54,6 +56,8 @@ _WAITS = or_say("this server answers while its client waits; leave it out, or se
 _KEEPS_ALL = or_say(
     "this server drops nothing from a conversation; leave it out and shorten the conversation"
 )
+_NO_TOKENS = or_say("a response holds items alone, and /tokenize gives tokens; leave it out")
+_NO_IMAGES = or_say("this server reads text only; leave it out")
 _TEMPLATES_DECIDE = or_say(
     "the model's chat template decides which earlier thoughts it reads; leave it out"
 )
@@ -122,11 +126,15 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
     prompt: Annotated[None, _NO_PROMPTS] = None
     background: Annotated[Literal[False] | None, _WAITS] = None
     truncation: Annotated[Literal["disabled"] | None, _KEEPS_ALL] = None
+    context_management: Annotated[Empty | None, _KEEPS_ALL] = None
+    previous_input_messages: Annotated[Empty | None, _KEEPS_NOTHING] = None
+    enable_response_messages: Annotated[Off, _NO_TOKENS] = None
+    image: Annotated[None, _NO_IMAGES] = None
 
     # Accepted because they change nothing about the answer.
     client_metadata: Annotated[dict[Name, Any], at_most(MOST_METADATA)] | None = None
     user: Name | None = None
-    prompt_cache_options: Any = None
+    access_programs: Any = None
     max_tool_calls: PositiveTokens | None = None
 
     @model_validator(mode="after")

@@ -134,9 +134,9 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "message": ("role",),
     "reasoning": (),
     "function_call": ("call_id", "name", "arguments"),
-    "function_call_output": ("call_id", "output"),
+    "function_call_output": ("call_id",),
     "custom_tool_call": ("call_id", "name", "input"),
-    "custom_tool_call_output": ("call_id", "output"),
+    "custom_tool_call_output": ("call_id",),
 }
 
 
