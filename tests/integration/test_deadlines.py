@@ -16,7 +16,7 @@ ASKED = {"deadline_ms": DEADLINE_MS, "min_answer_tokens": 50, "min_thinking_toke
 QUESTION = [{"role": "user", "content": "What is 38 + 45 - 17 + 26?"}]
 
 
-TRIES = 5
+TRIES = 20
 """A new engine compiles what reads a prompt as long as a cut thought, and others may need the
 machine: not every answer is in time, but its report says so, and those of one reply are.
 """
