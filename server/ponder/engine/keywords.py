@@ -100,7 +100,8 @@ def values_of(schema: dict[str, Any]) -> list[Any] | None:
 
 
 def listed(types: Any) -> list[str]:
-    return [kind for kind in (types if isinstance(types, list) else [types]) if kind in TYPES]
+    given = types if isinstance(types, list) else [types]
+    return [kind for kind in given if isinstance(kind, str) and kind in TYPES]
 
 
 def type_of(value: Any) -> str:

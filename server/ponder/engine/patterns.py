@@ -9,7 +9,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]{
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
 _SETS = "dDwWsS"
 _GROUP = re.compile(r"\((?!\?)|\(\?:|\(\?P?<[A-Za-z_]\w*>")
-_QUANTIFIER = re.compile(r"[*+?]|\{\d+(?:,\d*)?\}")
+_QUANTIFIER = re.compile(r"(?:[*+?]|\{\d+(?:,\d*)?\})\??(?P<more>[*+?]|\{\d)?")
 _REPEATS = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 _MOST_REPEATS = 128
 _BESIDE = (
@@ -71,7 +71,7 @@ class _Reading:
             self._anchored = group.anchored
         elif found := _QUANTIFIER.match(self._pattern, self._at):
             self._at = found.end()
-            return "a repeated anchor" if self._anchored else None
+            return "a repeated repetition" if found["more"] else self._repeated()
         elif sign in "^$":
             group.anchored = self._anchored = True
             self._ended |= sign == "$"
@@ -81,6 +81,9 @@ class _Reading:
             return self._atom(sign)
         self._at += 1
         return None
+
+    def _repeated(self) -> str | None:
+        return "a repeated anchor" if self._anchored else None
 
     def _atom(self, sign: str) -> str | None:
         if self._ended:
@@ -160,7 +163,7 @@ class _Reading:
 
 def _escapes_nothing(pattern: str) -> bool:
     """Whether xgrammar takes the pattern as it is, and not as that of a JSON string."""
-    bounds = (int(bound) for pair in _REPEATS.findall(pattern) for bound in pair if bound)
+    bounds = (int(bound[:9]) for pair in _REPEATS.findall(pattern) for bound in pair if bound)
     return (
         not (pattern.isascii() and pattern.isprintable()) or max(bounds, default=0) > _MOST_REPEATS
     )

@@ -24,6 +24,7 @@ from server.engine.test_schemas import spells, valid
         ("a$b", "an anchor in the middle"),
         ("(a|b$)c", "an anchor in the middle"),
         ("(^a)*", "a repeated anchor"),
+        ("^[^a]*+b$", "a repeated repetition"),
         (r"\Aab\Z", r"`\A`"),
         (r"(a)\1", r"`\1`"),
         (r"\p{L}", r"`\p`"),
@@ -57,6 +58,7 @@ def test_what_a_grammar_drops_of_a_pattern_is_named(pattern: str, fault: str) ->
         ("^[А-я]+$", "Да"),
         (r"^\u00e9.$", "éa"),
         ("^[a-z]{1,500}$", "abc"),
+        ("^a+?b{2}?$", "abb"),
         ("(?<year>[0-9])", "1"),
     ],
 )

@@ -16,6 +16,7 @@ from openai.lib._pydantic import to_strict_json_schema
 from pydantic import BaseModel, Field
 
 from ponder.engine import grammars, vllm_grammars
+from ponder.engine.keywords import APPLIES
 from ponder.engine.protocol import RequestRefusedError
 from ponder.engine.schemas import unenforced
 from ponder.protocol.grammars import json_format, json_schema
@@ -373,3 +374,10 @@ def test_no_accepted_schema_lets_a_value_through_that_breaks_it(
         with suppress(RequestRefusedError):  # also by xgrammar, for what contradicts itself
             vllm_grammars.check(json_schema(schema))
             assert all(valid(schema, value) for value in values if spells(schema, value))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(APPLIES)), _JSON, max_size=4))
+def test_a_malformed_schema_is_no_failure(schema: Schema) -> None:
+    for check in (grammars.check, vllm_grammars.check):
+        with suppress(RequestRefusedError):
+            check(json_schema({**schema, "$defs": {"n": schema}}))
