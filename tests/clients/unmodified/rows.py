@@ -179,6 +179,16 @@ ROWS = (
     _agents.row("stream", "`run_streamed`", RIGHT),
     _agents.row("responses", "its default model class", RIGHT),
     _agents.row("tools", "`function_tool`", {"kinds": re.compile("tool_call_item")}),
+    _agents.row(
+        "responses_tools",
+        "`run_streamed` of its default model class, a call and its result",
+        {
+            "kinds": re.compile("tool_call_item.*tool_call_output_item.*message_output_item"),
+            "content": re.compile("."),
+            "turns": 2,
+            "deltas": True,
+        },
+    ),
     _llama.row("chat", "`additional_kwargs`", RIGHT),
     _llama.row("stream", "`stream_chat`", RIGHT),
     _llama.row("complete", "`complete`, its default", SOME),
@@ -188,12 +198,16 @@ ROWS = (
     _harness.row(
         "chat", "`local-chat-completions`, budget in `--gen_kwargs`", {"right": range(1, 2)}
     ),
-    _harness.row("loglikelihood", "`local-completions`", {"scored": True}),
+    _harness.row(
+        "loglikelihood",
+        "`local-completions`, against an echo's own log probabilities",
+        {"documents": 5, "alike": True, "accuracy": True},
+    ),
     _inspect.row("task", "a task, `--extra-body`", {"right": range(1, 2), "status": "success"}),
-    _guide.row("run", "`guidellm run`", {"completed": 4, "failed": 0}),
+    _guide.row("run", "`guidellm run`", {"completed": 10, "failed": 0}),
     _bench.row("chat", "`--backend openai-chat`", {"completed": 4, "failed": 0}),
     _bench.row("completions", "`--backend openai`", {"completed": 4, "failed": 0}),
-    _bench.row("vllm", "`--backend vllm`", {"completed": 4, "failed": 0}),
+    _bench.row("responses", "`--backend openai-responses`", {"completed": 4, "failed": 0}),
     _codex.row("turn", "a turn with one call of its shell", RAN),
     _claude.row("turn", "a turn with one call of its shell", RAN),
     _qwen.row("turn", "a turn with one call of its shell", RAN),

@@ -16,6 +16,7 @@ client = AsyncOpenAI(base_url=URL, api_key=KEY)
 set_default_openai_client(client)
 set_tracing_disabled(True)
 chats = OpenAIChatCompletionsModel(MODEL, client)
+RAW = "raw_response_event"
 SETTINGS = ModelSettings(temperature=0, verbosity="low", extra_body=BUDGET)
 
 
@@ -45,6 +46,19 @@ async def tools():
     agent = Agent("a", model=chats, model_settings=SETTINGS, tools=[calculate])
     reply = await Runner.run(agent, "What is 4821 * 377?")
     return {"kinds": [item.type for item in reply.new_items], "content": reply.final_output}
+
+
+async def responses_tools():
+    """Its default model class, streamed: the thought and the call go back as items."""
+    agent = Agent("a", model=MODEL, model_settings=SETTINGS, tools=[calculate])
+    running = Runner.run_streamed(agent, "What is 4821 * 377?")
+    raw = [event.data.type async for event in running.stream_events() if event.type == RAW]
+    return {
+        "kinds": [item.type for item in running.new_items],
+        "content": running.final_output,
+        "turns": raw.count("response.completed"),
+        "deltas": raw.count("response.function_call_arguments.delta") > 0,
+    }
 
 
 run(globals())

@@ -10,7 +10,7 @@ from said import ROOT, run
 def run_benchmark():
     home = folder()
     data = home / "data.jsonl"
-    data.write_text("\n".join(json.dumps({"prompt": f"What is {n} + 25?"}) for n in range(4)))
+    data.write_text("\n".join(json.dumps({"prompt": f"What is {n} + 25?"}) for n in range(10)))
     run_program(
         "guidellm",
         "run",
@@ -19,7 +19,7 @@ def run_benchmark():
         "--profile",
         "kind=synchronous",
         "--constraint",
-        "kind=max_requests,count=4",
+        "kind=max_requests,count=10",
         "--tokenizer",
         f"kind=hf_auto,model={os.environ['PONDER_TOKENIZER']}",
         "--data",

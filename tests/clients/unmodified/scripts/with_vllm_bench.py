@@ -55,8 +55,8 @@ def completions():
     return bench("openai", "/v1/completions")
 
 
-def vllm():
-    return bench("vllm", "/v1/completions")
+def responses():
+    return bench("openai-responses", "/v1/responses")
 
 
 run(globals())
