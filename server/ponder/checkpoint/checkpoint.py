@@ -154,14 +154,23 @@ class Checkpoint:
 
     def _unthinking(self, token_ids: list[int], ask: Ask, limits: Limits) -> Prompt:
         """The prompt of a model without thoughts that Ponder can read."""
-        if self.unread is not None and ask.insists and (ask.thinks or ask.budget is not None):
-            raise ReasoningUnsupported(
-                f"this model seems to think (its chat template holds {self.unread!r}), but Ponder "
-                f"does not know how its thoughts are written: leave `budget` out, or describe them "
-                f"in a ponder.json (`ponder contract MODEL --write` begins one; docs/models.md)",
-                "budget",
-            )
+        self._check_unread(ask)
         return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None)
+
+    def _check_unread(self, ask: Ask) -> None:
+        """Raise where a thought is asked for, or none, of a model whose thoughts nobody reads."""
+        if self.unread is not None and ask.insists and (ask.thinks or ask.budget is not None):
+            raise ReasoningUnsupported(self.without("`budget`"), "budget")
+
+    def without(self, option: str) -> str:
+        """Why a model without thoughts that Ponder can read does not take this option."""
+        if self.unread is None:
+            return f"this model does not think: leave {option} out"
+        return (
+            f"this model seems to think (its chat template holds {self.unread!r}), but Ponder does "
+            f"not know how its thoughts are written: leave {option} out, or describe them in a "
+            f"ponder.json (`ponder contract MODEL --write` begins one; docs/models.md)"
+        )
 
     def raw_prompt(
         self,
@@ -189,9 +198,7 @@ class Checkpoint:
         if not (opened or self._ends_open(token_ids)):
             return self._plain_prompt(token_ids, ask, limits, plain_tokens)
         if self.compiled is None:
-            raise ReasoningUnsupported(
-                "this model does not think: leave ponder.thinking out", "thinking"
-            )
+            raise ReasoningUnsupported(self.without("ponder.thinking"), "thinking")
         form = replace(self.compiled, opened_by="template")
         closed = close or form.close
         closed = closed.bare if bare else closed
@@ -214,6 +221,7 @@ class Checkpoint:
                 f"{self.compiled.start.text}, set ponder.thinking to 'open', or leave `budget` out",
                 "budget",
             )
+        self._check_unread(ask)
         if ask.max_completion_tokens is None:
             ask = replace(ask, max_completion_tokens=plain_tokens)
         return Prompt(token_ids, self.plan(ask, limits, len(token_ids)), None, None, verbatim=True)

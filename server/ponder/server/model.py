@@ -358,9 +358,7 @@ class ServedModel:
     def _check_thinking_options(self, options: PonderOptions) -> None:
         compiled = self.checkpoint.compiled
         if compiled is None and (name := _of_thought(options)):
-            raise ReasoningUnsupported(
-                f"ponder.{name}: this model does not think: leave it out", name
-            )
+            raise ReasoningUnsupported(self.checkpoint.without(f"ponder.{name}"), name)
         if options.hint and not self.checkpoint.can_hint:
             raise invalid_request(
                 "ponder.hint needs a model that was trained on budget hints, which this one was "

@@ -29,6 +29,10 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _marker(value: Any) -> bool:
+    return isinstance(value, str) and not value.isspace() and value != ""
+
+
 def _text_or_none(value: Any) -> bool:
     return isinstance(value, str | None)
 
@@ -51,7 +55,7 @@ def _pair(value: Any) -> bool:
 
 
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("think_start", "think_end", "close_text"), (_text, "a string")),
+    **dict.fromkeys(("think_start", "think_end", "close_text"), (_marker, "a string with text")),
     "answer_prefix": (_text, "a string"),
     **dict.fromkeys(("again", "skip_text", "tool_call"), (_text_or_none, "a string")),
     **dict.fromkeys(("think", "no_think"), (_arguments, "an object of template arguments")),

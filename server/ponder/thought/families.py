@@ -7,6 +7,7 @@ template does (whether it opens the thought, which arguments switch it, which ef
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from ponder.thought.contract import Contract, ContractError
@@ -256,14 +257,22 @@ MARKERS = (
     "<think",
     "<thought",
     "<reasoning>",
+    "<scratchpad>",
+    "<longcat_think>",
+    "<ifm|think>",
+    "<|think|>",
     "<|thinking",
+    "<|content_thinking|>",
+    "<|plamo:begin_think",
     "<|begin_of_thought|>",
+    "<|start_of_thought|>",
     "[THINK]",
     "◁think▷",
     "THINKING|>",
     "reasoning_content",
 )
-"""Strings that only the chat templates of models that think hold."""
+"""Strings that only the chat templates of models that think hold, comments aside."""
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 def recognise(chat_template: str, model_type: str = "") -> Family | None:
@@ -278,7 +287,8 @@ def recognise(chat_template: str, model_type: str = "") -> Family | None:
 
 def unread(chat_template: str) -> str | None:
     """The first marker of a thought that a template holds; None without one."""
-    return next((marker for marker in MARKERS if marker in chat_template), None)
+    written = _COMMENT.sub("", chat_template)
+    return next((marker for marker in MARKERS if marker in written), None)
 
 
 def of_contract(contract: Contract) -> ThoughtFormat:

@@ -130,6 +130,10 @@ def test_a_budget_for_a_thought_that_nobody_can_read_is_refused(load: Load) -> N
     for wish in ({"budget": 64}, {"budget": 0}, {"thinks": True}):
         with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*ponder contract MODEL"):
             ask(checkpoint, **wish)
+        with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*ponder contract MODEL"):
+            checkpoint.raw_prompt("Hi", Ask(**wish), LIMITS)
+    with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*leave ponder.thinking out, or"):
+        checkpoint.raw_prompt("Hi", Ask(), LIMITS, opened=True)
 
 
 def test_those_who_go_on_inside_the_thought_find_it_open(load: Load) -> None:

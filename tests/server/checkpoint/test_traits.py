@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ponder.thought.families import TAGS
+from ponder.thought.families import MARKERS, TAGS
 from server.checkpoint.conftest import Load
 
 TURNS = "{%- for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor -%}"
@@ -108,7 +108,12 @@ def test_an_earlier_turn_with_its_thought_shows_a_model_that_thinks(load: Load) 
     assert checkpoint.traits.own == "model"
 
 
-@pytest.mark.parametrize("marker", ["<thought>", "<think_fast>", "[THINK]", "◁think▷"])
+def test_a_comment_in_a_template_shows_nothing(load: Load) -> None:
+    checkpoint = load(template(before="{#- without reasoning_content\n and <think_fast> -#}"))
+    assert (checkpoint.form, checkpoint.unread) == (None, None)
+
+
+@pytest.mark.parametrize("marker", ["<thought>", "<think_fast>", *MARKERS])
 def test_a_marker_that_no_row_knows_is_told(load: Load, marker: str) -> None:
     checkpoint = load(template(marker))
     assert checkpoint.form is None

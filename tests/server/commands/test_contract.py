@@ -75,7 +75,15 @@ def test_a_first_contract_says_what_was_recognised(
 
 @pytest.mark.parametrize(
     ("start", "end"),
-    [("<thought>", "</thought>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")],
+    [
+        ("<thought>", "</thought>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|start_of_thought|>", "<|end_of_thought|>"),
+        ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+        ("<scratchpad>", "</scratchpad>"),
+    ],
 )
 def test_a_first_contract_guesses_markers_that_no_row_has(
     bare: Path, capsys: pytest.CaptureFixture[str], start: str, end: str
@@ -88,6 +96,18 @@ def test_a_first_contract_guesses_markers_that_no_row_has(
     contract = Contract.load(bare)
     assert contract is not None
     assert (contract.opened_by, contract.close_text) == ("template", f"\n{end}\n\n")
+
+
+def test_a_marker_whose_end_nothing_tells_is_said(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = f"{OWN}[bot]<|content_thinking|>{{% endif %}}"
+    (bare / "chat_template.jinja").write_text(written, encoding="utf-8")
+    assert main(["contract", str(bare), "--write"]) == 1
+    said = capsys.readouterr().err
+    assert "<|content_thinking|> in the chat template" in said
+    assert "needs think_start, think_end and close_text" in said
+    assert Contract.load(bare) is None
 
 
 def test_nothing_to_begin_with_is_said(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,10 @@ def test_a_model_that_does_not_think_has_no_options_of_thought(
     running = serve("Just an answer.", thinks=False)
     error = refused(running, openai.BadRequestError, ponder={name: value})
     assert (error["code"], error["param"]) == ("reasoning_unsupported", f"ponder.{name}")
-    assert "does not think: leave it out" in error["message"]
+    assert error["message"] == f"this model does not think: leave ponder.{name} out"
+    unread = serve("Just an answer.", thinks=False, unread="<odd>")
+    error = refused(unread, openai.BadRequestError, ponder={name: value})
+    assert f"leave ponder.{name} out, or describe them in a ponder.json" in error["message"]
     reply = running.ask(ponder={"min_thinking_tokens": 0, "grace_tokens": 0, "close_text": None})
     assert reply.choices[0].message.content == "Just an answer."
 

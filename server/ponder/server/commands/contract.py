@@ -19,9 +19,12 @@ from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
 
 _LOOKS = re.compile(
-    r"(<[\w|:]*(?:think|thought|reason)\w*[|]?>)|(\[(?:THINK|THOUGHT|REASON)\w*\])|(◁think▷)", re.I
+    r"(<(?!\|?end)[\w|:]*(?:think|thought|reason|scratchpad)[\w:]*[|]?>)"
+    r"|(\[(?:THINK|THOUGHT|REASON)\w*\])|(◁think▷)",
+    re.I,
 )
-_ENDS = {"<": "</", "[": "[/", "◁": "◁/"}
+_ENDS = {"begin": "end", "start": "end", "<|": None, "<": "</", "[": "[/", "◁": "◁/"}
+"""How an end differs from a start that holds the text; None where no rule tells it."""
 
 
 class Options(BaseModel):
@@ -155,14 +158,21 @@ def write(files: ModelFiles) -> Path:
 
 def _guess(tokenizer: HFTokenizer, path: Path) -> tuple[str, str]:
     """The markers of thought in a template's text."""
+    by_hand = (
+        f"a {path.name} written by hand needs think_start, think_end and close_text "
+        f"(docs/models.md)"
+    )
     found = _LOOKS.search(tokenizer.chat_template)
     if found is None:
-        raise ContractError(
-            f"nothing in the chat template looks like a thought: a {path.name} written by hand "
-            f"needs think_start, think_end and close_text (docs/models.md)"
-        )
+        raise ContractError(f"nothing in the chat template looks like a thought: {by_hand}")
     start = found.group()
-    return start, start.replace(start[0], _ENDS[start[0]], 1)
+    told, end = next((told, end) for told, end in _ENDS.items() if told in start)
+    if end is None:
+        raise ContractError(
+            f"{start} in the chat template looks like a thought, and nothing tells its end: "
+            f"{by_hand}"
+        )
+    return start, start.replace(told, end, 1)
 
 
 def proved(checkpoint: Checkpoint) -> Iterator[str]:
