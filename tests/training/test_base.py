@@ -53,6 +53,17 @@ def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
     assert base.contract.opened_by == "template"
 
 
+def test_what_is_trained_open_is_served_open(bare: Path, tmp_path: Path) -> None:
+    row = recognise((bare / "chat_template.jinja").read_text(), "qwen3")
+    assert row is not None
+    own = {"think_start": "<think>", "think_end": "</think>", "close_text": "\n</think>\n\n"}
+    Contract(**own, opened_by="model", family=row.format.name).save(bare)  # type: ignore[arg-type]
+    base = Base.find(recipe(tmp_path, "hbpo", base=str(bare)))
+    assert base.contract.opened_by == "template"
+    assert base.checkpoint.compiled is not None
+    assert base.checkpoint.compiled.opened_by == "template"
+
+
 def test_what_is_exported_keeps_its_family(bare: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

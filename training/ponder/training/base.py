@@ -20,7 +20,9 @@ from .run.recipe_hash import recipe_sha256
 class Base:
     """A checkpoint, and the contract that its training will export.
 
-    The recipe's close text and answer prefix replace those of the base.
+    The recipe's close text and answer prefix replace those of the base. Rollouts open a thought
+    that the template leaves to the model, whatever the base's contract says, and so do servers of
+    the export.
     """
 
     checkpoint: Checkpoint
@@ -35,7 +37,9 @@ class Base:
             raise RecipeError(f"base: {error}; --base names another checkpoint") from error
         try:
             found = Checkpoint.load(files)
-            contract = found.contract or contract_of_family(recipe.base, found)
+            if (contract := found.contract) is None:
+                contract = contract_of_family(recipe.base, found)
+            contract = replace(contract, opened_by="template")
             if recipe.close_text is not None:
                 contract = replace(contract, close_text=recipe.close_text)
             if recipe.answer_prefix is not None:
@@ -84,10 +88,7 @@ class Base:
 
 
 def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
-    """A contract from the table of families, for a checkpoint without one.
-
-    Where the template leaves the opening of a thought to the model, rollouts and servers open it.
-    """
+    """A contract from the table of families, for a checkpoint without one."""
     form = checkpoint.form
     if form is None:
         raise RecipeError(
