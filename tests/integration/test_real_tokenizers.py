@@ -24,7 +24,7 @@ from .packages import npm
 pytestmark = pytest.mark.engine
 
 VERSION = "3.7.2"
-REQUESTS = 100
+REQUESTS = 250
 AT_ONCE = 24
 CLIENT = httpx.Limits(max_connections=AT_ONCE)
 PARTS = ("thinking", "forced", "answer", "retry", "probe")

@@ -101,6 +101,18 @@ def test_a_budget_is_refused_by_the_name_it_came_in(
     assert smollm.chat.completions.create(**question("Hi"), extra_body={"budget": 0}).choices
 
 
+def test_tools_are_refused_because_its_template_shows_it_none(smollm: openai.OpenAI) -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    for choice in ("auto", "required"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            smollm.chat.completions.create(**question("Hi", tools=tools, tool_choice=choice))
+        assert (caught.value.code, caught.value.param) == ("tools_unsupported", "tools")
+    (unasked,) = smollm.chat.completions.create(
+        **question("Hi", tools=tools, tool_choice="none")
+    ).choices
+    assert unasked.message.content and not unasked.message.tool_calls
+
+
 def test_a_stream_says_what_the_whole_reply_says(smollm: openai.OpenAI) -> None:
     asked = question("Write a sentence about rain.", seed=3, temperature=0.8)
     whole = smollm.chat.completions.create(**asked)
