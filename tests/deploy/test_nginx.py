@@ -37,4 +37,4 @@ def test_a_request_that_has_begun_is_not_run_again() -> None:
 
 def test_servers_on_loopback_answer_to_the_name_it_asks_for() -> None:
     found = re.search(r"^ *proxy_set_header Host (.+);$", CONFIGURATION.read_text(), re.MULTILINE)
-    assert found and welcome(found[1], [])
+    assert found and welcome(found[1], ())
