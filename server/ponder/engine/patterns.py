@@ -128,12 +128,20 @@ class _Reading:
         known = len(named) == 2 and (named[1] in _SETS if self._quoted else named[1] not in "AGQZz")
         if not known:
             return f"`{named}`"
-        if self._open and named[1] in "DWS":
+        if self._open and named[1] in "DWSs":
             return f"`{named}` {_BESIDE}"
         return None
 
     def _literal(self, character: str) -> str | None:
         return _TEXT if self._quoted and _breaks(character) else None
+
+    def _member(self) -> tuple[str | None, str | None]:
+        """A fault, and one character of a set; None for a class of characters."""
+        if self._pattern[self._at] != "\\":
+            self._at += 1
+            return None, self._pattern[self._at - 1]
+        named, literal = self._escape()
+        return (self._class(named) if literal is None else None), literal
 
     def _set(self) -> str | None:
         begin, self._at = self._at, self._at + 1
@@ -141,16 +149,20 @@ class _Reading:
         self._at += negated
         members, breaking, sets = 0, 0, False
         while self._at < len(self._pattern) and self._pattern[self._at] != "]":
-            if self._pattern[self._at] == "\\":
-                named, literal = self._escape()
-                if literal is None and (fault := self._class(named)) is not None:
-                    return fault
-                sets |= literal is None
-            else:
-                literal = self._pattern[self._at]
+            fault, literal = self._member()
+            if fault is not None:
+                return fault
+            last = literal
+            if literal is not None and re.match(r"-[^]]", self._pattern[self._at :]):
                 self._at += 1
+                fault, last = self._member()
+                if fault is not None:
+                    return fault
+            sets |= literal is None or last is None
             members += 1
-            breaking += literal is not None and _breaks(literal)
+            if literal is not None and last is not None:
+                whole = literal == last and _breaks(literal)
+                breaking += whole or (self._open and _spans(literal, last))
         if self._at == len(self._pattern):
             return "a set of characters without an end"
         self._at += 1
@@ -167,6 +179,11 @@ def _escapes_nothing(pattern: str) -> bool:
     return (
         not (pattern.isascii() and pattern.isprintable()) or max(bounds, default=0) > _MOST_REPEATS
     )
+
+
+def _spans(first: str, last: str) -> bool:
+    """Whether a range holds a character that a JSON string cannot hold as it is."""
+    return first < " " or any(first <= sign <= last for sign in '"\\')
 
 
 def _breaks(character: str) -> bool:

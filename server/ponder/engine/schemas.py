@@ -21,7 +21,6 @@ from ponder.engine.keywords import (
     TESTS,
     TYPES,
     UNREAD,
-    equal,
     head_of,
     listed,
     named,
@@ -55,6 +54,7 @@ class _Reader:
         self._root = root
         self._read: set[str] = set()  # references that were followed
         self._kinds: dict[int, frozenset[str]] = {}
+        self._keyed: dict[int, frozenset[Any]] = {}
         self._spelt: dict[Any, int] = {}
         self._spellings: dict[tuple[int, str], int] = {}
         self._meanings: dict[int, tuple[int, str]] = {}
@@ -134,8 +134,6 @@ class _Reader:
                 f"the `format` {schema['format']!r} at {place} cannot be enforced: leave it out, "
                 f"or use one of {', '.join(sorted(FORMATS))}"
             )
-        if shape == "format" and "pattern" in schema:
-            yield f"`pattern` at {place} cannot be enforced beside `format`: leave one of them out"
         if shape is not None and lengths:
             yield (
                 f"`{lengths[0]}` at {place} cannot be enforced beside `{shape}`: leave one of them "
@@ -228,8 +226,18 @@ class _Reader:
                 return all(self._apart(branch, against, depth - 1) for branch in branches)
         mine, theirs = values_of(one), values_of(other)
         if mine is not None and theirs is not None:
-            return not any(equal(value, those) for value in mine for those in theirs)
+            return self._told_apart(one, mine).isdisjoint(self._told_apart(other, theirs))
         return self._forbids(one, other, depth) or self._forbids(other, one, depth)
+
+    def _told_apart(self, schema: dict[str, Any], values: Sequence[Any]) -> frozenset[Any]:
+        """A key for each value, the same for equal ones; all arrays and objects have one key."""
+        known = self._keyed.get(id(schema))
+        if known is None:
+            known = self._keyed[id(schema)] = frozenset(
+                "nested" if isinstance(value, dict | list) else (isinstance(value, bool), value)
+                for value in values
+            )
+        return known
 
     def _forbids(self, one: dict[str, Any], other: dict[str, Any], depth: int) -> bool:
         """Whether one object needs a property that the other has with other values, or not."""
@@ -278,7 +286,7 @@ class _Reader:
             return TYPES
         known = self._kinds.get(id(schema))
         if known is None:
-            self._kinds[id(schema)] = frozenset()  # while a reference leads back to it
+            self._kinds[id(schema)] = TYPES  # while a reference leads back to it
             known = self._kinds[id(schema)] = self._spelt_types(schema)
         return known
 

@@ -98,6 +98,18 @@ def test_a_first_contract_guesses_markers_that_no_row_has(
     assert (contract.opened_by, contract.close_text) == ("template", f"\n{end}\n\n")
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("<|START_OF_THOUGHT|>", "<|END_OF_THOUGHT|>"), ("<BEGIN_THINK>", "<END_THINK>")],
+)
+def test_a_guess_minds_the_case(bare: Path, start: str, end: str) -> None:
+    (bare / "chat_template.jinja").write_text(f"{OWN}[bot]{start}{{% endif %}}", encoding="utf-8")
+    assert main(["contract", str(bare), "--write"]) == 0
+    contract = Contract.load(bare)
+    assert contract is not None
+    assert (contract.think_start, contract.think_end) == (start, end)
+
+
 def test_a_marker_whose_end_nothing_tells_is_said(
     bare: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

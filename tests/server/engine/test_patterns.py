@@ -36,6 +36,11 @@ from server.engine.test_schemas import spells, valid
         ("^.{0,129}$", "`.` beside a repetition above 128"),
         ("^é[^x]$", "`[^x]` beside"),
         (r"^é\W$", r"`\W` beside"),
+        ("^[ -~]{1,200}$", "`[ -~]` beside"),
+        (r"^[\x20-\x7e]{0,255}$", "beside a repetition above 128"),
+        ("^[ -é]+$", "`[ -é]` beside"),
+        (r"^[a-zà-ÿ\s]+$", r"`\s` beside"),
+        (r"^\s{0,200}$", r"`\s` beside"),
     ],
 )
 def test_what_a_grammar_drops_of_a_pattern_is_named(pattern: str, fault: str) -> None:
@@ -58,6 +63,9 @@ def test_what_a_grammar_drops_of_a_pattern_is_named(pattern: str, fault: str) ->
         ("^[А-я]+$", "Да"),
         (r"^\u00e9.$", "éa"),
         ("^[a-z]{1,500}$", "abc"),
+        ("^[a-zà-ÿ]+$", "où"),
+        ("^[ -~]{1,100}$", "a-b"),
+        ("^[a-]{1,200}$", "a-"),
         ("^a+?b{2}?$", "abb"),
         ("(?<year>[0-9])", "1"),
     ],

@@ -144,10 +144,12 @@ def test_every_dialect_ends_by_itself_while_the_server_drains(serve: Serve) -> N
 
     running = serve(script=script, **SLOW)
     with concurrent.futures.ThreadPoolExecutor(2 * len(BODIES)) as pool:
-        asking = Asking(running, pool)
-        leaving = Leaving(running)
-        assert not leaving.left.done()
-        released.set()
+        try:
+            asking = Asking(running, pool)
+            leaving = Leaving(running)
+            assert not leaving.left.done()
+        finally:
+            released.set()
         whole = {path: reply.result() for path, reply in asking.whole.items()}
         told = {path: lines.result() for path, lines in asking.lines.items()}
     leaving.left.result(PATIENCE)

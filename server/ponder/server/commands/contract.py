@@ -23,7 +23,10 @@ _LOOKS = re.compile(
     r"|(\[(?:THINK|THOUGHT|REASON)\w*\])|(◁think▷)",
     re.I,
 )
-_ENDS = {"begin": "end", "start": "end", "<|": None, "<": "</", "[": "[/", "◁": "◁/"}
+_ENDS = {
+    **{"begin": "end", "start": "end", "BEGIN": "END", "START": "END"},
+    **{"<|": None, "<": "</", "[": "[/", "◁": "◁/"},
+}
 """How an end differs from a start that holds the text; None where no rule tells it."""
 
 
