@@ -47,11 +47,11 @@ def charged(running: Running) -> float:
     return sum(series(running, "ponder_holdout_tokens_count").values())
 
 
-def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Serve) -> None:
+def held(serve: Serve) -> tuple[Running, threading.Event]:
+    """A server whose thoughts go on until the event: nothing ends before."""
     released = threading.Event()
 
     def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
-        """Thinks until it is released: nothing ends before."""
         tokenizer = running.service.model.tokenizer
         while not released.is_set():
             yield from tokenizer.encode("a")
@@ -59,6 +59,11 @@ def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Se
         yield from tokenizer.eos_token_ids
 
     running = serve(script=script, **SLOW)
+    return running, released
+
+
+def test_what_runs_ends_by_itself_while_the_server_says_that_it_drains(serve: Serve) -> None:
+    running, released = held(serve)
     with httpx.stream(
         "POST", f"{running.url}/v1/chat/completions", json={**BODY, "stream": True}
     ) as s:
@@ -133,16 +138,7 @@ class Asking:
 
 
 def test_every_dialect_ends_by_itself_while_the_server_drains(serve: Serve) -> None:
-    released = threading.Event()
-
-    def script(_prompt: Sequence[int], _number: int) -> Iterator[int]:
-        tokenizer = running.service.model.tokenizer
-        while not released.is_set():
-            yield from tokenizer.encode("a")
-        yield from tokenizer.encode(THOUGHT)
-        yield from tokenizer.eos_token_ids
-
-    running = serve(script=script, **SLOW)
+    running, released = held(serve)
     with concurrent.futures.ThreadPoolExecutor(2 * len(BODIES)) as pool:
         try:
             asking = Asking(running, pool)
