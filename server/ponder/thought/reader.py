@@ -28,8 +28,9 @@ from ponder.thought.text import (
     unmarked,
 )
 
+_BLOCK = 32
 _FEW = 4
-"""Tokens that are not worth an attempt to count them at once."""
+"""Tokens that `read` tries to count at once, and how many are not worth the attempt."""
 
 
 class Verdict(Enum):
@@ -136,14 +137,13 @@ class ThoughtReader:
 
     def read(self, token_ids: Sequence[int]) -> tuple[int, Verdict]:
         """Feed tokens until the thought is over; returns how many, and the verdict on the last."""
-        fed, verdict = 0, Verdict.MORE
-        while verdict is Verdict.MORE and fed < len(token_ids):
-            if len(token_ids) - fed > _FEW and (counted := self._count_plain(token_ids[fed:])):
-                fed += counted
-            else:
-                verdict = self.feed(token_ids[fed])
-                fed += 1
-        return fed, verdict
+        for begin in range(0, len(token_ids), _BLOCK):
+            block = token_ids[begin : begin + _BLOCK]
+            plain = self._count_plain(block) if len(block) > _FEW else 0
+            for fed, token_id in enumerate(block[plain:], begin + plain + 1):
+                if (verdict := self.feed(token_id)) is not Verdict.MORE:
+                    return fed, verdict
+        return len(token_ids), Verdict.MORE
 
     def _count_plain(self, token_ids: Sequence[int]) -> int:
         """Count the first of these tokens into the thought at once; returns how many.

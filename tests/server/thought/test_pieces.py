@@ -26,13 +26,11 @@ Kind = tuple[ByteVocabulary, Literal["template", "model"]]
 
 def goes_on(text: str, vocabulary: ByteVocabulary) -> Script:
     """Says `text`, and goes on with it where a prompt holds its beginning."""
-    close = list(compiled(vocabulary).close.ids)
 
     def script(prompt: Sequence[int], _number: int) -> Iterator[int]:
         said = list(prompt[len(PROMPT) :])
         whole = [*vocabulary.encode(text), EOS]
-        closed = bool(close) and said[-len(close) :] == close
-        yield from [*b"cut short", EOS] if closed else whole[len(said) :]
+        yield from whole[len(said) :] if said == whole[: len(said)] else [*b"cut short", EOS]
 
     return script
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import pytest
@@ -8,6 +8,7 @@ from ponder.thought.exits.budget import Budget
 from ponder.thought.exits.exit import Close, GoOn, Progress
 from ponder.thought.exits.watch import Watch
 from ponder.thought.reader import ThoughtReader, Verdict
+from ponder.thought.text import TextDecoder
 from server.thought.helpers import EOS, SINGLE, SPELT, compiled
 
 
@@ -178,3 +179,19 @@ def test_tokens_counted_at_once_end_a_sentence_as_single_ones_do(text: str) -> N
         verdicts.append([reader.feed(token_id).name for token_id in b" Then"])
         assert reader.take_text() == text + (" Then" if "CLOSED" not in verdicts[-1] else "")
     assert verdicts[0] == verdicts[1]
+
+
+def test_a_long_thought_is_tried_at_once_in_few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    plain = TextDecoder.plain
+
+    def counting(decoder: TextDecoder, ids: Sequence[int]) -> str | None:
+        tried.append(len(ids))
+        return plain(decoder, ids)
+
+    monkeypatch.setattr(TextDecoder, "plain", counting)
+    reader = ThoughtReader(compiled(SINGLE), SINGLE, Watch([]))
+    ids = [*b"a\xff" * 2000, SINGLE.END_THINK]  # no block of it is UTF-8
+    assert reader.read(ids) == (len(ids), Verdict.ENDED)
+    assert len(reader.thinking) == 4000
+    assert sum(tried) < 2 * len(ids)
