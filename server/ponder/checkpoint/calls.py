@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SYNTAXES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("<|channel|>commentary", "functions."), "openai"),
     (("<tool_calls{}>",), "hy_v3"),
     (("<arg_key>",), "glm47"),
     (("<seed:tool_call>",), "seed_oss"),

@@ -24,7 +24,6 @@ from ponder.thought.exits.exit import Exit
 from ponder.thought.families import TAGS, of_contract, recognise, unread
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.segment import AnswerRules
-from ponder.thought.text import TextDecoder
 from ponder.thought.thought import Thought
 
 
@@ -109,6 +108,7 @@ class Checkpoint:
         arguments: Mapping[str, Any] | None = None,
         close: Close | None = None,
         bare: bool = False,
+        calls: bool = False,
         hinted: bool = False,
         begun: str = "",
         due: Due | None = None,
@@ -116,9 +116,10 @@ class Checkpoint:
         """Render the chat, plan the thought, and append the tokens that the plan needs.
 
         `arguments` are the template's. `close` replaces the model's own; `bare` leaves out the
-        answer prefix, for an answer that follows a grammar. `hinted` tells the model its budget, if
-        it was trained on one that fits, also within the time left until the answer is `due`. The
-        thought starts with the text `begun`. Raises `TokenizerError` and the errors of `resolve`.
+        answer prefix, for an answer that follows a grammar, and `calls` says that the answer may be
+        a call. `hinted` tells the model its budget, if it was trained on one that fits, also within
+        the time left until the answer is `due`. The thought starts with the text `begun`. Raises
+        `TokenizerError` and the errors of `resolve`.
         """
         given = arguments or {}
         if self.compiled is None:
@@ -133,6 +134,7 @@ class Checkpoint:
             arguments=given,
             close=close,
             bare=bare,
+            calls=calls,
             begun=begun,
             due=due,
         )
@@ -236,7 +238,7 @@ class Checkpoint:
         if start.token_id is not None:
             return end > 0 and token_ids[end - 1] == start.token_id
         tail = token_ids[max(0, end - len(start.text.encode())) : end]
-        read = TextDecoder(self.tokenizer, self.compiled.marks)
+        read = self.compiled.marks.decoder(self.tokenizer)
         return "".join(map(read.feed, tail)).rstrip().endswith(start.seen.rstrip())
 
     def plan(

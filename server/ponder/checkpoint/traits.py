@@ -76,7 +76,8 @@ class Traits:
     thinking; `off` is None where no argument does. `switches` maps arguments that a request may set
     itself to their values for on and off. `efforts` maps Ponder's efforts to the template's words,
     for its argument `effort`. `tells` is the argument's name where the template tells the model a
-    number of tokens itself. `history` is the template's name for an earlier turn's thought.
+    number of tokens itself. `history` is the template's name for an earlier turn's thought, which
+    it refuses beside a text in front of calls where they are `exclusive`.
     """
 
     own: Opening = "model"
@@ -87,15 +88,18 @@ class Traits:
     efforts: Mapping[str, str] = field(default_factory=dict)
     tells: str | None = None
     history: str = HISTORY[0]
+    exclusive: bool = False
 
     def turns(self, messages: Messages) -> Messages:
         """The messages, with the template's name for their thoughts."""
-        if self.history == HISTORY[0]:
+        if self.history == HISTORY[0] and not self.exclusive:
             return messages
-        return [
-            {**turn, self.history: turn[HISTORY[0]]} if HISTORY[0] in turn else turn
-            for turn in messages
-        ]
+        return [self._turn(turn) if HISTORY[0] in turn else turn for turn in messages]
+
+    def _turn(self, turn: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.exclusive and turn.get("tool_calls") and turn.get("content"):
+            return {name: value for name, value in turn.items() if name != HISTORY[0]}
+        return {**turn, self.history: turn[HISTORY[0]]}
 
     def effort_arguments(self, effort: str | None) -> Arguments:
         """The argument that tells the model an effort, if its template takes efforts."""
@@ -140,6 +144,7 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
     if off and _renders(template, off) in (None, _renders(template, on)):
         off = {}
     effort, efforts = _efforts(template, form, on)
+    history = next((name for name, _ in _earlier_turns(template)), HISTORY[0])
     return Traits(
         own=own,
         on=on,
@@ -151,7 +156,8 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
         effort=effort,
         efforts=efforts,
         tells=BUDGET_NAME if _tells(template, on) else None,
-        history=next((name for name, _ in _earlier_turns(template)), HISTORY[0]),
+        history=history,
+        exclusive=_exclusive(template, history),
     )
 
 
@@ -179,6 +185,17 @@ def _earlier_turns(template: Template) -> Iterator[tuple[str, str]]:
             continue
         if _THOUGHT in written:
             yield name, written
+
+
+def _exclusive(template: Template, name: str) -> bool:
+    """Whether the template takes a thought and a text each in front of calls, but never both."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": {}}}
+    turn = {"role": "assistant", "content": "Hi.", "tool_calls": [call]}
+    thought = {**turn, "content": "", name: _THOUGHT}
+    texts = [
+        _renders(template, {}, [*HELLO, said]) for said in (turn, thought, {**turn, name: _THOUGHT})
+    ]
+    return None not in texts[:2] and texts[2] is None
 
 
 def _tried(
@@ -221,9 +238,9 @@ def _needed(
     return {name: value for name, value in on.items() if value is not None}
 
 
-def _renders(template: Template, arguments: Arguments) -> str | None:
+def _renders(template: Template, arguments: Arguments, messages: Messages = HELLO) -> str | None:
     try:
-        return template.render(HELLO, arguments)
+        return template.render(messages, arguments)
     except TokenizerError:
         return None
 

@@ -27,6 +27,7 @@ import orjson
 from prometheus_client import Counter
 
 from ponder.engine import grammars
+from ponder.engine.harmony_calls import Harmony
 from ponder.engine.hermes import Hermes
 from ponder.engine.http_dialects import DIALECTS, Finish, Piece
 from ponder.engine.http_probe import Found, probe
@@ -53,6 +54,8 @@ RESUMES = Counter(
 )
 for _cause in CAUSES:  # zeros: without them Prometheus misses the first increase
     RESUMES.labels(_cause)
+_OWN: Mapping[str, type[Calling]] = {"hermes": Hermes, Harmony.name: Harmony}
+"""Syntaxes of calls that Ponder parses itself."""
 _RESUMES = 4  # of a request: one that kills every server it reaches must not kill them all
 _PAUSE_SECONDS = 0.25  # before the next try, where a server gave nothing; doubled each time
 _IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
@@ -365,11 +368,11 @@ def _options(options: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _calling(load: Load) -> Calling | None:
-    """The parser of the model's calls: vLLM's where it is installed; Hermes needs no vLLM."""
+    """The parser of the model's calls: vLLM's where it is installed, unless it is ours."""
     if load.calls is None:
         return None
-    if load.calls == "hermes":
-        return Hermes()
+    if own := _OWN.get(load.calls):
+        return own()
     if find_spec("vllm") is not None:
         from ponder.engine.vllm import calling
 

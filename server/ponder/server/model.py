@@ -98,6 +98,7 @@ class ServedModel:
         of `resolve`.
         """
         held = rules is not None and rules.grammar is not None
+        calls = rules is not None and rules.calls is not None
         self._check_thinking_options(request.ponder)
         self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
         self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
@@ -105,7 +106,7 @@ class ServedModel:
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
-                prompt = self._chat_prompt(asked, request, limits, held, due)
+                prompt = self._chat_prompt(asked, request, limits, due, held=held, calls=calls)
             else:
                 prompt = self._raw_prompt(asked, request, limits, held)
             if least > prompt.plan.allowance:
@@ -154,9 +155,19 @@ class ServedModel:
         return self.checkpoint.curves
 
     def _chat_prompt(
-        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
+        self,
+        asked: Turns,
+        request: ChatRequest,
+        limits: Limits,
+        due: Due | None,
+        *,
+        held: bool,
+        calls: bool,
     ) -> Prompt:
-        """`held`: a grammar holds the answer, so that the model cannot shorten it."""
+        """`held`: a grammar holds the answer, so that the model cannot shorten it.
+
+        `calls`: the answer may call functions.
+        """
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
         ask, limits = self._calibrated(ask, request, limits)
@@ -166,8 +177,9 @@ class ServedModel:
                 asked.turns,
                 replace(ask, formed=held),
                 limits,
-                close=self._close(request.ponder.close_text),
+                close=self._close(request.ponder.close_text, calls=calls),
                 bare=held,
+                calls=calls,
                 arguments=arguments,
                 hinted=self.hints if wanted is None else wanted,
                 due=due,
@@ -327,10 +339,17 @@ class ServedModel:
                 )
         return given
 
-    def _close(self, text: str | None) -> Close | None:
+    def _close(self, text: str | None, *, calls: bool = False) -> Close | None:
         """The close text that a request names; None for the model's own."""
-        if text is None or self.checkpoint.form is None:
+        compiled = self.checkpoint.compiled
+        if text is None or compiled is None:
             return None
+        if calls and compiled.call_close is not None:
+            raise invalid_request(
+                "ponder.close_text: this model closes a thought in another way where a call may "
+                "follow; leave it out, or leave `tools` out",
+                "close_text",
+            )
         if text not in self.closes:
             raise ApiError(
                 403,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 from ponder.engine.protocol import AnswerParser, CallPart, TokenLogprob, Vocabulary
@@ -132,7 +133,7 @@ class CallWriter(AnswerWriter):
 
 def _spelling(markup: AnswerMarkup, spelt: Mapping[int, str]) -> AnswerMarkup:
     """The markup of an answer that shows these special tokens by their text."""
-    marks = dict(markup.marks)
+    marks = copy(markup.marks)
     for token_id in spelt:
         marks.setdefault(token_id, mark(len(marks)))
     texts = {marks[token_id]: text for token_id, text in spelt.items()}

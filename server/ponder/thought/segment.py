@@ -39,8 +39,8 @@ class AnswerRules:
         return self.verbatim or self.grammar is not None or stopped
 
     def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
-        """The writer of one answer. It looks for no markers in an answer that has a grammar."""
-        markup = form.answer if form and self.grammar is None else None
+        """The writer of one answer. It looks for no markers in an answer that is all grammar."""
+        markup = form.answer if form and (self.grammar is None or self.calls) else None
         if self.calls is not None:
             return CallWriter(vocabulary, self.calls, self.stop, markup=markup)
         return AnswerWriter(vocabulary, self.stop, verbatim=self.verbatim, markup=markup)
@@ -140,6 +140,16 @@ class Requests:
         self._form = form
         self._eos = eos
         self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
+
+    @property
+    def heads(self) -> bool:
+        """Whether the answer's grammar begins in front of the header that the format needs."""
+        return bool(self._rules.calls and self._form and self._form.call_close)
+
+    def lead(self, left: int) -> Sequence[int]:
+        """The tokens that begin an answer behind no thought, if that fits into what is `left`."""
+        lead = () if self._form is None or self.heads else self._form.lead
+        return lead if len(lead) < left else ()
 
     def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
         """Ask for an answer of at least `least` tokens, where as many are `left`."""

@@ -96,3 +96,33 @@ def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     assert said.count(form.end) <= 1
     opened = said.rstrip().endswith(form.start.rstrip())
     assert not opened, said
+
+
+@pytest.mark.parametrize("name", ["trl/gptoss", "llama.cpp/openai-gpt-oss-120b"])
+def test_with_tools_gpt_oss_chooses_its_answers_header(
+    templates: Mapping[str, str], bundled: HFTokenizer, name: str
+) -> None:
+    tokenizer = with_template(bundled, templates[name])
+    checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None)
+    final = "<|channel|>final<|message|>"
+    for calls, closed in ((False, final), (True, "")):
+        thinking = checkpoint.prompt(HELLO, Ask(budget=64), LIMITS, calls=calls)
+        quiet = checkpoint.prompt(HELLO, Ask(budget=0), LIMITS, calls=calls)
+        said = tokenizer.spell(quiet.token_ids)
+        assert said == f"{tokenizer.spell(thinking.token_ids)}{closed}"
+        assert said.endswith(f"<|start|>assistant{closed}")
+        assert thinking.close is not None
+        assert tokenizer.spell(thinking.close.ids) == f"<|end|><|start|>assistant{closed}"
+
+
+def test_a_template_that_takes_no_thought_beside_a_text_gets_the_text(
+    templates: Mapping[str, str], bundled: HFTokenizer
+) -> None:
+    tokenizer = with_template(bundled, templates["trl/gptoss"])
+    traits = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None).traits
+    assert traits.exclusive
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {}}}
+    turn = {"role": "assistant", "reasoning_content": "I add.", "tool_calls": [call]}
+    both, alone = traits.turns([{**turn, "content": "Well."}, {**turn, "content": ""}])
+    assert "thinking" not in both and alone["thinking"] == "I add."
+    tokenizer.render([*HELLO, both], {})

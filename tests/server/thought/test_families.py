@@ -92,7 +92,9 @@ def test_no_thought(name: str) -> None:
     assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("disabled", 0)
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.tool_call])
+@pytest.mark.parametrize(
+    "name", [name for name, form in FORMS.items() if form.tool_call and not form.headers]
+)
 def test_a_tool_call_ends_a_thought(name: str) -> None:
     form = FORMS[name]
     life = lived(name, f"{THOUGHT}{form.tool_call}call")
