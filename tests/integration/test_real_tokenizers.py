@@ -118,7 +118,7 @@ def check(body: dict[str, Any], said: Said) -> None:
         assert "<think>" not in content
         assert "</think>" not in content + reasoning
         assert not any(stop in content for stop in body.get("stop", ()))
-        assert content or report["error"] or body.get("stop")
+        assert content or report["error"] or body.get("stop") or body.get("tools")
         (content + reasoning).encode()
     reports, usage = said.reports.values(), said.usage
     assert usage["completion_tokens"] == sum(r[f"{part}_tokens"] for r in reports for part in PARTS)

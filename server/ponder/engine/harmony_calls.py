@@ -11,25 +11,45 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ponder.engine.grammars import check_strict
-from ponder.engine.hermes import end_of_object, half, held_arguments
-from ponder.engine.protocol import AnswerParser, CallPart, Grammar, Tool
+from ponder.engine.hermes import arguments_of, end_of_object, half
+from ponder.engine.protocol import (
+    AnswerParser,
+    CallPart,
+    EngineSetupError,
+    Grammar,
+    Tool,
+    Vocabulary,
+)
+
+Part = Mapping[str, Any]
 
 BEGIN = "<|channel|>commentary to=functions."
-_END = ["<|end|>", ""]  # a grammar cannot name the tokens that end the request
+_SPECIAL = ("<|channel|>", "<|constrain|>", "<|end|>", "<|message|>", "<|start|>")
+_ANYTHING = {"type": "any_text"}
 
 
 class Harmony:
     """Parses calls as they stream; its grammars are structural tags of xgrammar.
 
     A grammar begins with the header of the answer's message, which a closed thought leaves to the
-    model: every request with tools has one, so that no answer thinks again.
+    model: every request with tools has one, so that no answer thinks again. It names special tokens
+    by their ids, since a model may spell them in ordinary characters.
     """
 
     name = "openai"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Raises `EngineSetupError` for a vocabulary without harmony's special tokens."""
+        ids = {text: vocabulary.encode(text) for text in _SPECIAL}
+        if missing := [text for text, found in ids.items() if len(found) != 1]:
+            raise EngineSetupError(
+                f"--tool-parser {self.name} is gpt-oss's: this model has no token {missing[0]}"
+            )
+        self._ids = {text: found[0] for text, found in ids.items()}
 
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
         return HarmonyParser
@@ -38,28 +58,33 @@ class Harmony:
         for tool in tools:
             check_strict(tool)
         calls = [
-            _message(
-                f"{BEGIN}{tool.name} <|constrain|>json<|message|>",
-                {"type": "json_schema", "json_schema": held_arguments(tool)},
-            )
+            self._parts("<|channel|>", f"commentary to=functions.{tool.name} ", "<|constrain|>")
+            + self._parts("json", "<|message|>", arguments_of(tool))
             for tool in tools
         ]
-        anything = {"type": "any_text"}
-        answers = [] if required else [_message("<|channel|>final<|message|>", anything)]
-        preamble = [
-            {**_message("<|channel|>commentary<|message|>", anything), "end": "<|end|>"},
-            {"type": "const_string", "value": "<|start|>assistant"},
-        ]
-        form = [
-            {"type": "optional", "content": {"type": "sequence", "elements": preamble}},
-            {"type": "or", "elements": [*calls, *answers]},
-        ]
-        tag = {"type": "structural_tag", "format": {"type": "sequence", "elements": form}}
+        answer = self._parts("<|channel|>", "final", "<|message|>", _ANYTHING)
+        message, end = self._parts("<|message|>", "<|end|>")
+        said = {"type": "tag", "begin": message, "content": _ANYTHING, "end": end}
+        preamble = self._parts("<|channel|>", "commentary", said, "<|start|>", "assistant")
+        then = [_sequence(parts) for parts in (calls if required else [*calls, answer])]
+        form = [{"type": "or", "elements": then}]
+        if not required:
+            form = [{"type": "optional", "content": _sequence(preamble)}, *form]
+        tag = {"type": "structural_tag", "format": _sequence(form)}
         return Grammar("structural_tag", json.dumps(tag))
 
+    def _parts(self, *parts: str | Part) -> list[Part]:
+        """Rules for these parts: special tokens, other texts, and rules as they are."""
+        return [self._text(part) if isinstance(part, str) else part for part in parts]
 
-def _message(header: str, content: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "tag", "begin": header, "content": content, "end": _END}
+    def _text(self, text: str) -> Part:
+        if text in self._ids:
+            return {"type": "token", "token": self._ids[text]}
+        return {"type": "const_string", "value": text}
+
+
+def _sequence(parts: Sequence[Part]) -> Part:
+    return {"type": "sequence", "elements": list(parts)}
 
 
 class HarmonyParser:

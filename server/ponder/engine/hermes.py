@@ -37,7 +37,7 @@ class Hermes:
             {
                 "type": "tag",
                 "begin": f'{BEGIN}\n{{"name": {json.dumps(tool.name)}, "arguments": ',
-                "content": {"type": "json_schema", "json_schema": held_arguments(tool)},
+                "content": arguments_of(tool),
                 "end": f"}}\n{END}",
             }
             for tool in tools
@@ -52,10 +52,14 @@ class Hermes:
         return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
 
 
-def held_arguments(tool: Tool) -> Mapping[str, Any]:
-    """The schema of a call's arguments: any object where no grammar enforces the tool's own."""
+def arguments_of(tool: Tool) -> Mapping[str, Any]:
+    """A tag's rule for a call's arguments: any object where no grammar enforces the tool's own.
+
+    At most one blank stands in a place: a model may write blanks without end.
+    """
     parameters = dict(tool.parameters)
-    return parameters if holds(parameters) else {"type": "object"}
+    schema = parameters if holds(parameters) else {"type": "object"}
+    return {"type": "json_schema", "json_schema": schema, "style": "json", "max_whitespace_cnt": 1}
 
 
 class HermesParser:

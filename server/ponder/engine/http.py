@@ -54,8 +54,6 @@ RESUMES = Counter(
 )
 for _cause in CAUSES:  # zeros: without them Prometheus misses the first increase
     RESUMES.labels(_cause)
-_OWN: Mapping[str, type[Calling]] = {"hermes": Hermes, Harmony.name: Harmony}
-"""Syntaxes of calls that Ponder parses itself."""
 _RESUMES = 4  # of a request: one that kills every server it reaches must not kill them all
 _PAUSE_SECONDS = 0.25  # before the next try, where a server gave nothing; doubled each time
 _IDLE_SECONDS = 3  # of a connection: uvicorn, which vLLM serves with, closes it after 5
@@ -371,8 +369,10 @@ def _calling(load: Load) -> Calling | None:
     """The parser of the model's calls: vLLM's where it is installed, unless it is ours."""
     if load.calls is None:
         return None
-    if own := _OWN.get(load.calls):
-        return own()
+    if load.calls == "hermes":
+        return Hermes()
+    if load.calls == Harmony.name:
+        return Harmony(load.vocabulary)
     if find_spec("vllm") is not None:
         from ponder.engine.vllm import calling
 

@@ -274,7 +274,7 @@ def calling(load: Load) -> Calling | None:
     if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
         return None
     if load.calls == Harmony.name:
-        return Harmony()
+        return Harmony(load.vocabulary)
     try:
         return VLLMCalling(load.calls, load.vocabulary.transformers)
     except EngineSetupError as error:

@@ -200,7 +200,8 @@ class ServedModel:
                 "this model's chat template tells it of no tools: leave `tools` out",
                 field="tools",
             )
-        return {"tools": [described(tool) for tool in tools.tools]}
+        empty = self.tokenizer.needs_descriptions
+        return {"tools": [described(tool, empty=empty) for tool in tools.tools]}
 
     def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits, held: bool) -> Prompt:
         options = request.ponder

@@ -34,9 +34,15 @@ class AnswerRules:
     calls: CallRules | None = None
 
     def takes_empty(self, segment: Segment) -> bool:
-        """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token."""
-        stopped = segment.finish == "stop" and segment.sampled[-1] in self.stop_token_ids
-        return self.verbatim or self.grammar is not None or stopped
+        """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token.
+
+        A grammar that allows calls may allow any text, and so nothing at all: that counts only
+        where the answer was cut.
+        """
+        ended = segment.finish == "stop"
+        stopped = ended and segment.sampled[-1] in self.stop_token_ids
+        held = self.grammar is not None and not (self.calls and ended)
+        return self.verbatim or held or stopped
 
     def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
         """The writer of one answer. It looks for no markers in an answer that is all grammar."""
@@ -151,9 +157,15 @@ class Requests:
         lead = () if self._form is None or self.heads else self._form.lead
         return lead if len(lead) < left else ()
 
-    def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
-        """Ask for an answer of at least `least` tokens, where as many are `left`."""
-        sampling = answer_sampling(self._sampling, self._rules, least, left, self._mask)
+    def for_answer(
+        self, prompt: Sequence[int], least: int, left: int, *, again: bool = False
+    ) -> Segment:
+        """Ask for an answer of at least `least` tokens, where as many are `left`.
+
+        One that is asked for again, since its text was empty, has its header in the prompt.
+        """
+        rules = replace(self._rules, grammar=None) if again and self.heads else self._rules
+        sampling = answer_sampling(self._sampling, rules, least, left, self._mask)
         return self._make(prompt, sampling)
 
     def for_thought(self, prompt: Sequence[int], outcome: Outcome) -> Segment:

@@ -391,7 +391,7 @@ class Thought:
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
         left = self._left()
         least = max(least, self._rules.min_tokens - self._answered())
-        self.segment = self._requests.for_answer(self._prompt, least, left)
+        self.segment = self._requests.for_answer(self._prompt, least, left, again=self._retried)
         return self._answer(self.segment, now)
 
     def _ask_for_thought(self) -> None:

@@ -15,7 +15,9 @@ import pytest
 from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.checkpoint import Checkpoint, recognised
 from ponder.checkpoint.traits import HELLO, opening, tail
+from ponder.engine.protocol import Tool
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.protocol.tools import described
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.budget import Ask, Limits
 from server.checkpoint.published import ROWS, THINKING, published_templates, with_template
@@ -126,3 +128,18 @@ def test_a_template_that_takes_no_thought_beside_a_text_gets_the_text(
     both, alone = traits.turns([{**turn, "content": "Well."}, {**turn, "content": ""}])
     assert "thinking" not in both and alone["thinking"] == "I add."
     tokenizer.render([*HELLO, both], {})
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row["calls"]], ids=lambda r: r["template"])
+def test_a_tool_needs_neither_description_nor_parameters(
+    templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
+) -> None:
+    tokenizer = with_template(bundled, templates[row["template"]])
+    if not tokenizer.takes_tools:
+        return
+    more = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    for parameters in ({}, {"type": "object"}, more):
+        tool = described(
+            Tool(name="add_up", parameters=parameters), empty=tokenizer.needs_descriptions
+        )
+        assert "add_up" in tokenizer.render(HELLO, {"tools": [tool]})

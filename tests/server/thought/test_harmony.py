@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.engine.harmony_calls import BEGIN, Harmony, HarmonyParser
-from ponder.engine.protocol import CallPart, Tool
+from ponder.engine.harmony_calls import Harmony, HarmonyParser
+from ponder.engine.protocol import CallPart, EngineSetupError, Tool
 from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.budget import Plan
 from ponder.thought.calls import CallRules
@@ -26,7 +27,7 @@ VOCABULARY = ByteVocabulary(special=[f"<|{name}|>" for name in NAMES])
 FORM = next(row.format for row in FAMILIES if row.format.name == "gpt-oss")
 CALLS = CallRules(HarmonyParser)
 ADD = Tool(name="add", parameters={"type": "object", "properties": {"a": {"type": "integer"}}})
-GRAMMAR = Harmony().grammar([ADD], required=False, several=True)
+GRAMMAR = Harmony(VOCABULARY).grammar([ADD], required=False, several=True)
 NEXT = "<|end|><|start|>assistant"
 FINAL = f"{NEXT}<|channel|>final<|message|>"
 ANALYSIS = "<|channel|>analysis<|message|>"
@@ -207,12 +208,30 @@ def test_an_answer_without_a_thought_gets_its_header_before_a_grammar() -> None:
     assert (called.prompts[1], called.content) == ([*PROMPT], "{}")
 
 
-def test_grammars_name_the_tools_and_allow_an_answer_only_where_no_call_is_required() -> None:
+def test_an_empty_answer_is_asked_for_again_behind_its_header() -> None:
+    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR)
+    header = "<|channel|>final<|message|>"
+    life = harmony(f"{ANALYSIS}ab{FINAL}", header, "42", plan=plan(9), rules=rules, calls=True)
+    assert (life.reasoning, life.content) == ("ab", "42")
+    assert life.prompts[2] == [*life.prompts[1], *VOCABULARY.encode(header)]
+    assert [s.grammar for s in life.samplings] == [None, GRAMMAR, None]
+
+
+def test_a_model_without_the_special_tokens_is_refused() -> None:
+    with pytest.raises(EngineSetupError, match=re.escape("no token <|channel|>")):
+        Harmony(ByteVocabulary())
+
+
+def test_a_grammar_allows_an_answer_only_where_no_call_is_required() -> None:
+    channel = VOCABULARY.encode("<|channel|>")[0]
     for required in (False, True):
-        form = json.loads(Harmony().grammar([ADD], required=required, several=True).rule)["format"]
-        begins = [tag["begin"] for tag in form["elements"][1]["elements"]]
-        calls = [f"{BEGIN}add <|constrain|>json<|message|>"]
-        assert begins == calls + ([] if required else ["<|channel|>final<|message|>"])
+        rule = Harmony(VOCABULARY).grammar([ADD], required=required, several=True).rule
+        *preamble, last = json.loads(rule)["format"]["elements"]
+        headers = [one["elements"][:2] for one in last["elements"]]
+        assert all(header[0] == {"type": "token", "token": channel} for header in headers)
+        texts = [header[1]["value"] for header in headers]
+        assert texts == ["commentary to=functions.add "] + ([] if required else ["final"])
+        assert bool(preamble) is not required
 
 
 @dataclass(frozen=True)
