@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Any, Literal, Protocol
 
 from ponder.engine.tokenizer import GoesOn, TokenizerError
@@ -21,6 +22,8 @@ Opening = Literal["open", "closed", "model"]
 
 HELLO: Messages = [{"role": "user", "content": "Hello"}]
 _THOUGHT = "A thought of long ago."
+_MORE = (" 0", " 1")
+"""Two ways in which a message may go on, with nothing in common at their ends."""
 _TOLD = 517
 """A number of tokens that no template writes unless it is given."""
 
@@ -106,26 +109,44 @@ class Traits:
 def tail(template: Template, messages: Messages, arguments: Arguments) -> tuple[str, str]:
     """A prompt, and the end of it that the template adds for the assistant's turn.
 
-    If the template adds the same with and without a generation prompt, that end is the text behind
-    the last message. Raises `TokenizerError`.
+    If the template adds the same with and without a generation prompt, that end is what stays the
+    same where the last message goes on in different ways. Raises `TokenizerError`.
     """
     prompt = template.render(messages, arguments)
     before = template.render(messages, arguments, goes_on="nobody")
     if prompt != before and prompt.startswith(before):
         return prompt, prompt[len(before) :]
-    said = messages[-1].get("content") if messages else None
-    if not isinstance(said, str) or not said or said not in prompt:
+    if not messages:
         return prompt, ""
-    return prompt, prompt.rpartition(said)[2]
+    *earlier, last = messages
+    said = last.get("content") or ""
+    longer = [
+        [*earlier, {**last, "content": [*said, {"type": "text", "text": more}]}]
+        if isinstance(said, list)
+        else [*earlier, {**last, "content": f"{said}{more}"}]
+        for more in _MORE
+    ]
+    end = _common_end(*(template.render(turns, arguments) for turns in longer))
+    return prompt, end if prompt.endswith(end) and end != prompt else ""
+
+
+def _common_end(one: str, other: str) -> str:
+    """The end that both texts have."""
+    return commonprefix([one[::-1], other[::-1]])[::-1]
 
 
 def opening(form: ThoughtFormat, end: str) -> Opening:
-    """How a prompt's end leaves the thought."""
-    end = end.rstrip()
-    if end.endswith(form.start.rstrip()):
+    """How a prompt's end leaves the thought.
+
+    Behind the start marker, half an end marker closes it too: the model writes the other half.
+    """
+    end, closes = end.rstrip(), form.end.strip()
+    _, start, thought = end.rpartition(form.start.rstrip())
+    if start and not thought:
         return "open"
+    half = bool(start) and closes.startswith(thought.strip())
     skipped = form.skip_text is not None and end.endswith(form.skip_text.rstrip())
-    return "closed" if skipped or form.end.strip() in end else "model"
+    return "closed" if skipped or half or closes in end else "model"
 
 
 def learn(template: Template, form: ThoughtFormat) -> Traits:
