@@ -59,6 +59,7 @@ FAMILIES: tuple[Family, ...] = (
             close_text="<|eom|><|start|>assistant to=user<|message|>",
             source="chat template",
             skip_text=" to=user<|message|>",
+            efforts=("low", "medium", "high", "xhigh"),
         ),
     ),
     Family(

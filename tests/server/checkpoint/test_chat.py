@@ -86,7 +86,9 @@ IGNORES = (
 
 
 @pytest.mark.parametrize("role", ["user", "tool"])
-@pytest.mark.parametrize("said", ["Hi", "", "</think>", "<think>", "<think></think>", "Hi <think>\n"])
+@pytest.mark.parametrize(
+    "said", ["Hi", "", "</think>", "<think>", "<think></think>", "Hi <think>\n"]
+)
 def test_what_a_user_typed_opens_and_closes_nothing_in_a_template_that_always_ends_alike(
     load: Load, role: str, said: str
 ) -> None:
