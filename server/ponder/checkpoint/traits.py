@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 
 from ponder.engine.tokenizer import GoesOn, TokenizerError
@@ -144,7 +144,8 @@ def tail(template: Template, messages: Messages, arguments: Arguments) -> tuple[
 
 def _common_end(one: str, other: str) -> str:
     """The end that both texts have."""
-    return commonprefix([one[::-1], other[::-1]])[::-1]
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return one[len(one) - sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
 
 
 def opening(form: ThoughtFormat, end: str) -> Opening:

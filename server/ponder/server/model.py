@@ -13,9 +13,9 @@ from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import BUDGET_NAME
 from ponder.engine.protocol import EngineFacts
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
-from ponder.errors import SetupError
+from ponder.errors import PonderError, SetupError
 from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
-from ponder.protocol.errors import ApiError, cut, invalid_request, quoted
+from ponder.protocol.errors import ApiError, cut, invalid_request, quoted, to_api_error
 from ponder.protocol.fields import MOST_TOKENS, PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
@@ -159,9 +159,9 @@ class ServedModel:
         """`held`: a grammar holds the answer, so that the model cannot shorten it."""
         wanted = request.ponder.hint
         ask, arguments = self.switched(request.ask, asked.arguments)
-        ask, limits = self._calibrated(ask, request, limits)
         arguments = {**self.template_arguments(arguments), **self.told(request.tools)}
         try:
+            ask, limits = self._calibrated(ask, request, limits)
             return self.checkpoint.prompt(
                 asked.turns,
                 replace(ask, formed=held),
@@ -174,6 +174,11 @@ class ServedModel:
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
+        except PonderError as error:
+            refused = to_api_error(error)
+            if refused is None or ask.spelled == request.ask.spelled:
+                raise
+            raise refused.renamed("budget", ask.spelled) from error
 
     def told(self, tools: ToolUse | None) -> Mapping[str, Any]:
         """The template's arguments for the tools. Raises 400 where it shows the model none."""
@@ -279,15 +284,20 @@ class ServedModel:
         """
         traits, left = self.checkpoint.traits, dict(given)
         own = self.tokenizer.template_variables
-        switches = {**({} if "thinking" in own else {"thinking": (True, False)}), **traits.switches}
+        ours: Mapping[str, tuple[Any, ...]] = (
+            {} if "thinking" in own else {"thinking": (True, False)}
+        )
+        switches = {**ours, **traits.switches}
         tells = traits.tells or (None if BUDGET_NAME in own else BUDGET_NAME)
         for name in given:
             field, value = f"template_arguments.{name}", given[name]
             if name in switches:
-                on, off = switches[name]
-                if value not in (on, off):
-                    said = f"{json.dumps(on)} or {json.dumps(off)}"
+                if value not in switches[name]:
+                    said = " or ".join(map(json.dumps, switches[name]))
                     raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
+                on, off, *_ = switches[name]
+                if value not in (on, off):
+                    continue
                 wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
             elif name == tells:
                 if value == "auto":
@@ -308,7 +318,8 @@ class ServedModel:
                     f"thought: leave one of them out",
                     field=field,
                 )
-            ask = wish
+            silent = ask.budget is None and not ask.thinks
+            ask = replace(wish, spelled=field if silent else ask.spelled)
         return ask, left
 
     def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
