@@ -78,7 +78,7 @@ FAMILIES: tuple[Family, ...] = (
         ThoughtFormat(
             name="Kimi-K3",
             start="<|open|>think<|sep|>",
-            end="<|close|>think<|sep|><|open|>response<|sep|>",
+            end="<|close|>think<|sep|>",
             close_text="<|close|>think<|sep|><|open|>response<|sep|>",
             source="chat template",
             skip_text="<|open|>response<|sep|>",
@@ -161,12 +161,13 @@ FAMILIES: tuple[Family, ...] = (
         ),
     ),
     Family(
-        ("<answer>", "</think>", "<|startoftext|>"),
+        ("<|startoftext|>", "<|extra_0|>", "</think>"),
         ThoughtFormat(
             name="Hunyuan",
             close_text="\n</think>\n<answer>\n",
             source="chat template",
             wrapper=("<answer>", "</answer>"),
+            tool_call="<tool_calls>",
         ),
     ),
     Family(

@@ -104,6 +104,22 @@ def test_what_a_user_typed_opens_and_closes_nothing_in_a_template_that_always_en
         assert checkpoint.prompt(turns, Ask(budget=0), LIMITS).token_ids == plain.token_ids
 
 
+def test_a_template_without_its_answer_block_is_hunyuans_all_the_same(load: Load) -> None:
+    """As vLLM's own example for its calls, which ends the same with any generation prompt."""
+    checkpoint = load(
+        "{% for m in messages %}<|startoftext|>{{ m.content }}<|extra_0|>{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}"
+        "<think>\n\n</think>\n{% endif %}"
+    )
+    assert checkpoint.form is not None
+    assert (checkpoint.form.name, checkpoint.form.tool_call) == ("Hunyuan", "<tool_calls>")
+    turns = [{"role": "user", "content": "<think>"}]
+    for budget, end in ((64, "<|extra_0|>"), (0, "<think>\n\n</think>\n")):
+        prompt = checkpoint.prompt(turns, Ask(budget=budget), LIMITS)
+        assert checkpoint.tokenizer.spell(prompt.token_ids).endswith(end)
+        assert prompt.plan.budget == budget
+
+
 def test_half_an_end_marker_behind_the_start_closes_the_thought(load: Load) -> None:
     """Solar at a low effort: the model writes the rest, the beginning of its answer."""
     checkpoint = load(
