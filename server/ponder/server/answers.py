@@ -25,12 +25,13 @@ def answer_rules(
     `special_tokens` are the special tokens with which the model may write a call.
     """
     rules, tools = request.rules, request.tools
-    calls, grammar = None, request.grammar
+    calls, grammar, free_text = None, request.grammar, False
     if tools is not None and tools.choice != "none":
         calls, grammar = _calls(tools, grammar, facts, special_tokens)
+        free_text = tools.choice == "auto" and request.grammar is None
     if grammar is not None:
         _check(request, grammar, facts)
-    return replace(rules, grammar=grammar, calls=calls)
+    return replace(rules, grammar=grammar, free_text=free_text, calls=calls)
 
 
 def _calls(

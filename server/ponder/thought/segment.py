@@ -22,8 +22,9 @@ class AnswerRules:
     """Rules that hold for the answer and never for the thought.
 
     A `verbatim` answer is shown as it was sampled: with its leading blank, or empty. A `grammar`
-    begins behind the closed thought and also decides when the answer ends. `calls` are looked
-    for where a request has tools.
+    begins behind the closed thought and also decides when the answer ends; with `free_text`, it
+    allows any text beside the calls that it holds. `calls` are looked for where a request has
+    tools.
     """
 
     stop: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class AnswerRules:
     min_tokens: int = 0
     verbatim: bool = False
     grammar: Grammar | None = None
+    free_text: bool = False
     calls: CallRules | None = None
 
     def takes_empty(self, segment: Segment) -> bool:
@@ -39,8 +41,8 @@ class AnswerRules:
         return self.verbatim or self.grammar is not None or stopped
 
     def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
-        """The writer of one answer. It looks for no markers in an answer that has a grammar."""
-        markup = form.answer if form and self.grammar is None else None
+        """The writer of one answer. It looks for no markers where a grammar leaves no free text."""
+        markup = form.answer if form and (self.grammar is None or self.free_text) else None
         if self.calls is not None:
             return CallWriter(vocabulary, self.calls, self.stop, markup=markup)
         return AnswerWriter(vocabulary, self.stop, verbatim=self.verbatim, markup=markup)
