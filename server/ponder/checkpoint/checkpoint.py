@@ -255,7 +255,7 @@ class Checkpoint:
     ) -> Plan:
         """The plan of a thought in this format; `closing_tokens` behind the prompt close it."""
         starts = self.start_ids if form is not None and form.opened_by == "model" else []
-        return resolve(
+        plan = resolve(
             ask,
             limits,
             prompt_tokens=prompt_tokens,
@@ -263,6 +263,7 @@ class Checkpoint:
             close_tokens=len(starts) + len(close.ids) if close else 0,
             thinks=form is not None,
         )
+        return plan if self.unread is None else replace(plan, source="unread")
 
     def thought(
         self,

@@ -181,7 +181,9 @@ def test_a_template_that_tells_the_budget_is_given_it(load: Load) -> None:
 
 def test_a_budget_for_a_thought_that_nobody_can_read_is_refused(load: Load) -> None:
     checkpoint = load(template("<thought>"))
-    assert ask(checkpoint)[1].plan.budget == 0
+    plan = ask(checkpoint)[1].plan
+    assert (plan.budget, plan.source) == (0, "unread")
+    assert checkpoint.raw_prompt("Hi", Ask(), LIMITS).plan.source == "unread"
     for wish in ({"budget": 64}, {"budget": 0}, {"thinks": True}):
         with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*ponder contract MODEL"):
             ask(checkpoint, **wish)
