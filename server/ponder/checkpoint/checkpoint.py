@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.chat import Chat, Prompt
 from ponder.checkpoint.traits import HELLO, Messages, Traits, learn, opening, tail, writes_thoughts
 from ponder.engine.protocol import Sampling
@@ -76,6 +77,9 @@ class Checkpoint:
             form = recognised(tokenizer, files.model_type if model_type is None else model_type)
         if form is None:
             return cls(files, tokenizer, None, None, unread=unread(tokenizer.chat_template))
+        calls = syntax(tokenizer.chat_template)
+        if calls is not None and (contract is None or contract.tool_call is None):
+            form = replace(form, tool_call=calls.marker or form.tool_call)
         traits, opens = Traits(), form.opens
         if tokenizer.chat_template:
             traits = learn(tokenizer, form)
@@ -253,7 +257,7 @@ class Checkpoint:
     ) -> Plan:
         """The plan of a thought in this format; `closing_tokens` behind the prompt close it."""
         starts = self.start_ids if form is not None and form.opened_by == "model" else []
-        return resolve(
+        plan = resolve(
             ask,
             limits,
             prompt_tokens=prompt_tokens,
@@ -261,6 +265,7 @@ class Checkpoint:
             close_tokens=len(starts) + len(close.ids) if close else 0,
             thinks=form is not None,
         )
+        return plan if self.unread is None else replace(plan, source="unread")
 
     def thought(
         self,

@@ -62,16 +62,18 @@ class Harmony:
             + self._parts("json", "<|message|>", arguments_of(tool))
             for tool in tools
         ]
-        answer = self._parts("<|channel|>", "final", "<|message|>", _ANYTHING)
         message, end = self._parts("<|message|>", "<|end|>")
         said = {"type": "tag", "begin": message, "content": _ANYTHING, "end": end}
         preamble = self._parts("<|channel|>", "commentary", said, "<|start|>", "assistant")
-        then = [_sequence(parts) for parts in (calls if required else [*calls, answer])]
+        then = [*map(_sequence, calls), *([] if required else [self.beside_calls(_ANYTHING)])]
         form = [{"type": "or", "elements": then}]
         if not required:
             form = [{"type": "optional", "content": _sequence(preamble)}, *form]
         tag = {"type": "structural_tag", "format": _sequence(form)}
         return Grammar("structural_tag", json.dumps(tag))
+
+    def beside_calls(self, form: Part) -> Part:
+        return _sequence(self._parts("<|channel|>", "final", "<|message|>", form))
 
     def _parts(self, *parts: str | Part) -> list[Part]:
         """Rules for these parts: special tokens, other texts, and rules as they are."""

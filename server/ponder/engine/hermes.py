@@ -51,6 +51,9 @@ class Hermes:
         }
         return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
 
+    def beside_calls(self, form: Mapping[str, Any]) -> Mapping[str, Any]:
+        return form
+
 
 def arguments_of(tool: Tool) -> Mapping[str, Any]:
     """A tag's rule for a call's arguments: any object where no grammar enforces the tool's own.

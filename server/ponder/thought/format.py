@@ -27,7 +27,8 @@ class ThoughtFormat:
     appended where a thought is closed for the model; `source` says where it comes from.
     `answer_prefix` follows the close text and is shown. `skip_text` ends a prompt without a thought
     where the template has no switch; None stands for start marker and close text. `wrapper` is the
-    text that some models write before and after the answer, which is not shown.
+    text that some models write before and after the answer; neither it nor a line break at it is
+    shown.
 
     With `headers`, each message begins with one as `ponder.thought.harmony` reads them. Where calls
     are possible, `call_close` replaces the close text and leaves the next header to the model.
@@ -275,7 +276,8 @@ def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> Answ
     """The markup, with single-token markers marked too: an answer may spell out their text."""
     opens = [text for text in (form.start, form.again) if text]
     wrapper, unwrap = form.wrapper or ("", "")
-    hidden = [text for text in (form.end, form.skip_text, unwrap) if text]
+    unwraps = (f"\n{unwrap}", unwrap) if unwrap else ()
+    hidden = [text for text in (form.end, form.skip_text, *unwraps) if text]
     marks = copy(special)
     for ids in map(vocabulary.encode, (*opens, *hidden, wrapper)):
         if len(ids) == 1:

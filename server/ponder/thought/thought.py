@@ -133,7 +133,7 @@ class Thought:
     def start(self, now: float) -> Sequence[Event]:
         """Ask for the first request."""
         if self._plan.budget == 0:
-            self.outcome.end_cause = "disabled"
+            self.outcome.end_cause = "unread" if self._plan.source == "unread" else "disabled"
             return self._ask_for_answer(now)
         self._ask_for_thought()
         return self.tick(now)

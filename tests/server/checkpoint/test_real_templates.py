@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder.checkpoint.calls import syntax
+from ponder.checkpoint.calls import parser
 from ponder.checkpoint.checkpoint import Checkpoint, recognised
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.protocol import Tool
@@ -70,7 +70,28 @@ def test_a_template_is_learnt_as_the_table_says(
 def test_a_template_tells_the_syntax_of_its_calls(
     templates: Mapping[str, str], row: dict[str, str]
 ) -> None:
-    assert (syntax(templates[row["template"]]) or "") == row["calls"]
+    assert (parser(templates[row["template"]]) or "") == row["calls"]
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [
+        ("llama.cpp/MiniMax-M2", "<minimax:tool_call>"),
+        ("llama.cpp/LFM2.5-8B-A1B", "<|tool_call_start|>"),
+        ("llama.cpp/tencent-Hy3", "<tool_calls:opensource>"),
+        ("llama.cpp/MiniMax-M3", "]<]minimax[>[<tool_call>"),
+        ("llama.cpp/deepseek-ai-DeepSeek-V4", "<｜DSML｜tool_calls>"),
+        ("llama.cpp/unsloth-Apriel-1.5", "<tool_calls>"),
+        ("llama.cpp/NVIDIA-Nemotron-Nano-v2", "<TOOLCALL>"),
+    ],
+)
+def test_the_marker_of_a_call_is_the_templates_own(
+    templates: Mapping[str, str], bundled: HFTokenizer, name: str, marker: str
+) -> None:
+    tokenizer = with_template(bundled, templates[name])
+    checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None, "")
+    assert checkpoint.form is not None
+    assert checkpoint.form.tool_call == marker
 
 
 def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:

@@ -295,6 +295,15 @@ def test_savings_are_shown_where_a_holdout_runs(serve: Serve, page: Page) -> Non
     assert "tokens per request" in text(page, "#savings tbody")
 
 
+def test_a_thought_that_nobody_can_read_is_no_missing_thought(serve: Serve, page: Page) -> None:
+    visit(page, serve("42", thinks=False, unread="<thought>"))
+    assert "is not understood" in text(page, "#about")
+    fill(page, "#question", "What is 40 + 2?")
+    click(page, "#send")
+    page.wait('document.body.textContent.includes("Thought not understood.")')
+    assert "no thought" not in page.run("document.body.textContent")
+
+
 def test_a_model_that_does_not_think_is_asked_without_a_budget(serve: Serve, page: Page) -> None:
     visit(page, serve("42", thinks=False))
     assert "does not think" in text(page, "#about")

@@ -92,6 +92,18 @@ def test_no_thought(name: str) -> None:
     assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("disabled", 0)
 
 
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.wrapper])
+@pytest.mark.parametrize("lines", ["", "\n"])
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_nothing_is_left_of_the_block_around_an_answer(name: str, lines: str, chunk: int) -> None:
+    before, after = FORMS[name].wrapper or ("", "")
+    block = f"{before}{lines}{ANSWER}{lines}{after}"
+    said = f"{THOUGHT}{FORMS[name].end}{lines}{block}"
+    assert lived(name, said, chunk=chunk).content == ANSWER
+    assert lived(name, block, budget=0, chunk=chunk).content == ANSWER
+    assert lived(name, said, block, budget=3, chunk=chunk).content == ANSWER
+
+
 @pytest.mark.parametrize(
     "name", [name for name, form in FORMS.items() if form.tool_call and not form.headers]
 )

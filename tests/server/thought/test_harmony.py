@@ -183,7 +183,7 @@ def test_a_call_ends_the_thought(header: str) -> None:
 @pytest.mark.parametrize("budget", [1, 2, 99])
 def test_with_tools_the_answer_begins_with_its_header(header: str, budget: int) -> None:
     """Under a grammar, which says what the header may be, whether or not the thought was cut."""
-    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR)
+    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR, free_text=True)
     said, called = f"{ANALYSIS}ab{FINAL}no call", f'{CALL_HEADERS[0]}{{"a": 1}}'
     life = harmony(said, called, plan=plan(budget), rules=rules, calls=True)
     assert (life.reasoning, life.content) == ("ab"[:budget], "")
@@ -209,7 +209,7 @@ def test_an_answer_without_a_thought_gets_its_header_before_a_grammar() -> None:
 
 
 def test_an_empty_answer_is_asked_for_again_behind_its_header() -> None:
-    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR)
+    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR, free_text=True)
     header = "<|channel|>final<|message|>"
     life = harmony(f"{ANALYSIS}ab{FINAL}", header, "42", plan=plan(9), rules=rules, calls=True)
     assert (life.reasoning, life.content) == ("ab", "42")
