@@ -114,26 +114,20 @@ class HarmonyParser:
         said, parts = "", list[CallPart]()
         while self._text:
             if self._arguments is not None:
-                parts += self._call(last=last)
-                if self._arguments is not None:
-                    break
+                parts += self._call()
                 continue
-            before, found, after = self._text.partition(BEGIN)
-            if not found:
-                kept = 0 if last else half(before, BEGIN)
-                said += before[: len(before) - kept]
-                self._text = before[len(before) - kept :]
-                break
+            before, begun, after = self._text.partition(BEGIN)
             name, named, arguments = after.partition("\n")
-            said += before
+            kept = 0 if begun or last else half(before, BEGIN)
+            said += before[: len(before) - kept]
+            self._text = before[len(before) - kept :] if not begun else begun + after
             if not named:
-                self._text = found + after
                 break
             self._calls, self._arguments, self._text = self._calls + 1, "", arguments
             parts.append(CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name))
         return said, parts
 
-    def _call(self, *, last: bool) -> Iterator[CallPart]:
+    def _call(self) -> Iterator[CallPart]:
         """The arguments that are certain; the call is over where its object ends."""
         told = self._arguments or ""
         written = told + self._text
