@@ -87,8 +87,9 @@ class HermesParser:
         self._text += text
         said, parts = "", list[CallPart]()
         while True:
-            marker = END if self._inside else BEGIN
-            before, found, after = self._text.partition(marker)
+            before, found, after = (
+                self._inner(last) if self._inside else self._text.partition(BEGIN)
+            )
             if not found:
                 break
             if self._inside:
@@ -103,6 +104,19 @@ class HermesParser:
         said += self._text[: len(self._text) - kept]
         self._text = self._text[len(self._text) - kept :]
         return said, parts
+
+    def _inner(self, last: bool) -> tuple[str, str, str]:
+        """The text inside a call, its end marker, and the text behind: a string may hold another.
+
+        Arguments that are no JSON end at the first marker, which is known at the answer's end.
+        """
+        size = 0
+        while (at := self._text.find(END, size)) >= 0:
+            size = at + len(END)
+            head = _HEAD.match(self._text[:at])
+            if head is None or end_of_object(self._text[head.end() : at]) is not None:
+                return self._text[:at], END, self._text[size:]
+        return self._text.partition(END) if last else (self._text, "", "")
 
     def _call(self, text: str, *, ended: bool) -> Iterator[CallPart]:
         """The parts of a call that are certain: the call's last brace is not in its arguments."""

@@ -267,9 +267,9 @@ def load(load: Load) -> VLLMEngine:
 
 
 def calling(load: Load) -> Calling | None:
-    """The parsers of the model's calls, vLLM's except for harmony.
+    """The parser of the model's calls: vLLM's, except for harmony.
 
-    Raises `EngineSetupError` where they are needed.
+    Raises `EngineSetupError` where it is needed.
     """
     if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
         return None

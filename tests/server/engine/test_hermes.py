@@ -34,7 +34,7 @@ def cut_at(text: str, places: Sequence[int]) -> list[str]:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from([BEGIN, END]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=5,
 )
