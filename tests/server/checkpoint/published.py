@@ -1,19 +1,18 @@
-"""Some 120 real chat templates from the packages that carry them, and how they think."""
+"""The real chat templates of the table, from the packages that carry them."""
 
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
+from ponder.checkpoint.published import published
 from ponder.engine.tokenizer import HFTokenizer
 from server.engine.sources import Unreachable, published_sdist, published_wheel
 
-TABLE = Path(__file__).with_name("real_templates.csv")
-ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
+ROWS = published()
 THINKING = [row for row in ROWS if row["family"]]
 
 

@@ -1,9 +1,4 @@
-"""What Ponder learns of some 120 real chat templates, fetched from the packages that carry them.
-
-The table says how each thinks: its family, how its prompt ends when nothing is asked, when a
-thought is and when none is, and which argument takes an effort; and in which of vLLM's syntaxes
-it writes calls.
-"""
+"""What Ponder learns of the published chat templates, fetched from the packages that carry them."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ponder.checkpoint.calls import syntax
-from ponder.checkpoint.checkpoint import Checkpoint, recognised
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.server.settings import BUNDLED_MODEL
@@ -35,23 +30,24 @@ def bundled() -> HFTokenizer:
 
 def learnt(tokenizer: HFTokenizer, model_type: str) -> dict[str, str]:
     """A row of the table, from the template itself."""
-    form = recognised(tokenizer, model_type)
-    row = dict.fromkeys(("family", "own", "on", "off", "switch", "efforts"), "")
-    if form is None:
-        return row
     checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None, model_type)
-    traits = checkpoint.traits
+    form, traits = checkpoint.form, checkpoint.traits
+    row = dict.fromkeys(("family", "own", "on", "off", "switch", "efforts", "hint"), "")
+    if form is None:
+        return {**row, "thinks": "no" if checkpoint.unread is None else "unread"}
 
     def end(arguments: Mapping[str, object]) -> str:
         return opening(form, tail(tokenizer, HELLO, arguments)[1])
 
     return {
+        "thinks": "yes",
         "family": form.name,
         "own": traits.own,
         "on": end(traits.on),
         "off": "" if traits.off is None else end(traits.off),
         "switch": " ".join(f"{name}={value}" for name, value in (traits.off or {}).items()),
         "efforts": " ".join(dict.fromkeys(traits.efforts.values())),
+        "hint": traits.tells or "",
     }
 
 
@@ -60,7 +56,8 @@ def test_a_template_is_learnt_as_the_table_says(
     templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
 ) -> None:
     tokenizer = with_template(bundled, templates[row["template"]])
-    expected = {name: row[name] for name in ("family", "own", "on", "off", "switch", "efforts")}
+    others = ("template", "model_type", "calls")
+    expected = {name: value for name, value in row.items() if name not in others}
     assert learnt(tokenizer, row["model_type"]) == expected
 
 

@@ -38,6 +38,36 @@ def test_the_table_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["name"] for row in rows] == [*(row.format.name for row in FAMILIES), "think tags"]
 
 
+def test_the_table_says_what_the_published_templates_of_a_family_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["families"])
+    told = {
+        row.partition("\n")[0]: dict(re.findall(r"^  (.{13})  (.+)$", row, re.MULTILINE))
+        for row in re.split(r"^(?=\S)", capsys.readouterr().out, flags=re.MULTILINE)
+    }
+    seed = {name.strip(): value for name, value in told["Seed-OSS"].items()}
+    assert seed == {
+        "recognised by": "'<seed:think>'",
+        "thought": "'<seed:think>' … '</seed:think>'",
+        "close text": r"'\n</seed:think>' (neutral)",
+        "tool marker": "'<seed:tool_call>'",
+        "templates": "1 published",
+        "opens": "by the model",
+        "switched off": "thinking_budget=0",
+        "efforts": "none",
+        "hint": "thinking_budget",
+        "calls": "seed_oss",
+    }
+    several = told["DeepSeek"]["opens        "]
+    assert several == "by the template (6), by the template when switched on (5)"
+    assert told["ERNIE"]["templates    "] == "none was tried"
+    assert "opens        " not in told["ERNIE"]
+    assert main(["families", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["GLM"]["published"]["opens"] == {"by the model": 3, "by the template": 1}
+
+
 def test_what_was_learnt_is_shown(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contract", str(bare)]) == 0
     said = capsys.readouterr().out
