@@ -130,9 +130,9 @@ class Hint:
 class AnswerMarkup:
     """The markers to look for in an answer, as a decoder of `marks` spells them.
 
-    One of `opens` opens another block of thought; `hidden` are not shown, and neither is
-    `wrapper` at the beginning. `texts` maps the character of a marked token to the token's text;
-    with `spelt`, that text is shown.
+    One of `opens` opens another block of thought; `hidden`, the end marker first, are not shown,
+    and neither is `wrapper` at the beginning. `texts` maps the character of a marked token to the
+    token's text; with `spelt`, that text is shown.
     """
 
     marks: Marks = field(default_factory=dict)

@@ -110,9 +110,11 @@ def test_nothing_leaks_after_a_close(name: str, chunk: int) -> None:
     life = lived(name, reopened, chunk=chunk)
     assert (life.reasoning, life.content) == (f"{THOUGHT}wait", "It is 13.")
     assert life.outcome.thinking_tokens == len(THOUGHT) + 4
+    assert (life.outcome.reopens, life.outcome.closes) == (1, 0)
     assert sums_are_exact(life)
     twice = lived(name, f"{THOUGHT}{form.end}It is {form.end}13.", chunk=chunk)
     assert (twice.reasoning, twice.content) == (THOUGHT, "It is 13.")
+    assert (twice.outcome.reopens, twice.outcome.closes) == (0, 1)
     assert sums_are_exact(twice)
 
 
