@@ -78,6 +78,13 @@ def test_a_model_that_does_not_think_says_so(
     assert "thinks           no     no" in table
 
 
+def test_a_model_whose_thoughts_nobody_reads_says_so(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.models = models("odd", thinks=False, format=None, unread="<odd>")
+    assert facts(shown(server, capsys))["thinks"] == "yes, but not as Ponder can read"
+
+
 def test_programs_get_json(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
     (card,) = json.loads(shown(server, capsys, "--json"))["data"]
     assert (card["id"], card["ponder"]["thinks"]) == ("tiny", True)

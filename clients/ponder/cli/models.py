@@ -56,7 +56,8 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     can = card.ponder
     yield "model", card.id
     yield "context", str(card.max_model_len)
-    yield "thinks", f"yes, as {can.format}" if can.thinks else "no"
+    unread = "no" if can.unread is None else "yes, but not as Ponder can read"
+    yield "thinks", f"yes, as {can.format}" if can.thinks else unread
     yield "default budget", _tokens(can.default_budget) if can.thinks else "-"
     yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
     yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
