@@ -13,20 +13,22 @@ from ponder.engine.tokenizer import HFTokenizer
 from server.engine.sources import Unreachable, published_sdist, published_wheel
 
 ROWS = published()
+_WHEELS = {"trl": "trl==1.16.0", "axolotl": "axolotl==0.19.0"}
 THINKING = [row for row in ROWS if row["family"]]
 
 
 def published_templates() -> Mapping[str, str]:
     """Their texts by name, `package/file`; the test is skipped where they are not to be had."""
     try:
-        wheel = published_wheel("trl==1.16.0")
+        wheels = [(name, published_wheel(pin)) for name, pin in _WHEELS.items()]
         source = published_sdist("llama-cpp-python", "0.3.36")
     except Unreachable as error:
         pytest.skip(f"the packages are not to be had: {error}")
     found = {
-        f"trl/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        f"{package}/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        for package, wheel in wheels
         for name in wheel.namelist()
-        if name.startswith("trl/chat_templates/") and name.endswith(".jinja")
+        if "chat_templates" in PurePosixPath(name).parts and name.endswith(".jinja")
     }
     for member in source:
         path = PurePosixPath(member.name)

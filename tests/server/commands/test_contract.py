@@ -63,7 +63,9 @@ def test_the_table_says_what_the_published_templates_of_a_family_do(
         "calls": "seed_oss",
     }
     several = told["DeepSeek"]["opens        "]
-    assert several == "by the template (6), by the template when switched on (5)"
+    assert several == (
+        "by the template (6), by the template when switched on (5), by the model (1)"
+    )
     assert told["ERNIE"]["templates    "] == "none was tried"
     assert "opens        " not in told["ERNIE"]
     assert main(["families", "--json"]) == 0
