@@ -11,8 +11,10 @@ from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.server.commands.proof import proved
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.budget import Ask, Limits
+from ponder.thought.format import Hint
 from server.checkpoint.published import ROWS, THINKING, published_templates, with_template
 
 LIMITS = Limits(max_model_len=1 << 20)
@@ -76,7 +78,10 @@ def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:
 def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
 ) -> None:
-    """The end of the prompt, for a budget and for none; one closing marker, never two."""
+    """The end of the prompt, for a budget and for none; one closing marker, never two.
+
+    The model is told its budget where its template can, and `ponder contract --check` passes.
+    """
     tokenizer = with_template(bundled, templates[row["template"]])
     files = ModelFiles.find(BUNDLED_MODEL)
     checkpoint = Checkpoint.of(files, tokenizer, None, row["model_type"])
@@ -93,3 +98,7 @@ def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     assert said.count(form.end) <= 1
     opened = said.rstrip().endswith(form.start.rstrip())
     assert not opened, said
+    told = checkpoint.prompt(messages, Ask(budget=517), LIMITS, hinted=True)
+    assert told.hint == (Hint(517) if row["hint"] else None)
+    assert ("517" in tokenizer.spell(told.token_ids)) == bool(row["hint"])
+    assert [*proved(checkpoint)] == []
