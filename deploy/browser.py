@@ -90,6 +90,16 @@ class Page:
         """Set one of CSS's media features to a value, and leave the others."""
         self._do("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
 
+    def network(self, *, latency_ms: float = 0, rate: float = -1, offline: bool = False) -> None:
+        """Emulate a network of this latency and rate, in bytes a second; -1 for no limit."""
+        self._do(
+            "Network.emulateNetworkConditions",
+            offline=offline,
+            latency=latency_ms,
+            downloadThroughput=rate,
+            uploadThroughput=rate,
+        )
+
     def picture(self) -> bytes:
         """The whole page as PNG, whatever the window's height."""
         size = self._do("Page.getLayoutMetrics")["cssContentSize"]

@@ -38,6 +38,7 @@ SOURCES: dict[str, str] = {
     "max_completion_tokens": "`max_completion_tokens`, less the close and the answer's reserve",
     "context": "the model's context, less the prompt, the close and the answer's reserve",
     "template": "the chat template, which closed the thought",
+    "unread": "a model whose thoughts Ponder [cannot read](models.md)",
 }
 VALUES = ("end_cause", "budget_source")
 """Fields whose values have tables of their own."""

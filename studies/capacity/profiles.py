@@ -11,7 +11,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "docs" / "benchmark.json"
-FITTED = ("plain-whole-c1", "plain-whole-c8", "plain-whole-c32")
+FITTED = ("plain-whole-c1", "plain-whole-c8", "plain-whole-c32", "plain-whole-c128")
 """Points of `make bench` to which the profile of this machine's engine is fitted."""
 
 

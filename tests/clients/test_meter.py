@@ -115,6 +115,10 @@ def test_the_budget_known_before_the_answer(
             "no thought · answer 7 tokens",
         ),
         (
+            {"end_cause": "unread", "budget_effective": 0, "thinking_tokens": 0},
+            "thought not understood · answer 7 tokens",
+        ),
+        (
             {"end_cause": "budget", "budget_effective": 0, "thinking_tokens": 0},
             "no thought · answer 7 tokens",
         ),

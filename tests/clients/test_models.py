@@ -78,11 +78,12 @@ def test_a_model_that_does_not_think_says_so(
     assert "thinks           no     no" in table
 
 
-def test_a_model_whose_thoughts_nobody_reads_says_so(
+def test_a_model_whose_thoughts_are_not_understood_says_so(
     server: ScriptedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.models = models("odd", thinks=False, format=None, unread="<odd>")
-    assert facts(shown(server, capsys))["thinks"] == "yes, but not as Ponder can read"
+    server.models = models("odd", thinks=False, format=None, unread="<thought>")
+    told = facts(shown(server, capsys))
+    assert told["thinks"] == "not understood (<thought> in its chat template)"
 
 
 def test_programs_get_json(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:

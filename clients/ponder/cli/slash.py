@@ -46,11 +46,13 @@ def obey(conversation: Conversation, text: str) -> str:
 
 
 def budget_in_words(conversation: Conversation) -> str:
-    if not conversation.model.ponder.thinks:
-        return "this model does not think"
+    model = conversation.model.ponder
+    if not model.thinks:
+        thought = "thinks in a way that the server does not understand"
+        return f"this model {'does not think' if model.unread is None else thought}"
     if conversation.budget == "auto":
         return "budget: auto, what the model's curve says"
-    known = known_budget(conversation.budget, conversation.model.ponder)
+    known = known_budget(conversation.budget, model)
     whose = "the server's default, " if conversation.budget is None else ""
     return f"budget: {whose}{'no limit' if known is None else f'{known} tokens'}"
 

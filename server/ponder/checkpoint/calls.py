@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-SYNTAXES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("<tool_calls{}>",), "hy_v3"),
-    (("<arg_key>",), "glm47"),
-    (("<seed:tool_call>",), "seed_oss"),
-    (("<minimax:tool_call>",), "minimax_m2"),
-    (("minimax[", "<invoke"), "minimax_m3"),
-    (("<function=", "<parameter="), "qwen3_coder"),
-    (("<|tool_calls_section_begin|>",), "kimi_k2"),
-    (("<|open|>", "<|sep|>"), "kimi_k3"),
-    (("｜DSML｜", "function_calls"), "deepseek_v32"),
-    (("｜DSML｜", "tool_calls>"), "deepseek_v4"),
-    (("<｜tool▁sep｜>", "set thinking"), "deepseek_v31"),
-    (("<|tool_call>",), "gemma4"),
-    (("<|tool_call_start|>",), "lfm2"),
-    (("<|START_ACTION|>",), "cohere_command3"),
-    (("<|tools_prefix|>",), "apertus"),
-    (("[TOOL_CALLS]",), "mistral"),
-    (("<|start_of_role|>", "<|tool_call|>"), "granite"),
-    (("<|start_of_role|>", "<tool_call>"), "granite4"),
-    (("<|start_header_id|>", '"parameters": dictionary of argument name'), "llama3_json"),
-    (("<tool_call>",), "hermes"),
+from typing import NamedTuple
+
+
+class Syntax(NamedTuple):
+    """A syntax of calls: texts that all its chat templates hold, and the marker it begins with.
+
+    `parser` is vLLM's name for it; None where vLLM does not read it.
+    """
+
+    needles: tuple[str, ...]
+    parser: str | None
+    marker: str | None
+
+
+SYNTAXES = (
+    Syntax(
+        ("<|channel|>commentary", "functions."), "openai", "<|channel|>commentary to=functions."
+    ),
+    Syntax(("<tool_calls{}>",), "hy_v3", "<tool_calls:opensource>"),
+    Syntax(("<arg_key>",), "glm47", "<tool_call>"),
+    Syntax(("<seed:tool_call>",), "seed_oss", "<seed:tool_call>"),
+    Syntax(("<minimax:tool_call>",), "minimax_m2", "<minimax:tool_call>"),
+    Syntax(("minimax[", "<invoke"), "minimax_m3", "]<]minimax[>[<tool_call>"),
+    Syntax(("<function=", "<parameter="), "qwen3_coder", "<tool_call>"),
+    Syntax(("<|tool_calls_section_begin|>",), "kimi_k2", "<|tool_calls_section_begin|>"),
+    Syntax(("<|open|>", "<|sep|>"), "kimi_k3", "<|open|>tools<|sep|>"),
+    Syntax(("｜DSML｜", "function_calls"), "deepseek_v32", "<｜DSML｜function_calls>"),
+    Syntax(("｜DSML｜", "tool_calls>"), "deepseek_v4", "<｜DSML｜tool_calls>"),
+    Syntax(("<｜tool▁sep｜>", "set thinking"), "deepseek_v31", "<｜tool▁calls▁begin｜>"),
+    Syntax(("<|tool_call>",), "gemma4", "<|tool_call>"),
+    Syntax(("<|tool_call_start|>",), "lfm2", "<|tool_call_start|>"),
+    Syntax(("<|START_ACTION|>",), "cohere_command3", "<|START_ACTION|>"),
+    Syntax(("<|tools_prefix|>",), "apertus", "<|tools_prefix|>"),
+    Syntax(("[TOOL_CALLS]",), "mistral", "[TOOL_CALLS]"),
+    Syntax(("<|start_of_role|>", "<|tool_call|>"), "granite", "<|tool_call|>"),
+    Syntax(("<|start_of_role|>", "<tool_call>"), "granite4", "<tool_call>"),
+    Syntax(
+        ("<|start_header_id|>", '"parameters": dictionary of argument name'), "llama3_json", None
+    ),
+    Syntax(("[BEGIN FINAL RESPONSE]", "<tool_calls>"), None, "<tool_calls>"),
+    Syntax(("<tool_call>",), "hermes", "<tool_call>"),
 )
-"""Texts that all chat templates of a syntax hold, and vLLM's name for its parser."""
 
 
-def syntax(chat_template: str) -> str | None:
-    """The parser of a template's calls; None where it writes no known syntax."""
-    fitting = (name for needles, name in SYNTAXES if all(n in chat_template for n in needles))
+def syntax(chat_template: str) -> Syntax | None:
+    """How a template writes calls; None where it writes no known syntax."""
+    fitting = (known for known in SYNTAXES if all(n in chat_template for n in known.needles))
     return next(fitting, None)
+
+
+def parser(chat_template: str) -> str | None:
+    """vLLM's name for the parser of a template's calls; None where it has none."""
+    known = syntax(chat_template)
+    return None if known is None else known.parser

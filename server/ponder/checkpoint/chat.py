@@ -39,9 +39,9 @@ class Chat:
     """A chat with a model that thinks, and the request's wishes for its thought.
 
     `arguments` are the template's. `close` replaces the model's own close text; `bare` leaves out
-    the answer prefix. The thought starts with the text `begun`, and `due` says when its answer is
-    due. Each request finds out anew how the template leaves the thought: words in a message may
-    switch it, too.
+    the answer prefix, and `calls` says that the answer may be a call. The thought starts with the
+    text `begun`, and `due` says when its answer is due. Each request finds out anew how the
+    template leaves the thought: words in a message may switch it, too.
     """
 
     checkpoint: Checkpoint
@@ -51,6 +51,7 @@ class Chat:
     arguments: Arguments
     close: Close | None = None
     bare: bool = False
+    calls: bool = False
     begun: str = ""
     due: Due | None = None
 
@@ -77,7 +78,13 @@ class Chat:
         return self._told(prompt, wish) if hinted else prompt
 
     def _stated(self, close: Close) -> Close:
-        return close.bare if self.bare else close
+        calls = self._call_close
+        return calls or (close.bare if self.bare else close)
+
+    @property
+    def _call_close(self) -> Close | None:
+        compiled = self.checkpoint.compiled
+        return compiled.call_close if compiled and self.calls else None
 
     def _rendered(self, more: Arguments) -> tuple[list[int], Opening]:
         """The chat's tokens, and how the template leaves the thought."""
@@ -121,7 +128,7 @@ class Chat:
         if opened == "open":
             token_ids, shown = [*token_ids, *asked.close.ids], asked.close.shown
         elif opened == "model" and off is None:
-            skip = self._stated(asked.form.skip)
+            skip = Close((), "") if self._call_close else self._stated(asked.form.skip)
             if self.close is not None:
                 skip = replace(asked.close, ids=(*checkpoint.start_ids, *asked.close.ids))
             token_ids, shown = [*token_ids, *skip.ids], skip.shown

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ponder.checkpoint.calls import syntax
 from ponder.checkpoint.chat import Chat, Prompt
 from ponder.checkpoint.traits import HELLO, Messages, Traits, learn, opening, tail, writes_thoughts
 from ponder.engine.protocol import Sampling
@@ -24,7 +25,6 @@ from ponder.thought.exits.exit import Exit
 from ponder.thought.families import TAGS, of_contract, recognise, unread
 from ponder.thought.format import Close, CompiledFormat, ThoughtFormat
 from ponder.thought.segment import AnswerRules
-from ponder.thought.text import TextDecoder
 from ponder.thought.thought import Thought
 
 
@@ -77,6 +77,9 @@ class Checkpoint:
             form = recognised(tokenizer, files.model_type if model_type is None else model_type)
         if form is None:
             return cls(files, tokenizer, None, None, unread=unread(tokenizer.chat_template))
+        calls = syntax(tokenizer.chat_template)
+        if calls is not None and (contract is None or contract.tool_call is None):
+            form = replace(form, tool_call=calls.marker or form.tool_call)
         traits, opens = Traits(), form.opens
         if tokenizer.chat_template:
             traits = learn(tokenizer, form)
@@ -112,6 +115,7 @@ class Checkpoint:
         arguments: Mapping[str, Any] | None = None,
         close: Close | None = None,
         bare: bool = False,
+        calls: bool = False,
         hinted: bool = False,
         begun: str = "",
         due: Due | None = None,
@@ -119,9 +123,10 @@ class Checkpoint:
         """Render the chat, plan the thought, and append the tokens that the plan needs.
 
         `arguments` are the template's. `close` replaces the model's own; `bare` leaves out the
-        answer prefix, for an answer that follows a grammar. `hinted` tells the model its budget, if
-        it was trained on one that fits, also within the time left until the answer is `due`. The
-        thought starts with the text `begun`. Raises `TokenizerError` and the errors of `resolve`.
+        answer prefix, for an answer that follows a grammar, and `calls` says that the answer may be
+        a call. `hinted` tells the model its budget, if it was trained on one that fits, also within
+        the time left until the answer is `due`. The thought starts with the text `begun`. Raises
+        `TokenizerError` and the errors of `resolve`.
         """
         given = arguments or {}
         if self.compiled is None:
@@ -136,6 +141,7 @@ class Checkpoint:
             arguments=given,
             close=close,
             bare=bare,
+            calls=calls,
             begun=begun,
             due=due,
         )
@@ -239,7 +245,7 @@ class Checkpoint:
         if start.token_id is not None:
             return end > 0 and token_ids[end - 1] == start.token_id
         tail = token_ids[max(0, end - len(start.text.encode())) : end]
-        read = TextDecoder(self.tokenizer, self.compiled.marks)
+        read = self.compiled.marks.decoder(self.tokenizer)
         return "".join(map(read.feed, tail)).rstrip().endswith(start.seen.rstrip())
 
     def plan(
@@ -254,7 +260,7 @@ class Checkpoint:
     ) -> Plan:
         """The plan of a thought in this format; `closing_tokens` behind the prompt close it."""
         starts = self.start_ids if form is not None and form.opened_by == "model" else []
-        return resolve(
+        plan = resolve(
             ask,
             limits,
             prompt_tokens=prompt_tokens,
@@ -262,6 +268,7 @@ class Checkpoint:
             close_tokens=len(starts) + len(close.ids) if close else 0,
             thinks=form is not None,
         )
+        return plan if self.unread is None else replace(plan, source="unread")
 
     def thought(
         self,

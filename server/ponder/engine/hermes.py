@@ -37,7 +37,7 @@ class Hermes:
             {
                 "type": "tag",
                 "begin": f'{BEGIN}\n{{"name": {json.dumps(tool.name)}, "arguments": ',
-                "content": {"type": "json_schema", "json_schema": _held(tool)},
+                "content": arguments_of(tool),
                 "end": f"}}\n{END}",
             }
             for tool in tools
@@ -51,11 +51,18 @@ class Hermes:
         }
         return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
 
+    def beside_calls(self, form: Mapping[str, Any]) -> Mapping[str, Any]:
+        return form
 
-def _held(tool: Tool) -> Mapping[str, Any]:
-    """The schema of a call's arguments: any object where no grammar enforces the tool's own."""
+
+def arguments_of(tool: Tool) -> Mapping[str, Any]:
+    """A tag's rule for a call's arguments: any object where no grammar enforces the tool's own.
+
+    At most one blank stands in a place: a model may write blanks without end.
+    """
     parameters = dict(tool.parameters)
-    return parameters if holds(parameters) else {"type": "object"}
+    schema = parameters if holds(parameters) else {"type": "object"}
+    return {"type": "json_schema", "json_schema": schema, "style": "json", "max_whitespace_cnt": 1}
 
 
 class HermesParser:
@@ -92,9 +99,9 @@ class HermesParser:
         if self._inside:
             parts += self._call(self._text, ended=last)
             return said, parts
-        held = 0 if last else _half(self._text, BEGIN)
-        said += self._text[: len(self._text) - held]
-        self._text = self._text[len(self._text) - held :]
+        kept = 0 if last else half(self._text, BEGIN)
+        said += self._text[: len(self._text) - kept]
+        self._text = self._text[len(self._text) - kept :]
         return said, parts
 
     def _call(self, text: str, *, ended: bool) -> Iterator[CallPart]:
@@ -102,10 +109,10 @@ class HermesParser:
         if (head := _HEAD.match(text)) is None:
             return
         written = text[head.end() :]
-        if (end := _end(written)) is not None:
+        if (end := end_of_object(written)) is not None:
             written = written[:end]
         elif not ended:
-            written = written[: len(written) - _half(written, END)].rstrip("} \n")
+            written = written[: len(written) - half(written, END)].rstrip("} \n")
         if self._arguments is None:
             name = _name(head[1])
             yield CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name)
@@ -117,7 +124,7 @@ class HermesParser:
             self._arguments = None
 
 
-def _end(written: str) -> int | None:
+def end_of_object(written: str) -> int | None:
     """Where the object at the beginning ends; None if it has no end, as in a truncated call."""
     if written.startswith("{"):
         with suppress(ValueError, RecursionError):
@@ -133,6 +140,6 @@ def _name(quoted: str) -> str:
         return quoted[1:-1]
 
 
-def _half(text: str, marker: str) -> int:
+def half(text: str, marker: str) -> int:
     """How many of the last characters may begin the marker."""
     return next(n for n in range(len(marker) - 1, -1, -1) if text.endswith(marker[:n]))

@@ -27,6 +27,7 @@ import orjson
 from prometheus_client import Counter
 
 from ponder.engine import grammars
+from ponder.engine.harmony_calls import Harmony
 from ponder.engine.hermes import Hermes
 from ponder.engine.http_dialects import DIALECTS, Finish, Piece
 from ponder.engine.http_probe import Found, probe
@@ -365,11 +366,13 @@ def _options(options: Sequence[str]) -> tuple[str, str | None]:
 
 
 def _calling(load: Load) -> Calling | None:
-    """The parser of the model's calls: vLLM's where it is installed; Hermes needs no vLLM."""
+    """The parser of the model's calls: vLLM's where it is installed, unless it is ours."""
     if load.calls is None:
         return None
     if load.calls == "hermes":
         return Hermes()
+    if load.calls == Harmony.name:
+        return Harmony(load.vocabulary)
     if find_spec("vllm") is not None:
         from ponder.engine.vllm import calling
 

@@ -168,6 +168,10 @@ class Calling(Protocol):
         """
         ...
 
+    def beside_calls(self, form: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A structural tag's format of an answer, as it begins where a call may stand instead."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:

@@ -178,6 +178,21 @@ class HFTokenizer:
         return "tools" in self._template_inputs
 
     @cached_property
+    def needs_descriptions(self) -> bool:
+        """Whether the chat template rejects a tool that has no description."""
+        function: dict[str, Any] = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+        rendered = []
+        for said in (function, {**function, "description": ""}):
+            tools = [{"type": "function", "function": said}]
+            try:
+                self.render([{"role": "user", "content": "Hello"}], {"tools": tools})
+            except TokenizerError:
+                rendered.append(False)
+            else:
+                rendered.append(True)
+        return rendered == [False, True]
+
+    @cached_property
     def special_tokens(self) -> Mapping[int, str]:
         """Special tokens that the chat template writes, with their text; EOS is not among them."""
         written = self.chat_template

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ponder.engine import machine, vllm_grammars
 from ponder.engine.child import ForkedEngines, SpawnedEngines
+from ponder.engine.harmony_calls import Harmony
 from ponder.engine.protocol import (
+    Calling,
     Chunk,
     Demand,
     EngineDeadError,
@@ -264,10 +266,15 @@ def load(load: Load) -> VLLMEngine:
     return engine
 
 
-def calling(load: Load) -> VLLMCalling | None:
-    """The parsers of the model's calls. Raises `EngineSetupError` where they are needed."""
+def calling(load: Load) -> Calling | None:
+    """The parsers of the model's calls, vLLM's except for harmony.
+
+    Raises `EngineSetupError` where they are needed.
+    """
     if load.calls is None or not isinstance(load.vocabulary, HFTokenizer):
         return None
+    if load.calls == Harmony.name:
+        return Harmony(load.vocabulary)
     try:
         return VLLMCalling(load.calls, load.vocabulary.transformers)
     except EngineSetupError as error:

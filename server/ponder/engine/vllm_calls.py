@@ -80,6 +80,9 @@ class VLLMCalling:
             tag = limit_to_single_tool_call(tag)
         return Grammar("structural_tag", json.dumps(_bounded(tag.model_dump(mode="json"))))
 
+    def beside_calls(self, form: Mapping[str, Any]) -> Mapping[str, Any]:
+        return form
+
 
 class _Parser:
     """vLLM's parser of one answer.

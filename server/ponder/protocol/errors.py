@@ -69,6 +69,15 @@ class ApiError(PonderError):
         message = _NAMED.sub(lambda found: fields.get(found[1], found[0]), str(self))
         return ApiError(self.status, self.code, message, param=param, headers=self.headers)
 
+    def renamed(self, field: str, other: str) -> ApiError:
+        """The error about another neutral field than `field`, such as one of its entries."""
+        first, dot, rest = other.partition(".")
+        message = str(self).replace(f"`{field}`", f"`{first}`{dot}{rest}")
+        named = other if self.field == field else self.field
+        return ApiError(
+            self.status, self.code, message, field=named, param=self.param, headers=self.headers
+        )
+
     @property
     def logged(self) -> str | None:
         """The parts of `param` that are in the schema: logs hold no text of a client's."""

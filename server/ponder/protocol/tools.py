@@ -10,12 +10,15 @@ from ponder.protocol.chat import ToolUse
 from ponder.protocol.errors import invalid_request, quoted
 
 
-def described(tool: Tool) -> dict[str, Any]:
-    """A tool as chat templates take it."""
+def described(tool: Tool, *, empty: bool = False) -> dict[str, Any]:
+    """A tool as chat templates take it; `empty` stands for a description that it lacks."""
     function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
+    if tool.description is not None or empty:
+        function["description"] = tool.description or ""
+    parameters = dict(tool.parameters)
+    if "properties" not in parameters:  # which some templates read unasked
+        parameters = {"type": "object", **parameters, "properties": {}}
+    return {"type": "function", "function": {**function, "parameters": parameters}}
 
 
 def tool_use(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ponder.engine.protocol import EngineFacts, Grammar, RequestRefusedError
+from ponder.engine.protocol import Calling, EngineFacts, Grammar, RequestRefusedError
 from ponder.protocol.chat import ChatRequest, ToolUse
 from ponder.protocol.errors import ApiError, invalid_request
 from ponder.protocol.grammars import tag
@@ -25,12 +25,13 @@ def answer_rules(
     `special_tokens` are the special tokens with which the model may write a call.
     """
     rules, tools = request.rules, request.tools
-    calls, grammar = None, request.grammar
+    calls, grammar, free_text = None, request.grammar, False
     if tools is not None and tools.choice != "none":
         calls, grammar = _calls(tools, grammar, facts, special_tokens)
+        free_text = tools.choice == "auto" and request.grammar is None
     if grammar is not None:
         _check(request, grammar, facts)
-    return replace(rules, grammar=grammar, calls=calls)
+    return replace(rules, grammar=grammar, free_text=free_text, calls=calls)
 
 
 def _calls(
@@ -63,17 +64,17 @@ def _calls(
         return rules, grammar
     if required or grammar is None:
         return rules, tag(_form(held))
-    return rules, _either(grammar, held)
+    return rules, _either(grammar, held, calling)
 
 
-def _either(grammar: Grammar, calls: Grammar) -> Grammar:
+def _either(grammar: Grammar, calls: Grammar, calling: Calling) -> Grammar:
     """A grammar of answers in a format or of calls."""
     if grammar.kind != "structural_tag":
         raise invalid_request(
             f"an answer cannot follow a {grammar.kind} or call `tools`: leave one of them out",
             "tools",
         )
-    forms = [_form(grammar), _form(calls)]
+    forms = [calling.beside_calls(_form(grammar)), _form(calls)]
     return tag({"type": "or", "elements": forms})
 
 

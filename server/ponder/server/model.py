@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,16 +9,16 @@ from typing import Any
 
 from ponder.checkpoint.chat import Prompt
 from ponder.checkpoint.checkpoint import Checkpoint
-from ponder.checkpoint.traits import BUDGET_NAME
 from ponder.engine.protocol import EngineFacts
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
-from ponder.errors import SetupError
+from ponder.errors import PonderError, SetupError
 from ponder.protocol.chat import ChatRequest, Raw, ToolUse, Turns
-from ponder.protocol.errors import ApiError, cut, invalid_request, quoted
-from ponder.protocol.fields import MOST_TOKENS, PonderOptions
+from ponder.protocol.errors import ApiError, invalid_request, quoted, to_api_error
+from ponder.protocol.fields import PonderOptions
 from ponder.protocol.logprobs import TokenTexts
 from ponder.protocol.response import Capabilities
 from ponder.protocol.tools import described
+from ponder.server.arguments import settable, switched
 from ponder.server.early import early_exits
 from ponder.server.settings import Settings
 from ponder.server.strategies.table import strategies
@@ -98,6 +97,7 @@ class ServedModel:
         of `resolve`.
         """
         held = rules is not None and rules.grammar is not None
+        calls = rules is not None and rules.calls is not None
         self._check_thinking_options(request.ponder)
         self.check_token_ids("stop_token_ids", request.rules.stop_token_ids)
         self.check_token_ids("logit_bias", request.sampling.logit_bias or ())
@@ -105,7 +105,7 @@ class ServedModel:
         prompts = []
         for asked in request.prompts:
             if isinstance(asked, Turns):
-                prompt = self._chat_prompt(asked, request, limits, held, due)
+                prompt = self._chat_prompt(asked, request, limits, due, held=held, calls=calls)
             else:
                 prompt = self._raw_prompt(asked, request, limits, held)
             if least > prompt.plan.allowance:
@@ -154,26 +154,42 @@ class ServedModel:
         return self.checkpoint.curves
 
     def _chat_prompt(
-        self, asked: Turns, request: ChatRequest, limits: Limits, held: bool, due: Due | None
+        self,
+        asked: Turns,
+        request: ChatRequest,
+        limits: Limits,
+        due: Due | None,
+        *,
+        held: bool,
+        calls: bool,
     ) -> Prompt:
-        """`held`: a grammar holds the answer, so that the model cannot shorten it."""
+        """`held`: a grammar holds the answer, so that the model cannot shorten it.
+
+        `calls`: the answer may call functions.
+        """
         wanted = request.ponder.hint
-        ask, arguments = self.switched(request.ask, asked.arguments)
-        ask, limits = self._calibrated(ask, request, limits)
-        arguments = {**self.template_arguments(arguments), **self.told(request.tools)}
+        ask, arguments = switched(self.checkpoint, request.ask, asked.arguments)
+        arguments = {**settable(self.checkpoint, arguments), **self.told(request.tools)}
         try:
+            ask, limits = self._calibrated(ask, request, limits)
             return self.checkpoint.prompt(
                 asked.turns,
                 replace(ask, formed=held),
                 limits,
-                close=self._close(request.ponder.close_text),
+                close=self._close(request.ponder.close_text, calls=calls),
                 bare=held,
+                calls=calls,
                 arguments=arguments,
                 hinted=self.hints if wanted is None else wanted,
                 due=due,
             )
         except TokenizerError as error:
             raise invalid_request(str(error), "prompt") from error
+        except PonderError as error:
+            refused = to_api_error(error)
+            if refused is None or ask.spelled == request.ask.spelled:
+                raise
+            raise refused.renamed("budget", ask.spelled) from error
 
     def told(self, tools: ToolUse | None) -> Mapping[str, Any]:
         """The template's arguments for the tools. Raises 400 where it shows the model none."""
@@ -188,7 +204,8 @@ class ServedModel:
                 "this model's chat template tells it of no tools: leave `tools` out",
                 field="tools",
             )
-        return {"tools": [described(tool) for tool in tools.tools]}
+        empty = self.tokenizer.needs_descriptions
+        return {"tools": [described(tool, empty=empty) for tool in tools.tools]}
 
     def _raw_prompt(self, asked: Raw, request: ChatRequest, limits: Limits, held: bool) -> Prompt:
         options = request.ponder
@@ -272,67 +289,17 @@ class ServedModel:
         """The text of every token, as replies write it."""
         return TokenTexts(self.tokenizer.token_bytes)
 
-    def switched(self, ask: Ask, given: Mapping[str, Any]) -> tuple[Ask, Mapping[str, Any]]:
-        """Read the template's own switches and budgets as part of what the request asks.
-
-        Returns the ask and the remaining arguments. `thinking` and `thinking_budget` count as a
-        switch and a budget unless the template reads them otherwise: clients use these names.
-        Raises 400 where an argument and the budget, or two arguments, disagree.
-        """
-        traits, left = self.checkpoint.traits, dict(given)
-        own = self.tokenizer.template_variables
-        switches = {**({} if "thinking" in own else {"thinking": (True, False)}), **traits.switches}
-        tells = traits.tells or (None if BUDGET_NAME in own else BUDGET_NAME)
-        for name in given:
-            field, value = f"template_arguments.{name}", given[name]
-            if name in switches:
-                on, off = switches[name]
-                if value not in (on, off):
-                    said = f"{json.dumps(on)} or {json.dumps(off)}"
-                    raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
-                wish = replace(ask, thinks=True) if value == on else replace(ask, budget=0)
-            elif name == tells:
-                if value == "auto":
-                    wish = replace(ask, budget=AUTO, source="auto")
-                elif type(value) is int and UNLIMITED <= value <= MOST_TOKENS:
-                    wish = replace(ask, budget=value)
-                else:
-                    said = 'a number of tokens, -1 for no limit, or "auto"'
-                    raise invalid_request(f"`template_arguments`.{name} must be {said}", field)
-            else:
-                continue
-            del left[name]
-            if ask.budget not in (None, wish.budget) or (wish.thinks and wish.budget == 0):
-                raise ApiError(
-                    400,
-                    "conflicting_budgets",
-                    f"`template_arguments`.{name} and the rest of the request disagree on its "
-                    f"thought: leave one of them out",
-                    field=field,
-                )
-            ask = wish
-        return ask, left
-
-    def template_arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Raise 400 unless these are variables of the template that a request may set.
-
-        Excluded are the switches of thinking, which `switched` reads, and arguments that
-        apply_chat_template takes for itself: a template of the client's own would be code.
-        """
-        free = self.tokenizer.template_variables | {"enable_thinking"}
-        for name in given:
-            if name not in free:
-                raise invalid_request(
-                    f"`template_arguments`.{cut(name)} is not for a request to set: this model's "
-                    f"template takes {', '.join(sorted(free))}; leave it out",
-                    f"template_arguments.{name}",
-                )
-        return given
-
-    def _close(self, text: str | None) -> Close | None:
+    def _close(self, text: str | None, *, calls: bool = False) -> Close | None:
         """The close text that a request names; None for the model's own."""
-        if text is None or self.checkpoint.form is None:
+        compiled = self.checkpoint.compiled
+        if text is None or compiled is None:
             return None
+        if calls and compiled.call_close is not None:
+            raise invalid_request(
+                "ponder.close_text: this model closes a thought in another way where a call may "
+                "follow; leave it out, or leave `tools` out",
+                "close_text",
+            )
         if text not in self.closes:
             raise ApiError(
                 403,

@@ -121,7 +121,7 @@ async def _load(settings: Settings, files: ModelFiles, model: ServedModel, start
         served_as=model.name,
         vocabulary=model.tokenizer,
         end_of_thought=model.checkpoint.form.end if model.checkpoint.form else None,
-        calls=settings.tool_parser or calls.syntax(model.tokenizer.chat_template),
+        calls=settings.tool_parser or calls.parser(model.tokenizer.chat_template),
         calls_needed=settings.tool_parser is not None,
         options=settings.engine_options,
         stall_timeout=settings.stall_timeout,

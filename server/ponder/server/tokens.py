@@ -20,6 +20,7 @@ from ponder.protocol.errors import invalid_request
 from ponder.protocol.functions import read_tools
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from ponder.server.answering import Held, named, read_and, takes_long
+from ponder.server.arguments import settable
 from ponder.server.logs import request_id
 from ponder.server.model import ServedModel
 from ponder.server.schema import body_of
@@ -134,7 +135,7 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
     try:
         return model.checkpoint.encode(
             turns,
-            {**model.template_arguments(arguments), **model.told(tools)},
+            {**settable(model.checkpoint, arguments), **model.told(tools)},
             goes_on="assistant" if asked.add_generation_prompt else goes_on,
             special_tokens=bool(special),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ponder.engine.protocol import CallPart, TokenLogprob, Vocabulary
 from ponder.thought.format import AnswerMarkup
-from ponder.thought.text import TextDecoder, overlap, unmarked
+from ponder.thought.text import overlap, unmarked
 
 _NO_MARKUP = AnswerMarkup()
 
@@ -42,7 +42,7 @@ class AnswerWriter:
         markup: AnswerMarkup | None = None,
     ) -> None:
         self._markup = _NO_MARKUP if markup is None or verbatim else markup
-        self._decoder = TextDecoder(vocabulary, self._markup.marks)
+        self._decoder = self._markup.marks.decoder(vocabulary)
         self._stop = tuple(stop)
         self._verbatim = verbatim
         self._markers = (*self._markup.opens, *self._markup.hidden)

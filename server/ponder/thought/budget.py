@@ -27,6 +27,7 @@ Source = Literal[
     "max_completion_tokens",
     "context",
     "template",
+    "unread",
 ]
 
 EFFORT_TOKENS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 from ponder.engine.protocol import AnswerParser, CallPart, TokenLogprob, Vocabulary
@@ -36,7 +37,9 @@ class CallWriter(AnswerWriter):
     """Turns answer tokens into text and parts of calls.
 
     Text before a call is shown without the blank at its end, and blank behind one is not shown.
-    `calls` counts those whose arguments are whole.
+    `calls` counts those whose arguments are whole. An answer of one call is parsed as it is fed,
+    whatever the chunks, so that it ends at the same token in all of them; what follows the call is
+    not shown.
     """
 
     def __init__(
@@ -57,19 +60,26 @@ class CallWriter(AnswerWriter):
         self._said = 0  # characters of the parsed text that were emitted as text
         self._blank = ""  # blank at the end of the text so far
         self._arguments: list[str] = []
+        self._found: list[AnswerDelta | CallPart] = []  # parsed and not taken
 
     def feed(self, token_id: int, logprob: TokenLogprob | None = None) -> None:
         if not self.stopped:
             self._ids.append(token_id)
         super().feed(token_id, logprob)
+        if not (self._several or self.stopped):
+            self._found += self._parse()
 
     def feed_plain(self, token_ids: Sequence[int]) -> bool:
-        taken = super().feed_plain(token_ids)
+        taken = self._several and super().feed_plain(token_ids)
         if taken:
             self._ids.extend(token_ids)
         return taken
 
     def events(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
+        found, self._found = self._found, []
+        return (*found, *self._parse(last=last, cut=cut))
+
+    def _parse(self, *, last: bool = False, cut: bool = False) -> Sequence[AnswerDelta | CallPart]:
         delta, before = self.take(last=last), self._unparsed
         if delta is not None:
             before = AnswerDelta(before.text + delta.text, (*before.logprobs, *delta.logprobs))
@@ -78,8 +88,11 @@ class CallWriter(AnswerWriter):
         if not last and (gathering or not self._ids):
             return ()
         cut = cut or (self.stopped and not self.calls)
+        called = bool(self._arguments)
         # A parser completes a call when told that the answer ended: half a call would be run.
         text, parts = self._parser.feed(before.text, self._ids, last=last and not cut)
+        if called and not self._several:
+            text = ""
         self._parsed.append(before.text)
         begun = False
         if last and not (parts or self._arguments):
@@ -132,7 +145,7 @@ class CallWriter(AnswerWriter):
 
 def _spelling(markup: AnswerMarkup, spelt: Mapping[int, str]) -> AnswerMarkup:
     """The markup of an answer that shows these special tokens by their text."""
-    marks = dict(markup.marks)
+    marks = copy(markup.marks)
     for token_id in spelt:
         marks.setdefault(token_id, mark(len(marks)))
     texts = {marks[token_id]: text for token_id, text in spelt.items()}

@@ -46,6 +46,9 @@ FAMILIES: tuple[Family, ...] = (
             close_text=f"<|end|><|start|>assistant{_HARMONY_FINAL}",
             source="harmony format",
             skip_text=_HARMONY_FINAL,
+            tool_call="<|channel|>commentary to=functions.",
+            headers=True,
+            call_close="<|end|><|start|>assistant",
             efforts=("low", "medium", "high"),
         ),
     ),
@@ -59,6 +62,7 @@ FAMILIES: tuple[Family, ...] = (
             close_text="<|eom|><|start|>assistant to=user<|message|>",
             source="chat template",
             skip_text=" to=user<|message|>",
+            efforts=("low", "medium", "high", "xhigh"),
         ),
     ),
     Family(
@@ -77,7 +81,7 @@ FAMILIES: tuple[Family, ...] = (
         ThoughtFormat(
             name="Kimi-K3",
             start="<|open|>think<|sep|>",
-            end="<|close|>think<|sep|><|open|>response<|sep|>",
+            end="<|close|>think<|sep|>",
             close_text="<|close|>think<|sep|><|open|>response<|sep|>",
             source="chat template",
             skip_text="<|open|>response<|sep|>",
@@ -160,12 +164,13 @@ FAMILIES: tuple[Family, ...] = (
         ),
     ),
     Family(
-        ("<answer>", "</think>", "<|startoftext|>"),
+        ("<|startoftext|>", "<|extra_0|>", "</think>"),
         ThoughtFormat(
             name="Hunyuan",
             close_text="\n</think>\n<answer>\n",
             source="chat template",
             wrapper=("<answer>", "</answer>"),
+            tool_call="<tool_calls>",
         ),
     ),
     Family(

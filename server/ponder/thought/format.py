@@ -6,12 +6,14 @@ A checkpoint's contract gives the format; without one, the table of `ponder.thou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.errors import InvalidCloseText
-from ponder.thought.text import Marks, TextDecoder, as_bytes, mark, marked_bytes
+from ponder.thought.harmony import CALL, Headers
+from ponder.thought.text import Marks, as_bytes, mark, marked_bytes
 
 OpenedBy = Literal["template", "model"]
 
@@ -25,7 +27,11 @@ class ThoughtFormat:
     appended where a thought is closed for the model; `source` says where it comes from.
     `answer_prefix` follows the close text and is shown. `skip_text` ends a prompt without a thought
     where the template has no switch; None stands for start marker and close text. `wrapper` is the
-    text that some models write before and after the answer, which is not shown.
+    text that some models write before and after the answer; neither it nor a line break at it is
+    shown.
+
+    With `headers`, each message begins with one as `ponder.thought.harmony` reads them. Where calls
+    are possible, `call_close` replaces the close text and leaves the next header to the model.
 
     `opens` says that the thought is always opened: by Ponder, where the chat template does not.
     `think` and `no_think` are template arguments that switch thinking on and off, needed where
@@ -45,6 +51,8 @@ class ThoughtFormat:
     skip_text: str | None = None
     wrapper: tuple[str, str] | None = None
     tool_call: str | None = None
+    headers: bool = False
+    call_close: str | None = None
     opens: bool = False
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
@@ -54,7 +62,7 @@ class ThoughtFormat:
     trained_budgets: tuple[int, ...] = ()
 
 
-_NONE: Marks = {}
+_NONE = Marks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class Marker:
     @classmethod
     def of(cls, text: str, vocabulary: Vocabulary, marks: Marks = _NONE) -> Marker:
         ids = vocabulary.encode(text)
-        return cls(text, ids[0] if len(ids) == 1 else None, _seen(text, vocabulary, marks))
+        return cls(text, ids[0] if len(ids) == 1 else None, marks.seen(text, vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,7 @@ class AnswerMarkup:
     token's text; with `spelt`, that text is shown.
     """
 
-    marks: Marks = field(default_factory=dict)
+    marks: Marks = field(default_factory=Marks)
     opens: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     wrapper: str = ""
@@ -150,7 +158,9 @@ class AnswerMarkup:
 class CompiledFormat:
     """A format in one vocabulary's token ids: what a thought works with.
 
-    `skip` follows a prompt that opens no thought and is to have none. `hints` are in ascending
+    `skip` follows a prompt that opens no thought and is to have none; `lead` are the tokens that
+    such an answer cannot do without. `call_close` replaces `close` where calls are possible, and is
+    followed by nothing that the format gives. `hints` are in ascending
     order of budgets. Only a thought that the template opens can have a hint: otherwise the prompt
     ends before the thought begins. `marks` are the special tokens in multi-token markers. `masked`
     are the single-token markers that a request for the answer forbids.
@@ -162,6 +172,8 @@ class CompiledFormat:
     tool_call: Marker | None
     close: Close
     skip: Close
+    lead: tuple[int, ...]
+    call_close: Close | None
     opened_by: OpenedBy
     hints: tuple[Hint, ...]
     marks: Marks
@@ -176,7 +188,8 @@ class CompiledFormat:
     ) -> CompiledFormat:
         wrapper = form.wrapper or ("", "")
         texts = (form.start, form.end, form.again, form.tool_call, form.skip_text, *wrapper)
-        marks = _special((text for text in texts if text), vocabulary)
+        marks: Marks = Headers(vocabulary) if form.headers else Marks()
+        marks = marks or _special((text for text in texts if text), vocabulary)
         end = Marker.of(form.end, vocabulary, marks)
         hints = [
             Hint(budget, tuple(vocabulary.encode(form.hint.replace("{budget}", str(budget)))))
@@ -191,6 +204,10 @@ class CompiledFormat:
             tool_call=Marker.of(form.tool_call, vocabulary, marks) if form.tool_call else None,
             close=close,
             skip=_skip(form, close, vocabulary),
+            lead=tuple(vocabulary.encode(form.skip_text or "")),
+            call_close=(
+                Close(tuple(vocabulary.encode(form.call_close)), "") if form.call_close else None
+            ),
             opened_by=opened_by,
             hints=tuple(hints),
             marks=marks,
@@ -210,13 +227,14 @@ class CompiledFormat:
         """Whether the end marker is among these tokens."""
         if self.end.token_id is not None:
             return self.end.token_id in sampled
-        said = b"".join(map(marked_bytes(vocabulary, self.marks), sampled))
-        return as_bytes(self.end.seen) in said
+        return self.end.seen in "".join(map(self.marks.decoder(vocabulary).feed, sampled))
 
     def ending_tokens(self, sampled: Sequence[int], vocabulary: Vocabulary) -> int:
         """How many of the last tokens an end marker takes; the opening's last may begin it."""
         if sampled and sampled[-1] in [marker.token_id for marker in self.ends]:
             return 1
+        if (ending := self.marks.ending(sampled)) is not None:
+            return ending
         token_bytes = marked_bytes(vocabulary, self.marks)
         spelt = [as_bytes(marker.seen) for marker in self.ends]
         tail, taken = b"", 0
@@ -239,24 +257,15 @@ class CompiledFormat:
         )
 
 
-def _special(texts: Iterable[str], vocabulary: Vocabulary) -> dict[int, str]:
+def _special(texts: Iterable[str], vocabulary: Vocabulary) -> Marks:
     """Characters that stand for the special tokens in texts of several tokens."""
-    marks: dict[int, str] = {}
+    marks = Marks()
     for text in texts:
         ids = vocabulary.encode(text)
         for token_id in ids if len(ids) > 1 else ():
             if not vocabulary.token_bytes(token_id):
                 marks.setdefault(token_id, mark(len(marks)))
     return marks
-
-
-def _seen(text: str, vocabulary: Vocabulary, marks: Marks) -> str:
-    """The text as a decoder of `marks` spells its tokens."""
-    ids = vocabulary.encode(text)
-    if marks.keys().isdisjoint(ids):
-        return text
-    spelling = TextDecoder(vocabulary, marks)
-    return "".join(map(spelling.feed, ids))
 
 
 def _skip(form: ThoughtFormat, close: Close, vocabulary: Vocabulary) -> Close:
@@ -270,18 +279,21 @@ def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> Answ
     """The markup, with single-token markers marked too: an answer may spell out their text."""
     opens = [text for text in (form.start, form.again) if text]
     wrapper, unwrap = form.wrapper or ("", "")
-    hidden = [text for text in (form.end, form.skip_text, unwrap) if text]
-    marks = dict(special)
+    unwraps = (f"\n{unwrap}", unwrap) if unwrap else ()
+    hidden = [text for text in (form.end, form.skip_text, *unwraps) if text]
+    marks = copy(special)
     for ids in map(vocabulary.encode, (*opens, *hidden, wrapper)):
         if len(ids) == 1:
             marks.setdefault(ids[0], mark(len(marks)))
     texts = {
         char: vocabulary.token_bytes(id_).decode(errors="replace") for id_, char in marks.items()
     }
+    if isinstance(marks, Headers) and form.tool_call is not None:
+        texts[CALL] = form.tool_call
     return AnswerMarkup(
         marks,
-        opens=tuple(_seen(text, vocabulary, marks) for text in opens),
-        hidden=tuple(_seen(text, vocabulary, marks) for text in hidden),
-        wrapper=_seen(wrapper, vocabulary, marks),
+        opens=tuple(marks.seen(text, vocabulary) for text in opens),
+        hidden=tuple(marks.seen(text, vocabulary) for text in hidden),
+        wrapper=marks.seen(wrapper, vocabulary) if wrapper else "",
         texts=texts,
     )

@@ -19,7 +19,6 @@ from ponder.thought.exits.watch import Watch
 from ponder.thought.format import CompiledFormat, Marker
 from ponder.thought.outcome import ThoughtDelta
 from ponder.thought.text import (
-    TextDecoder,
     as_bytes,
     before_marks,
     clean_cut,
@@ -50,7 +49,8 @@ class ThoughtReader:
     thought. `take_text` hands out text that no cut can take back. After ENDED, `answer_text` is the
     text of the marker's tokens that belongs to the answer.
 
-    The current block follows `opening` tokens of its request; `begun` tokens of thought precede it.
+    The current block follows `opening` tokens of its request, `within` of which are an earlier
+    part of it; `begun` tokens of thought precede the block.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ThoughtReader:
     ) -> None:
         self._form = form
         self._vocabulary = vocabulary
-        self._decoder = TextDecoder(vocabulary, form.marks)
+        self._decoder = form.marks.decoder(vocabulary)
         self._token_bytes = marked_bytes(vocabulary, form.marks)
         self.watch = watch
         self._room = room
@@ -71,7 +71,8 @@ class ThoughtReader:
         self._by_id = {m.token_id: m for m in markers if m.token_id is not None}
         self._by_text = tuple(m for m in markers if m.token_id is None)
         # A character has at most 4 bytes, a marker's tokens at least one each.
-        self._lookahead = 3 + max((len(as_bytes(m.seen)) for m in self._by_text), default=0)
+        longest = max((len(as_bytes(m.seen)) for m in self._by_text), default=0)
+        self._lookahead = 3 + max(longest, form.marks.reach)
         self.opened = form.opened_by == "template"
         self._opening_text = ""
         self._partial: tuple[list[int], str] = ([], "")  # tokens of an unfinished character
@@ -82,7 +83,7 @@ class ThoughtReader:
         self.at = Progress()
         self.cause: Cause | None = None
         self.answer_text = ""
-        self.opening = self.begun = 0
+        self.opening = self.begun = self.within = 0
 
     @property
     def thinking(self) -> list[int]:
@@ -107,9 +108,9 @@ class ThoughtReader:
 
         `rest` is the text that follows the marker in its last token.
         """
-        self.at.overhead, self.opening = overhead, opening
+        self.at.overhead, self.opening, self.within = overhead, opening, 0
         self.begun = len(self.at.thinking)
-        self._decoder = TextDecoder(self._vocabulary, self._form.marks)
+        self._decoder = self._form.marks.decoder(self._vocabulary)
         self._partial = ([], "")
         self._held.clear()
         self._tail = self.answer_text = ""
@@ -293,36 +294,53 @@ class ThoughtReader:
                 return Verdict.CLOSED
             if marker is self._form.again:
                 return self._go_on(marker)
-            if not self._part(marker):
+            if self._part(marker) is None:
                 return Verdict.CLOSED
             return self._end(marker, held[at + len(marker.seen) :])
         marking = max((overlap(held, marker.seen) for marker in self._by_text), default=0)
         return self._confirm(len(held) - marking)
 
     def _go_on(self, marker: Marker) -> Verdict:
-        """Another part of the thought begins: the marker's tokens count, its text is not shown."""
-        ids = [token_id for ids, _ in self._held for token_id in ids]
-        text = self._held_text().replace(marker.seen, "", 1)
-        self._held.clear()
-        return self._wait() if self._count(ids, text) else Verdict.CLOSED
+        """Another part of the thought begins behind the marker, which is neither shown nor counted.
 
-    def _part(self, marker: Marker) -> bool:
+        A thought that may have no more tokens closes in front of the marker.
+        """
+        rest = self._held_text().partition(marker.seen)[2]
+        marking = self._part(marker)
+        if marking is None or not self._allows(1):
+            return Verdict.CLOSED
+        before = len(self.at.thinking) - self.begun
+        self.opening += before + marking
+        self.within += before
+        self.begun = len(self.at.thinking)
+        self.at.overhead += marking
+        return self._opened(rest)
+
+    def _part(self, marker: Marker) -> int | None:
         """Separate the thought's end from a marker that begins in the same piece.
 
         Tokens wholly before the marker are the thought's: those of a broken character, or of one
         that ends in the token where the marker begins. That token counts as the marker's, but its
-        text is shown.
+        text is shown. Returns the number of the marker's tokens; None if an exit closes the thought
+        before them.
         """
         text = self._held_text().partition(marker.seen)[0]
         held = [token_id for ids, _ in self._held for token_id in ids]
         self._held.clear()
+        own = self._own(held, marker)
+        if not own:
+            self._ready.append(text)
+        elif not self._count(held[:own], text):
+            return None
+        return len(held) - own
+
+    def _own(self, held: Sequence[int], marker: Marker) -> int:
+        """How many of the held tokens lie wholly before the marker."""
+        if not unmarked(marker.seen[:1]):
+            return next(n for n, token_id in enumerate(held) if token_id in self._form.marks)
         sizes = [len(self._token_bytes(token_id)) for token_id in held]
         at = b"".join(map(self._token_bytes, held)).find(as_bytes(marker.seen))
-        own = sum(end <= at for end in accumulate(sizes))
-        if own:
-            return self._count(held[:own], text)
-        self._ready.append(text)
-        return True
+        return sum(end <= at for end in accumulate(sizes))
 
     def _end(self, marker: Marker, rest: str) -> Verdict:
         if self._confirm(len(self._held_text())) is Verdict.CLOSED:

@@ -22,8 +22,9 @@ class AnswerRules:
     """Rules that hold for the answer and never for the thought.
 
     A `verbatim` answer is shown as it was sampled: with its leading blank, or empty. A `grammar`
-    begins behind the closed thought and also decides when the answer ends. `calls` are looked
-    for where a request has tools.
+    begins behind the closed thought and also decides when the answer ends; with `free_text`, it
+    allows any text beside the calls that it holds. `calls` are looked for where a request has
+    tools.
     """
 
     stop: tuple[str, ...] = ()
@@ -31,16 +32,27 @@ class AnswerRules:
     min_tokens: int = 0
     verbatim: bool = False
     grammar: Grammar | None = None
+    free_text: bool = False
     calls: CallRules | None = None
 
     def takes_empty(self, segment: Segment) -> bool:
-        """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token."""
-        stopped = segment.finish == "stop" and segment.sampled[-1] in self.stop_token_ids
-        return self.verbatim or self.grammar is not None or stopped
+        """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token.
+
+        A grammar that allows any text allows none: that counts only where the answer was cut.
+        """
+        ended = segment.finish == "stop"
+        stopped = ended and segment.sampled[-1] in self.stop_token_ids
+        held = self.grammar is not None and not (self.free_text and ended)
+        return self.verbatim or held or stopped
+
+    def heads(self, form: CompiledFormat | None) -> bool:
+        """Whether the grammar begins in front of the header that the format needs."""
+        return bool(self.calls and form and form.call_close)
 
     def writer(self, vocabulary: Vocabulary, form: CompiledFormat | None) -> AnswerWriter:
-        """The writer of one answer. It looks for no markers in an answer that has a grammar."""
-        markup = form.answer if form and self.grammar is None else None
+        """The writer of one answer. It looks for no markers where a grammar leaves no free text."""
+        free = self.grammar is None or self.free_text or self.heads(form)
+        markup = form.answer if form and free else None
         if self.calls is not None:
             return CallWriter(vocabulary, self.calls, self.stop, markup=markup)
         return AnswerWriter(vocabulary, self.stop, verbatim=self.verbatim, markup=markup)
@@ -133,6 +145,7 @@ class Requests:
         apart: bool,
     ) -> None:
         self._merged = not apart and may_merge(plan, sampling, rules)
+        self.heads = rules.heads(form)
         self.made: list[Segment] = []
         self._plan = plan
         self._sampling = sampling
@@ -141,9 +154,20 @@ class Requests:
         self._eos = eos
         self._mask = dict.fromkeys(form.masked if form and not rules.verbatim else (), FORBIDDEN)
 
-    def for_answer(self, prompt: Sequence[int], least: int, left: int) -> Segment:
-        """Ask for an answer of at least `least` tokens, where as many are `left`."""
-        sampling = answer_sampling(self._sampling, self._rules, least, left, self._mask)
+    def lead(self, left: int) -> Sequence[int]:
+        """The tokens that begin an answer behind no thought, if that fits into what is `left`."""
+        lead = () if self._form is None or self.heads else self._form.lead
+        return lead if len(lead) < left else ()
+
+    def for_answer(
+        self, prompt: Sequence[int], least: int, left: int, *, again: bool = False
+    ) -> Segment:
+        """Ask for an answer of at least `least` tokens, where as many are `left`.
+
+        One that is asked for again, since its text was empty, has its header in the prompt.
+        """
+        rules = replace(self._rules, grammar=None) if again and self.heads else self._rules
+        sampling = answer_sampling(self._sampling, rules, least, left, self._mask)
         return self._make(prompt, sampling)
 
     def for_thought(self, prompt: Sequence[int], outcome: Outcome) -> Segment:

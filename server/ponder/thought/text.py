@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ponder.engine.protocol import Vocabulary
 
-Marks = Mapping[int, str]
-"""Token id → the character that stands for it: a surrogate, which no UTF-8 can spell."""
-
 _MARK = re.compile("[\ud800-\udfff]")
+
+
+class Marks(dict[int, str]):
+    """Token id → the character that stands for it: a surrogate, which no UTF-8 can spell."""
+
+    reach = 0
+    """Tokens that may become a mark together: none, but for a mark of its own each."""
+
+    def decoder(self, vocabulary: Vocabulary) -> TextDecoder:
+        return TextDecoder(vocabulary, self)
+
+    def seen(self, marker: str, vocabulary: Vocabulary) -> str:
+        """A marker as the decoder spells its tokens."""
+        ids = vocabulary.encode(marker)
+        if self.keys().isdisjoint(ids):
+            return marker
+        return "".join(map(self.decoder(vocabulary).feed, ids))
+
+    def ending(self, sampled: Sequence[int]) -> int | None:
+        """How many of the last tokens are one mark; None where the marker's text must tell."""
+        return None
 
 
 class TextDecoder:
@@ -25,7 +43,7 @@ class TextDecoder:
 
     def __init__(self, vocabulary: Vocabulary, marks: Marks | None = None) -> None:
         self._token_bytes = vocabulary.token_bytes
-        self._marks = marks or {}
+        self._marks = Marks() if marks is None else marks
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.pending = False
 

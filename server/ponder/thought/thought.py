@@ -133,7 +133,7 @@ class Thought:
     def start(self, now: float) -> Sequence[Event]:
         """Ask for the first request."""
         if self._plan.budget == 0:
-            self.outcome.end_cause = "disabled"
+            self.outcome.end_cause = "unread" if self._plan.source == "unread" else "disabled"
             return self._ask_for_answer(now)
         self._ask_for_thought()
         return self.tick(now)
@@ -234,7 +234,8 @@ class Thought:
         self._end(now)
         if not segment.shared and verdict is not Verdict.MORE:
             segment.truncate(read)
-        if self._rules.grammar and (not reader.opened or reader.answer_text.strip()):
+        begun = not reader.opened or reader.answer_text.strip() or self._requests.heads
+        if self._rules.grammar and begun:
             return self._start_over(reader, segment, now)
         if reader.opened:
             self._ended(reader, segment.sampled[:read])
@@ -266,7 +267,8 @@ class Thought:
     def _count(self, reader: ThoughtReader, markers: int) -> None:
         """A block is over: `markers` of its request's tokens precede and end it."""
         self.outcome.thinking_tokens = len(reader.thinking)
-        markers -= self._requests.made[-1].heard
+        markers -= self._requests.made[-1].heard + reader.within
+        self.outcome.audited_tokens += reader.within
         self.outcome.answer_tokens += markers
         self._before_answer += markers
 
@@ -287,6 +289,9 @@ class Thought:
             self._count(reader, len(segment.sampled) - (len(reader.thinking) - reader.begun))
             return self._append_close(reader, segment, now)
         self.outcome.retry_tokens += len(segment.sampled)
+        lead = self._requests.lead(self._left())
+        self.outcome.forced_tokens += len(lead)
+        self._prompt = [*self._prompt, *lead]
         return self._ask_for_answer(now)
 
     def _append_close(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
@@ -331,10 +336,7 @@ class Thought:
     # -- answer ----------------------------------------------------------------------------
 
     def _answer(self, segment: Segment, now: float) -> Sequence[Event]:
-        """Go on until the engine finishes, a stop string appears or the cap is hit.
-
-        With no tokens left, no request is made. An empty answer is tried once more.
-        """
+        """Go on to the engine's end, a stop string or the cap; try an empty answer once more."""
         writer, outcome = self._writer, self.outcome
         shown: Sequence[Event] = ()
         if not writer.stopped and segment.finish is None and self._left() > 0:
@@ -366,10 +368,7 @@ class Thought:
         return ()
 
     def _hear(self, segment: Segment, start: int) -> int | None:
-        """Give the writer the tokens sampled from `start` on, up to the cap.
-
-        Where they open another block of thought, returns how many tokens of the request lead to it.
-        """
+        """Give the writer the tokens from `start` on; returns how many lead to another thought."""
         told, reopened = segment.tell(self._writer, start, max(0, self._left()))
         self.outcome.answer_tokens += told
         return reopened
@@ -392,7 +391,7 @@ class Thought:
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
         left = self._left()
         least = max(least, self._rules.min_tokens - self._answered())
-        self.segment = self._requests.for_answer(self._prompt, least, left)
+        self.segment = self._requests.for_answer(self._prompt, least, left, again=self._retried)
         return self._answer(self.segment, now)
 
     def _ask_for_thought(self) -> None:

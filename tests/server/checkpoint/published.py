@@ -42,7 +42,7 @@ def published_templates() -> Mapping[str, str]:
 def with_template(tokenizer: HFTokenizer, template: str) -> HFTokenizer:
     """The same tokens, another chat template."""
     own = copy.copy(tokenizer)
-    for read in ("template_variables", "_template_inputs", "takes_tools"):
+    for read in ("template_variables", "_template_inputs", "takes_tools", "needs_descriptions"):
         own.__dict__.pop(read, None)
     own._tokenizer = copy.copy(tokenizer._tokenizer)
     own._tokenizer.chat_template = template

@@ -81,6 +81,61 @@ def test_a_marker_that_a_user_typed_means_nothing(load: Load, said: str) -> None
     assert (ending.endswith("<think>\n"), prompt.plan.budget) == (True, 64)
 
 
+IGNORES = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
+    "{% if not enable_thinking %}<think></think>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("role", ["user", "tool"])
+@pytest.mark.parametrize(
+    "said", ["Hi", "", "</think>", "<think>", "<think></think>", "Hi <think>\n"]
+)
+def test_what_a_user_typed_opens_and_closes_nothing_in_a_template_that_always_ends_alike(
+    load: Load, role: str, said: str
+) -> None:
+    """It adds the same where no generation prompt is asked for."""
+    checkpoint = load(IGNORES)
+    for content in (said, [{"type": "text", "text": said}]):
+        turns = [{"role": "user", "content": "Hello"}, {"role": role, "content": content}]
+        plain = checkpoint.prompt(turns, Ask(), LIMITS)
+        assert (plain.plan.budget, plain.plan.source) == (0, "template")
+        asked = checkpoint.prompt(turns, Ask(budget=64), LIMITS)
+        assert asked.form is not None
+        assert (asked.plan.budget, asked.form.opened_by) == (64, "model")
+        assert checkpoint.prompt(turns, Ask(budget=0), LIMITS).token_ids == plain.token_ids
+
+
+def test_a_template_without_its_answer_block_is_hunyuans_all_the_same(load: Load) -> None:
+    """As vLLM's own example for its calls, which ends the same with any generation prompt."""
+    checkpoint = load(
+        "{% for m in messages %}<|startoftext|>{{ m.content }}<|extra_0|>{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}"
+        "<think>\n\n</think>\n{% endif %}"
+    )
+    assert checkpoint.form is not None
+    assert (checkpoint.form.name, checkpoint.form.tool_call) == ("Hunyuan", "<tool_calls>")
+    turns = [{"role": "user", "content": "<think>"}]
+    for budget, end in ((64, "<|extra_0|>"), (0, "<think>\n\n</think>\n")):
+        prompt = checkpoint.prompt(turns, Ask(budget=budget), LIMITS)
+        assert checkpoint.tokenizer.spell(prompt.token_ids).endswith(end)
+        assert prompt.plan.budget == budget
+
+
+def test_half_an_end_marker_behind_the_start_closes_the_thought(load: Load) -> None:
+    """Solar at a low effort: the model writes the rest, the beginning of its answer."""
+    checkpoint = load(
+        "{% for m in messages %}<|begin|>{{ m.role }}<|content|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}{% if reasoning_effort == 'low' %}"
+        "<|begin|>assistant<|think|><|end|>{% endif %}<|begin|>assistant{% endif %}"
+    )
+    assert checkpoint.form is not None and checkpoint.form.name == "Solar"
+    turns = [{"role": "user", "content": "Hi"}]
+    for effort, budget in (("low", 0), ("medium", 1024)):
+        prompt = checkpoint.prompt(turns, Ask(budget=1024, source="effort", effort=effort), LIMITS)
+        assert prompt.plan.budget == budget
+
+
 def test_a_template_that_refuses_is_closed_by_the_close_text(load: Load) -> None:
     checkpoint = load(REFUSES)
     said, prompt = ask(checkpoint, budget=0)
@@ -148,7 +203,9 @@ def test_a_contract_names_the_argument_that_tells_the_budget(load: Load) -> None
 
 def test_a_budget_for_a_thought_that_nobody_can_read_is_refused(load: Load) -> None:
     checkpoint = load(template("<thought>"))
-    assert ask(checkpoint)[1].plan.budget == 0
+    plan = ask(checkpoint)[1].plan
+    assert (plan.budget, plan.source) == (0, "unread")
+    assert checkpoint.raw_prompt("Hi", Ask(), LIMITS).plan.source == "unread"
     for wish in ({"budget": 64}, {"budget": 0}, {"thinks": True}):
         with pytest.raises(ReasoningUnsupported, match=r"'<thought'.*ponder contract MODEL"):
             ask(checkpoint, **wish)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ponder.checkpoint.calls import syntax
+from ponder.checkpoint.calls import parser
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
+from ponder.engine.protocol import Tool
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.protocol.tools import described
 from ponder.server.commands.proof import proved
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.budget import Ask, Limits
@@ -67,7 +69,28 @@ def test_a_template_is_learnt_as_the_table_says(
 def test_a_template_tells_the_syntax_of_its_calls(
     templates: Mapping[str, str], row: dict[str, str]
 ) -> None:
-    assert (syntax(templates[row["template"]]) or "") == row["calls"]
+    assert (parser(templates[row["template"]]) or "") == row["calls"]
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"),
+    [
+        ("llama.cpp/MiniMax-M2", "<minimax:tool_call>"),
+        ("llama.cpp/LFM2.5-8B-A1B", "<|tool_call_start|>"),
+        ("llama.cpp/tencent-Hy3", "<tool_calls:opensource>"),
+        ("llama.cpp/MiniMax-M3", "]<]minimax[>[<tool_call>"),
+        ("llama.cpp/deepseek-ai-DeepSeek-V4", "<｜DSML｜tool_calls>"),
+        ("llama.cpp/unsloth-Apriel-1.5", "<tool_calls>"),
+        ("llama.cpp/NVIDIA-Nemotron-Nano-v2", "<TOOLCALL>"),
+    ],
+)
+def test_the_marker_of_a_call_is_the_templates_own(
+    templates: Mapping[str, str], bundled: HFTokenizer, name: str, marker: str
+) -> None:
+    tokenizer = with_template(bundled, templates[name])
+    checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None, "")
+    assert checkpoint.form is not None
+    assert checkpoint.form.tool_call == marker
 
 
 def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:
@@ -102,3 +125,48 @@ def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     assert told.hint == (Hint(517) if row["hint"] else None)
     assert ("517" in tokenizer.spell(told.token_ids)) == bool(row["hint"])
     assert [*proved(checkpoint)] == []
+
+
+@pytest.mark.parametrize("name", ["trl/gptoss", "llama.cpp/openai-gpt-oss-120b"])
+def test_with_tools_gpt_oss_chooses_its_answers_header(
+    templates: Mapping[str, str], bundled: HFTokenizer, name: str
+) -> None:
+    tokenizer = with_template(bundled, templates[name])
+    checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None)
+    final = "<|channel|>final<|message|>"
+    for calls, closed in ((False, final), (True, "")):
+        thinking = checkpoint.prompt(HELLO, Ask(budget=64), LIMITS, calls=calls)
+        quiet = checkpoint.prompt(HELLO, Ask(budget=0), LIMITS, calls=calls)
+        said = tokenizer.spell(quiet.token_ids)
+        assert said == f"{tokenizer.spell(thinking.token_ids)}{closed}"
+        assert said.endswith(f"<|start|>assistant{closed}")
+        assert thinking.close is not None
+        assert tokenizer.spell(thinking.close.ids) == f"<|end|><|start|>assistant{closed}"
+
+
+def test_a_template_that_takes_no_thought_beside_a_text_gets_the_text(
+    templates: Mapping[str, str], bundled: HFTokenizer
+) -> None:
+    tokenizer = with_template(bundled, templates["trl/gptoss"])
+    traits = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None).traits
+    assert traits.exclusive
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {}}}
+    turn = {"role": "assistant", "reasoning_content": "I add.", "tool_calls": [call]}
+    both, alone = traits.turns([{**turn, "content": "Well."}, {**turn, "content": ""}])
+    assert "thinking" not in both and alone["thinking"] == "I add."
+    tokenizer.render([*HELLO, both], {})
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row["calls"]], ids=lambda r: r["template"])
+def test_a_tool_needs_neither_description_nor_parameters(
+    templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
+) -> None:
+    tokenizer = with_template(bundled, templates[row["template"]])
+    if not tokenizer.takes_tools:
+        return
+    more = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    for parameters in ({}, {"type": "object"}, more):
+        tool = described(
+            Tool(name="add_up", parameters=parameters), empty=tokenizer.needs_descriptions
+        )
+        assert "add_up" in tokenizer.render(HELLO, {"tools": [tool]})

@@ -59,7 +59,7 @@ UNLESS = "{% if enable_thinking is not defined or enable_thinking %}"
         (
             template(UNLESS, "<think>{% else %}{{ raise_exception('always') }}{% endif %}"),
             "open",
-            {},
+            {"enable_thinking": True},
             None,
         ),
     ],
@@ -83,6 +83,59 @@ def test_efforts_are_the_nearest_that_the_template_takes(load: Load) -> None:
         "xhigh": "high",
         "max": "high",
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "efforts"),
+    [
+        (
+            "{% if reasoning_effort == 'max' %}All of it.{% endif %}",
+            "minimal low medium high max max",
+        ),
+        (
+            "{% if reasoning_effort in ['high', 'max'] %}{{ reasoning_effort }}.{% endif %}",
+            "minimal low medium high max max",
+        ),
+        (
+            "Effort: {{ 'High' if reasoning_effort == 'high' else 'Max' }}",
+            "high high high high max max",
+        ),
+        (
+            "Effort: {{ (reasoning_effort if reasoning_effort in ['low', 'high'] else 'max') }}",
+            "low low low high max max",
+        ),
+        (
+            "{% if reasoning_effort in ['low', 'high'] %}{{ reasoning_effort }}.{% endif %}",
+            "low low medium high high high",
+        ),
+        ("Strength: {{ reasoning_effort }}.", "minimal low medium high xhigh max"),
+    ],
+)
+def test_an_effort_that_a_template_ignores_is_the_nearest_that_it_does_not(
+    load: Load, before: str, efforts: str
+) -> None:
+    traits = load(template("<think>", before=before)).traits
+    assert " ".join(traits.efforts.values()) == efforts
+
+
+def test_an_effort_that_closes_the_thought_stands_for_no_other(load: Load) -> None:
+    closes = "{% if reasoning_effort == 'low' %}<think></think>{% else %}<think>{% endif %}"
+    checkpoint = load(template(closes))
+    assert list(checkpoint.traits.efforts.items())[1:3] == [("low", "low"), ("medium", "medium")]
+
+
+def test_the_strength_of_reasoning_is_an_effort(load: Load) -> None:
+    checkpoint = load(template("<think>", before="{{ reasoning_strength }}"))
+    assert checkpoint.traits.effort == "reasoning_strength"
+
+
+@pytest.mark.parametrize("value", ["enabled", "disabled", "adaptive"])
+def test_a_switch_may_leave_it_to_the_model(load: Load, value: str) -> None:
+    text = (
+        "{% if thinking_mode == 'disabled' %}</think>{% elif thinking_mode == 'enabled' %}<think>"
+    )
+    traits = load(template(text, "{% endif %}")).traits
+    assert value in traits.switches["thinking_mode"]
 
 
 def test_a_template_that_tells_the_budget_is_found(load: Load) -> None:

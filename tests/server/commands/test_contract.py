@@ -54,7 +54,7 @@ def test_the_table_says_what_the_published_templates_of_a_family_do(
         "recognised by": "'<seed:think>'",
         "thought": "'<seed:think>' … '</seed:think>'",
         "close text": r"'\n</seed:think>' (neutral)",
-        "tool marker": "'<seed:tool_call>'",
+        "tool marker": "'<seed:tool_call>', unless the template shows another",
         "templates": "1 published",
         "opens": "by the model",
         "switched off": "thinking_budget=0",

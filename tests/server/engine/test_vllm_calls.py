@@ -132,7 +132,13 @@ def read(
 
 
 def test_every_syntax_is_tried() -> None:
-    assert {name for _, name in SYNTAXES} == {*CALLS, *UNTRIED}
+    assert {known.parser for known in SYNTAXES if known.parser} == {*CALLS, *UNTRIED}
+
+
+def test_every_call_begins_with_the_marker_of_its_syntax() -> None:
+    for known in SYNTAXES:
+        if known.marker is not None and known.parser in CALLS:
+            assert CALLS[known.parser].startswith(known.marker.replace(":opensource", ""))
 
 
 @pytest.mark.parametrize("syntax", CALLS)

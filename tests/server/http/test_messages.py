@@ -111,7 +111,10 @@ def test_a_model_that_does_not_think_takes_what_clients_send_to_every_model(serv
 
 def test_so_does_one_whose_thoughts_cannot_be_read(serve: Serve) -> None:
     running = serve("Just an answer.", thinks=False, unread="<odd>")
-    assert ask(running).content[0].text == "Just an answer."  # type: ignore[union-attr]
+    message = ask(running)
+    assert message.content[0].text == "Just an answer."  # type: ignore[union-attr]
+    said = report(message)
+    assert (said["end_cause"], said["budget_source"]) == ("unread", "unread")
     with pytest.raises(anthropic.BadRequestError, match="seems to think"):
         ask(running, thinking=ENABLED)
 

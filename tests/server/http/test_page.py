@@ -295,6 +295,15 @@ def test_savings_are_shown_where_a_holdout_runs(serve: Serve, page: Page) -> Non
     assert "tokens per request" in text(page, "#savings tbody")
 
 
+def test_a_thought_that_nobody_can_read_is_no_missing_thought(serve: Serve, page: Page) -> None:
+    visit(page, serve("42", thinks=False, unread="<thought>"))
+    assert "is not understood" in text(page, "#about")
+    fill(page, "#question", "What is 40 + 2?")
+    click(page, "#send")
+    page.wait('document.body.textContent.includes("Thought not understood.")')
+    assert "no thought" not in page.run("document.body.textContent")
+
+
 def test_a_model_that_does_not_think_is_asked_without_a_budget(serve: Serve, page: Page) -> None:
     visit(page, serve("42", thinks=False))
     assert "does not think" in text(page, "#about")
@@ -305,3 +314,28 @@ def test_a_model_that_does_not_think_is_asked_without_a_budget(serve: Serve, pag
     page.wait(ANSWERED)
     assert text(page, ".answer") == "42"
     assert "budget" not in text(page, "#curl")
+
+
+def test_a_slow_network_loses_nothing(serve: Serve, page: Page) -> None:
+    """Of 300 ms and 8 kB/s: the page comes in parts, and the reply in fewer, larger ones."""
+    running = serve(delay=0.01)
+    page.network(latency_ms=300, rate=8_000)
+    visit(page, running)
+    ask(page, "64")
+    assert text(page, ".thought") == "First I add. Then I check it."
+    assert text(page, ".answer") == "The answer is 42."
+    assert page.complaints == []
+
+
+def test_a_network_that_goes_away_is_said_and_the_question_can_be_asked_again(
+    serve: Serve, page: Page
+) -> None:
+    running = serve()
+    visit(page, running)
+    page.network(offline=True)
+    ask(page, "64")
+    assert "The server cannot be reached" in text(page, ".reply .error")
+    page.network()
+    click(page, ".again")
+    page.wait('document.querySelector(".answer").textContent.includes("42")')
+    assert page.run('document.querySelector(".reply .error").hidden')

@@ -14,6 +14,7 @@ from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.protocol.dialects.chat import ChatCompletionRequest, ChatCompletions
 from ponder.protocol.errors import ApiError
 from ponder.server.model import ServedModel
+from ponder.server.planning import in_words_of
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.thought.budget import Limits
 from ponder.thought.format import Hint
@@ -55,11 +56,9 @@ def load(directory: Path, switch: str = "enable_thinking") -> ServedModel:
 def prompt(model: ServedModel, given: Mapping[str, Any], **fields: Any) -> str:
     messages = [{"role": "user", "content": "Hi"}]
     body = {"messages": messages, "chat_template_kwargs": given, **fields}
-    request = ChatCompletionRequest.model_validate_json(json.dumps(body))
-    try:
-        (prompt,) = model.prompts(request.neutral({}), Limits(max_model_len=4096))
-    except ApiError as error:
-        raise error.spelled(ChatCompletions.fields) from None
+    request = ChatCompletionRequest.model_validate_json(json.dumps(body)).neutral({})
+    with in_words_of(ChatCompletions, request):
+        (prompt,) = model.prompts(request, Limits(max_model_len=4096))
     return model.tokenizer.decode(prompt.token_ids)
 
 
@@ -127,6 +126,60 @@ def test_the_switch_of_thought_is_the_servers(directory: Path, switch: str) -> N
     assert prompt(model, {switch: False}).endswith("<think></think>")
     with pytest.raises(ApiError, match="disagree"):
         prompt(model, {switch: False}, budget=8)
+
+
+MODES = """\
+{%- for message in messages -%}{{ message.content }}{%- endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>
+{%- if thinking_mode == 'enabled' %}<think>{% elif thinking_mode == 'disabled' %}</think>
+{%- elif thinking_mode == 'adaptive' %}?{% endif -%}
+{%- endif -%}"""
+
+
+def test_a_switch_may_leave_it_to_the_model(directory: Path) -> None:
+    (directory / "chat_template.jinja").write_text(MODES)
+    model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
+    for mode, end in (("enabled", "<think>"), ("disabled", "</think>"), ("adaptive", "?")):
+        assert prompt(model, {"thinking_mode": mode}).endswith(end)
+    assert prompt(model, {"thinking_mode": "adaptive"}, budget=8).endswith("?")
+    assert prompt(model, {"thinking_mode": "adaptive"}, budget=0).endswith("</think>")
+    with pytest.raises(ApiError, match='must be "enabled" or "disabled" or "adaptive"'):
+        prompt(model, {"thinking_mode": "auto"})
+
+
+def test_a_switch_that_the_template_refuses_closes_the_thought(directory: Path) -> None:
+    refusing = TEMPLATE.replace("<think></think>", "{{ raise_exception('always') }}")
+    (directory / "chat_template.jinja").write_text(refusing.replace("SWITCH", "thinking"))
+    model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
+    assert prompt(model, {"thinking": True}).endswith("<think>")
+    form = model.checkpoint.form
+    assert form is not None
+    assert prompt(model, {"thinking": False}).endswith(f"<think>{form.close_text}")
+
+
+@pytest.mark.parametrize("marker", ["", "<thought>"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("thinking", True), ("thinking_budget", 9), ("thinking_budget", "auto")]
+)
+def test_a_model_that_cannot_think_as_asked_names_the_argument(
+    directory: Path, marker: str, name: str, value: object
+) -> None:
+    (directory / "chat_template.jinja").write_text(f"{{{{ messages[0].content }}}}{marker}")
+    model = ServedModel.load(ModelFiles.find(str(directory)), Settings())
+    with pytest.raises(ApiError, match=f"leave chat_template_kwargs.{name} out") as caught:
+        prompt(model, {name: value})
+    assert caught.value.code == "reasoning_unsupported"
+    assert caught.value.param == f"chat_template_kwargs.{name}"
+    if value != "auto":
+        with pytest.raises(ApiError, match="leave budget out"):
+            prompt(model, {name: value}, budget=9)
+
+
+def test_a_budget_in_an_argument_is_called_by_its_name(directory: Path) -> None:
+    limits = {"max_completion_tokens": 10, "ponder": {"min_answer_tokens": 9}}
+    with pytest.raises(ApiError, match=r"^chat_template_kwargs.thinking_budget 70 \+ ") as caught:
+        prompt(told(directory), {"thinking_budget": 70}, **limits)
+    assert caught.value.param == "max_completion_tokens"
 
 
 TOLD = """\

@@ -14,6 +14,8 @@ import pytest
 
 from ponder.engine.hermes import Hermes, HermesParser
 from ponder.engine.protocol import Grammar, RequestRefusedError, Tool
+from ponder.protocol.dialects.chat import ChatCompletionRequest
+from ponder.server.answers import answer_rules
 from ponder.thought.calls import BLOCK
 from server.http.conftest import Running, Serve
 
@@ -383,6 +385,23 @@ def test_what_a_syntax_cannot_hold_names_a_field_that_was_sent(
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == param
     assert running.engine.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "free_text"),
+    [
+        ({"tools": STRICT}, True),
+        ({"tools": TOOLS}, True),
+        ({"tools": STRICT, "tool_choice": "required"}, False),
+        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, False),
+    ],
+)
+def test_text_stands_beside_calls_where_a_grammar_leaves_room(
+    running: Running, fields: dict[str, Any], free_text: bool
+) -> None:
+    body = json.dumps({"messages": [HELLO], **fields})
+    request = ChatCompletionRequest.model_validate_json(body).neutral({})
+    assert answer_rules(request, running.engine.facts, {}).free_text == free_text
 
 
 def test_a_strict_tool_that_no_grammar_holds_is_named(running: Running) -> None:

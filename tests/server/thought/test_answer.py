@@ -113,7 +113,7 @@ def test_text_that_may_become_a_stop_string_is_held_back() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("\n<answer>\n42\n</answer>", "42\n"),
+        ("\n<answer>\n42\n</answer>", "42"),
         ("<answer><answer>42", "42"),
         ("42 <answer>x</answer> y", "42 <answer>x y"),  # what opens it is hidden in front alone
         ("<ans", "<ans"),

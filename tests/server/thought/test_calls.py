@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from ponder.engine.scripted import ByteVocabulary
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.calls import BLOCK, CallRules
 from ponder.thought.segment import AnswerRules
-from server.thought.helpers import EOS, SINGLE, Life, compiled, live, plan
+from server.thought.helpers import EOS, SINGLE, SPELT, Life, compiled, live, plan
 
 ADD = '<tool_call>\n{"name": "add", "arguments": {"a": 40, "b": 2}}\n</tool_call>'
 LOOK = ADD.replace("add", "look up")
@@ -92,7 +93,25 @@ def test_an_answer_of_one_call_ends_with_it() -> None:
     life = live(f"</think>{ADD}{LOOK}{LOOK}", plan=plan(40), rules=ONE)
     assert [name for name, _ in calls(life)] == ["add"]
     assert (life.outcome.finish_reason, life.outcome.calls) == ("stop", 1)
-    assert life.outcome.answer_tokens < len(ADD) + 32
+    assert life.outcome.answer_tokens < len(ADD) + BLOCK + len("</think>")
+
+
+@given(
+    chunk_sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    budget=st.integers(0, 12),
+    behind=st.text("ab \n{<", max_size=40),
+    stop=st.sampled_from([(), ("b\n",), ("}}",)]),
+)
+def test_an_answer_of_one_call_is_the_same_in_all_chunks(
+    chunk_sizes: list[int], budget: int, behind: str, stop: tuple[str, ...]
+) -> None:
+    text = f"I add.</think>\n\nHere: {ADD}{behind}{LOOK}{behind}"
+    rules = AnswerRules(stop=stop, calls=ONE.calls)
+    whole = live(text, plan=plan(budget, allowance=400), rules=rules, chunk_sizes=(400,))
+    life = live(text, plan=plan(budget, allowance=400), rules=rules, chunk_sizes=chunk_sizes)
+    assert calls(life) == calls(whole)
+    assert (life.content, life.counts) == (whole.content, whole.counts)
+    assert not life.content.partition("Here:")[2]
 
 
 def test_a_stop_string_cuts_a_call() -> None:
@@ -174,6 +193,23 @@ def test_a_grammar_holds_the_answer_and_not_the_thought(budget: int) -> None:
     assert grammars == [None] * (budget > 0) + [JSON.grammar]
     assert life.content == "{}"
     assert life.outcome.thinking_tokens == min(budget, len("I {add}."))
+
+
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_a_grammar_that_allows_text_beside_its_calls_hides_the_markup(chunk: int) -> None:
+    rules = AnswerRules(grammar=JSON.grammar, free_text=True, calls=RULES.calls)
+    texts = (
+        "I add.</think>",
+        "Well</think>, it is <think>no, wait</think>",
+        "no, wait</think>",
+        "13.",
+    )
+    for wished, shown in ((rules, True), (replace(rules, free_text=False), False)):
+        life = live(*texts, plan=plan(40), vocabulary=SPELT, rules=wished, chunk_sizes=(chunk,))
+        assert ("think>" not in life.content) == shown
+        assert life.reasoning == ("I add.no, wait" if shown else "I add.")
+        assert life.outcome.thinking_tokens == len(life.reasoning)
+    assert [sampling.grammar for sampling in life.samplings] == [None, JSON.grammar]
 
 
 @pytest.mark.parametrize("rules", [JSON, AnswerRules(grammar=JSON.grammar, calls=RULES.calls)])

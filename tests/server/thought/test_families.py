@@ -20,6 +20,8 @@ from server.thought.helpers import Life, live, plan
 from server.thought.test_calls import calls
 
 FORMS = {form.name: form for form in (*(row.format for row in FAMILIES), TAGS)}
+PLAIN = [name for name, form in FORMS.items() if not form.headers]
+"""Calls in harmony's headers have tests of their own."""
 SPECIAL = re.compile(r"<\|\w+\|?>|<\w+\|>|\[/?[A-Z ]+\]|</?[\w:]*think[\w:]*>|</?seed:\w+>")
 CALL = ("add", '{"a": 8}')
 THOUGHT, ANSWER = "I add 8 and 5.\nThat is 13.", "It is 13."
@@ -138,7 +140,19 @@ def test_no_thought(name: str) -> None:
     assert (life.outcome.end_cause, life.outcome.thinking_tokens) == ("disabled", 0)
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.tool_call])
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.wrapper])
+@pytest.mark.parametrize("lines", ["", "\n"])
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_nothing_is_left_of_the_block_around_an_answer(name: str, lines: str, chunk: int) -> None:
+    before, after = FORMS[name].wrapper or ("", "")
+    block = f"{before}{lines}{ANSWER}{lines}{after}"
+    said = f"{THOUGHT}{FORMS[name].end}{lines}{block}"
+    assert lived(name, said, chunk=chunk).content == ANSWER
+    assert lived(name, block, budget=0, chunk=chunk).content == ANSWER
+    assert lived(name, said, block, budget=3, chunk=chunk).content == ANSWER
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if FORMS[name].tool_call])
 @pytest.mark.parametrize("opened_by", ["template", "model"])
 @pytest.mark.parametrize("chunk", [1, 400])
 def test_a_tool_call_ends_a_thought(name: str, opened_by: OpenedBy, chunk: int) -> None:
@@ -151,7 +165,7 @@ def test_a_tool_call_ends_a_thought(name: str, opened_by: OpenedBy, chunk: int) 
     assert sums_are_exact(life)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("chunk", [1, 400])
 def test_a_tool_call_follows_a_thought_cut_at_every_place(name: str, chunk: int) -> None:
     form = FORMS[name]
@@ -165,7 +179,7 @@ def test_a_tool_call_follows_a_thought_cut_at_every_place(name: str, chunk: int)
         assert sums_are_exact(life)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("chunk", [1, 400])
 def test_nothing_leaks_beside_a_tool_call(name: str, chunk: int) -> None:
     """A thought is opened again, and closed twice, before the call and behind it."""

@@ -50,8 +50,7 @@ def test_a_thought_of_several_messages(chunk: int) -> None:
     said = f"I add.{HARMONY.again} So.{HARMONY.end}42"
     life = harmony(said, plan=plan(99), chunk=chunk)
     assert (life.reasoning, life.content) == ("I add. So.", "42")
-    again = len(SPECIAL.encode(HARMONY.again or ""))
-    assert life.outcome.thinking_tokens == life.outcome.audited_tokens == 6 + again + 4
+    assert life.outcome.thinking_tokens == life.outcome.audited_tokens == 6 + 4
     assert life.outcome.completion_tokens == len(life.engine.outputs[0])
 
 
@@ -61,14 +60,15 @@ def test_a_cut_falls_in_front_of_half_a_marker(budget: int, chunk: int) -> None:
     said = f"I add.{HARMONY.again} So.{HARMONY.end}42"
     life = harmony(said, "42", plan=plan(budget), chunk=chunk)
     again = len(SPECIAL.encode(HARMONY.again or ""))
-    kept = budget if budget <= 6 else 6 if budget < 6 + again else min(budget, 6 + again + 4)
+    kept = min(budget, 6 + 4)
     assert life.outcome.thinking_tokens == life.outcome.audited_tokens == kept
     assert life.content == "42"
-    natural = budget >= 6 + again + 4
+    natural = budget >= 6 + 4
     assert (life.outcome.end_cause == "natural") is natural
     if not natural:
-        assert life.prompts[1] == [*PROMPT, *SPECIAL.encode(said)[:kept], *CLOSE]
-        assert life.reasoning == ("I add."[:kept] + " So."[: max(0, kept - 6 - again)])
+        thought = SPECIAL.encode(said)[: kept if kept <= 6 else kept + again]
+        assert life.prompts[1] == [*PROMPT, *thought, *CLOSE]
+        assert life.reasoning == "I add. So."[:kept]
 
 
 @pytest.mark.parametrize("marker", [HARMONY.end, HARMONY.again])

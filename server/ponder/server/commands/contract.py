@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
-from ponder.checkpoint.calls import syntax
+from ponder.checkpoint.calls import parser
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
@@ -83,7 +83,7 @@ def facts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     yield from _of_thoughts(checkpoint)
     tokenizer = checkpoint.tokenizer
     if tokenizer.takes_tools:
-        told = syntax(tokenizer.chat_template)
+        told = parser(tokenizer.chat_template)
         yield (
             "calls",
             told or "its template takes tools, and --tool-parser may say how it calls them",

@@ -53,7 +53,7 @@ def run(options: Options) -> int:
         print(f"  thought        {form.start!r} … {form.end!r}")
         print(f"  close text     {form.close_text!r} ({form.source})")
         if form.tool_call is not None:
-            print(f"  tool marker    {form.tool_call!r}")
+            print(f"  tool marker    {form.tool_call!r}, unless the template shows another")
         tried = sum(learnt["opens"].values())
         print(f"  templates      {f'{tried} published' if tried else 'none was tried'}")
         for name, counts in learnt.items() if tried else ():

@@ -16,6 +16,7 @@ Cause = Literal[
     "agreement",
     "entropy",
     "disabled",
+    "unread",
 ]
 
 
@@ -61,5 +62,11 @@ CAUSES: Mapping[str, CauseInfo] = {
     ),
     "disabled": CauseInfo(
         "not asked for", "was not asked for, or a limit left no room for it", None
+    ),
+    "unread": CauseInfo(
+        "not understood",
+        "was not understood: Ponder does not know how this model writes one, and the answer may "
+        "hold it",
+        None,
     ),
 }

@@ -64,7 +64,7 @@ export class Meter {
     const budget = limited ? report.budget_effective : UNLIMITED;
     this.bar.max = Math.max(1, budget);
     if (report.budget_effective) this.thought(report.thinking_tokens, budget);
-    else this.count.textContent = "no thought";
+    else this.count.textContent = report.end_cause === "unread" ? "" : "no thought";
     this.tell("thinking", report.thinking_tokens);
     this.tell("forced", report.forced_tokens + report.retry_tokens + report.probe_tokens);
     this.tell("answered", report.answer_tokens);

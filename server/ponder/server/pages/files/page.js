@@ -219,7 +219,8 @@ class Page {
 }
 
 // A sentence about the model and budgets.
-function thinking({ thinks, trained_budgets: trained }) {
+function thinking({ thinks, unread, trained_budgets: trained }) {
+  if (unread) return "How it writes its thoughts is not understood: a budget is not for it.";
   if (!thinks) return "It does not think: a budget is not for it.";
   if (!trained.length) return "";
   const words = trained.length > 1 ? `${trained.slice(0, -1).join(", ")} and ` : "";
