@@ -151,3 +151,23 @@ def test_random_headers_break_no_budget_and_are_not_shown(
     shown = [text for said in replies for texts in said.texts.values() for text in texts.values()]
     assert [text for text in shown if any(f"<|{name}|>" in text for name in NAMES)] == []
     assert running.metric("ponder_budget_violations_total") == 0
+
+
+@pytest.mark.parametrize("budget", [0, 16])
+def test_an_answer_in_a_format_or_a_call(client: openai.OpenAI, budget: int) -> None:
+    """Behind headers of their own, so that either is read as what it is."""
+    schema = {"name": "sum", "schema": SCHEMA, "strict": True}
+    said = client.chat.completions.create(
+        model="oss",
+        messages=[QUESTION],
+        tools=[TOOL],
+        response_format={"type": "json_schema", "json_schema": schema},  # type: ignore[arg-type]
+        n=16,
+        seed=1,
+        extra_body={"thinking_token_budget": budget},
+    )
+    for choice in said.choices:
+        calls = choice.message.tool_calls or []
+        written = [call.function.arguments for call in calls] or [choice.message.content or ""]
+        assert all(json.loads(text)["b"] in ("x", "y") for text in written)
+    assert {bool(choice.message.tool_calls) for choice in said.choices} == {True, False}

@@ -28,8 +28,7 @@ from ponder.engine.protocol import (
 Part = Mapping[str, Any]
 
 BEGIN = "<|channel|>commentary to=functions."
-_SPECIAL = ("<|channel|>", "<|constrain|>", "<|end|>", "<|message|>", "<|start|>")
-_ANYTHING = {"type": "any_text"}
+_SPECIAL = ("channel", "constrain", "end", "message", "start")
 
 
 class Harmony:
@@ -37,19 +36,20 @@ class Harmony:
 
     A grammar begins with the header of the answer's message, which a closed thought leaves to the
     model: every request with tools has one, so that no answer thinks again. It names special tokens
-    by their ids, since a model may spell them in ordinary characters.
+    by their ids, since a model may spell them in plain characters, and each of them beside a text:
+    xgrammar's cache (0.2) takes rules that differ in an id alone for the same.
     """
 
     name = "openai"
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Raises `EngineSetupError` for a vocabulary without harmony's special tokens."""
-        ids = {text: vocabulary.encode(text) for text in _SPECIAL}
-        if missing := [text for text, found in ids.items() if len(found) != 1]:
+        ids = {name: vocabulary.encode(f"<|{name}|>") for name in _SPECIAL}
+        if missing := [name for name, found in ids.items() if len(found) != 1]:
             raise EngineSetupError(
-                f"--tool-parser {self.name} is gpt-oss's: this model has no token {missing[0]}"
+                f"--tool-parser {self.name} is gpt-oss's: this model has no <|{missing[0]}|> token"
             )
-        self._ids = {text: found[0] for text, found in ids.items()}
+        self._tokens = {name: {"type": "token", "token": id_} for name, (id_,) in ids.items()}
 
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
         return HarmonyParser
@@ -57,35 +57,38 @@ class Harmony:
     def grammar(self, tools: Sequence[Tool], *, required: bool, several: bool) -> Grammar:
         for tool in tools:
             check_strict(tool)
+        anything = {"type": "any_text"}
         calls = [
-            self._parts("<|channel|>", f"commentary to=functions.{tool.name} ", "<|constrain|>")
-            + self._parts("json", "<|message|>", arguments_of(tool))
+            _sequence(
+                self._tag("channel", f"commentary to=functions.{tool.name} "),
+                self._tag("constrain", "json", "message"),
+                arguments_of(tool),
+            )
             for tool in tools
         ]
-        message, end = self._parts("<|message|>", "<|end|>")
-        said = {"type": "tag", "begin": message, "content": _ANYTHING, "end": end}
-        preamble = self._parts("<|channel|>", "commentary", said, "<|start|>", "assistant")
-        then = [*map(_sequence, calls), *([] if required else [self.beside_calls(_ANYTHING)])]
-        form = [{"type": "or", "elements": then}]
-        if not required:
-            form = [{"type": "optional", "content": _sequence(preamble)}, *form]
-        tag = {"type": "structural_tag", "format": _sequence(form)}
-        return Grammar("structural_tag", json.dumps(tag))
+        preamble = _sequence(
+            self._tag("channel", "commentary", "message"),
+            {"type": "tag", "begin": "", "content": anything, "end": self._tokens["end"]},
+            self._tag("start", "assistant"),
+        )
+        if required:
+            form: Part = {"type": "or", "elements": calls}
+        else:
+            then = {"type": "or", "elements": [*calls, self.beside_calls(anything)]}
+            form = _sequence({"type": "optional", "content": preamble}, then)
+        return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
 
     def beside_calls(self, form: Part) -> Part:
-        return _sequence(self._parts("<|channel|>", "final", "<|message|>", form))
+        return _sequence(self._tag("channel", "final", "message"), form)
 
-    def _parts(self, *parts: str | Part) -> list[Part]:
-        """Rules for these parts: special tokens, other texts, and rules as they are."""
-        return [self._text(part) if isinstance(part, str) else part for part in parts]
-
-    def _text(self, text: str) -> Part:
-        if text in self._ids:
-            return {"type": "token", "token": self._ids[text]}
-        return {"type": "const_string", "value": text}
+    def _tag(self, begin: str, text: str, end: str | None = None) -> Part:
+        """A text behind one special token, and in front of another."""
+        said = {"type": "const_string", "value": text}
+        last = self._tokens[end] if end else ""
+        return {"type": "tag", "begin": self._tokens[begin], "content": said, "end": last}
 
 
-def _sequence(parts: Sequence[Part]) -> Part:
+def _sequence(*parts: Part) -> Part:
     return {"type": "sequence", "elements": list(parts)}
 
 
