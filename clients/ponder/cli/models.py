@@ -60,7 +60,7 @@ def _facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "default budget", _tokens(can.default_budget) if can.thinks else "-"
     yield "budget ceiling", "none" if can.budget_ceiling is None else str(can.budget_ceiling)
     yield "trained budgets", ", ".join(map(str, can.trained_budgets)) or "none"
-    yield "hints", "yes" if can.budget_hint else "no"
+    yield "hints", "yes" if can.budget_hint or can.budget_argument else "no"
     yield "closes loops", "yes" if can.loop_exit else "no"
     yield "early exits", ", ".join(can.early_exits) or "none"
     yield "strategies", ", ".join(can.strategies) or "none"

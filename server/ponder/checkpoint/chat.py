@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Prompt:
     """The prompt that the model continues. `shown` is prompt text that belongs to the answer.
 
-    If the model is told its budget by a hint, `token_ids` end with `hint`. `form` is the format
-    from here on: the model does not open a thought that the prompt has opened. A `verbatim` prompt
-    is continued as it stands, with neither a thought nor an answer.
+    If the model is told its budget, it is that of `hint`, with whose tokens `token_ids` end. `form`
+    is the format from here on: the model does not open a thought that the prompt has opened. A
+    `verbatim` prompt is continued as it stands, with neither a thought nor an answer.
     """
 
     token_ids: list[int]
@@ -165,6 +165,7 @@ class Chat:
             told = min(budget, self._plan(token_ids, prompt.form, prompt.close).budget)
             if told < budget:  # the hint takes room itself
                 token_ids, _ = self._rendered({**wish, tells: told})
+            hint = Hint(told)
         else:
             return prompt
         plan = self._plan(token_ids, prompt.form, prompt.close)

@@ -94,8 +94,11 @@ class Checkpoint:
 
     @property
     def can_hint(self) -> bool:
-        """Whether the model was trained on budget hints and its template opens the thought."""
-        return self.compiled is not None and bool(self.compiled.hints)
+        """Whether the model can be told its budget: by a hint that it was trained on, behind the
+        template's opening, or by the template.
+        """
+        hints = self.compiled is not None and bool(self.compiled.hints)
+        return hints or self.traits.tells is not None
 
     def closing(self, text: str) -> Close:
         """Another close text in this model's tokens. Raises `InvalidCloseText`."""

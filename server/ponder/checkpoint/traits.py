@@ -166,7 +166,10 @@ def opening(form: ThoughtFormat, end: str) -> Opening:
 
 
 def learn(template: Template, form: ThoughtFormat) -> Traits:
-    """Find out by trying what a template takes. Raises `TokenizerError` if it cannot render."""
+    """Find out by trying what a template takes.
+
+    Raises `TokenizerError` if it cannot render, or tells no budget by the form's argument.
+    """
     plain, end = tail(template, HELLO, {})
     own = opening(form, end)
     tried = list(_tried(template, form, plain))
@@ -188,7 +191,7 @@ def learn(template: Template, form: ThoughtFormat) -> Traits:
         },
         effort=effort,
         efforts=efforts,
-        tells=BUDGET_NAME if _tells(template, on) else None,
+        tells=_tells(template, form, on),
         history=history,
         exclusive=_exclusive(template, history),
     )
@@ -321,8 +324,18 @@ def _words(text: str) -> Counter[str]:
     return Counter(re.findall("[a-z]+", text.lower()))
 
 
-def _tells(template: Template, on: Arguments) -> bool:
-    """Whether the template tells the model a number of tokens that it is given."""
-    if BUDGET_NAME not in template.template_variables:
-        return False
-    return str(_TOLD) in (_renders(template, {**on, BUDGET_NAME: _TOLD}) or "")
+def _tells(template: Template, form: ThoughtFormat, on: Arguments) -> str | None:
+    """The argument by which the template tells the model a number of tokens, if there is one.
+
+    Raises `TokenizerError` if it is not the one that the form names.
+    """
+    name = form.tells or BUDGET_NAME
+    read = name in template.template_variables
+    if read and str(_TOLD) in (_renders(template, {**on, name: _TOLD}) or ""):
+        return name
+    if form.tells is not None:
+        raise TokenizerError(
+            f"the chat template tells the model no budget by {name}: correct budget_argument in "
+            f"ponder.json, or leave it out"
+        )
+    return None

@@ -205,7 +205,7 @@ class PonderOptions(Strict):
 
     `grace_tokens` is the last part of the budget, in which a cut waits for a line or sentence
     end. Only an explicit `min_answer_tokens` is a hard reserve. `hint` tells its budget to a model
-    that was trained on budgets; the hint's tokens count as prompt. Past `min_thinking_tokens`,
+    that can be told it; the hint's tokens count as prompt. Past `min_thinking_tokens`,
     `loop_exit` closes a thought that repeats itself, and `early_exit` one whose answer is settled.
     With a `strategy`, several thoughts give one answer. `deadline_ms` closes a thought in time for
     its answer, which is due that many milliseconds after the request came. `scope` names the

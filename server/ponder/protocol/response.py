@@ -293,7 +293,8 @@ class Capabilities(BaseModel):
 
     `switch` names the arguments of the chat template that switch thinking. `unread` is the marker
     of a model that seems to think, but whose thoughts Ponder cannot read. `budget_hint` is the text
-    that tells the model one of `trained_budgets`. `efforts` and `auto_budget` hold for a request
+    that tells the model one of `trained_budgets`, and `budget_argument` the chat template's
+    argument that tells it any budget. `efforts` and `auto_budget` hold for a request
     that names no task, by the calibrated curve if there is one; without one, `auto_budget` is None.
     `tasks` are the tasks that have curves of their own. With `loop_exit`, the server closes a
     thought that repeats itself unless a request says otherwise. `default_deadline_ms` is when an
@@ -311,6 +312,7 @@ class Capabilities(BaseModel):
     budget_ceiling: int | None
     trained_budgets: list[int]
     budget_hint: str | None = None
+    budget_argument: str | None = None
     loop_exit: bool = False
     default_deadline_ms: int | None = None
     early_exits: list[str] = []

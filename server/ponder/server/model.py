@@ -257,7 +257,8 @@ class ServedModel:
         verifier: bool = False,
     ) -> Capabilities:
         checkpoint = self.checkpoint
-        form, contract, curves = checkpoint.form, checkpoint.contract, self.curves
+        form, compiled = checkpoint.form, checkpoint.compiled
+        contract, curves = checkpoint.contract, self.curves
         auto = curves.pooled.auto if curves else None
         return Capabilities(
             thinks=form is not None,
@@ -265,7 +266,8 @@ class ServedModel:
             default_budget=auto if auto is not None and limits.default == AUTO else limits.default,
             budget_ceiling=limits.ceiling,
             trained_budgets=list(contract.trained_budgets) if contract else [],
-            budget_hint=form.hint if form and checkpoint.can_hint else None,
+            budget_hint=form.hint if form and compiled and compiled.hints else None,
+            budget_argument=checkpoint.traits.tells,
             loop_exit=form is not None and self.loop_exit,
             default_deadline_ms=default_deadline_ms,
             early_exits=early_exits(facts) if form is not None else [],
@@ -328,8 +330,8 @@ class ServedModel:
             raise ReasoningUnsupported(self.checkpoint.without(f"ponder.{name}"), name)
         if options.hint and not self.checkpoint.can_hint:
             raise invalid_request(
-                "ponder.hint needs a model that was trained on budget hints, which this one was "
-                "not: leave it out",
+                "ponder.hint needs a model that was trained on budget hints, or whose chat "
+                "template tells it a budget; this one is told none: leave it out",
                 "hint",
             )
         early, prefixed = options.early_exit, bool(compiled and compiled.close.prefix[0])

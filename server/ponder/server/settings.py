@@ -86,8 +86,8 @@ class Settings(BaseSettings):
     )
     hint: bool = Field(
         True,
-        description="tell a model that was trained on budgets which budget it has, unless a "
-        "request says otherwise",
+        description="tell its budget to a model that was trained on budgets, or whose chat "
+        "template tells it, unless a request says otherwise",
     )
     loop_exit: bool = Field(
         True,

@@ -29,7 +29,8 @@ class AnswerWriter:
     answer is shown unchanged, including its leading blank.
 
     Where a marker opens another block of thought, `opened` is the text behind the marker, which
-    belongs to the thought. The reader of the thought then sets `opened` to None.
+    belongs to the thought. The reader of the thought then sets `opened` to None. `closes` counts
+    the end markers.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class AnswerWriter:
         self._given = 0  # characters fed up to the end of the last text that was not sampled
         self._silent = True  # the decided text has no sampled character but blank
         self._logprobs: list[tuple[int, int, TokenLogprob]] = []  # (start, end of its text, entry)
-        self.shown = 0
+        self.shown = self.closes = 0
         self.opened: str | None = None
         self.stopped = False
         self.stop_string: str | None = None  # the stop string that ended the answer
@@ -104,6 +105,7 @@ class AnswerWriter:
                 self.opened = self._held[len(marker) :]
                 self._hide(len(self._held))
                 return
+            self.closes += marker == self._markup.hidden[0]
             self._hide(len(marker))
             self._strip()
         self._stop_at(self._held)

@@ -57,7 +57,9 @@ def _pair(value: Any) -> bool:
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("think_start", "think_end", "close_text"), (_marker, "a string with text")),
     "answer_prefix": (_text, "a string"),
-    **dict.fromkeys(("again", "skip_text", "tool_call"), (_text_or_none, "a string")),
+    **dict.fromkeys(
+        ("again", "skip_text", "tool_call", "budget_argument"), (_text_or_none, "a string")
+    ),
     **dict.fromkeys(("think", "no_think"), (_arguments, "an object of template arguments")),
     "wrapper": (_pair, "a list of two strings"),
     "budget_hint": (_hint, "a string that holds {budget}"),
@@ -77,9 +79,11 @@ class Contract:
     `think` and `no_think`. Where `opened_by` is "template", Ponder opens a thought that the
     template leaves to the model. `tokenizer_sha256` is None for any tokenizer. `budget_hint` is a
     text with `{budget}`, which stands for one of `trained_budgets`: it follows the opening marker
-    as a soft limit beside the cap. `budget_curve` has a point per task and budget, and
-    `calibration` says how they were measured: `ponder calibrate` writes both or neither. `family`
-    names the row of `ponder.thought.families` that fills in what the contract leaves out.
+    as a soft limit beside the cap. `budget_argument` names the template argument that tells the
+    model any number of tokens, where it is not `thinking_budget`. `budget_curve` has a point per
+    task and budget, and `calibration` says how they were measured: `ponder calibrate` writes both
+    or neither. `family` names the row of `ponder.thought.families` that fills in what the contract
+    leaves out.
     """
 
     think_start: str
@@ -100,6 +104,7 @@ class Contract:
     recipe_sha256: str | None = None
     base_model: str | None = None
     budget_hint: str | None = None
+    budget_argument: str | None = None
     trained_budgets: tuple[int, ...] = ()
     budget_curve: tuple[Point, ...] = ()
     calibration: Calibration | None = None

@@ -319,6 +319,7 @@ def of_contract(contract: Contract) -> ThoughtFormat:
         source="ponder.json",
         answer_prefix=contract.answer_prefix,
         opens=contract.opened_by == "template",
+        tells=contract.budget_argument,
         hint=contract.budget_hint,
         trained_budgets=contract.trained_budgets,
     )

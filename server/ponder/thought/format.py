@@ -36,8 +36,9 @@ class ThoughtFormat:
     `opens` says that the thought is always opened: by Ponder, where the chat template does not.
     `think` and `no_think` are template arguments that switch thinking on and off, needed where
     trying the usual ones does not find them. `efforts` are the words that the model was trained on,
-    needed where its template takes any. `hint` has a place for `{budget}`, which is one of
-    `trained_budgets`.
+    needed where its template takes any. `tells` is the template argument that tells the model a
+    number of tokens, needed where it is not the usual one. `hint` has a place for `{budget}`, which
+    is one of `trained_budgets`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ThoughtFormat:
     think: Mapping[str, Any] = field(default_factory=dict)
     no_think: Mapping[str, Any] | None = None
     efforts: tuple[str, ...] = ()
+    tells: str | None = None
     hint: str | None = None
     trained_budgets: tuple[int, ...] = ()
 
@@ -124,23 +126,24 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A trained budget, and the text that tells it to the model, tokenised by itself.
+    """A budget that the model is told, and the text that tells it, tokenised by itself.
 
-    The hint follows an opened thought's marker, as the last part of the prompt: its tokens belong
-    neither to the thought's text nor to its count.
+    The text of a trained budget follows an opened thought's marker, as the last part of the prompt:
+    its tokens belong neither to the thought's text nor to its count. There are no such tokens where
+    the chat template tells the budget.
     """
 
     budget: int
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerMarkup:
     """The markers to look for in an answer, as a decoder of `marks` spells them.
 
-    One of `opens` opens another block of thought; `hidden` are not shown, and neither is
-    `wrapper` at the beginning. `texts` maps the character of a marked token to the token's text;
-    with `spelt`, that text is shown.
+    One of `opens` opens another block of thought; `hidden`, the end marker first, are not shown,
+    and neither is `wrapper` at the beginning. `texts` maps the character of a marked token to the
+    token's text; with `spelt`, that text is shown.
     """
 
     marks: Marks = field(default_factory=Marks)

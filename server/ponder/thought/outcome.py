@@ -49,8 +49,9 @@ class Outcome:
     probes'. `audited_tokens` are the thinking tokens counted a second time, from the ids that
     precede the answer instead of by the reader. The `*_at` are seconds of `time.perf_counter`, None
     for an event that did not happen. `calls` is the number of complete calls in the answer,
-    `prompt_logprobs` are there if asked for, and `stop_string` is the user's stop string that ended
-    the answer. `failure` is why there is no answer.
+    `reopens` that of blocks of thought that it opened, and `closes` that of end markers that it
+    held where no thought was open. `prompt_logprobs` are there if asked for, and `stop_string` is
+    the user's stop string that ended the answer. `failure` is why there is no answer.
     """
 
     end_cause: Cause = "natural"
@@ -66,6 +67,8 @@ class Outcome:
     cached_tokens: int = 0
     answer_forced: bool = False
     calls: int = 0
+    reopens: int = 0
+    closes: int = 0
     stop_string: str | None = None
     prompt_logprobs: Sequence[TokenLogprob | None] = field(default=(), compare=False)
     first_token_at: float | None = None

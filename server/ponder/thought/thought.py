@@ -320,7 +320,7 @@ class Thought:
         rest, writer.opened = writer.opened, None
         shown = self._shown(writer.events(), now)
         segment.forget(read)
-        self.thinking, segment.heard = True, read
+        self.thinking, segment.heard, outcome.reopens = True, read, outcome.reopens + 1
         outcome.finish_reason = "length"  # until the answer ends by itself after all
         reader.at.now = now
         beside = outcome.bounded_tokens - outcome.thinking_tokens
@@ -349,7 +349,7 @@ class Thought:
         if writer.blank and not (writer.stopped or self._rules.takes_empty(segment)):
             return self._retry(segment, now)
         shown = (*shown, *self._shown(writer.events(last=True, cut=segment.finish != "stop"), now))
-        outcome.calls, outcome.ended_at = writer.calls, now
+        outcome.calls, outcome.closes, outcome.ended_at = writer.calls, writer.closes, now
         return shown
 
     def _retry(self, segment: Segment, now: float) -> Sequence[Event]:

@@ -89,6 +89,7 @@ def test_a_ponder_server_is_asked_under_every_budget_with_one_seed() -> None:
     ("does", "off"),
     [
         ({"budget_hint": "{budget}"}, {"hint": False}),
+        ({"budget_argument": "thinking_budget"}, {"hint": False}),
         ({"loop_exit": True}, {"loop_exit": False}),
         ({"budget_hint": "{budget}", "loop_exit": True}, {"hint": False, "loop_exit": False}),
         ({"loop_exit": False}, {}),

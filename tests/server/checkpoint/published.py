@@ -1,33 +1,34 @@
-"""Some 120 real chat templates from the packages that carry them, and how they think."""
+"""The real chat templates of the table, from the packages that carry them."""
 
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
+from ponder.checkpoint.published import published
 from ponder.engine.tokenizer import HFTokenizer
 from server.engine.sources import Unreachable, published_sdist, published_wheel
 
-TABLE = Path(__file__).with_name("real_templates.csv")
-ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
+ROWS = published()
+_WHEELS = {"trl": "trl==1.16.0", "axolotl": "axolotl==0.19.0"}
 THINKING = [row for row in ROWS if row["family"]]
 
 
 def published_templates() -> Mapping[str, str]:
     """Their texts by name, `package/file`; the test is skipped where they are not to be had."""
     try:
-        wheel = published_wheel("trl==1.16.0")
+        wheels = [(name, published_wheel(pin)) for name, pin in _WHEELS.items()]
         source = published_sdist("llama-cpp-python", "0.3.36")
     except Unreachable as error:
         pytest.skip(f"the packages are not to be had: {error}")
     found = {
-        f"trl/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        f"{package}/{PurePosixPath(name).stem}": wheel.read(name).decode()
+        for package, wheel in wheels
         for name in wheel.namelist()
-        if name.startswith("trl/chat_templates/") and name.endswith(".jinja")
+        if "chat_templates" in PurePosixPath(name).parts and name.endswith(".jinja")
     }
     for member in source:
         path = PurePosixPath(member.name)

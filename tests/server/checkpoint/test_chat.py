@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ponder.engine.tokenizer import TokenizerError
 from ponder.thought.budget import Ask, Limits
 from ponder.thought.contract import Contract
 from ponder.thought.errors import ReasoningUnsupported
+from ponder.thought.format import Hint
 from server.checkpoint.conftest import Load
 from server.checkpoint.test_traits import IF, UNLESS, template
 
@@ -177,6 +179,26 @@ def test_a_template_that_tells_the_budget_is_given_it(load: Load) -> None:
         text = checkpoint.tokenizer.decode(prompt.token_ids)
         assert text.startswith("77 tokens") == hinted
         assert prompt.plan.budget == 77
+
+
+def test_a_contract_names_the_argument_that_tells_the_budget(load: Load) -> None:
+    told = "{% if most_tokens is defined %}{{ most_tokens }} tokens{% endif %}"
+    bare = load(template("<think>\n", before=told))
+    assert bare.traits.tells is None
+    contract = Contract(
+        think_start="<think>",
+        think_end="</think>",
+        close_text="</think>",
+        budget_argument="most_tokens",
+    )
+    checkpoint = Checkpoint.of(bare.files, bare.tokenizer, contract)
+    messages = [{"role": "user", "content": "Hi"}]
+    prompt = checkpoint.prompt(messages, Ask(budget=77), LIMITS, hinted=True)
+    assert checkpoint.tokenizer.decode(prompt.token_ids).startswith("77 tokens")
+    assert prompt.hint == Hint(77)
+    for wrong in ("thinking_budget", "messages"):
+        with pytest.raises(TokenizerError, match=f"no budget by {wrong}: correct budget_argument"):
+            Checkpoint.of(bare.files, bare.tokenizer, replace(contract, budget_argument=wrong))
 
 
 def test_a_budget_for_a_thought_that_nobody_can_read_is_refused(load: Load) -> None:

@@ -1,9 +1,4 @@
-"""What Ponder learns of some 120 real chat templates, fetched from the packages that carry them.
-
-The table says how each thinks: its family, how its prompt ends when nothing is asked, when a
-thought is and when none is, and which argument takes an effort; and in which of vLLM's syntaxes
-it writes calls.
-"""
+"""What Ponder learns of the published chat templates, fetched from the packages that carry them."""
 
 from __future__ import annotations
 
@@ -13,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from ponder.checkpoint.calls import parser
-from ponder.checkpoint.checkpoint import Checkpoint, recognised
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
 from ponder.engine.protocol import Tool
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.protocol.tools import described
+from ponder.server.commands.proof import proved
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.budget import Ask, Limits
+from ponder.thought.format import Hint
 from server.checkpoint.published import ROWS, THINKING, published_templates, with_template
 
 LIMITS = Limits(max_model_len=1 << 20)
@@ -37,23 +34,24 @@ def bundled() -> HFTokenizer:
 
 def learnt(tokenizer: HFTokenizer, model_type: str) -> dict[str, str]:
     """A row of the table, from the template itself."""
-    form = recognised(tokenizer, model_type)
-    row = dict.fromkeys(("family", "own", "on", "off", "switch", "efforts"), "")
-    if form is None:
-        return row
     checkpoint = Checkpoint.of(ModelFiles.find(BUNDLED_MODEL), tokenizer, None, model_type)
-    traits = checkpoint.traits
+    form, traits = checkpoint.form, checkpoint.traits
+    row = dict.fromkeys(("family", "own", "on", "off", "switch", "efforts", "hint"), "")
+    if form is None:
+        return {**row, "thinks": "no" if checkpoint.unread is None else "unread"}
 
     def end(arguments: Mapping[str, object]) -> str:
         return opening(form, tail(tokenizer, HELLO, arguments)[1])
 
     return {
+        "thinks": "yes",
         "family": form.name,
         "own": traits.own,
         "on": end(traits.on),
         "off": "" if traits.off is None else end(traits.off),
         "switch": " ".join(f"{name}={value}" for name, value in (traits.off or {}).items()),
         "efforts": " ".join(dict.fromkeys(traits.efforts.values())),
+        "hint": traits.tells or "",
     }
 
 
@@ -62,7 +60,8 @@ def test_a_template_is_learnt_as_the_table_says(
     templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
 ) -> None:
     tokenizer = with_template(bundled, templates[row["template"]])
-    expected = {name: row[name] for name in ("family", "own", "on", "off", "switch", "efforts")}
+    others = ("template", "model_type", "calls")
+    expected = {name: value for name, value in row.items() if name not in others}
     assert learnt(tokenizer, row["model_type"]) == expected
 
 
@@ -102,7 +101,10 @@ def test_no_template_is_left_out(templates: Mapping[str, str]) -> None:
 def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     templates: Mapping[str, str], bundled: HFTokenizer, row: dict[str, str]
 ) -> None:
-    """The end of the prompt, for a budget and for none; one closing marker, never two."""
+    """The end of the prompt, for a budget and for none; one closing marker, never two.
+
+    The model is told its budget where its template can, and `ponder contract --check` passes.
+    """
     tokenizer = with_template(bundled, templates[row["template"]])
     files = ModelFiles.find(BUNDLED_MODEL)
     checkpoint = Checkpoint.of(files, tokenizer, None, row["model_type"])
@@ -119,6 +121,10 @@ def test_a_prompt_opens_what_was_asked_and_closes_what_was_not(
     assert said.count(form.end) <= 1
     opened = said.rstrip().endswith(form.start.rstrip())
     assert not opened, said
+    told = checkpoint.prompt(messages, Ask(budget=517), LIMITS, hinted=True)
+    assert told.hint == (Hint(517) if row["hint"] else None)
+    assert ("517" in tokenizer.spell(told.token_ids)) == bool(row["hint"])
+    assert [*proved(checkpoint)] == []
 
 
 @pytest.mark.parametrize("name", ["trl/gptoss", "llama.cpp/openai-gpt-oss-120b"])

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from curves import calibrate
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.cli.main import main
+from ponder.engine.tokenizer import ModelFiles
+from ponder.server.commands.proof import proved
 from ponder.server.settings import BUNDLED_MODEL
 from ponder.thought.contract import Contract
 from ponder.thought.families import FAMILIES
@@ -38,12 +41,58 @@ def test_the_table_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["name"] for row in rows] == [*(row.format.name for row in FAMILIES), "think tags"]
 
 
+def test_the_table_says_what_the_published_templates_of_a_family_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["families"])
+    told = {
+        row.partition("\n")[0]: dict(re.findall(r"^  (.{13})  (.+)$", row, re.MULTILINE))
+        for row in re.split(r"^(?=\S)", capsys.readouterr().out, flags=re.MULTILINE)
+    }
+    seed = {name.strip(): value for name, value in told["Seed-OSS"].items()}
+    assert seed == {
+        "recognised by": "'<seed:think>'",
+        "thought": "'<seed:think>' … '</seed:think>'",
+        "close text": r"'\n</seed:think>' (neutral)",
+        "tool marker": "'<seed:tool_call>', unless the template shows another",
+        "templates": "1 published",
+        "opens": "by the model",
+        "switched off": "thinking_budget=0",
+        "efforts": "none",
+        "hint": "thinking_budget",
+        "calls": "seed_oss",
+    }
+    several = told["DeepSeek"]["opens        "]
+    assert several == (
+        "by the template (6), by the template when switched on (5), by the model (1)"
+    )
+    assert told["ERNIE"]["templates    "] == "none was tried"
+    assert "opens        " not in told["ERNIE"]
+    assert main(["families", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["GLM"]["published"]["opens"] == {"by the model": 3, "by the template": 1}
+
+
 def test_what_was_learnt_is_shown(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["contract", str(bare)]) == 0
     said = capsys.readouterr().out
     assert "yes, as think tags" in said
     assert "'<think>' … '</think>'" in said
     assert "opens the thought" in said
+    assert "by nothing: its thought is closed for it" in said
+
+
+def test_a_switch_that_closes_nothing_is_said(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bare / "chat_template.jinja").write_text(
+        f"{OWN}[bot]{{% if enable_thinking is not defined or enable_thinking %}}<think>"
+        "{% endif %}{% endif %}"
+    )
+    assert main(["contract", str(bare), "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "enable_thinking=False\n" in said
+    assert "which does not close its thought: the model is only told not to think" in said
 
 
 @pytest.mark.parametrize(("last", "auto"), [(0.5, "32"), (0.9, "no limit")])
@@ -145,6 +194,35 @@ def test_a_contract_that_does_not_hold_fails_its_check(
     assert "closes the thought although it was switched on" in said
     assert "opens a thought although it was switched off" in said
     assert "2 checks failed" in said
+
+
+@pytest.mark.parametrize(
+    ("contract", "failure"),
+    [
+        # The dots of a sentence's end and of the marker make other tokens than the marker alone.
+        ({"think_end": "..."}, "is read as the thought"),
+        ({"think_end": "13"}, r"That is' and the answer '.\nIt is .'"),
+        ({"skip_text": "<think>"}, "a prompt with budget 0 does not close the thought"),
+        ({"think_start": "</think>"}, "start and end are the same tokens"),
+    ],
+)
+def test_a_thought_that_would_not_be_read_or_closed_fails_the_check(
+    bare: Path, capsys: pytest.CaptureFixture[str], contract: dict[str, str], failure: str
+) -> None:
+    (bare / "chat_template.jinja").write_text(f"{OWN}[bot]{{% endif %}}", encoding="utf-8")
+    whole = {"think_start": "<think>", "think_end": "</think>", **contract}
+    whole["close_text"] = f"\n{whole['think_end']}\n"
+    (bare / "ponder.json").write_text(json.dumps(whole))
+    assert main(["contract", str(bare), "--check"]) == 1
+    assert failure in capsys.readouterr().out
+
+
+def test_a_model_that_never_ends_an_answer_fails_the_check(bare: Path) -> None:
+    checkpoint = Checkpoint.load(ModelFiles.find(str(bare)))
+    checkpoint.tokenizer.eos_token_ids = frozenset()
+    assert [*proved(checkpoint)] == [
+        "nothing ends an answer: name an eos_token_id in generation_config.json"
+    ]
 
 
 def test_options_that_do_not_agree(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:

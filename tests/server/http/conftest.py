@@ -93,6 +93,7 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         *texts: str,
         script: Script | None = None,
         template: str | None = None,
+        bare: bool = False,
         tasks: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
         thinks: bool = True,
         unread: str | None = None,
@@ -116,6 +117,8 @@ def serve(files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             if template is not None:
                 (directory / "chat_template.jinja").write_text(template)
             calibrated.save(directory)
+            if bare:  # of its contract: the template says how it thinks
+                (directory / "ponder.json").unlink()
             given = ModelFiles.find(str(directory))
         model = ServedModel.load(given, config)
         if not thinks:

@@ -73,6 +73,42 @@ def test_the_operator_switches_hints_off_and_a_request_on(serve: Serve) -> None:
     assert told(running, ponder={"hint": True}) == (80, SAYS.format(80))
 
 
+TELLS = """\
+{%- if thinking_budget is defined %}{{ thinking_budget }} tokens. {% endif -%}
+{%- for message in messages -%}<|im_start|>{{ message.content }}{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant<think>\n{% endif -%}"""
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({"budget": 39}, 39),
+        ({"budget": 39, "chat_template_kwargs": {"thinking_budget": 39}}, 39),
+        ({"chat_template_kwargs": {"thinking_budget": 39}}, 39),
+        ({"budget": 39, "ponder": {"hint": False}}, None),
+        ({"budget": -1, "ponder": {"hint": True}}, None),
+        ({"budget": 0}, None),
+        ({}, None),
+    ],
+)
+def test_what_the_template_told_the_model_is_reported(
+    serve: Serve, fields: dict[str, object], budget: int | None
+) -> None:
+    """Beside a hint: 39 is below the least budget that the model was trained on."""
+    running = serve(template=TELLS)
+    (choice,) = running.ask(**fields).choices
+    prompt = running.service.model.tokenizer.decode(running.engine.requests[-1][0])
+    assert choice.ponder["hint_budget"] == budget
+    assert prompt.startswith("" if budget is None else f"{budget} tokens. ")
+    assert ("tokens. " in prompt) == (budget is not None)
+
+
+def test_the_argument_that_tells_a_budget_is_shown(serve: Serve) -> None:
+    card = serve(template=TELLS).client().models.list().data[0].ponder  # type: ignore[attr-defined]
+    assert card["budget_argument"] == "thinking_budget"
+    assert serve().client().models.list().data[0].ponder["budget_argument"] is None  # type: ignore[attr-defined]
+
+
 def test_hints_are_shown_and_refused_where_there_are_none(serve: Serve) -> None:
     card = serve().client().models.list().data[0].ponder  # type: ignore[attr-defined]
     assert card["budget_hint"] == SAYS.replace("{}", "{budget}")

@@ -17,6 +17,7 @@ from ponder.server.model import ServedModel
 from ponder.server.planning import in_words_of
 from ponder.server.settings import BUNDLED_MODEL, Settings
 from ponder.thought.budget import Limits
+from ponder.thought.format import Hint
 
 TEMPLATE = """\
 {%- if not tone is defined -%}{%- set tone = 'plain' -%}{%- endif -%}
@@ -217,6 +218,7 @@ def test_a_budget_that_the_template_is_told_is_kept_too(directory: Path) -> None
     request = ChatCompletionRequest.model_validate_json(json.dumps(asked)).neutral({})
     (planned,) = model.prompts(request, Limits(max_model_len=4096))
     assert planned.plan.budget == 70
+    assert planned.hint == Hint(70)
     assert model.tokenizer.decode(planned.token_ids).startswith("70 tokens, Hi")
     for wrong in ("70", True, -2):
         with pytest.raises(ApiError, match="must be a number of tokens"):

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
+from ponder.engine.hermes import BEGIN, END, HermesParser
+from ponder.engine.protocol import CallPart
 from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.calls import CallRules
 from ponder.thought.families import FAMILIES, TAGS
 from ponder.thought.format import CompiledFormat, OpenedBy, ThoughtFormat
+from ponder.thought.segment import AnswerRules
+from ponder.thought.text import overlap
 from server.thought.helpers import Life, live, plan
+from server.thought.test_calls import calls
 
 FORMS = {form.name: form for form in (*(row.format for row in FAMILIES), TAGS)}
+PLAIN = [name for name, form in FORMS.items() if not form.headers]
+"""Calls in harmony's headers have tests of their own."""
 SPECIAL = re.compile(r"<\|\w+\|?>|<\w+\|>|\[/?[A-Z ]+\]|</?[\w:]*think[\w:]*>|</?seed:\w+>")
+CALL = ("add", '{"a": 8}')
 THOUGHT, ANSWER = "I add 8 and 5.\nThat is 13.", "It is 13."
 
 
@@ -29,8 +40,44 @@ def answered(form: ThoughtFormat) -> str:
     return f"{before}{ANSWER}{after}"
 
 
+class Parser(HermesParser):
+    """Hermes' syntax, with a family's own marker before a call."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self._marker, self._begun = marker, ""
+
+    def feed(
+        self, text: str, token_ids: Sequence[int], *, last: bool = False
+    ) -> tuple[str, Sequence[CallPart]]:
+        text = (self._begun + text).replace(self._marker, BEGIN)
+        begun = 0 if last else overlap(text, self._marker)
+        self._begun = text[len(text) - begun :]
+        return super().feed(text[: len(text) - begun], token_ids, last=last)
+
+
+def marker_of(form: ThoughtFormat) -> str:
+    return form.tool_call or BEGIN
+
+
+def called(form: ThoughtFormat) -> str:
+    return f'{marker_of(form)}{{"name": "add", "arguments": {{"a": 8}}}}{END}'
+
+
+def with_tools(form: ThoughtFormat, vocabulary: ByteVocabulary) -> AnswerRules:
+    marker = marker_of(form)
+    ids = vocabulary.encode(marker)
+    spelt = {ids[0]: marker} if len(ids) == 1 else {}
+    return AnswerRules(calls=CallRules(partial(Parser, marker), spelt))
+
+
 def lived(
-    name: str, *texts: str, budget: int = 100, opened_by: OpenedBy = "template", chunk: int = 1
+    name: str,
+    *texts: str,
+    budget: int = 100,
+    opened_by: OpenedBy = "template",
+    chunk: int = 1,
+    tools: bool = False,
 ) -> Life:
     form = FORMS[name]
     vocabulary = vocabulary_of(form)
@@ -41,6 +88,7 @@ def lived(
         vocabulary=vocabulary,
         form=compiled,
         chunk_sizes=(chunk,),
+        rules=with_tools(form, vocabulary) if tools else None,
     )
 
 
@@ -104,15 +152,45 @@ def test_nothing_is_left_of_the_block_around_an_answer(name: str, lines: str, ch
     assert lived(name, said, block, budget=3, chunk=chunk).content == ANSWER
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, form in FORMS.items() if form.tool_call and not form.headers]
-)
-def test_a_tool_call_ends_a_thought(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in PLAIN if FORMS[name].tool_call])
+@pytest.mark.parametrize("opened_by", ["template", "model"])
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_a_tool_call_ends_a_thought(name: str, opened_by: OpenedBy, chunk: int) -> None:
     form = FORMS[name]
-    life = lived(name, f"{THOUGHT}{form.tool_call}call")
-    assert life.reasoning == THOUGHT
-    assert life.content.endswith("call")
-    assert life.outcome.end_cause == "natural"
+    said = f"{form.start if opened_by == 'model' else ''}{THOUGHT}{called(form)}"
+    life = lived(name, said, opened_by=opened_by, chunk=chunk, tools=True)
+    assert (life.reasoning, life.content, calls(life)) == (THOUGHT, "", [CALL])
+    assert (life.outcome.end_cause, life.outcome.calls) == ("natural", 1)
+    assert life.outcome.thinking_tokens == len(THOUGHT)
+    assert sums_are_exact(life)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_a_tool_call_follows_a_thought_cut_at_every_place(name: str, chunk: int) -> None:
+    form = FORMS[name]
+    said = f"{THOUGHT}{form.end}\nI add. {called(form)}"
+    for budget in range(len(THOUGHT) + 2):
+        texts = (said, called(form)) if budget else (called(form),)
+        life = lived(name, *texts, budget=budget, chunk=chunk, tools=True)
+        assert (life.reasoning, calls(life)) == (THOUGHT[:budget], [CALL])
+        assert life.content == ("I add." if budget >= len(THOUGHT) else "")
+        assert life.outcome.thinking_tokens == min(budget, len(THOUGHT))
+        assert sums_are_exact(life)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("chunk", [1, 400])
+def test_nothing_leaks_beside_a_tool_call(name: str, chunk: int) -> None:
+    """A thought is opened again, and closed twice, before the call and behind it."""
+    form = FORMS[name]
+    again = f"{form.start}wait{form.end}{form.end}"
+    said = f"{THOUGHT}{form.end}It is {again}13. {called(form)}{again}{called(form)}"
+    life = lived(name, said, chunk=chunk, tools=True)
+    assert (life.reasoning, life.content) == (f"{THOUGHT}waitwait", "It is 13.")
+    assert calls(life) == [CALL, CALL]
+    assert (life.outcome.reopens, life.outcome.closes) == (2, 2)
+    assert sums_are_exact(life)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -124,9 +202,11 @@ def test_nothing_leaks_after_a_close(name: str, chunk: int) -> None:
     life = lived(name, reopened, chunk=chunk)
     assert (life.reasoning, life.content) == (f"{THOUGHT}wait", "It is 13.")
     assert life.outcome.thinking_tokens == len(THOUGHT) + 4
+    assert (life.outcome.reopens, life.outcome.closes) == (1, 0)
     assert sums_are_exact(life)
     twice = lived(name, f"{THOUGHT}{form.end}It is {form.end}13.", chunk=chunk)
     assert (twice.reasoning, twice.content) == (THOUGHT, "It is 13.")
+    assert (twice.outcome.reopens, twice.outcome.closes) == (0, 1)
     assert sums_are_exact(twice)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,42 @@ def test_every_method_has_a_plan(
     assert run(Options(recipe=str(path), out=tmp_path / "out", dry_run=True, threads=1)) == 0
     said = capsys.readouterr().out
     assert f"small-{method}: {method}" in said
+    assert (
+        "\nthoughts    by its ponder.json: <think> … </think>, opened by the chat template\n"
+        in said
+    )
     assert "2 of 4 prompts x 4 = 16 rows; 2 updates each, 4 in all" in said
     assert "the longest of 64 drawn" in said
     assert "checkpoints 2 of" in said
     assert re.search(r"time +about \d+ seconds, estimated from one step that was tried here", said)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        ("", "as think tags: <think> … </think>, opened by the chat template"),
+        ("{# </think> #}", "as Qwen3: <think> … </think>, opened by the chat template"),
+        (
+            "{% if enable_thinking %}<|im_end|>{% endif %}{# </think> #}",
+            "as Qwen3: <think> … </think>, opened for the model (enable_thinking=True)",
+        ),
+    ],
+)
+def test_a_plan_says_how_the_base_thinks(
+    added: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(forecast, "_time", lambda *_: "")
+    base = Path(shutil.copytree(TINY, tmp_path / "bare", ignore=lambda *_: ["ponder.json"]))
+    with (base / "chat_template.jinja").open("a") as template:
+        template.write(added)
+    path = write_recipe(tmp_path / "own.yaml", raw_recipe("hbpo", base=str(base)))
+    assert run(Options(recipe=str(path), dry_run=True, threads=1)) == 0
+    assert f"\nthoughts    {line}\n" in capsys.readouterr().out
 
 
 def test_the_shape_is_the_checkpoints(tmp_path: Path) -> None:

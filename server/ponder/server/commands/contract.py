@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 from ponder.checkpoint.calls import parser
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
-from ponder.engine.tokenizer import HFTokenizer, ModelFiles, TokenizerError
+from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.errors import PonderError
 from ponder.thought.budget import UNLIMITED
 from ponder.thought.contract import FILE_NAME, Contract, ContractError, tokenizer_sha256
@@ -62,10 +62,11 @@ def run(options: Options) -> int:
         print(f"{name:>14}  {value}")
     if not options.check:
         return 0
+    from ponder.server.commands.proof import proved
+    from ponder.server.commands.trial import tried
+
     failures = [*proved(checkpoint)]
     if options.serve and not failures:
-        from ponder.server.commands.trial import tried
-
         try:
             failures = tried(checkpoint)
         except PonderError as error:
@@ -108,9 +109,13 @@ def _of_thoughts(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     }
     yield "its template", own[traits.own]
     yield "switched on", ", ".join(f"{k}={v!r}" for k, v in traits.on.items()) or "by nothing"
-    off = traits.off or {}
-    closes = "by nothing: its thought is closed for it"
-    yield "switched off", ", ".join(f"{k}={v!r}" for k, v in off.items()) or closes
+    if traits.off is None:
+        yield "switched off", "by nothing: its thought is closed for it"
+    else:
+        yield "switched off", ", ".join(f"{k}={v!r}" for k, v in traits.off.items())
+        _, end = tail(checkpoint.tokenizer, HELLO, traits.off)
+        if opening(form, end) == "model":
+            yield "", "which does not close its thought: the model is only told not to think"
     if traits.effort is not None:
         words = ", ".join(f"{ours} → {its}" for ours, its in traits.efforts.items())
         yield "efforts", f"{traits.effort}: {words}"
@@ -176,27 +181,3 @@ def _guess(tokenizer: HFTokenizer, path: Path) -> tuple[str, str]:
             f"{by_hand}"
         )
     return start, start.replace(told, end, 1)
-
-
-def proved(checkpoint: Checkpoint) -> Iterator[str]:
-    """A sentence for each check that fails."""
-    form, compiled, traits = checkpoint.form, checkpoint.compiled, checkpoint.traits
-    tokenizer = checkpoint.tokenizer
-    if form is None or compiled is None:
-        yield "no thought is known: there is nothing to prove"
-        return
-    for name, text in (("start", form.start), ("end", form.end), ("close text", form.close_text)):
-        if tokenizer.spell(tokenizer.encode(text)).strip() != text.strip():
-            yield f"{name} {text!r} does not survive this tokenizer: it has no such tokens"
-    try:
-        _, end = tail(tokenizer, HELLO, traits.on)
-        if opening(form, end) == "closed":
-            yield f"the chat template closes the thought although it was switched on: {end!r}"
-        if traits.off is not None:
-            _, end = tail(tokenizer, HELLO, traits.off)
-            if opening(form, end) == "open":
-                yield f"the chat template opens a thought although it was switched off: {end!r}"
-    except TokenizerError as error:
-        yield f"the chat template does not take its own switch: {error}"
-    if tokenizer.encode(form.start) == tokenizer.encode(form.end):
-        yield "start and end are the same tokens"

@@ -76,7 +76,8 @@ class HttpResponder:
         ponder = cards[self._model].get("ponder")
         self._is_ponder = ponder is not None
         if ponder:
-            does = {"hint": ponder.get("budget_hint"), "loop_exit": ponder.get("loop_exit")}
+            told = ponder.get("budget_hint") or ponder.get("budget_argument")
+            does = {"hint": told, "loop_exit": ponder.get("loop_exit")}
             self._policy = {name: False for name, done in does.items() if done}
             if ponder.get("default_deadline_ms"):
                 self._policy["deadline_ms"] = _DAY_MS

@@ -15,6 +15,7 @@ from typing import Any
 
 from ponder.engine.tokenizer import ModelFiles
 from ponder.evaluation.bars import duration
+from ponder.thought.contract import FILE_NAME
 
 from ..engines.copied import rounded_kind
 from ..engines.table import engine_of
@@ -300,24 +301,27 @@ def describe(recipe: Recipe, threads: int) -> str:
     room_for_prompt(recipe, model.positions)
     prompt, source = prompt_tokens(recipe)
     plan = [*lines(recipe, model, prompt, source), _time(recipe, model, prompt)]
-    if Path(recipe.base).is_dir():
+    if Path(recipe.base).is_dir() or recipe.rollouts.longest_prompt is None:  # else unseen so far
         plan.insert(1, _thought(recipe))
     return "\n".join(plan)
 
 
 def _thought(recipe: PolicyRecipe) -> str:
-    """A line on the base's thoughts: their markers, who opens them, and their switch."""
+    """A line on the base's thoughts: their family, their markers, who opens them, their switch."""
     from ponder.checkpoint.traits import HELLO, opening, tail
 
     from ..base import Base
 
-    checkpoint = Base.find(recipe).checkpoint
-    form, traits = checkpoint.form, checkpoint.traits
+    base = Base.find(recipe)
+    checkpoint, traits = base.checkpoint, base.checkpoint.traits
+    form = checkpoint.form
     assert form is not None
     _, end = tail(checkpoint.tokenizer, HELLO, traits.on)
     who = "by the chat template" if opening(form, end) == "open" else "for the model"
     given = ", ".join(f"{name}={value!r}" for name, value in traits.on.items())
-    return f"thoughts    {form.start} … {form.end}, opened {who}{f' ({given})' if given else ''}"
+    opened = f"opened {who}{f' ({given})' if given else ''}"
+    known = f"as {family}" if (family := base.contract.family) else f"by its {FILE_NAME}"
+    return f"thoughts    {known}: {form.start} … {form.end}, {opened}"
 
 
 def _time(recipe: PolicyRecipe, model: Shape, prompt: int) -> str:
