@@ -120,7 +120,7 @@ def _failures(reply: Reply, form: ThoughtFormat, budget: int) -> list[str]:
         found.append(f"{outcome.thinking_tokens} tokens of thought")
     if outcome.reopens:
         found.append("the answer opens a thought again, which is hidden")
-    if outcome.closes:
+    if outcome.closes and not form.headers:  # an answer of several messages has several
         found.append("the answer closes a thought again, which is hidden")
     own = (form.start, form.end, form.again, form.skip_text, *(form.wrapper or ()))
     markers = {marker.strip() for marker in own if marker and marker.strip()}
