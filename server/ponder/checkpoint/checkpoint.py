@@ -286,7 +286,7 @@ class Checkpoint:
         rules, form = rules or AnswerRules(), prompt.form
         return Thought(
             self.tokenizer,
-            replace(form, tool_call=None) if form is not None and rules.calls is None else form,
+            form.without_calls() if form is not None and rules.calls is None else form,
             prompt=prompt.token_ids,
             plan=prompt.plan,
             sampling=sampling,

@@ -3,20 +3,21 @@
     <|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1, "b": 2}<|call|>
 
 Ponder reads headers by token ids before the parser sees them (`ponder.thought.harmony`), and gives
-the parser `<|channel|>commentary to=functions.`, the name and a line break, however the model
-spelt the header. vLLM's own parser counts a call's arguments as a thought.
+the parser `CALL`, the name and a line break, however the model spelt the header. vLLM's own parser
+counts a call's arguments as a thought.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ponder.engine.grammars import check_strict
-from ponder.engine.hermes import arguments_of, end_of_object, half
+from ponder.engine.hermes import arguments_of
 from ponder.engine.protocol import (
+    CALL,
     AnswerParser,
     CallPart,
     EngineSetupError,
@@ -27,7 +28,6 @@ from ponder.engine.protocol import (
 
 Part = Mapping[str, Any]
 
-BEGIN = "<|channel|>commentary to=functions."
 _SPECIAL = ("channel", "constrain", "end", "message", "start")
 
 
@@ -41,6 +41,7 @@ class Harmony:
     """
 
     name = "openai"
+    headed = True
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         """Raises `EngineSetupError` for a vocabulary without harmony's special tokens."""
@@ -96,46 +97,30 @@ class HarmonyParser:
     """Reads one answer.
 
     >>> parser = HarmonyParser()
-    >>> text = 'Let me see. <|channel|>commentary to=functions.add\\n{"a": 1}'
-    >>> said, (begun, rest) = parser.feed(text, (), last=True)
+    >>> said, (begun, rest) = parser.feed(f'Let me see. {CALL}add\\n{{"a": 1}}', (), last=True)
     >>> said, begun.name, rest.arguments
     ('Let me see. ', 'add', '{"a": 1}')
     """
 
     def __init__(self) -> None:
         self._text = ""  # undecided text
-        self._calls = -1  # the index of the current call
-        self._arguments: str | None = None  # those of the current call that were told
+        self._calls = 0
+        self._open = False  # the last message is a call
 
     def feed(
         self, text: str, token_ids: Sequence[int], *, last: bool = False
     ) -> tuple[str, Sequence[CallPart]]:
-        self._text += text
-        said, parts = "", list[CallPart]()
-        while self._text:
-            if self._arguments is not None:
-                parts += self._call()
-                continue
-            before, begun, after = self._text.partition(BEGIN)
-            name, named, arguments = after.partition("\n")
-            kept = 0 if begun or last else half(before, BEGIN)
-            said += before[: len(before) - kept]
-            self._text = before[len(before) - kept :] if not begun else begun + after
-            if not named:
-                break
-            self._calls, self._arguments, self._text = self._calls + 1, "", arguments
+        said, *messages = (self._text + text).split(CALL)
+        self._text = ""
+        if messages and "\n" not in messages[-1] and not last:  # half a name
+            self._text = CALL + messages.pop()
+        parts = [CallPart(self._calls - 1, arguments=said)] if self._open and said else []
+        for message in messages:
+            name, _, arguments = message.partition("\n")
             parts.append(CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name))
-        return said, parts
-
-    def _call(self) -> Iterator[CallPart]:
-        """The arguments that are certain; the call is over where its object ends."""
-        told = self._arguments or ""
-        written = told + self._text
-        end = end_of_object(written)
-        self._arguments = written
-        if end is not None:
-            self._text, written, self._arguments = written[end:].lstrip(), written[:end], None
-        else:
-            self._text = ""
-        if len(written) > len(told):
-            yield CallPart(self._calls, arguments=written[len(told) :])
+            if arguments:
+                parts.append(CallPart(self._calls, arguments=arguments))
+            self._calls += 1
+        text = "" if self._open else said
+        self._open = self._open or bool(messages)
+        return text, parts

@@ -25,6 +25,8 @@ _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\
 class Hermes:
     """Parses the syntax as it streams; its grammars are structural tags of xgrammar."""
 
+    headed = False
+
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
         return HermesParser
 

@@ -140,6 +140,10 @@ class CallPart:
     arguments: str = ""
 
 
+CALL = "\ud802"
+"""A call's header in gpt-oss's answers: a surrogate, which no text of a model can hold."""
+
+
 class AnswerParser(Protocol):
     """Separates the text of one answer from the calls in it. Special tokens are spelt out."""
 
@@ -154,7 +158,13 @@ class AnswerParser(Protocol):
 
 
 class Calling(Protocol):
-    """How a model writes calls."""
+    """How a model writes calls.
+
+    `headed` says that a header precedes every message, which is read by token ids: the parsers look
+    for no special token as text, and no blank precedes an answer.
+    """
+
+    headed: bool
 
     def parsers(self, tools: Sequence[Tool]) -> Callable[[], AnswerParser]:
         """Returns a function that makes the parser of one answer."""

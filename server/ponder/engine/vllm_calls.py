@@ -21,6 +21,8 @@ from ponder.engine.protocol import (
 class VLLMCalling:
     """The syntax that vLLM's `--tool-call-parser` calls `name`. Raises `EngineSetupError`."""
 
+    headed = False
+
     def __init__(self, name: str, tokenizer: Any) -> None:
         from vllm.parser.parser_manager import ParserManager
         from vllm.tool_parsers import ToolParserManager

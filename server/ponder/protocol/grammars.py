@@ -21,10 +21,11 @@ def json_format(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
 
 
-def tag(form: Mapping[str, Any]) -> Grammar:
-    """The grammar of a structural tag's format, behind a thought."""
-    sequence = {"type": "sequence", "elements": [BLANK, form]}
-    return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": sequence}))
+def tag(form: Mapping[str, Any], *, blank: bool = True) -> Grammar:
+    """The grammar of a structural tag's format, behind a thought and, unless told, some blank."""
+    if blank:
+        form = {"type": "sequence", "elements": [BLANK, form]}
+    return Grammar("structural_tag", json.dumps({"type": "structural_tag", "format": form}))
 
 
 def json_schema(schema: Mapping[str, Any]) -> Grammar:

@@ -50,7 +50,8 @@ def _calls(
             "with --tool-parser",
             field="tools",
         )
-    rules = CallRules(calling.parsers(tools.tools), special_tokens, tools.parallel)
+    spelt = {} if calling.headed else special_tokens
+    rules = CallRules(calling.parsers(tools.tools), spelt, tools.parallel)
     required = tools.choice in ("required", "named")
     try:
         held = calling.grammar(
@@ -63,7 +64,7 @@ def _calls(
     if held is None:
         return rules, grammar
     if required or grammar is None:
-        return rules, tag(_form(held))
+        return rules, tag(_form(held), blank=not calling.headed)
     return rules, _either(grammar, held, calling)
 
 
@@ -75,7 +76,7 @@ def _either(grammar: Grammar, calls: Grammar, calling: Calling) -> Grammar:
             "tools",
         )
     forms = [calling.beside_calls(_form(grammar)), _form(calls)]
-    return tag({"type": "or", "elements": forms})
+    return tag({"type": "or", "elements": forms}, blank=not calling.headed)
 
 
 def _form(grammar: Grammar) -> Mapping[str, Any]:

@@ -58,6 +58,7 @@ class AnswerWriter:
         self._given = 0  # characters fed up to the end of the last text that was not sampled
         self._silent = True  # the decided text has no sampled character but blank
         self._logprobs: list[tuple[int, int, TokenLogprob]] = []  # (start, end of its text, entry)
+        self._gap = ""  # what separates two messages of the answer, before the second one's text
         self.shown = self.closes = 0
         self.opened: str | None = None
         self.stopped = False
@@ -105,7 +106,9 @@ class AnswerWriter:
                 self.opened = self._held[len(marker) :]
                 self._hide(len(self._held))
                 return
-            self.closes += marker == self._markup.hidden[0]
+            if marker == self._markup.hidden[0]:
+                self.closes += 1
+                self._gap = self._markup.between if self.shown or self._ready else ""
             self._hide(len(marker))
             self._strip()
         self._stop_at(self._held)
@@ -120,6 +123,7 @@ class AnswerWriter:
         if self.stopped:
             self._decide(len(self._held))
         elif last:
+            self.feed_text(self._decoder.rest(), sampled=True)
             self._hide_half()
             self._decide(len(self._held))
         elif self._held:
@@ -142,7 +146,8 @@ class AnswerWriter:
     @property
     def blank(self) -> bool:
         """Whether only blank and hidden text was sampled so far."""
-        return self._silent and not self._sampled(len(self._held) - self._half()).strip()
+        held = self._sampled(len(self._held) - self._half()) + self._decoder.rest()
+        return self._silent and not held.strip()
 
     # -- deciding --------------------------------------------------------------------------
 
@@ -176,7 +181,9 @@ class AnswerWriter:
         if self._silent and self._sampled(size).strip():
             self._silent = False
         held = self._held[:size]
-        self._ready += self._spelt(held) if self._markup.spelt else unmarked(held)
+        text = self._spelt(held) if self._markup.spelt else unmarked(held)
+        if text:
+            self._ready, self._gap = f"{self._ready}{self._gap}{text}", ""
         self._held = self._held[size:]
         self._suspect = self._suspect and bool(self._held)
 
@@ -207,6 +214,8 @@ class AnswerWriter:
         return max((overlap(self._held, marker) for marker in self._special), default=0)
 
     def _hide_half(self) -> None:
+        if self._decoder.half:  # its tokens have no text yet
+            self._logprobs = [one for one in self._logprobs if one[0] < self._offset]
         size = len(self._held) - self._half()
         self._decide(size)
         self._hide(len(self._held))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from ponder.engine.protocol import AnswerParser, CallPart, TokenLogprob, Vocabulary
 from ponder.thought.answer import AnswerDelta, AnswerWriter
 from ponder.thought.format import AnswerMarkup
-from ponder.thought.text import mark
 
 BLOCK = 16
 """Tokens of a call that are parsed at once: some parsers read a call anew with every block."""
@@ -147,7 +146,7 @@ def _spelling(markup: AnswerMarkup, spelt: Mapping[int, str]) -> AnswerMarkup:
     """The markup of an answer that shows these special tokens by their text."""
     marks = copy(markup.marks)
     for token_id in spelt:
-        marks.setdefault(token_id, mark(len(marks)))
+        marks.add(token_id)
     texts = {marks[token_id]: text for token_id, text in spelt.items()}
     return replace(markup, marks=marks, texts={**markup.texts, **texts}, spelt=True)
 

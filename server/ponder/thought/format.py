@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from ponder.engine.protocol import Vocabulary
 from ponder.thought.errors import InvalidCloseText
-from ponder.thought.harmony import CALL, Headers
-from ponder.thought.text import Marks, as_bytes, mark, marked_bytes
+from ponder.thought.harmony import Headers
+from ponder.thought.text import Marks, as_bytes, marked_bytes
 
 OpenedBy = Literal["template", "model"]
 
@@ -143,7 +143,8 @@ class AnswerMarkup:
 
     One of `opens` opens another block of thought; `hidden`, the end marker first, are not shown,
     and neither is `wrapper` at the beginning. `texts` maps the character of a marked token to the
-    token's text; with `spelt`, that text is shown.
+    token's text; with `spelt`, that text is shown. `between` separates the
+    messages of an answer that has several.
     """
 
     marks: Marks = field(default_factory=Marks)
@@ -152,6 +153,7 @@ class AnswerMarkup:
     wrapper: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)
     spelt: bool = False
+    between: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,14 @@ class CompiledFormat:
             if form.hint is not None and opened_by == "template"
         ]
         close = Close.of(form.close_text, end, form.answer_prefix, vocabulary, wrapper[0])
+        tool_call = Marker.of(form.tool_call, vocabulary, marks) if form.tool_call else None
+        if tool_call and isinstance(marks, Headers):
+            tool_call = Marker(tool_call.seen, None)  # as parsers of its calls look for it
         return cls(
             start=Marker.of(form.start, vocabulary, marks),
             end=end,
             again=Marker.of(form.again, vocabulary, marks) if form.again else None,
-            tool_call=Marker.of(form.tool_call, vocabulary, marks) if form.tool_call else None,
+            tool_call=tool_call,
             close=close,
             skip=_skip(form, close, vocabulary),
             lead=tuple(vocabulary.encode(form.skip_text or "")),
@@ -213,6 +218,14 @@ class CompiledFormat:
             marks=marks,
             answer=_markup(form, vocabulary, marks),
         )
+
+    def without_calls(self) -> CompiledFormat:
+        """The format for a request without tools: the marker of a call ends no thought."""
+        marks = self.marks.without_calls()
+        answer = self.answer
+        if marks is not self.marks:
+            answer = replace(answer, marks=answer.marks.without_calls())
+        return replace(self, tool_call=None, marks=marks, answer=answer)
 
     @property
     def masked(self) -> frozenset[int]:
@@ -264,7 +277,7 @@ def _special(texts: Iterable[str], vocabulary: Vocabulary) -> Marks:
         ids = vocabulary.encode(text)
         for token_id in ids if len(ids) > 1 else ():
             if not vocabulary.token_bytes(token_id):
-                marks.setdefault(token_id, mark(len(marks)))
+                marks.add(token_id)
     return marks
 
 
@@ -284,16 +297,15 @@ def _markup(form: ThoughtFormat, vocabulary: Vocabulary, special: Marks) -> Answ
     marks = copy(special)
     for ids in map(vocabulary.encode, (*opens, *hidden, wrapper)):
         if len(ids) == 1:
-            marks.setdefault(ids[0], mark(len(marks)))
+            marks.add(ids[0])
     texts = {
         char: vocabulary.token_bytes(id_).decode(errors="replace") for id_, char in marks.items()
     }
-    if isinstance(marks, Headers) and form.tool_call is not None:
-        texts[CALL] = form.tool_call
     return AnswerMarkup(
         marks,
         opens=tuple(marks.seen(text, vocabulary) for text in opens),
         hidden=tuple(marks.seen(text, vocabulary) for text in hidden),
         wrapper=marks.seen(wrapper, vocabulary) if wrapper else "",
         texts=texts,
+        between="\n\n" if form.headers else "",
     )

@@ -38,11 +38,10 @@ class AnswerRules:
     def takes_empty(self, segment: Segment) -> bool:
         """Whether an empty answer counts: verbatim, by a grammar, or before a user's stop token.
 
-        A grammar that allows any text allows none: that counts only where the answer was cut.
+        A grammar that leaves free text would allow no answer at all.
         """
-        ended = segment.finish == "stop"
-        stopped = ended and segment.sampled[-1] in self.stop_token_ids
-        held = self.grammar is not None and not (self.free_text and ended)
+        stopped = segment.finish == "stop" and segment.sampled[-1] in self.stop_token_ids
+        held = self.grammar is not None and not self.free_text
         return self.verbatim or held or stopped
 
     def heads(self, form: CompiledFormat | None) -> bool:

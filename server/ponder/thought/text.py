@@ -14,8 +14,18 @@ _MARK = re.compile("[\ud800-\udfff]")
 class Marks(dict[int, str]):
     """Token id → the character that stands for it: a surrogate, which no UTF-8 can spell."""
 
+    first = 0
+    """The number of the first mark that `add` gives."""
     reach = 0
-    """Tokens that may become a mark together: none, but for a mark of its own each."""
+    """How many tokens together may become one mark; 0 where each has its own."""
+
+    def add(self, token_id: int) -> None:
+        """Give a token a mark, unless it has one."""
+        self.setdefault(token_id, mark(self.first + len(self)))
+
+    def without_calls(self) -> Marks:
+        """The marks for a request in which nothing is a call."""
+        return self
 
     def decoder(self, vocabulary: Vocabulary) -> TextDecoder:
         return TextDecoder(vocabulary, self)
@@ -65,6 +75,15 @@ class TextDecoder:
             return b"".join(map(self._token_bytes, token_ids)).decode()
         except UnicodeDecodeError:
             return None
+
+    @property
+    def half(self) -> bool:
+        """Whether the tokens held are part of a marker, and not of a character."""
+        return False
+
+    def rest(self) -> str:
+        """The text ends here: what was held, and is text after all."""
+        return ""
 
     def flush(self) -> str:
         """The text ends here: an unfinished character becomes U+FFFD."""

@@ -297,16 +297,15 @@ class Thought:
     def _append_close(self, reader: ThoughtReader, segment: Segment, now: float) -> Sequence[Event]:
         outcome, close = self.outcome, self._close
         assert close is not None
+        thought = [*segment.sampled[: reader.opening], *reader.thinking[reader.begun :]]
+        outcome.audited_tokens += len(thought) - reader.opening
         if self._plan.allowance - outcome.bounded_tokens <= len(close.ids):
             self._retried = True  # a close would leave no room to go on in
             segment.finish = "length"
             return self._answer(segment, now)
         outcome.forced_tokens += len(close.ids)
         outcome.answer_forced = True
-        before = len(self._prompt) + reader.opening + len(close.ids)
-        thought = [*segment.sampled[: reader.opening], *reader.thinking[reader.begun :]]
         self._prompt = [*self._prompt, *thought, *close.ids]
-        outcome.audited_tokens += len(self._prompt) - before
         self._writer.feed_text(close.shown)
         return self._ask_for_answer(now)
 
@@ -389,9 +388,9 @@ class Thought:
     # -- requests --------------------------------------------------------------------------
 
     def _ask_for_answer(self, now: float, least: int = 0) -> Sequence[Event]:
-        left = self._left()
+        left, again = self._left(), least > 0
         least = max(least, self._rules.min_tokens - self._answered())
-        self.segment = self._requests.for_answer(self._prompt, least, left, again=self._retried)
+        self.segment = self._requests.for_answer(self._prompt, least, left, again=again)
         return self._answer(self.segment, now)
 
     def _ask_for_thought(self) -> None:

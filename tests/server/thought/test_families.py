@@ -205,7 +205,8 @@ def test_nothing_leaks_after_a_close(name: str, chunk: int) -> None:
     assert (life.outcome.reopens, life.outcome.closes) == (1, 0)
     assert sums_are_exact(life)
     twice = lived(name, f"{THOUGHT}{form.end}It is {form.end}13.", chunk=chunk)
-    assert (twice.reasoning, twice.content) == (THOUGHT, "It is 13.")
+    between = "\n\n" if form.headers else ""  # of two messages
+    assert (twice.reasoning, twice.content) == (THOUGHT, f"It is {between}13.")
     assert (twice.outcome.reopens, twice.outcome.closes) == (0, 1)
     assert sums_are_exact(twice)
 

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.engine.harmony_calls import Harmony, HarmonyParser
-from ponder.engine.protocol import CallPart, EngineSetupError, Tool
+from ponder.engine.protocol import CALL, CallPart, EngineSetupError, Sampling, Tool
 from ponder.engine.scripted import ByteVocabulary
+from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import Plan
 from ponder.thought.calls import CallRules
 from ponder.thought.families import FAMILIES
 from ponder.thought.format import CompiledFormat
-from ponder.thought.harmony import ANSWER, CALL, THOUGHT, Headers
+from ponder.thought.harmony import ANSWER, THOUGHT, Headers
 from ponder.thought.segment import AnswerRules
 from server.thought.helpers import PROMPT, Life, live, plan, tokens
 
@@ -57,8 +58,11 @@ def harmony(
     opened_by: Literal["template", "model"] = "model",
     rules: AnswerRules | None = None,
     calls: bool = False,
+    sampling: Sampling | None = None,
 ) -> Life:
     form = CompiledFormat.of(FORM, opened_by, VOCABULARY)
+    if rules is None or rules.calls is None:
+        form = form.without_calls()
     return live(
         *texts,
         plan=plan,
@@ -67,6 +71,7 @@ def harmony(
         chunk_sizes=(chunk,),
         rules=rules,
         close=form.call_close if calls else None,
+        sampling=sampling,
     )
 
 
@@ -86,6 +91,9 @@ def calls_of(life: Life) -> list[tuple[str | None, str]]:
 def test_a_header_is_one_piece_in_every_spelling(headers: list[str], stands_for: str) -> None:
     for header in headers:
         decoder = Headers(VOCABULARY).decoder(VOCABULARY)
+        ids = VOCABULARY.encode(f"\n\n{header}cd")
+        assert "".join(map(decoder.feed, ids)).lstrip() == f"{stands_for}cd"
+        decoder = Headers(VOCABULARY).decoder(VOCABULARY)
         ids = VOCABULARY.encode(f"ab{NEXT}{header}cd")
         assert "".join(map(decoder.feed, ids)) == f"ab{stands_for}cd"
 
@@ -94,7 +102,7 @@ def test_a_header_is_one_piece_in_every_spelling(headers: list[str], stands_for:
 def test_two_thoughts_and_a_preamble(chunk: int) -> None:
     said = f"{ANALYSIS}I add.{NEXT}{ANALYSIS}So.{NEXT}{COMMENTARY}Well. {FINAL}42"
     life = harmony(said, plan=plan(99), chunk=chunk)
-    assert (life.reasoning, life.content) == ("I add.So.", "Well. 42")
+    assert (life.reasoning, life.content) == ("I add.So.", "Well. \n\n42")
     outcome = life.outcome
     assert (outcome.thinking_tokens, outcome.audited_tokens) == (9, 9)
     assert outcome.completion_tokens == len(life.engine.outputs[0])
@@ -216,6 +224,81 @@ def test_an_empty_answer_is_asked_for_again_behind_its_header() -> None:
     assert [s.grammar for s in life.samplings] == [None, GRAMMAR, None]
 
 
+@pytest.mark.parametrize("header", CALL_HEADERS)
+@pytest.mark.parametrize("chunk", [1, 4, 99])
+def test_a_call_that_nobody_asked_for_is_a_thought(header: str, chunk: int) -> None:
+    life = harmony(f'{ANALYSIS}ab{NEXT}{header}{{"a": 1}}', "42", plan=plan(99), chunk=chunk)
+    assert (life.reasoning, life.content) == ('ab{"a": 1}', "42")
+    assert life.outcome.thinking_tokens == 10
+    said = f'{COMMENTARY}Well.{NEXT}{header}{{"a": 1}}'
+    for budget in (0, 9):
+        answered = harmony(said, "42", plan=plan(budget), chunk=chunk)
+        assert answered.content.startswith("Well.")
+        assert "a" not in answered.content and "functions" not in answered.content
+
+
+@pytest.mark.parametrize("header", CALL_HEADERS)
+@pytest.mark.parametrize("chunk", [1, 4, 99])
+def test_a_call_may_come_first(header: str, chunk: int) -> None:
+    said = f'{header}{{"a": 1}}'
+    life = harmony(said, plan=plan(99), chunk=chunk, rules=AnswerRules(calls=CALLS))
+    assert (life.reasoning, life.content, calls_of(life)) == ("", "", [("add", '{"a": 1}')])
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 99])
+@pytest.mark.parametrize("text", ["to be or not", " to", "total = 4", "so to=functions.add"])
+def test_an_answer_may_begin_like_a_recipient(text: str, chunk: int) -> None:
+    life = harmony(f"{ANALYSIS}ab{FINAL}{text}", plan=plan(99), chunk=chunk)
+    assert life.content == text.lstrip()
+    assert harmony(text, plan=plan(99), chunk=chunk).content == text.lstrip()
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 99])
+def test_a_header_in_plain_characters_calls_nothing(chunk: int) -> None:
+    text = f"Harmony: {CALL_HEADERS[0]}{{}} ends with <|message|>."
+    said = [*VOCABULARY.encode(f"{ANALYSIS}ab{FINAL}"), *text.encode(), VOCABULARY.EOS]
+    life = live(
+        script=tokens(said),
+        plan=plan(200),
+        vocabulary=VOCABULARY,
+        form=CompiledFormat.of(FORM, "model", VOCABULARY),
+        chunk_sizes=(chunk,),
+        rules=AnswerRules(calls=CALLS),
+    )
+    assert (life.content, calls_of(life)) == (text, [])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 99])
+def test_what_never_becomes_a_header_is_text(chunk: int) -> None:
+    body = "more and more text that no message marker follows, " * 3
+    life = harmony(f"{ANALYSIS}ab<|end|>{body}{FINAL}42", plan=plan(200), chunk=chunk)
+    assert (life.reasoning, life.content) == (f"ab{body}", "42")
+    answered = harmony(f"{ANALYSIS}ab{FINAL}42<|end|>{body}", plan=plan(200), chunk=chunk)
+    assert answered.content == f"42{body}"
+    outcome = answered.outcome
+    assert outcome.completion_tokens == len(answered.engine.outputs[0])
+
+
+def test_a_thought_again_behind_a_retry_is_closed_under_the_grammar() -> None:
+    rules = AnswerRules(calls=CALLS, grammar=GRAMMAR, free_text=True)
+    header = "<|channel|>final<|message|>"
+    again = f"{NEXT}{ANALYSIS}more"
+    texts = (f"{ANALYSIS}ab{FINAL}", header, again, f"{header}42")
+    life = harmony(*texts, plan=plan(2), rules=rules, calls=True)
+    assert (life.reasoning, life.content) == ("ab", "42")
+    assert [s.grammar for s in life.samplings] == [None, GRAMMAR, None, None, GRAMMAR]
+
+
+def test_half_a_header_has_no_logprobs() -> None:
+    sampling = Sampling(max_tokens=1, logprobs=1)
+    life = harmony(f"{ANALYSIS}ab{FINAL}42{NEXT}<|channel|>fin", plan=plan(9), sampling=sampling)
+    told = [
+        one for delta in life.deltas if isinstance(delta, AnswerDelta) for one in delta.logprobs
+    ]
+    assert [one.token_id for one in told][:2] == list(b"42")
+    assert not set(VOCABULARY.encode(NEXT)) & {one.token_id for one in told}
+
+
 def test_a_grammar_allows_an_answer_only_where_no_call_is_required() -> None:
     channel = VOCABULARY.encode("<|channel|>")[0]
     form = json.loads(GRAMMAR.rule)["format"]
@@ -253,7 +336,7 @@ def turns(draw: st.DrawFn) -> Turn:
     headers = [draw(st.sampled_from(ANSWER_HEADERS)) for _ in answers]
     said = NEXT.join(f"{ANALYSIS}{text}" for text in thoughts)
     said += "".join(f"{NEXT}{h}{text}" for h, text in zip(headers, answers, strict=True))
-    return Turn(said, "".join(thoughts), "".join(answers))
+    return Turn(said, "".join(thoughts), "\n\n".join(answers))
 
 
 @settings(max_examples=200, deadline=None)
