@@ -143,8 +143,8 @@ class AnswerMarkup:
 
     One of `opens` opens another block of thought; `hidden`, the end marker first, are not shown,
     and neither is `wrapper` at the beginning. `texts` maps the character of a marked token to the
-    token's text; with `spelt`, that text is shown. `between` separates the
-    messages of an answer that has several.
+    token's text; with `spelt`, that text is shown. `between` separates the messages of an answer
+    that has several.
     """
 
     marks: Marks = field(default_factory=Marks)
