@@ -102,7 +102,7 @@ class HermesParser:
         if self._inside:
             parts += self._call(self._text, ended=last)
             return said, parts
-        kept = 0 if last else half(self._text, BEGIN)
+        kept = 0 if last else _half(self._text, BEGIN)
         said += self._text[: len(self._text) - kept]
         self._text = self._text[len(self._text) - kept :]
         return said, parts
@@ -116,7 +116,7 @@ class HermesParser:
         while (at := self._text.find(END, size)) >= 0:
             size = at + len(END)
             head = _HEAD.match(self._text[:at])
-            if head is None or end_of_object(self._text[head.end() : at]) is not None:
+            if head is None or _end(self._text[head.end() : at]) is not None:
                 return self._text[:at], END, self._text[size:]
         return self._text.partition(END) if last else (self._text, "", "")
 
@@ -125,10 +125,10 @@ class HermesParser:
         if (head := _HEAD.match(text)) is None:
             return
         written = text[head.end() :]
-        if (end := end_of_object(written)) is not None:
+        if (end := _end(written)) is not None:
             written = written[:end]
         elif not ended:
-            written = written[: len(written) - half(written, END)].rstrip("} \n")
+            written = written[: len(written) - _half(written, END)].rstrip("} \n")
         if self._arguments is None:
             name = _name(head[1])
             yield CallPart(self._calls, f"call_{uuid.uuid4().hex[:24]}", name)
@@ -140,7 +140,7 @@ class HermesParser:
             self._arguments = None
 
 
-def end_of_object(written: str) -> int | None:
+def _end(written: str) -> int | None:
     """Where the object at the beginning ends; None if it has no end, as in a truncated call."""
     if written.startswith("{"):
         with suppress(ValueError, RecursionError):
@@ -156,6 +156,6 @@ def _name(quoted: str) -> str:
         return quoted[1:-1]
 
 
-def half(text: str, marker: str) -> int:
+def _half(text: str, marker: str) -> int:
     """How many of the last characters may begin the marker."""
     return next(n for n in range(len(marker) - 1, -1, -1) if text.endswith(marker[:n]))

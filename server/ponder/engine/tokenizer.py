@@ -18,6 +18,7 @@ _SLICE = 1 << 14
 _MARGIN = 1.25
 _TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab.*")
 _PROBE = "A sum: 1+2=3, naïve 漢字 🙂\n\tdone."
+_TRIED = "a_tool_of_no_template"
 
 
 GoesOn = Literal["assistant", "last message", "nobody"]
@@ -174,23 +175,23 @@ class HFTokenizer:
 
     @cached_property
     def takes_tools(self) -> bool:
-        """Whether the chat template shows tools to the model."""
-        return "tools" in self._template_inputs
+        """Whether the chat template shows tools to the model, also under a name of its own."""
+        return "tools" in self._template_inputs or self._shown_tool(description="") is True
 
     @cached_property
     def needs_descriptions(self) -> bool:
         """Whether the chat template rejects a tool that has no description."""
-        function: dict[str, Any] = {"name": "f", "parameters": {"type": "object", "properties": {}}}
-        rendered = []
-        for said in (function, {**function, "description": ""}):
-            tools = [{"type": "function", "function": said}]
-            try:
-                self.render([{"role": "user", "content": "Hello"}], {"tools": tools})
-            except TokenizerError:
-                rendered.append(False)
-            else:
-                rendered.append(True)
-        return rendered == [False, True]
+        return self._shown_tool() is None and self._shown_tool(description="") is not None
+
+    def _shown_tool(self, **more: str) -> bool | None:
+        """Whether a prompt names a tool that it is given; None where the template rejects it."""
+        parameters = {"type": "object", "properties": {}}
+        function = {"name": _TRIED, "parameters": parameters, **more}
+        tools = [{"type": "function", "function": function}]
+        try:
+            return _TRIED in self.render([{"role": "user", "content": "Hello"}], {"tools": tools})
+        except TokenizerError:
+            return None
 
     @cached_property
     def special_tokens(self) -> Mapping[int, str]:

@@ -161,11 +161,11 @@ class CompiledFormat:
     """A format in one vocabulary's token ids: what a thought works with.
 
     `skip` follows a prompt that opens no thought and is to have none; `lead` are the tokens that
-    such an answer cannot do without. `call_close` replaces `close` where calls are possible, and is
-    followed by nothing that the format gives. `hints` are in ascending
-    order of budgets. Only a thought that the template opens can have a hint: otherwise the prompt
-    ends before the thought begins. `marks` are the special tokens in multi-token markers. `masked`
-    are the single-token markers that a request for the answer forbids.
+    such an answer cannot do without. `call_close` replaces `close` where calls are possible.
+    `hints` are in ascending order of budgets. Only a thought that the template opens can have a
+    hint: otherwise the prompt ends before the thought begins. `marks` are the special tokens in
+    multi-token markers. `masked` are the single-token markers that a request for the answer
+    forbids.
     """
 
     start: Marker
