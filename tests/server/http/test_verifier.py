@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ponder.cage import landlock
 from ponder.errors import VerifierError
 from ponder.server.observers import verifier
 from ponder.server.observers.judging import Judging
@@ -45,6 +46,15 @@ def spies(messages, answer):
     secrets = ("PONDER_API_KEY", "PONDER_HOLDOUT_KEY", "A_SECRET")
     seen = [name for name in secrets if name in os.environ]
     return float(seen == [] and os.environ.get("NAMED") == "for the verifier")
+
+def peeks(messages, answer):
+    for name in ("environ", "mem"):
+        try:
+            open(f"/proc/{os.getppid()}/{name}", "rb").close()
+        except PermissionError:
+            continue
+        return 1.0
+    return 0.0
 
 def remembers(messages, answer, seen=[]):
     seen.append(answer)
@@ -169,6 +179,16 @@ def test_it_gets_the_variables_that_are_named_and_no_others(
     running.ask()
     wait_until(lambda: not running.observer(Judging)._tasks)
     assert series(running, "ponder_holdout_quality_sum")['arm="policy",signal="verifier"'] == 1
+
+
+def test_it_cannot_read_the_server(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    running = serve(verifier="judges:peeks")
+    running.ask()
+    wait_until(lambda: savings(running)["quality"]["verifier"]["policy"]["count"] == 1)
+    open_to_it = landlock.version() == 0
+    scores = series(running, "ponder_holdout_quality_sum")
+    assert scores['arm="policy",signal="verifier"'] == open_to_it
+    assert ("/proc" in caplog.text) is open_to_it
 
 
 def test_a_variable_that_is_not_there_and_one_of_the_servers_are_refused(

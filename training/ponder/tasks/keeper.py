@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ponder.cage import cell
+from ponder.cage import cell, landlock
 from ponder.cage.child import limit_memory
 
 from .problems import Problem
@@ -46,6 +46,7 @@ def serve(connection: Connection, time_limit_s: float, memory_limit_mb: int) -> 
     limit_memory(memory_limit_mb)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     cell.leave_network()
+    landlock.leave_others(landlock.version())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends the process
     _say(connection, {"filtered": cell.filtered()})
     nowhere = os.open(os.devnull, os.O_WRONLY)  # discard what verifiers print

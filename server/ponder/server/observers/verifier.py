@@ -4,7 +4,8 @@ The verifier runs in a process of its own: it cannot hold up the event loop, and
 crashes or outgrows its memory, the server ends it and starts it again. It is the operator's code,
 so it may use files and the network. But it reads text that anybody may have sent, so it is given
 none of the server's keys and only the environment variables that --verifier-env names, and the
-server reads its output as JSON. Nothing keeps it from /proc: it runs as the server's user.
+server reads its output as JSON. It runs as the server's user, in a Landlock domain of its own:
+the server's environment and memory are out of its reach.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from ponder.cage import landlock
 from ponder.cage.child import Child, limit_memory
 from ponder.errors import PonderError, VerifierError
 
@@ -67,6 +69,11 @@ class Verifier:
         self._busy = False
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="verifier")
+        if not landlock.version():
+            logger.warning(
+                "the verifier can read the server's keys from /proc, since this kernel has no "
+                "Landlock (Linux 5.13): let it run nothing that a model wrote"
+            )
         self._start()
 
     async def score(
@@ -187,6 +194,7 @@ def _work(
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     limit_memory(memory_mb)
+    landlock.leave_others(landlock.version())
     try:
         sys.path.insert(0, directory)
         module, _, name = path.partition(":")
