@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import re
@@ -33,6 +34,7 @@ import report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ponder.cage.parent import die_with
 from ponder.client import AsyncPonder, Ponder, PonderAPIError
 from ponder.tasks.tiny import DIFFICULTIES, TINY_TASKS
 from ponder.thought.contract import Contract
@@ -68,7 +70,10 @@ Child = subprocess.Popen[bytes]
 def process(
     command: list[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Child]:
-    """Run a child in a session of its own, so that Ctrl-C reaches it only through this process."""
+    """Run a child in a session of its own, so that Ctrl-C reaches it only through this process.
+
+    Start it in the main thread: it is told to end when that thread is gone.
+    """
     with log.open("wb") as output:
         child = subprocess.Popen(
             command,
@@ -77,6 +82,7 @@ def process(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=environment,
+            preexec_fn=functools.partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - it takes no lock
         )
     try:
         yield child

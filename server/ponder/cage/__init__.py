@@ -1,1 +1,1 @@
-"""Processes that judge a model's output, and limits on what they may do."""
+"""Processes that judge a model's output, limits on what they may do, and how processes end."""

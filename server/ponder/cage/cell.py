@@ -27,12 +27,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from . import seccomp
+from .parent import die_with
 
 LONGEST_RESULT = 4096  # bytes
 _END = b"\n"
 _PART = 65_536
 _DESCRIPTORS = 1024
-_PR_SET_PDEATHSIG = 1
 _NEW_IPC, _NEW_USER, _NEW_NET = 0x08000000, 0x10000000, 0x40000000
 
 # Refused audit events, by prefix: https://docs.python.org/3/library/audit_events.html
@@ -70,9 +70,10 @@ def run(
     """
     reader, writer = os.pipe()
     seccomp.program(writer)  # made before the fork, once for all cells
+    parent = os.getpid()
     pid = os.fork()
     if not pid:
-        _live(work, writer, math.ceil(time_limit_s * most) + 1)
+        _live(parent, work, writer, math.ceil(time_limit_s * most) + 1)
     os.close(writer)
     results: list[bytes] = []
     unread, overdue = b"", False
@@ -116,12 +117,13 @@ def filtered() -> bool:
     return not os.waitpid(pid, 0)[1]
 
 
-def _live(work: Callable[[], Iterable[bytes]], output: int, seconds: int) -> None:
+def _live(parent: int, work: Callable[[], Iterable[bytes]], output: int, seconds: int) -> None:
     status = 1
     try:
         gc.disable()
         os.closerange(3, output)
         os.closerange(output + 1, _DESCRIPTORS)
+        die_with(parent)
         _lock(output, seconds)
         for result in work():
             os.write(output, result[:LONGEST_RESULT].replace(_END, b" ") + _END)
@@ -131,7 +133,6 @@ def _live(work: Callable[[], Iterable[bytes]], output: int, seconds: int) -> Non
 
 
 def _lock(output: int, seconds: int) -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
         resource.setrlimit(kind, (0, 0))

@@ -6,17 +6,16 @@ drains requests, and nothing ends it when the server is killed.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 import threading
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkContext, ForkProcess, SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import ClassVar
 
-_PR_SET_PDEATHSIG = 1
+from ponder.cage.parent import die_with
+
 _OF_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 
 
@@ -40,7 +39,7 @@ class _Engine(BaseProcess):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def run(self) -> None:
-        _die_with(self._parent_pid)  # type: ignore[attr-defined]
+        die_with(self._parent_pid)  # type: ignore[attr-defined]
         os.setsid()
         _use_no_semaphore()
         super().run()
@@ -74,13 +73,6 @@ class ForkedEngines(ForkContext):
     """
 
     Process = _Forked
-
-
-def _die_with(parent: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it died before we asked
-        sys.exit("the server is gone")
 
 
 def _use_no_semaphore() -> None:

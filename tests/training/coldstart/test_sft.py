@@ -1,3 +1,5 @@
+import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -153,3 +156,30 @@ def test_a_run_ends_when_its_time_is_over(recipe: SftRecipe) -> None:
 
 def test_time_that_was_over_before_the_first_step_leaves_one(recipe: SftRecipe) -> None:
     assert len(train_sft(recipe, progress=False, end=time.monotonic()).losses) == 1
+
+
+def test_writers_end_with_a_trainer_that_is_killed(
+    recipe: SftRecipe, tokenizer: Any, tmp_path: Path
+) -> None:
+    pickled = tmp_path / "writer"
+    pickled.write_bytes(pickle.dumps(ExampleWriter(tokenizer, recipe.traces, "train")))
+    script = (
+        "import pickle, sys, time\nfrom pathlib import Path\n"
+        "from ponder.training.coldstart.writers import WrittenAhead\n"
+        "if __name__ == '__main__':\n"
+        f"    writer = pickle.loads(Path({str(pickled)!r}).read_bytes())\n"
+        "    ahead = WrittenAhead(writer, '1', 512, processes=1)\n"
+        "    next(ahead)\n"
+        "    print(*(process.pid for process in ahead._processes), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, path], stdout=subprocess.PIPE, text=True, env=environment
+    ) as trainer:
+        assert trainer.stdout is not None
+        process = psutil.Process(int(trainer.stdout.readline()))
+        trainer.kill()
+        process.wait(60)

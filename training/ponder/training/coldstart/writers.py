@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ponder.cage.parent import die_with
 from ponder.errors import TrainingError
 
 from .examples import Example, ExampleWriter, batches
@@ -120,6 +121,10 @@ class _Writer(ExampleWriter):
 def _write(
     writer: ExampleWriter, key: str, tokens_per_step: int, terse: Event, queue: Queue[Any]
 ) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    die_with(parent.pid)  # a killed parent would leave it waiting for a place in the queue
     torch.set_num_threads(1)
     for batch in batches(_Writer(writer, terse), Random(key), tokens_per_step, 0):
         ids_B_T, learnt_B_T = collate(batch)
