@@ -148,6 +148,28 @@ def test_a_refused_command_leaves_what_it_would_overwrite(
     assert recipe.read_text() == "of the run"
 
 
+def test_a_resumed_run_has_no_recipe_to_write(
+    begun: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "own.yaml"
+    assert run(Command(**begun, resume=True, write=written)) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+    assert not written.exists()
+
+
+def test_a_recipe_is_written_beside_its_plan(
+    begun: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(advised, "look", lambda *_: seen())
+    written = tmp_path / "own.yaml"
+    assert run(Command(**begun, dry_run=True, write=written)) == 0
+    assert isinstance(load_recipe(written), PolicyRecipe)
+    assert "memory" in capsys.readouterr().out
+
+
 def test_a_recipe_overwrites_none_under_a_name_that_was_set(
     begun: dict[str, Any],
     tmp_path: Path,

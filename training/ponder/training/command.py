@@ -102,6 +102,11 @@ def run(options: Options) -> int:
     from ponder.training.run.recipe import RecipeError
 
     try:
+        if options.resume and options.write is not None:
+            raise RecipeError(
+                "--write makes a recipe, and --resume continues a run, which has one: leave one "
+                "of them out"
+            )
         if is_method(options.recipe):
             recipe, text = _of_method(options.recipe, options)
         else:
@@ -112,11 +117,11 @@ def run(options: Options) -> int:
             check_push(options.push)
         if options.write is not None:
             _write_recipe(options.write, text)
-            return 0
         if options.dry_run:
             from ponder.training.run.forecast import describe
 
             print(*filter(None, (text, describe(recipe, options.threads))), sep="\n")
+        if options.dry_run or options.write is not None:
             return 0
         directory = options.out or Path(recipe.name)
         _check_out(directory)
