@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -51,15 +52,17 @@ def refusal(log: Path, *options: str) -> str:
     return said
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])  # a forked engine, and one that begins anew
 def test_a_server_without_a_compiler_answers_everything_and_prints_what_is_its_own(
-    tmp_path: Path,
+    tmp_path: Path, threads: str
 ) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
     lscpu = shutil.which("lscpu")
     assert lscpu is not None
     (tools / "lscpu").symlink_to(lscpu)
-    running = start_server(tmp_path / "log", environment={"PATH": str(tools)})
+    environment = {"PATH": str(tools), "OMP_NUM_THREADS": threads}
+    running = start_server(tmp_path / "log", environment=environment)
     try:
         running.wait_ready()
         # Ready means that tokens were generated.
@@ -74,6 +77,21 @@ def test_a_server_without_a_compiler_answers_everything_and_prints_what_is_its_o
         assert [line for line in lines if line.strip() and not TIMED.match(line)] == example
     finally:
         running.stop()
+
+
+def test_an_engine_is_prepared_before_torch_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards torch reads nothing of what is set, and a forked engine has that from it."""
+    (tmp_path / "preparing.py").write_text(
+        "import sys\nfrom ponder.engine.protocol import EngineSetupError\n"
+        "def prepare(directory):\n"
+        "    place = 'here' if 'torch' in sys.modules else 'to come'\n"
+        "    raise EngineSetupError(f'torch is {place}')\n"
+        "def load(load):\n    raise AssertionError\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert refusal(tmp_path / "log", "--engine", "preparing") == "ponder: torch is to come"
 
 
 def other_size(model: Path) -> None:

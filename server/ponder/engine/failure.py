@@ -47,6 +47,11 @@ _KNOWN = (
         "no GPU can be used: mend its driver, or install the CPU build (BUILD=cpu)",
     ),
     (
+        r"No working C\+\+ compiler|[Ff]ailed to find C compiler",
+        "install a compiler, or do without compiled code (`TORCH_COMPILE_DISABLE=1`, and "
+        "`-- --enforce-eager`)",
+    ),
+    (
         r"'EngineCore[^']*': -9",
         "the system killed the engine, most likely for want of memory: free some, or take a "
         "smaller model",
@@ -54,6 +59,7 @@ _KNOWN = (
 )
 _PREFIX = re.compile(r"^(?:\([^)]*\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] )?")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt)\b(?:: (?P<said>.*))?$")
+_ELSEWHERE = re.compile(r"See root cause above|See stack trace \(above\)")
 _INVALID = "Value error, "  # pydantic's prefix, for values that vLLM's configuration refused
 _ENOUGH, _LONGEST = 60, 300
 
@@ -67,7 +73,7 @@ def explain(output: str) -> str:
                 return f"{_cut(line)}: {remedy}"
     invalid = [line for line in lines if line.startswith(_INVALID)]
     raised = [line for line in lines if _RAISED.match(line)]
-    own = [line for line in raised if "See root cause above" not in line]
+    own = [line for line in raised if not _ELSEWHERE.search(line)]
     cause = (invalid or own or raised or ["the output gives no reason"])[0]
     return f"{_cut(cause)}: see what was printed before it"
 

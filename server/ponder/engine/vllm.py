@@ -95,14 +95,21 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
       halves the rate and costs 300 MB. vLLM replaces the short name "uni" on CPUs, because that
       executor cannot set the threads; ours are set before the import.
     """
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    hidden = int(config["hidden_size"])
+    path = model / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        hidden = int(config["hidden_size"])
+        heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
+        head_size = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
+        token_bytes = 2 * int(config["num_hidden_layers"]) * heads * head_size * 4
+        context_bytes = token_bytes * int(config.get("max_position_embeddings", 4096))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EngineSetupError(
+            f"{path} does not describe a model ({type(error).__name__}: {error}): give a directory "
+            "as Hugging Face's save_pretrained writes it"
+        ) from error
     threads = 1 if hidden <= 512 else machine.processors()
-    heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
-    head_size = int(config.get("head_dim") or hidden // int(config["num_attention_heads"]))
-    token_bytes = 2 * int(config["num_hidden_layers"]) * heads * head_size * 4
-    context_bytes = token_bytes * int(config.get("max_position_embeddings", 4096))
     cache = min(max(32 * context_bytes, 64 * MIB), machine.memory() // 4)
     environment = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -290,9 +297,9 @@ def _own_loader(options: Sequence[str]) -> bool:
 
 
 def prepare(model: Path) -> list[str]:
-    """Set the environment vLLM reads at import; returns the options chosen for this machine.
+    """Set the environment that torch and vLLM read when they are imported.
 
-    Variables that the user has set stay as they are.
+    Variables that the user has set stay as they are. Returns the options chosen for this machine.
     """
     environment = dict(_ENVIRONMENT)
     options: list[str] = []
@@ -352,11 +359,16 @@ def _check_formats(config: StructuredOutputsConfig) -> None:
 
 @contextmanager
 def _engine_processes() -> Iterator[None]:
-    """In this block vLLM starts its engine as our own kind of process."""
-    import torch
+    """In this block vLLM starts its engine as our own kind of process.
+
+    A fork has what torch read when it was imported, which may have been before `prepare`.
+    """
+    import torch._dynamo
     from vllm.v1.engine import coordinator, utils
 
-    forks = on_cpu() and torch.get_num_threads() == 1
+    compiles = os.environ.get("TORCH_COMPILE_DISABLE") != "1"
+    prepared = torch._dynamo.config.disable is not compiles
+    forks = on_cpu() and torch.get_num_threads() == 1 and prepared
     context = ForkedEngines() if forks else SpawnedEngines()
     before = {module: module.get_mp_context for module in (utils, coordinator)}
     try:

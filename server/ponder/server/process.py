@@ -19,7 +19,7 @@ import uvloop
 from ponder.checkpoint import calls
 from ponder.engine.failure import explain
 from ponder.engine.protocol import Engine, EngineSetupError, Load
-from ponder.engine.table import load_engine
+from ponder.engine.table import load_engine, prepare_engine
 from ponder.engine.tokenizer import ModelFiles
 from ponder.engine.warmup import WarmupError, warm_up
 from ponder.errors import SetupError
@@ -84,6 +84,7 @@ async def _serve(settings: Settings, start: Start) -> int:
         listener = stack.enter_context(bind(settings.host, settings.port))
         files = ModelFiles.find(settings.model)
         Contract.load(files.directory)
+        prepare_engine(settings.engine, files.directory)
         observers: list[Observer] = []
         if settings.traces:
             observers.append(stack.enter_context(contextlib.closing(Spans())))

@@ -59,6 +59,18 @@ def printed(*lines: str) -> str:
             "assert loaded_weight.shape",
             "the weights are not those of its config.json",
         ),
+        (
+            "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx",
+            "No working C++ compiler",
+            "TORCH_COMPILE_DISABLE=1",
+        ),
+        (
+            "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. "
+            "See stack trace (above) for the root cause.\n"
+            "ponder.engine.warmup.WarmupError: the engine loaded, but fails at logprobs",
+            "fails at logprobs",
+            "see what was printed before it",
+        ),
         ("KeyError: 'mystery'", "'mystery'", "see what was printed before it"),
         ("AssertionError", "AssertionError", "see what was printed before it"),
     ],

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch._dynamo
 from vllm.exceptions import QueueOverflowError, VLLMValidationError
+from vllm.v1.engine import utils
 from vllm.v1.engine.exceptions import EngineDeadError as VLLMEngineDeadError
 from vllm.v1.engine.exceptions import EngineGenerateError
 
-from ponder.engine import machine
+from ponder.engine import machine, vllm
+from ponder.engine.child import ForkedEngines, SpawnedEngines
 from ponder.engine.protocol import (
     Chunk,
     EngineDeadError,
     EngineError,
     EngineOverloadedError,
     EngineRequest,
+    EngineSetupError,
     RequestRefusedError,
     Sampling,
 )
@@ -170,6 +175,27 @@ def test_an_option_that_vllm_does_not_have_is_one_sentence(
 
 def test_a_dead_engine_is_said_to_be_dead() -> None:
     assert type(raised(VLLMEngineDeadError())) is EngineDeadError
+
+
+@pytest.mark.parametrize(("read", "kind"), [(True, ForkedEngines), (False, SpawnedEngines)])
+def test_an_engine_is_forked_only_where_torch_has_read_its_settings(
+    read: bool, kind: type[BaseContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "on_cpu", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    with torch._dynamo.config.patch(disable=read), vllm._engine_processes():
+        assert type(utils.get_mp_context()) is kind
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]", "{}"])
+def test_a_config_that_describes_no_model_is_one_sentence(
+    config: str | None, tmp_path: Path
+) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(EngineSetupError, match=r"config\.json does not describe a model"):
+        cpu_settings(tmp_path)
 
 
 def test_settings_keep_to_what_the_process_may_use(

@@ -13,6 +13,7 @@ from pydantic_settings import CliPositionalArg
 from ponder.checkpoint.calls import parser
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.checkpoint.traits import HELLO, opening, tail
+from ponder.engine.table import prepare_engine
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
 from ponder.errors import PonderError
 from ponder.thought.budget import UNLIMITED
@@ -54,6 +55,8 @@ def run(options: Options) -> int:
         if options.write:
             path = write(files)
             print(f"wrote {path}: read it, then prove it with ponder contract {files.name} --check")
+        if options.serve:
+            prepare_engine("vllm", files.directory)
         checkpoint = Checkpoint.load(files)
     except (PonderError, FileNotFoundError) as error:
         print(f"ponder contract: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from typing import Self
 
 from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.protocol import Engine, EngineSetupError, Load, Sampling
-from ponder.engine.table import load_engine
+from ponder.engine.table import load_engine, prepare_engine
 from ponder.engine.tokenizer import ModelFiles, TokenizerError
 from ponder.thought.answer import AnswerDelta
 from ponder.thought.budget import UNLIMITED, Limits
@@ -58,6 +58,10 @@ class LocalResponder:
 
         Raises `ResponderError` where its files are invalid.
         """
+        try:
+            prepare_engine("vllm", ModelFiles.find(str(directory)).directory)
+        except (FileNotFoundError, EngineSetupError) as error:
+            raise ResponderError(f"{directory}: {error}") from error
 
         def start() -> Engine:
             load = Load(
