@@ -94,6 +94,12 @@ def test_a_repeated_prompt_is_one_problem_and_a_repeated_id_an_error() -> None:
     assert sum(len(again.problems(0, split)) for split in SPLITS) == 1
 
 
+def test_a_repeated_prompt_with_another_answer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    task = finite([{"prompt": "a?", "answer": answer} for answer in (1, 1, 2, 3)])
+    assert task.sample(Random(0), 0).answer == "1"
+    assert "2 rows repeat an earlier prompt with another answer" in caplog.text
+
+
 def test_a_line_ends_at_a_line_break_alone(tmp_path: Path) -> None:
     """JSON may hold U+2028 and U+0085 as they are, where a text may be split into lines."""
     path = tmp_path / "mine.jsonl"
@@ -119,7 +125,7 @@ def test_a_line_ends_at_a_line_break_alone(tmp_path: Path) -> None:
         (r'{"prompt": "a?", "answer": "\\frac{3}{4}"}', "exact or math"),
         ('{"prompt": "a?", "answer": "2^{10}"}', "exact or math"),
         ('{"prompt": "a?", "answer": "3 or 5"}', "exact or math"),
-        ('{"prompt": "a?", "answer": "−7"}', "exact or math"),
+        ('{"prompt": "a?", "answer": " "}', "answer: String should match pattern"),
         ('{"prompt": "a?", "answer": "1", "difficulty": "hard"}', "difficulty"),
     ],
 )
@@ -130,6 +136,18 @@ def test_a_line_that_does_not_hold_is_named(tmp_path: Path, line: str, said: str
         find_tasks([f"jsonl:{path}"])
     assert said in str(error.value)
     assert '{"prompt": …, "answer": …}' in str(error.value)
+
+
+@pytest.mark.parametrize("answer", ["−7", "+5", ".5", "-$5", "$1,250.50", "x = -7", "12 apples."])
+def test_a_reference_that_is_one_number_is_taken(tmp_path: Path, answer: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    line = json.dumps({"prompt": "a?", "answer": answer, "id": 7})
+    path.write_text(line, encoding="utf-8-sig")  # as some editors save it
+    (task,) = find_tasks([f"jsonl:{path}"])
+    problem = task.sample(Random(0), 0)
+    assert problem.id.endswith(":7")
+    assert task.verify(problem, f"It is {answer}")
+    assert not task.verify(problem, "It is 8")
 
 
 def test_a_file_that_is_missing_or_empty_is_an_error(tmp_path: Path) -> None:
@@ -195,6 +213,12 @@ def test_what_a_data_set_lacks_is_named(data_set: Path, query: str, said: str) -
     with pytest.raises(ValueError, match="hf:") as error:
         find_tasks([f"hf:{data_set}{query}"])
     assert said in str(error.value)
+
+
+def test_a_data_set_with_a_file_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a?", "answer": "1"}\n{"prompt": "b')
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        find_tasks([f"hf:{tmp_path}"])
 
 
 def test_a_data_set_that_does_not_exist_is_an_error(

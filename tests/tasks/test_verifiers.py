@@ -1,5 +1,9 @@
+import json
+from dataclasses import replace
+
 import pytest
 
+from ponder.tasks.calculator import written_call
 from ponder.tasks.problems import Problem
 from ponder.tasks.verifiers import VERIFIERS, verify
 from ponder.tasks.workers import VerifierPool
@@ -53,6 +57,25 @@ def test_equal_mathematics_is_right(answer: str, text: str) -> None:
 @pytest.mark.parametrize(("answer", "text"), WRONG)
 def test_other_mathematics_is_wrong(answer: str, text: str) -> None:
     assert not verify(problem(answer, "math"), text)
+
+
+@pytest.mark.parametrize("text", [r"\boxed{\$18.90}", r"It costs $18.90$."])
+def test_a_dollar_of_money_marks_no_mathematics(text: str) -> None:
+    assert verify(problem(r"\$18.90", "math"), text)
+    assert not verify(problem(r"\$18.70", "math"), text)
+
+
+def test_a_number_of_any_length_is_judged() -> None:
+    """A policy that repeats itself writes such numbers, and floats end at 309 digits."""
+    digits = "1" * 400
+    call = written_call("calculate", json.dumps({"expression": digits}))
+    evidence = {"metadata": {"target": int(digits), "numbers": [int(digits)]}}
+    for verifier, text in (("number", digits), ("expression", digits), ("call", call)):
+        judged = replace(problem(digits, verifier), evidence=evidence)
+        assert [v.correct for v in VerifierPool().judge([(judged, text)])] == [True]
+        assert not verify(
+            replace(judged, answer="7", evidence={"metadata": {"numbers": [7]}}), text
+        )
 
 
 def test_mathematics_is_the_same_in_a_cell_and_in_the_library_itself() -> None:

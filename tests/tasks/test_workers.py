@@ -16,6 +16,8 @@ import pytest
 
 from ponder.errors import VerifierError
 from ponder.tasks import workers
+from ponder.tasks.problems import Problem
+from ponder.tasks.verifiers import Verifier
 from ponder.tasks.workers import Failure, Verdict, VerifierPool
 from tasks.judges import PROBLEM, VERIFIERS, told
 
@@ -105,6 +107,19 @@ def test_a_judge_that_is_wrong_about_canaries_is_replaced_and_then_refused(
     assert caplog.text.count("judged anew") >= 1
     assert children() == before
     assert pool.judge([told("right")]) == [Verdict(True)]
+
+
+def test_a_trusted_judge_that_raises_counts_the_answer_as_wrong(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def raises(_: Problem, text: str) -> bool:
+        raise OverflowError(text)
+
+    with VerifierPool(verifiers={"raises": Verifier(raises, trusted=True)}) as pool:
+        verdicts = pool.judge([told("one", "raises"), told("two", "raises")])
+        assert verdicts == [Verdict(False, "error")] * 2
+        assert pool.failures == {"error": 2}
+    assert caplog.text.count("OverflowError") == 1
 
 
 def test_what_a_worker_says_is_not_unpickled(

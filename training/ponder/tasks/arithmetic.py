@@ -111,4 +111,7 @@ def _read(
 
 
 def _is_number(constant: float) -> bool:
-    return not isinstance(constant, bool) and math.isfinite(constant)
+    """Integers are not asked whether they are finite: they may have more digits than a float."""
+    if isinstance(constant, bool):
+        return False
+    return isinstance(constant, int) or math.isfinite(constant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +15,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .problems import Problem, Split, content_digest, split_of
 from .verifiers import VERIFIERS, find, verify
 
-# Data sets hold whole numbers as numbers; the answer is their text.
-_Text = Annotated[
-    str, Field(min_length=1), BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v)
-]
+_log = logging.getLogger(__name__)
 
+# Data sets hold whole numbers as numbers; the answer is their text.
+_Written = BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v)
+_Text = Annotated[str, Field(min_length=1, pattern=r"\S"), _Written]
 
 # One number, perhaps with a name or a currency before it and a unit after it, and nothing else.
 _NUMBER = re.compile(
-    r"(?:[A-Za-z]\w* *= *)?[$€£]? *-?\d+(?:,\d{3})*(?:\.\d+)? *[%°]?(?: +[A-Za-z.]+)*\.?"
+    r"(?:[A-Za-z]\w* *= *)?[-+\u2212]? *[$€£]? *-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
+    r" *[%°]?(?: +[A-Za-z.]+)*\.?"
 )
 _FINALLY = "####"  # GSM8K's mark between the solution and its number
 
@@ -42,7 +44,7 @@ class Row(BaseModel):
         default="number", description=f"one of {', '.join(_JUDGES)}, or package.module:name"
     )
     difficulty: int = 0
-    id: str | None = None
+    id: Annotated[str, _Written] | None = None
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Row:
@@ -72,14 +74,21 @@ class ProblemSet:
     """Listed problems as a `FiniteTask`.
 
     Rows with the same prompt are one problem, the first, whatever their ids: else training could
-    see what a test asks.
+    see what a test asks. The log counts those with another answer.
     """
 
     def __init__(self, name: str, rows: Iterable[Row]) -> None:
         self.name = name
         firsts: dict[str, Problem] = {}
+        others = 0
         for row in rows:
-            firsts.setdefault(row.prompt, row.problem(name))
+            others += firsts.setdefault(row.prompt, row.problem(name)).answer != row.answer
+        if others:
+            _log.warning(
+                "%s: %d rows repeat an earlier prompt with another answer: the earlier one counts",
+                name,
+                others,
+            )
         problems: dict[str, Problem] = {}
         for problem in firsts.values():
             if problems.setdefault(problem.id, problem) is not problem:
@@ -112,7 +121,7 @@ def read_jsonl(name: str, path: Path) -> ProblemSet:
     `ValueError` names the invalid line; empty lines are skipped.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     rows = [_row(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -140,7 +149,7 @@ def load_hub(name: str, dataset: str, options: HubOptions) -> ProblemSet:
 
     try:
         table = datasets.load_dataset(dataset, options.config, split=options.split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"{name} cannot be loaded: {error}") from error
     columns = {
         field: column

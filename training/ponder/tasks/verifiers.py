@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from .arithmetic import symbolic
 from .calculator import same_value
 from .problems import Problem
 from .verify import final_answer, same_number, same_text
+
+_DOLLAR = re.compile(r"(?<!\\)\$")  # of mathematics, not of a currency
 
 # Forking a process that has sympy loaded costs some 10 ms, judging an answer 1 ms.
 _SHARED = 32
@@ -117,7 +120,7 @@ def _exact(problem: Problem, text: str) -> bool:
 def _mathematics(problem: Problem, text: str) -> bool:
     """Equal as mathematics, in LaTeX or plain; `ValueError` for an unreadable reference answer."""
     math_verify = _load_math_verify()
-    marked = "$" in problem.answer or r"\boxed" in problem.answer
+    marked = _DOLLAR.search(problem.answer) or r"\boxed" in problem.answer
     with _read_not_run():
         reference = math_verify.parse(
             problem.answer if marked else rf"\boxed{{{problem.answer}}}", parsing_timeout=None

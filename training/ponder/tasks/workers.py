@@ -84,7 +84,7 @@ class VerifierPool:
         for index, (problem, text) in enumerate(items):
             verifier = find(problem.verifier, self._verifiers)
             if verifier.trusted:
-                verdicts[index] = Verdict(verifier.check(problem, text))
+                verdicts[index] = self._judge_here(verifier, problem, text)
             else:
                 kind = problem.verifier, problem.family, problem.difficulty
                 apart.setdefault(kind, {})[index] = problem, text
@@ -101,6 +101,12 @@ class VerifierPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _judge_here(self, verifier: Verifier, problem: Problem, text: str) -> Verdict:
+        try:
+            return Verdict(verifier.check(problem, text))
+        except Exception as error:  # noqa: BLE001 - on a text that its author did not expect
+            return self._settle(problem, False, "error", repr(error))
 
     def _jobs(self, apart: Mapping[tuple[str, str, int], Mapping[int, Item]]) -> deque[_Job]:
         """Jobs whose items need the same modules loaded, small enough to occupy every worker."""
