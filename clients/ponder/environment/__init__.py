@@ -40,6 +40,15 @@ def _first(variables: tuple[str, ...]) -> str | None:
 
 
 def state_home() -> Path:
-    """The folder for Ponder's state, by the XDG Base Directory Specification."""
-    home = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (home if home.is_absolute() else Path("~/.local/state").expanduser()) / "ponder"
+    """The folder for Ponder's state, by the XDG Base Directory Specification.
+
+    A user without a home has the root for it, as in containers.
+    """
+    named = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if named.is_absolute():
+        return named / "ponder"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path("/")
+    return home / ".local/state/ponder"

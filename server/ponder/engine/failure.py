@@ -37,7 +37,7 @@ _KNOWN = (
         "the weights are not those of its config.json: download or export the model again",
     ),
     (
-        r"architectures? .* (?:not supported|failed)|does not recognize this architecture|"
+        r"architectures? .* not supported|does not recognize this architecture|"
         r"is not supported for now",
         "this vLLM cannot run the model's architecture: serve another model or a newer vLLM",
     ),
@@ -59,7 +59,7 @@ _KNOWN = (
 )
 _PREFIX = re.compile(r"^(?:\([^)]*\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] )?")
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*\w*(?:Error|Exception|Interrupt)\b(?:: (?P<said>.*))?$")
-_ELSEWHERE = re.compile(r"See root cause above|See stack trace \(above\)")
+_ELSEWHERE = re.compile(r"See root cause above|See stack trace \(above\)|failed to be inspected")
 _INVALID = "Value error, "  # pydantic's prefix, for values that vLLM's configuration refused
 _ENOUGH, _LONGEST = 60, 300
 
@@ -71,9 +71,10 @@ def explain(output: str) -> str:
         for line in lines:
             if re.search(pattern, line):
                 return f"{_cut(line)}: {remedy}"
-    invalid = [line for line in lines if line.startswith(_INVALID)]
     raised = [line for line in lines if _RAISED.match(line)]
-    own = [line for line in raised if not _ELSEWHERE.search(line)]
+    causes = [line for line in lines if not _ELSEWHERE.search(line)]
+    invalid = [line for line in causes if line.startswith(_INVALID)]
+    own = [line for line in causes if _RAISED.match(line)]
     cause = (invalid or own or raised or ["the output gives no reason"])[0]
     return f"{_cut(cause)}: see what was printed before it"
 

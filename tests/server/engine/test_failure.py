@@ -71,6 +71,19 @@ def printed(*lines: str) -> str:
             "fails at logprobs",
             "see what was printed before it",
         ),
+        (
+            "PermissionError: [Errno 13] Permission denied: '/opt/python3'\n"
+            "  Value error, Model architectures ['Qwen3ForCausalLM'] failed to be inspected. "
+            "Please check the logs for more details. [type=value_error]",
+            "Permission denied: '/opt/python3'",
+            "see what was printed before it",
+        ),
+        (
+            "  Value error, Model architectures ['Rare'] are not supported for now. Supported "
+            "architectures: dict_keys(['Common']) [type=value_error]",
+            "['Rare'] are not supported for now",
+            "newer vLLM",
+        ),
         ("KeyError: 'mystery'", "'mystery'", "see what was printed before it"),
         ("AssertionError", "AssertionError", "see what was printed before it"),
     ],
