@@ -115,12 +115,13 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith(f"usage: ponder {name} ")
 
 
-def test_a_closed_pipe_is_no_traceback() -> None:
+@pytest.mark.parametrize("length", [1, 200_000])  # in Python's buffer until the end, and not
+def test_a_closed_pipe_is_no_traceback(length: int) -> None:
     code = (
         "import sys, types; from ponder.cli import main as cli; m = types.ModuleType('m')\n"
         "from pydantic import BaseModel\n"
         "m.Options = type('Options', (BaseModel,), {})\n"
-        "m.run = lambda _: print('x' * 200_000) or 0\n"
+        f"m.run = lambda _: print('x' * {length}) or 0\n"
         "sys.modules['m'] = m; cli.COMMANDS['m'] = cli.Command('m', '')\n"
         "sys.exit(cli.main(['m']))"
     )

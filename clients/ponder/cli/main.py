@@ -59,6 +59,16 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `ponder ARGV…` and returns its exit status: 2 for a mistake in the arguments."""
+    try:
+        status = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     spelling.install()
     words = list(sys.argv[1:] if argv is None else argv)
     first = words[0] if words else "--help"
@@ -93,9 +103,6 @@ def _run(prog: str, command: Command, argv: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `| head` has read enough; Python would complain again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except SystemExit as stop:  # --help, printed by argparse
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
