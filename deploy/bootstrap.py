@@ -269,6 +269,11 @@ def take_lock():
 
 
 def main(arguments):
+    options = [name for name in arguments if name.startswith("-")]
+    if options:
+        asked = options in (["-h"], ["--help"])
+        print(__doc__ if asked else f"setup: {options[0]} is no extra: see --help")
+        return 0 if asked else 2
     try:
         set_up(arguments)
     except SetupError as error:

@@ -29,6 +29,22 @@ def bootstrap() -> Iterator[ModuleType]:
     os.close(module.LOCK)
 
 
+@pytest.mark.parametrize(
+    ("argument", "status", "said"),
+    [("--help", 0, "python3 deploy/bootstrap.py EXTRA"), ("--dry-run", 2, "--dry-run is no extra")],
+)
+def test_an_option_installs_nothing(
+    bootstrap: ModuleType,
+    argument: str,
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    vars(bootstrap)["set_up"] = None
+    assert bootstrap.main(["engine", argument] if status else [argument]) == status
+    assert said in capsys.readouterr().out
+
+
 @pytest.fixture
 def checkout(bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty checkout in which `install` makes a venv that does nothing."""
