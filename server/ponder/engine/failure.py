@@ -47,6 +47,10 @@ _KNOWN = (
         "no GPU can be used: mend its driver, or install the CPU build (BUILD=cpu)",
     ),
     (
+        r"ipc path .* is longer than",
+        "its sockets lie in the folder for temporary files: set TMPDIR to one with a shorter path",
+    ),
+    (
         r"No working C\+\+ compiler|[Ff]ailed to find C compiler",
         "install a compiler, or do without compiled code (`TORCH_COMPILE_DISABLE=1`, and "
         "`-- --enforce-eager`)",

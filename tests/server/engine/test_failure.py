@@ -60,6 +60,12 @@ def printed(*lines: str) -> str:
             "the weights are not those of its config.json",
         ),
         (
+            'zmq.error.ZMQError: ipc path "/scratch/some/long/path" is longer than 107 characters '
+            "(sizeof(sockaddr_un.sun_path)).",
+            "/scratch/some/long/path",
+            "set TMPDIR",
+        ),
+        (
             "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx",
             "No working C++ compiler",
             "TORCH_COMPILE_DISABLE=1",
