@@ -10,6 +10,7 @@ from pathlib import Path
 
 from generators import (
     anytime,
+    chat,
     clients,
     dashboard,
     metrics,
@@ -28,6 +29,7 @@ FILES: dict[str, Callable[[], str]] = {
     "deploy/kubernetes/monitoring/prometheusrule.yaml": rules.render,
     "deploy/prometheus/consoles/runbook.html": runbook.render,
     "docs/anytime.md": anytime.render,
+    "docs/chat.md": chat.render,
     "docs/clients.md": clients.render,
     "docs/metrics.md": metrics.render,
     "docs/noise.md": noise.render,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def render() -> str:
     ]
     head = words.format(
         lines="\n".join(f"- {line}" for line in lines(models).values()),
+        others="".join(f" {line}" for line in others(models)),
         seeds=settings["seeds"],
         prefix=settings["prefix"],
         least=min(widths),
@@ -81,8 +82,27 @@ def lines(models: Sequence[Said]) -> dict[str, str]:
 
 def claim(method: str, verdicts: Sequence[str]) -> str:
     """The beginning of a sentence: `**Agreement does not beat a plain cap**`."""
-    worst = next(verdict for verdict in VERDICTS if verdict in verdicts)
-    return f"**{RULES[method]} {VERDICTS[worst]}**"
+    return f"**{RULES[method]} {VERDICTS[_worst(verdicts)]}**"
+
+
+def others(models: Sequence[Said]) -> Iterator[str]:
+    """The verdicts of a model that are better than a headline's, a sentence for each verdict."""
+    found = [
+        {one["method"]: _beside(model, one)[1]["verdict"] for one in model["findings"]}
+        for model in models
+    ]
+    for model, mine in zip(models, found, strict=True):
+        better: dict[str, list[str]] = {}
+        for method, verdict in mine.items():
+            if verdict != _worst(each[method] for each in found if method in each):
+                better.setdefault(verdict, []).append(RULES[method])
+        for verdict, names in better.items():
+            said = " and ".join(name[0].lower() + name[1:] for name in names)
+            yield f"On {model['model']}, the verdict is *{verdict}* for {said}."
+
+
+def _worst(verdicts: Iterable[str]) -> str:
+    return min(verdicts, key=list(VERDICTS).index)
 
 
 def _beside(model: Said, one: Said) -> tuple[str, Said]:

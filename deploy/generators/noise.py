@@ -8,16 +8,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from ponder.protocol.messages import Said
-from ponder.protocol.noise import SYSTEMS
+from ponder.protocol.noise import ENDPOINTS, SYSTEMS
 
 HEAD = """# Fields that change nothing
 
 Ponder refuses a request with a field that would change the answer and that it cannot honour. It
 ignores the fields below with the values listed, because they change nothing; any other value is an
-error that says what to do. The list is for `/v1/chat/completions`, `/v1/completions` and
-`/v1/responses`; `/v1/messages` ignores vLLM's part of it. A value that a request to vLLM has by
-default is never an error. Null is the same as leaving a field out. In `metadata`, an entry `task`
-may choose [a budget curve](howto/calibrating.md); the rest changes nothing.
+error that says what to do. The tables down to Ollama's `options` hold for `/v1/chat/completions`,
+`/v1/completions` and `/v1/responses`; of these, only vLLM's holds for `/v1/messages`. The last two
+tables each hold for the endpoint that they name. A value that a request to vLLM has by default is
+never an error. Null is the same as leaving a field out. In `metadata`, an entry `task` may choose
+[a budget curve](howto/calibrating.md); the rest changes nothing.
 
 An unknown field is an error, too. If it looks like a budget, a limit or a format, the error names
 the right field.
@@ -42,12 +43,13 @@ WORDS = {
     "string": "a text",
     "boolean": "true or false",
     "object": "names and texts",
+    "integer": "a number from 1",
 }
 
 
 def render() -> str:
     """The page."""
-    tables = "".join(table(system) for system in SYSTEMS)
+    tables = "".join(table(system) for system in (*SYSTEMS, *ENDPOINTS))
     loud = ", ".join(f"`{name}`" for name in (*Said.model_fields, "audio"))
     return HEAD + tables + MESSAGES.format(loud=loud)
 
@@ -67,10 +69,12 @@ def taken(schema: dict[str, Any]) -> str:
         return "the fields below"
     if "const" in kind or "enum" in kind:
         values = kind.get("enum", [kind.get("const")])
-    elif "maximum" in kind:
+    elif "maximum" in kind and kind["maximum"] == kind["minimum"]:
         values = [kind["maximum"]]
     elif kind.get("maxItems") == 0 or kind.get("maxProperties") == 0:
         values = [[] if kind["type"] == "array" else {}]
+    elif kind.get("additionalProperties") is True:
+        return "names and values"
     elif kind["type"] == "array":
         values = [[kind["items"]["const"]]]
     else:

@@ -224,12 +224,13 @@ def _overload(rows: Rows) -> str:
             for arm in ("nothing", "503 when full", "shed budgets")}  # fmt: skip
     shed = _at(rows, "shed budgets", 1.3)
     full = _at(rows, "503 when full", 1.3)
-    tokens = shed.mean("thinking_tokens") / full.mean("thinking_tokens") - 1
+    shorter = 1 - shed.mean("thinking_tokens") / full.mean("thinking_tokens")
     return (
         f"At a load of 1.3, a server that does nothing gives {good['nothing']:.1f} good answers a "
         f"second. A server that refuses requests when it is full gives {good['503 when full']:.1f} "
         f"and refuses {full.mean('refused'):.0%}. A server that sheds budgets gives "
-        f"{good['shed budgets']:.1f} and refuses nobody, at {tokens:+.0%} thinking tokens."
+        f"{good['shed budgets']:.1f} and refuses nobody, with thoughts {shorter:.0%} shorter than "
+        f"without shedding."
     )
 
 

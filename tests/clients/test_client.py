@@ -11,7 +11,10 @@ import httpx
 import pytest
 
 from ponder.client import AsyncPonder, Ponder, PonderAPIError
+from ponder.client.request import ChatOptions
 from ponder.client.retry import pause
+from ponder.protocol.dialects.chat import ChatCompletionRequest
+from ponder.protocol.noise import Noise
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 
 from .scripted import (
@@ -277,6 +280,38 @@ def test_a_deadline_is_one_of_ponders_own(ask: Ask) -> None:
         assert reply.choices[0].ponder.deadline_met is None
         body = json.loads(requests[0].content)
         assert (body["ponder"], "deadline_ms" in body) == (sent, False)
+
+
+SPELLINGS = {"budget", "thinking_budget", "max_thinking_tokens", "reasoning_budget"}
+SPELLINGS |= {"thinking_budget_tokens", "think", "thinking", "reasoning", "nvext", "google"}
+SPELLINGS |= {"custom_params", "separate_reasoning", "reasoning_format"}
+REFUSED = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "functions"}
+REFUSED |= {"function_call", "echo", "best_of", "add_special_tokens", "audio", "vllm_xargs"}
+REFUSED |= {"custom_logit_processor"}
+PARAMETERS = {"model", "messages", "thinking_token_budget", "stream"}
+
+
+def test_every_field_of_a_chat_is_a_keyword() -> None:
+    taken = set(ChatOptions.__annotations__) - {"deadline_ms", "strategy"}
+    served = set(ChatCompletionRequest.model_fields) - set(Noise.model_fields)
+    assert taken == (served | {"metadata"}) - SPELLINGS - REFUSED - PARAMETERS
+
+
+def test_tools_and_formats_go_as_they_are(ask: Ask) -> None:
+    options: ChatOptions = {
+        "tools": [{"type": "function", "function": {"name": "weather"}}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_object"},
+        "logit_bias": {5: -100},
+        "metadata": {"task": "sum"},
+        "user": "ada",
+    }
+    transport, requests = scripted(httpx.Response(200, json=completion()))
+    ask(transport, "http://host", "Hi", model="tiny", **options)
+    body = json.loads(requests[0].content)
+    assert {name: body[name] for name in options} == {**options, "logit_bias": {"5": -100}}
+    assert ChatCompletionRequest.model_validate(body).user == "ada"
 
 
 @pytest.mark.parametrize("kind", [Ponder, AsyncPonder])

@@ -39,6 +39,8 @@ ELSEWHERE = {
     *("enable-prompt-tokens-details", "generation-config", "max-num-queued-reqs"),  # vLLM's
     *("worker-urls", "policy", "health-check-interval-secs", "health-failure-threshold"),
     "disable-circuit-breaker",
+    "dialect",  # of `--engine http`
+    *("owner", "pwprompt"),  # Postgres'
     *("logprobs-mode", "worker-cls", "weight-transfer-config"),
     *("head", "address", "num-cpus"),  # Ray's
     *(

@@ -17,7 +17,7 @@ COMMANDS = {
     "/help": ("", "this list"),
     "/quit": ("", "leave; so does Ctrl-D"),
 }
-_TYPING = {
+TYPING = {
     "\\": "at the end of a line: the question goes on in the next",
     '"""': "opens a question of several lines, and closes it",
     "Ctrl-J": "begins a new line; pasted lines are one question",
@@ -27,7 +27,7 @@ HELP = "\n".join(
     f"{word:<14} {text}"
     for word, text in [
         *((f"{name} {value}", text) for name, (value, text) in COMMANDS.items()),
-        *_TYPING.items(),
+        *TYPING.items(),
     ]
 )
 

@@ -14,15 +14,18 @@ class ChatOptions(TypedDict, total=False):
     """Fields of `ponder.protocol.dialects.chat`'s request beyond model, messages and budget.
 
     Two are `ponder`'s: `deadline_ms`, milliseconds until the answer is due, and `strategy`: how
-    several thoughts on one budget give one answer.
+    several thoughts on one budget give one answer. Other systems' names of the budget are left out,
+    and all fields that change nothing but `metadata`.
     """
 
     deadline_ms: int
     strategy: Mapping[str, Any]
     reasoning_effort: str
+    enable_thinking: bool
     include_reasoning: bool
     ponder: Mapping[str, Any]
     max_completion_tokens: int
+    max_tokens: int
     n: int
     temperature: float
     top_p: float
@@ -33,9 +36,22 @@ class ChatOptions(TypedDict, total=False):
     repetition_penalty: float
     seed: int
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    min_tokens: int
+    ignore_eos: bool
+    logit_bias: Mapping[int, float] | Mapping[str, float]
     logprobs: bool
     top_logprobs: int
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: Literal["auto", "none", "required"] | Mapping[str, Any]
+    parallel_tool_calls: bool
+    response_format: Mapping[str, Any]
+    structured_outputs: Mapping[str, Any]
+    chat_template_kwargs: Mapping[str, Any]
     stream_options: Mapping[str, bool]
+    cache_salt: str
+    metadata: Mapping[str, str]
+    user: str
 
 
 def chat_body(

@@ -17,6 +17,7 @@ from ponder.protocol.fields import (
     Name,
     NoEntries,
     Off,
+    PositiveTokens,
     Strict,
     at_most,
     or_say,
@@ -162,7 +163,33 @@ class LlamaOptions(Strict):
 
 
 class Noise(OpenAINoise, OpenRouterNoise, VllmNoise, LlamaNoise):
-    """All of it."""
+    """All of OpenAI's dialects."""
+
+
+class ResponsesNoise(Strict):
+    """`/v1/responses`"""
+
+    access_programs: Ignored = None
+    client_metadata: Annotated[dict[Name, Any], at_most(MOST_METADATA)] | None = None
+    max_tool_calls: PositiveTokens | None = None
+
+
+class MessagesNoise(Strict):
+    """`/v1/messages`"""
+
+    betas: Ignored = None
+    billing_policy: Ignored = None
+    cache_control: Ignored = None
+    context_management: Ignored = None
+    diagnostics: Ignored = None
+    fallback_credit_token: Ignored = None
+    fallbacks: Ignored = None
+    inference_geo: Ignored = None
+    service_tier: Ignored = None
+    speed: Ignored = None
+    user_profile_id: Ignored = None
+    workspace_id: Ignored = None
 
 
 SYSTEMS = (OpenAINoise, OpenRouterNoise, VllmNoise, LlamaNoise, LlamaOptions)
+ENDPOINTS = (ResponsesNoise, MessagesNoise)

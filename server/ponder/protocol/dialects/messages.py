@@ -38,7 +38,7 @@ from ponder.protocol.fields import (
 )
 from ponder.protocol.functions import MOST_TOOLS
 from ponder.protocol.grammars import json_schema
-from ponder.protocol.noise import VllmNoise
+from ponder.protocol.noise import MessagesNoise, VllmNoise
 from ponder.protocol.sampling import SamplingAsk
 from ponder.protocol.spellings import BudgetFields, Thinking
 from ponder.protocol.tools import tool_use
@@ -146,7 +146,7 @@ class _Question(Strict):
     messages: Messages
 
 
-class CountTokensRequest(VllmNoise, BudgetFields, _Question):
+class CountTokensRequest(MessagesNoise, VllmNoise, BudgetFields, _Question):
     """The body of `/v1/messages/count_tokens`: as of `/v1/messages`, with `max_tokens` optional."""
 
     system: Texts = Field(default_factory=list)
@@ -168,23 +168,9 @@ class CountTokensRequest(VllmNoise, BudgetFields, _Question):
     cache_salt: Salt | None = None
     chat_template_kwargs: Annotated[NoEntries | None, _NO_TEMPLATE] = None
     compaction: Annotated[None, _NO_COMPACTION] = None
-    thread: Annotated[None, _KEEPS_NOTHING] = None
-
-    # Accepted because they change nothing about the answer.
-    betas: Any = None
-    billing_policy: Any = None
-    cache_control: Any = None
     container: Annotated[None, _NO_CONTAINER] = None
-    context_management: Any = None
-    diagnostics: Any = None
-    fallback_credit_token: Any = None
-    fallbacks: Any = None
-    inference_geo: Any = None
     mcp_servers: Annotated[Empty | None, _NO_MCP] = None
-    service_tier: Any = None
-    speed: Any = None
-    user_profile_id: Any = None
-    workspace_id: Any = None
+    thread: Annotated[None, _KEEPS_NOTHING] = None
 
     @model_validator(mode="after")
     def _begins_the_answer(self) -> CountTokensRequest:

@@ -37,7 +37,7 @@ from ponder.protocol.fields import (
     or_say,
 )
 from ponder.protocol.grammars import json_object, json_schema
-from ponder.protocol.noise import Noise
+from ponder.protocol.noise import Noise, ResponsesNoise
 from ponder.protocol.spellings import BudgetFields, Reasoning
 
 SESSION = "session-id"
@@ -102,7 +102,7 @@ class _Question(Strict):
     input: Items
 
 
-class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
+class ResponsesRequest(ResponsesNoise, Noise, SamplingFields, BudgetFields, _Question):
     """The body."""
 
     instructions: str | None = None
@@ -131,11 +131,7 @@ class ResponsesRequest(Noise, SamplingFields, BudgetFields, _Question):
     enable_response_messages: Annotated[Off, _NO_TOKENS] = None
     image: Annotated[None, _NO_IMAGES] = None
 
-    # Accepted because they change nothing about the answer.
-    client_metadata: Annotated[dict[Name, Any], at_most(MOST_METADATA)] | None = None
     user: Name | None = None
-    access_programs: Any = None
-    max_tool_calls: PositiveTokens | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
