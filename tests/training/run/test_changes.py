@@ -50,6 +50,9 @@ def test_what_is_no_change_is_said(change: str, said: str) -> None:
         ("method.budget=[4]", "method.budget: no such field: did you mean method.budgets?"),
         ("optimisation=3", "optimisation: must be a section, with fields of its own"),
         ("lora.rank=0", "lora.rank: must be greater than or equal to 1, not 0"),
+        ("optimisation.clip_norm=.inf", "clip_norm: must be a finite number, not inf"),
+        ("method.beta=.nan", "method.beta: must be a finite number, not nan"),
+        ("method.add=[{aspo: {k: .inf}}]", "aspo.k: Input should be a finite number"),
     ],
 )
 def test_what_does_not_hold_is_named(change: str, said: str) -> None:

@@ -43,7 +43,7 @@ Budgets = Annotated[Rising, Field(min_length=1)]
 class MethodSettings(BaseModel):
     """Groups and the clipped surrogate; a run reads the properties of any method."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     if TYPE_CHECKING:
 

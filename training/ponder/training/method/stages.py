@@ -77,7 +77,7 @@ class Component(BaseModel):
     `context.predict`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     at: ClassVar[Place]
     reads: ClassVar[frozenset[str]] = frozenset()
