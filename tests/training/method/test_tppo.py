@@ -101,6 +101,20 @@ def test_windows_add_up_to_whole_responses(reader: Reader, config: MethodSetting
     assert finished > 8 and waited > 0 and longest > 4 * 7
 
 
+@pytest.mark.parametrize("window", [7, 2048])
+def test_no_more_is_sampled_than_is_left(reader: Reader, window: int) -> None:
+    config = GrpoConfig(group_size=3, longest=40, add=[{"tppo": {"window": window}}])
+    sampler, windowed, widths = sampler_of(reader), collector(reader, config), []
+
+    def seen(prompts: Any, noise_BT: torch.Tensor, stop_ids: frozenset[int]) -> list[list[int]]:
+        widths.append(noise_BT.shape[1])
+        return sampler(prompts, noise_BT, stop_ids)  # type: ignore[no-any-return]
+
+    for step in range(6):
+        windowed.collect(step, seen, Share())
+    assert max(widths) == min(window, 40)
+
+
 def test_what_a_checkpoint_keeps_goes_on(reader: Reader, tmp_path: Path) -> None:
     config = GrpoConfig(group_size=3, longest=40, add=WINDOW)
     sampler, first = sampler_of(reader), collector(reader, config)
