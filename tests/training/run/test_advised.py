@@ -120,7 +120,7 @@ def test_a_validation_leaves_room_for_hint_and_longer_prompts(
     raw, _, _ = advised.advised(method, str(TINY), [problems], 0, [])
     own = recipe_from(raw, "own")
     assert isinstance(own, PolicyRecipe)
-    left = room_for_prompt(own, 560, Base.find(own).checkpoint.tokenizer)
+    left = room_for_prompt(own, 560, Base.find(own).checkpoint)
     assert left is not None and 119 <= left <= 121
 
 

@@ -23,7 +23,7 @@ def watched(path: Path, method: str, processes: int = 1, /, **sections: Any) -> 
     """What a run of such a recipe is validated on: four prompts of 22 to 32 tokens."""
     own = recipe(path, method, **sections)
     base = Base.find(own)
-    room = room_for_prompt(own, base.config["max_position_embeddings"], base.checkpoint.tokenizer)
+    room = room_for_prompt(own, base.config["max_position_embeddings"], base.checkpoint)
     return Watched(
         own,
         find_tasks(own.tasks),

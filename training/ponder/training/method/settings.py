@@ -82,6 +82,11 @@ class MethodSettings(BaseModel):
         return next((decay for decay in asked if decay is not None), None)
 
     @property
+    def probe_tokens(self) -> int:
+        """Most tokens of a probe's answer behind a response; 0 without probes."""
+        return max((addition.component.probe_tokens for addition in self.add), default=0)
+
+    @property
     def branches(self) -> int:
         """Answers that branch off a rollout, each of at most `branch_tokens` tokens."""
         return 0

@@ -97,6 +97,11 @@ class Component(BaseModel):
         """Decay of the anchor, an average of the weights in training; None without an anchor."""
         return None
 
+    @property
+    def probe_tokens(self) -> int:
+        """Most tokens of an answer that a probe draws behind a whole response; 0 without probes."""
+        return 0
+
     def around(self, objective: Objective) -> Objective:
         """The objective with this component in it; the same unless overridden."""
         return objective
