@@ -11,6 +11,8 @@ import pytest
 from ponder.tasks.sources import find_tasks
 from ponder.training.base import Base
 from ponder.training.command import Options, run
+from ponder.training.rollout.experience import Share
+from ponder.training.run import validation
 from ponder.training.run.checks import room_for_prompt
 from ponder.training.run.recipe import RecipeError
 from ponder.training.run.validation import Watched
@@ -70,6 +72,30 @@ def test_hints_need_a_base_that_has_one(tmp_path: Path) -> None:
     (base / "ponder.json").write_text(json.dumps({**contract, "budget_hint": None}))
     with pytest.raises(RecipeError, match=r"validation\.hints: neither the base nor the method"):
         watched(tmp_path, "brpo", base=str(base), **hints)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "grace"),
+    [("brpo", {"grace": 0}, 0), ("brpo", {}, None), ("grpo", {}, None)],
+)
+def test_thoughts_are_cut_as_the_method_cuts_them(
+    method: str,
+    change: dict[str, Any],
+    grace: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int | None] = []
+
+    def truncated(*_: Any, grace: int | None, **__: Any) -> list[Any]:
+        asked.append(grace)
+        return []
+
+    monkeypatch.setattr(validation, "truncated", truncated)
+    monkeypatch.setattr(validation, "plain", lambda *_: [])
+    cut = {"method": change, "validation": {"budgets": [40]}}
+    watched(tmp_path, method, **cut).ask(lambda *_: [], Share())
+    assert asked == [grace]
 
 
 def test_a_run_goes_on_without_its_overlong_problem(
