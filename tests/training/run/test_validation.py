@@ -98,6 +98,21 @@ def test_thoughts_are_cut_as_the_method_cuts_them(
     assert asked == [grace]
 
 
+@pytest.mark.parametrize(("method", "longest"), [("brpo", 160 + 8), ("grpo", 160)])
+def test_natural_thoughts_have_room_for_their_answers(
+    method: str, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def plain(*given: Any) -> list[Any]:
+        asked.append(given[2])
+        return []
+
+    monkeypatch.setattr(validation, "plain", plain)
+    watched(tmp_path, method).ask(lambda *_: [], Share())
+    assert asked == [longest]
+
+
 def test_a_run_goes_on_without_its_overlong_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

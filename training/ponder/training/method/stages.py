@@ -74,7 +74,7 @@ class Component(BaseModel):
     calls it with a batch. A component with several stages overrides `stages`. A component that
     changes the objective overrides `around`. A component with rollouts of its own overrides `plan`;
     if it `wraps`, it gets the plan that the other components made. `predicts`: its stages call
-    `context.predict`.
+    `context.predict`; `rescores`: they call `context.score`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -83,6 +83,7 @@ class Component(BaseModel):
     reads: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
+    rescores: ClassVar[bool] = False
     wraps: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, context: Context) -> Batch:

@@ -48,9 +48,9 @@ def beside_prompt(recipe: PolicyRecipe, checkpoint: Checkpoint | None = None) ->
     They are those of a rollout, of a probe or of a validation; estimated without a checkpoint.
     """
     method, watched = recipe.method, recipe.validation
-    hint = hint_tokens(method, checkpoint and checkpoint.tokenizer)
-    form = checkpoint and checkpoint.compiled
-    close = len(form.close.ids) if form else _CLOSE
+    hint = hint_tokens(method, None if checkpoint is None else checkpoint.tokenizer)
+    form = None if checkpoint is None else checkpoint.compiled
+    close = _CLOSE if form is None else len(form.close.ids)
     probe = close + method.probe_tokens if method.probe_tokens else 0
     own = "method.budgets" if method.branches else "method.longest"
     terms = [(method.longest + hint + max(method.branch_tokens, probe), own)]

@@ -239,7 +239,9 @@ class Validation(_Section):
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
     samples: int = Field(1, ge=1, le=1024, description="responses per problem (mean@k)")
     longest: int | None = Field(
-        None, ge=1, description="tokens of a response; method.longest unless given"
+        None,
+        ge=1,
+        description="tokens of a response; method.longest unless given, and brpo's summary_tokens",
     )
     greedy: bool = Field(
         False, description="take the likeliest token, instead of rollouts.temperature"

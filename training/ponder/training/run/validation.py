@@ -43,7 +43,7 @@ class Watched:
     ) -> None:
         plan = recipe.validation
         self._reader, self._judge, self._plan = reader, judge, plan
-        self._longest = plan.longest or recipe.method.longest
+        self._longest = plan.longest or recipe.method.longest + recipe.method.branch_tokens
         self._answer = plan.answer_tokens
         self._grace: int | None = getattr(recipe.method, "grace", None)  # where a method cuts
         sets = {"": tasks, **{name: _tasks(name) for name in plan.also}}
