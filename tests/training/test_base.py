@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from curves import calibrate
 from ponder.thought.contract import Contract, ContractError, tokenizer_sha256
 from ponder.thought.families import of_contract, recognise
 from ponder.training.base import Base
@@ -33,11 +35,27 @@ def test_a_contract_is_kept_but_for_what_is_trained(tmp_path: Path) -> None:
     assert base.config["model_type"] == "qwen3"
 
 
+def test_another_models_curve_is_not_exported(tmp_path: Path) -> None:
+    curved = Path(shutil.copytree(TINY, tmp_path / "curved"))
+    held = Contract.load(curved)
+    assert held is not None
+    calibrate(held, {"tiny": {0: 0.1, 40: 0.5, -1: 0.9}}).save(curved)
+    base = Base.find(recipe(tmp_path, "hbpo", base=str(curved)))
+    assert (base.contract.budget_curve, base.contract.calibration) == ((), None)
+
+
 def test_budgets_that_cut_are_not_hinted_at(tmp_path: Path) -> None:
     base, held = Base.find(recipe(tmp_path, "brpo")), Contract.load(TINY)
     assert held is not None and held.budget_hint
     assert base.contract.budget_hint is None
     assert base.contract.trained_budgets != held.trained_budgets
+
+
+@pytest.mark.parametrize("marker", ["<think>", "</think>"])
+def test_a_hint_holds_no_marker_of_the_thought(marker: str, tmp_path: Path) -> None:
+    own = recipe(tmp_path, "hbpo", method={"hint": f"{{budget}} tokens{marker}"})
+    with pytest.raises(RecipeError, match=rf"method\.hint: must not hold {marker}"):
+        Base.find(own)
 
 
 def test_a_known_family_needs_no_contract(bare: Path, tmp_path: Path) -> None:
@@ -65,8 +83,6 @@ def test_what_is_trained_open_is_served_open(bare: Path, tmp_path: Path) -> None
 
 
 def test_what_is_exported_keeps_its_family(bare: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     contract = Base.find(recipe(tmp_path, "grpo", base=str(bare))).contract
     replace(contract, tokenizer_sha256=tokenizer_sha256(bare)).save(bare)
     loaded = Contract.load(bare)

@@ -10,7 +10,7 @@ from ponder.cli.arguments import parse
 from ponder.cli.main import main
 from ponder.thought.contract import Contract
 from ponder.training.coldstart import sft
-from ponder.training.command import Options, run
+from ponder.training.command import Options, _say_how_to_go_on, run
 from ponder.training.run import installed
 from ponder.training.run.recipe import SftRecipe
 from ponder.training.run.shipped import listed
@@ -132,6 +132,15 @@ def test_what_is_not_installed_is_said_before_anything_loads(
     said = capsys.readouterr().err
     assert "needs accelerate, which is missing: pip install 'ponder[train]', or make train" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_goes_on_ends_and_is_pushed_as_it_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-4").mkdir(parents=True)
+    asked: dict[str, Any] = {"recipe": "tiny-sft", "for": 90.5, "push": "me/mine"}
+    _say_how_to_go_on(tmp_path, Options(**asked))
+    assert "--resume --for 90.5 --push me/mine\n" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(

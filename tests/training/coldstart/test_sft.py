@@ -154,6 +154,21 @@ def test_a_run_ends_when_its_time_is_over(recipe: SftRecipe) -> None:
     assert time.monotonic() > end
 
 
+def test_no_batch_comes_again_after_those_that_were_written_ahead(
+    recipe: SftRecipe, tokenizer: Any, tmp_path: Path
+) -> None:
+    own = recipe.model_copy(update={"checkpoints": Checkpoints(every=1, keep=3)})
+    train_sft(own, progress=False, out=tmp_path, end=time.monotonic() + 600)
+    writer = ExampleWriter(tokenizer, recipe.traces, "train")
+    following = []
+    for checkpoint in checkpoints(tmp_path):
+        place = Place(*torch.load(checkpoint / "state.pt", weights_only=True)["place"])
+        assert place.first == int(checkpoint.name.removeprefix("checkpoint-"))
+        following.append(next(BatchStream(writer, Random(), 512, 10, place)))
+    assert len(following) == 3
+    assert following[0] != following[1] != following[2] != following[0]
+
+
 def test_time_that_was_over_before_the_first_step_leaves_one(recipe: SftRecipe) -> None:
     assert len(train_sft(recipe, progress=False, end=time.monotonic()).losses) == 1
 

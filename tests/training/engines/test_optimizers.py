@@ -58,6 +58,8 @@ def test_ones_own_optimizer_is_found_by_its_module(tmp_path: Path) -> None:
         ({"optimizer": "AdamZ"}, "optimizer: .*AdamZ.* name a class of torch.optim"),
         ({"optimizer": "nosuch.module:Adam"}, "optimizer: .*nosuch"),
         ({"optimizer_options": {"beta": 3}}, "optimizer_options: AdamW does not take them"),
+        ({"optimizer": "LBFGS"}, r"optimizer: LBFGS does not train all weights: .*name another"),
+        ({"optimizer": "Muon"}, r"optimizer: Muon does not train all weights: .*name another"),
         ({"attention": "flash_attention_9"}, "attention: "),
         ({"weights": "bfloat16"}, "weights = bfloat16 is for lora"),
     ],

@@ -214,6 +214,7 @@ def slow(row: Row, config: HtpoConfig) -> tuple[list[float], list[float], dict[s
     low = sorted(h for h in row.entropies if h < threshold)
     floor = low[max(int(config.low_mask_share * len(low)), 1) - 1] if low else -math.inf
     ceiling = high[max(int(config.high_mask_share * len(high)), 1) - 1]
+    ceiling = ceiling if config.high_mask_share else math.inf
     hard = row.accuracy < config.hard_below
     values, slopes = [], []
     names = ("clipped_low", "clipped_high", "dual_clipped", "q_rise", "q_fall", "q_recover")
@@ -258,7 +259,7 @@ def test_against_a_slow_reading_of_the_table(seed: int) -> None:
     config = HtpoConfig(
         sign=rng.choice(["figure", "released"]),
         low_mask_share=rng.choice([0.006, 0.2]),
-        high_mask_share=rng.choice([0.02, 0.5]),
+        high_mask_share=rng.choice([0.0, 0.02, 0.5]),
         high_entropy_share=rng.choice([0.2, 0.45]),
     )
     several = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ponder.training.rollout.experience import Collector, Experience, Share
 from ponder.training.rollout.plans import Reader
 from ponder.training.rollout.rows import Row
 from training.method.scored import context, ranked, scored
+from training.policy import metrics, recipe, train
 
 WINDOW = [{"tppo": {"window": 7}}]
 
@@ -99,6 +101,32 @@ def test_windows_add_up_to_whole_responses(reader: Reader, config: MethodSetting
         waited = max(waited, len(windowed._state["tppo"]))  # type: ignore[arg-type]
         assert found.metrics["sampled_tokens"] <= 4 * config.group_size * 7
     assert finished > 8 and waited > 0 and longest > 4 * 7
+
+
+@pytest.mark.parametrize("window", [7, 2048])
+def test_no_more_is_sampled_than_is_left(reader: Reader, window: int) -> None:
+    config = GrpoConfig(group_size=3, longest=40, add=[{"tppo": {"window": window}}])
+    sampler, windowed, widths = sampler_of(reader), collector(reader, config), []
+
+    def seen(prompts: Any, noise_BT: torch.Tensor, stop_ids: frozenset[int]) -> list[list[int]]:
+        widths.append(noise_BT.shape[1])
+        return sampler(prompts, noise_BT, stop_ids)  # type: ignore[no-any-return]
+
+    for step in range(6):
+        windowed.collect(step, seen, Share())
+    assert max(widths) == min(window, 40)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_step_in_which_nothing_ends_measures_nothing_of_it(
+    reader: Reader, tmp_path: Path
+) -> None:
+    of_ended = {"reward", "accuracy", "thinking_tokens", "truncation_rate", "zero_variance_share"}
+    config = GrpoConfig(group_size=3, longest=40, add=[{"tppo": {"window": 1}}])
+    found = collector(reader, config).collect(0, sampler_of(reader), Share()).metrics
+    assert {name for name, value in found.items() if math.isnan(value)} == of_ended
+    train(recipe(tmp_path, "grpo", method={"add": [{"tppo": {"window": 1}}]}), tmp_path / "out")
+    assert not [line for line in metrics(tmp_path / "out", "step") if of_ended & set(line)]
 
 
 def test_what_a_checkpoint_keeps_goes_on(reader: Reader, tmp_path: Path) -> None:

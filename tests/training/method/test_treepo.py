@@ -23,16 +23,18 @@ def prompts(reader: Reader, count: int) -> list[Prompt]:
     return [reader.prompt(problem, f"key/{problem.id}") for problem in asked]
 
 
-def grown(reader: Reader, asked: Sequence[Prompt], sizes: Sequence[int]) -> list[Rollout]:
+def grown(
+    reader: Reader, asked: Sequence[Prompt], sizes: Sequence[int], segment: int = 4
+) -> list[Rollout]:
     """Trees with segments of 4 tokens, at most 22 of them, by a model that ends one in nine."""
-    config = GrpoConfig(longest=22, add=[{"treepo": {"segment": 4}}])
+    config = GrpoConfig(longest=22, add=[{"treepo": {"segment": segment}}])
     plan = Method.of(config).plan(config, reader)
     (word,) = reader.tokenizer.encode(" and")
 
     def sampler(
         whole: Sequence[Sequence[int]], noise_BT: torch.Tensor, stop_ids: frozenset[int]
     ) -> list[list[int]]:
-        assert noise_BT.shape == (len(whole), 4)
+        assert noise_BT.shape in [(len(whole), width) for width in (min(segment, 22), 2)]
         eos = min(stop_ids)
         written = []
         for noise in noise_BT.tolist():
@@ -76,6 +78,12 @@ def test_the_first_segments_double(reader: Reader) -> None:
     for tree in whole:
         for depth in range(4):
             assert len({leaf.tags["subtree"][depth] for leaf in tree}) == 2 ** (depth + 1)
+
+
+def test_no_more_is_sampled_than_a_response_may_have(reader: Reader) -> None:
+    """A segment longer than the longest response: each is sampled whole."""
+    found = grown(reader, prompts(reader, 2), [4, 4], segment=512)
+    assert max(len(leaf.of("response")) for leaf in found) == 22
 
 
 def test_a_tree_is_its_own_whatever_grows_beside_it(reader: Reader) -> None:

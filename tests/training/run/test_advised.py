@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from ponder.tasks.sources import find_tasks
+from ponder.training.base import Base
 from ponder.training.command import ADVISED, run
 from ponder.training.command import Options as Command
 from ponder.training.method.presets import PRESETS
 from ponder.training.run import advised
+from ponder.training.run.checks import room_for_prompt
 from ponder.training.run.directory import record
 from ponder.training.run.look import Look, Seen
 from ponder.training.run.recipe import PolicyRecipe, load_recipe, recipe_from
@@ -101,6 +103,25 @@ def test_where_a_setting_cannot_work_it_is_said(
     warned = list(advised._warnings(method, longest, look, find_tasks(["tiny"])))
     assert len([line for line in warned if re.search(said, line)]) == 1, warned
     assert not list(advised._warnings(method, 400, seen(), find_tasks(["tiny"])))
+
+
+def test_a_cap_of_ones_own_is_warned_of(problems: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advised, "look", lambda *_: seen())
+    for change, warned in (("seed=4", 0), ("method.longest=210", 1)):
+        _, _, warnings = advised.advised("grpo", str(TINY), [problems], 0, [change])
+        assert sum("few are rewarded; raise it" in line for line in warnings) == warned
+
+
+@pytest.mark.parametrize("method", ["hbpo", "dapo"])
+def test_a_validation_leaves_room_for_hint_and_longer_prompts(
+    method: str, problems: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advised, "look", lambda *_: seen(prompt=60, room=500))
+    raw, _, _ = advised.advised(method, str(TINY), [problems], 0, [])
+    own = recipe_from(raw, "own")
+    assert isinstance(own, PolicyRecipe)
+    left = room_for_prompt(own, 560, Base.find(own).checkpoint)
+    assert left is not None and 119 <= left <= 121
 
 
 def test_a_run_without_a_recipe_writes_the_one_that_it_ran(

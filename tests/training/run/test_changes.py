@@ -50,12 +50,44 @@ def test_what_is_no_change_is_said(change: str, said: str) -> None:
         ("method.budget=[4]", "method.budget: no such field: did you mean method.budgets?"),
         ("optimisation=3", "optimisation: must be a section, with fields of its own"),
         ("lora.rank=0", "lora.rank: must be greater than or equal to 1, not 0"),
+        ("lora.target_modules=[]", "lora.target_modules: must have at least 1 item"),
+        ("rollouts.vllm_options=[--x]", "rollouts.vllm_options are for rollouts.engine = vllm"),
+        (
+            "optimisation.optimizer_options={lr: 1}",
+            "optimizer_options: set optimisation.learning_rate instead of lr",
+        ),
+        (
+            "optimisation.optimizer_options={weight_decay: 1}",
+            "optimizer_options: set optimisation.weight_decay instead of weight_decay",
+        ),
+        ("validation.hints=[-5, 4]", "validation.hints.0: must be greater than or equal to 1"),
+        ("optimisation.clip_norm=.inf", "clip_norm: must be a finite number, not inf"),
+        ("method.beta=.nan", "method.beta: must be a finite number, not nan"),
+        ("method.add=[{aspo: {k: .inf}}]", "aspo.k: Input should be a finite number"),
     ],
 )
 def test_what_does_not_hold_is_named(change: str, said: str) -> None:
     with pytest.raises(ValidationError) as caught:
         PolicyRecipe.model_validate(changed(raw_recipe("hbpo"), [change]))
     assert said in sentences(caught.value, PolicyRecipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("method.longest=1", "method.longest: must be greater than or equal to 8, not 1"),
+        (
+            "method.subgroup_sizes=[1]",
+            "method: subgroup_sizes must have one number for each of the 4 budgets",
+        ),
+    ],
+)
+def test_one_wrong_field_is_one_sentence(change: str, said: str) -> None:
+    raw = raw_recipe("hbpo")
+    del raw["method"]["budgets"]
+    with pytest.raises(ValidationError) as caught:
+        PolicyRecipe.model_validate(changed(raw, [change]))
+    assert sentences(caught.value, PolicyRecipe) == said
 
 
 def test_what_is_missing_is_named() -> None:

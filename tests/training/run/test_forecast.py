@@ -120,6 +120,29 @@ def test_a_step_is_counted_by_hand(tmp_path: Path) -> None:
     assert forecast.tokens(small(tmp_path, "dapo"), 20).sampled == 2 * 16 * 160
 
 
+def test_components_that_score_and_an_anchor_are_counted(tmp_path: Path) -> None:
+    plain = forecast.tokens(small(tmp_path, "grpo"), 20)
+    for added in ("progrpo", "d3s", "t1"):
+        own = small(tmp_path, "grpo", method={"add": [{added: {}}]})
+        assert forecast.tokens(own, 20).scored == plain.scored + plain.trained
+        anchor = forecast.state_bytes(own, 100).get("anchor", 0)
+        assert anchor == (400 if added == "t1" else 0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "held"),
+    [
+        ({"optimizer": "SGD"}, {"SGD": 0}),
+        ({"optimizer": "SGD", "optimizer_options": {"momentum": 0.9}}, {"SGD": 400}),
+        ({"optimizer": "torch.optim:Adam"}, {"Adam": 800}),
+    ],
+)
+def test_an_optimizer_holds_its_averages(
+    plan: dict[str, Any], held: dict[str, int], tmp_path: Path
+) -> None:
+    assert forecast.state_bytes(small(tmp_path, "grpo", optimisation=plan), 100) == held
+
+
 def test_memory_adds_up(tmp_path: Path) -> None:
     own = small(tmp_path, "grpo")
     model, work = forecast.shape(own), forecast.tokens(own, 20)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
     [
         ("optimisation.steps", 0, "optimisation.steps"),
         ("optimisation.muon_lr", "fast", "optimisation.muon_lr"),
+        ("optimisation.clip_norm", math.inf, "optimisation.clip_norm: must be a finite number"),
         ("traces.hinted", 1.5, "traces.hinted"),
         ("traces.budgets", [], "traces.budgets"),
         ("traces.budgets", [0, 40], "traces.budgets"),

@@ -11,6 +11,8 @@ import pytest
 from ponder.tasks.sources import find_tasks
 from ponder.training.base import Base
 from ponder.training.command import Options, run
+from ponder.training.rollout.experience import Share
+from ponder.training.run import validation
 from ponder.training.run.checks import room_for_prompt
 from ponder.training.run.recipe import RecipeError
 from ponder.training.run.validation import Watched
@@ -23,7 +25,7 @@ def watched(path: Path, method: str, processes: int = 1, /, **sections: Any) -> 
     """What a run of such a recipe is validated on: four prompts of 22 to 32 tokens."""
     own = recipe(path, method, **sections)
     base = Base.find(own)
-    room = room_for_prompt(own, base.config["max_position_embeddings"], base.checkpoint.tokenizer)
+    room = room_for_prompt(own, base.config["max_position_embeddings"], base.checkpoint)
     return Watched(
         own,
         find_tasks(own.tasks),
@@ -70,6 +72,45 @@ def test_hints_need_a_base_that_has_one(tmp_path: Path) -> None:
     (base / "ponder.json").write_text(json.dumps({**contract, "budget_hint": None}))
     with pytest.raises(RecipeError, match=r"validation\.hints: neither the base nor the method"):
         watched(tmp_path, "brpo", base=str(base), **hints)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "grace"),
+    [("brpo", {"grace": 0}, 0), ("brpo", {}, None), ("grpo", {}, None)],
+)
+def test_thoughts_are_cut_as_the_method_cuts_them(
+    method: str,
+    change: dict[str, Any],
+    grace: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int | None] = []
+
+    def truncated(*_: Any, grace: int | None, **__: Any) -> list[Any]:
+        asked.append(grace)
+        return []
+
+    monkeypatch.setattr(validation, "truncated", truncated)
+    monkeypatch.setattr(validation, "plain", lambda *_: [])
+    cut = {"method": change, "validation": {"budgets": [40]}}
+    watched(tmp_path, method, **cut).ask(lambda *_: [], Share())
+    assert asked == [grace]
+
+
+@pytest.mark.parametrize(("method", "longest"), [("brpo", 160 + 8), ("grpo", 160)])
+def test_natural_thoughts_have_room_for_their_answers(
+    method: str, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def plain(*given: Any) -> list[Any]:
+        asked.append(given[2])
+        return []
+
+    monkeypatch.setattr(validation, "plain", plain)
+    watched(tmp_path, method).ask(lambda *_: [], Share())
+    assert asked == [longest]
 
 
 def test_a_run_goes_on_without_its_overlong_problem(

@@ -110,8 +110,11 @@ def contract_of_family(name: str, checkpoint: Checkpoint) -> Contract:
 
 
 def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Contract:
-    """The base's contract, updated with this recipe's method, budgets and hint."""
+    """The base's contract with this recipe's method, budgets and hint, and not calibrated."""
     method = recipe.method
+    for marker in (contract.think_start, contract.think_end):
+        if any(marker in hint for hint in method.hints):
+            raise RecipeError(f"method.hint: must not hold {marker}, a marker of the thought")
     hint, budgets = method.promises(contract.budget_hint, contract.trained_budgets)
     return replace(
         contract,
@@ -122,4 +125,6 @@ def _trained(contract: Contract, recipe: PolicyRecipe, files: ModelFiles) -> Con
         base_model=files.label,
         budget_hint=hint,
         trained_budgets=budgets,
+        budget_curve=(),
+        calibration=None,
     )

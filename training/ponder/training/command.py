@@ -364,6 +364,8 @@ def _say_how_to_go_on(directory: Path, options: Options) -> None:
         words += ["--seed", str(options.seed)] if options.seed is not None else []
         words += [word for change in options.changes for word in ("--set", change)]
         words += ["--threads", str(options.threads), "--resume"]
+        words += ["--for", f"{options.seconds:g}"] if options.seconds is not None else []
+        words += ["--push", options.push] if options.push is not None else []
         said = f"this continues from {found[-1].name}:\n  {shlex.join(words)}"
     else:
         said = f"{directory} has no checkpoint yet, so there is nothing to resume"

@@ -76,8 +76,8 @@ def train_sft(
 
     `progress` shows a bar with the loss, tokens/s and the time left. Checkpoints go to `out`. A run
     resumed from the checkpoint `start` ends with the same weights as an uninterrupted one. `device`
-    is `fastest()` unless given. A GPU multiplies in bfloat16, and other processes write its
-    batches, so a run resumed there learns from other examples than an uninterrupted one. The run
+    is `fastest()` unless given. A GPU multiplies in bfloat16. There, and where an `end` is given,
+    other processes write the batches, and a resumed run learns from examples of its own. The run
     ends at `end` (of the monotonic clock) or after its steps, whichever comes first; the schedule
     and the early terse examples are scaled to that end.
     """
@@ -137,7 +137,8 @@ def train_sft(
                 result.validation.append((step, mean_loss(result.model, held_out)))
             if out and (step % saved.every == 0 or last):
                 record(recipe, out)
-                place_checkpoint(out, step, saved.keep, partial(state.save, stream.place))
+                at = stream.place if ahead is None else _apart(recipe.seed, step)
+                place_checkpoint(out, step, saved.keep, partial(state.save, at))
             bar.set_postfix_str(_meter(result), refresh=False)
             bar.update()
             if last:
@@ -157,6 +158,11 @@ class _Pace:
         now = time.monotonic()
         share = 1.0 if now >= self.end else (now - self.began) / (self.end - self.began)
         return max(step, int(self.steps * share))
+
+
+def _apart(seed: int, step: int) -> Place:
+    """Where a resumed run goes on by itself after `step` batches that other processes wrote."""
+    return Place(Random(f"{seed}/{step}").getstate(), step, 0)
 
 
 def _written_here(stream: Iterator[Sequence[Example]]) -> Generator[Written]:

@@ -36,7 +36,7 @@ from ..rollout.rows import (
 )
 from ..rollout.sampler import sample
 from ..run.checks import check_processes
-from ..run.recipe import PolicyRecipe
+from ..run.recipe import PolicyRecipe, RecipeError
 from .anchor import Anchor
 from .copied import CopySampler, rounded_kind
 from .correction import DRAWN, corrected
@@ -69,6 +69,11 @@ class AccelerateEngine:
 
     @staticmethod
     def check(recipe: PolicyRecipe, launched: int) -> None:
+        if recipe.optimisation.workers is not None:
+            raise RecipeError(
+                "optimisation.workers is for optimisation.engine = verl: set it to null; torchrun "
+                "or accelerate launch starts this engine's processes"
+            )
         check_processes(recipe, launched)
 
     def __init__(self, base: ModelFiles, recipe: PolicyRecipe, out: Path) -> None:

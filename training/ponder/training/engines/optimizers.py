@@ -28,7 +28,7 @@ def optimizer_class(name: str) -> Any:
 
 
 def optimizer(plan: PolicyOptimisation, parameters: Iterable[torch.nn.Parameter]) -> Any:
-    """The plan's optimizer over trained parameters. Raises `RecipeError` for unknown arguments.
+    """The plan's optimizer over trained parameters. Raises `RecipeError` if it refuses them.
 
     Matrices decay; norms and biases, which are vectors, do not. AdamW has betas 0.9 and 0.999, ε
     1e-8.
@@ -44,9 +44,11 @@ def optimizer(plan: PolicyOptimisation, parameters: Iterable[torch.nn.Parameter]
             groups, lr=plan.learning_rate, **{**own, **plan.optimizer_options}
         )
     except (TypeError, ValueError) as error:
-        raise RecipeError(
-            f"optimisation.optimizer_options: {plan.optimizer} does not take them: {error}"
-        ) from error
+        if plan.optimizer_options:
+            wrong = f"optimizer_options: {plan.optimizer} does not take them: {error}"
+        else:
+            wrong = f"optimizer: {plan.optimizer} does not train all weights: {error}; name another"
+        raise RecipeError(f"optimisation.{wrong}") from error
 
 
 def of_verl(parameters: Iterable[torch.nn.Parameter], plan: PolicyOptimisation, **_: float) -> Any:

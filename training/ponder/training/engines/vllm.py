@@ -36,7 +36,7 @@ def options_for(recipe: PolicyRecipe, world: int) -> list[str]:
     options = [f"--max-num-seqs={min(max(rows, 1), _MOST_ROWS)}"]
     if (prompt := recipe.rollouts.longest_prompt) is not None:
         # The model's own length may ask for more cache than there is. A word may be two tokens.
-        options.append(f"--max-model-len={prompt + beside_prompt(recipe)}")
+        options.append(f"--max-model-len={prompt + beside_prompt(recipe)[0]}")
     return [*options, *recipe.rollouts.vllm_options]
 
 

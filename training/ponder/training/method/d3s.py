@@ -28,6 +28,8 @@ from .stages import Component, Place, Stage
 class D3s(Component):
     """D³S: learn from the most informative rollouts and tokens (arXiv 2509.22115)."""
 
+    rescores: ClassVar[bool] = True
+
     rows: float = Field(0.5, gt=0, le=1, description="rollouts of a group at step 0, as a share")
     rows_end: float = Field(1.0, gt=0, le=1, description="the same from step `until` on")
     tokens: float = Field(0.2, gt=0, le=1, description="tokens (K) at step 0, as a share")

@@ -73,17 +73,15 @@ def silenced(entropies_BT: Tensor, groups_BT: Tensor, config: HtpoConfig) -> tup
 
     The former are strictly below the k-th smallest entropy of the sequence's low set, so that a set
     under 2 / `low_mask_share` tokens has none. The latter are at or above the k-th largest of its
-    high set, at least one token.
+    high set, at least one token unless `high_mask_share` is 0.
     """
     counted_BT = groups_BT > 0
     high_BT = counted_BT & (groups_BT % 2 == 0)
     low_BT = counted_BT & ~high_BT
     floor_B1 = -kth_largest(-entropies_BT, low_BT, config.low_mask_share)
     ceiling_B1 = kth_largest(entropies_BT, high_BT, config.high_mask_share)
-    return (
-        (groups_BT == 1) & (entropies_BT < floor_B1),
-        (groups_BT == 6) & (entropies_BT >= ceiling_B1),
-    )
+    masked_high_BT = (groups_BT == 6) & (entropies_BT >= ceiling_B1) & (config.high_mask_share > 0)
+    return (groups_BT == 1) & (entropies_BT < floor_B1), masked_high_BT
 
 
 def objective(rows: LossInputs, config: HtpoConfig) -> PerToken:

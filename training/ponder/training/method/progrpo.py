@@ -27,6 +27,7 @@ class ProGrpo(Component):
     at: ClassVar[Place] = "weight"
     reads: ClassVar[frozenset[str]] = frozenset({"advantage", "correct"})
     makes: ClassVar[frozenset[str]] = frozenset({"advantage", "advantage_confidence"})
+    rescores: ClassVar[bool] = True
 
     alpha: float = Field(0.3, ge=0, le=100, description="weight of the confidences (α); ours")
     share: float = Field(

@@ -43,7 +43,7 @@ Budgets = Annotated[Rising, Field(min_length=1)]
 class MethodSettings(BaseModel):
     """Groups and the clipped surrogate; a run reads the properties of any method."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     if TYPE_CHECKING:
 
@@ -80,6 +80,11 @@ class MethodSettings(BaseModel):
         """Decay of the anchor, an average of the weights in training; None without an anchor."""
         asked = (addition.component.anchor for addition in self.add)
         return next((decay for decay in asked if decay is not None), None)
+
+    @property
+    def probe_tokens(self) -> int:
+        """Most tokens of a probe's answer behind a response; 0 without probes."""
+        return max((addition.component.probe_tokens for addition in self.add), default=0)
 
     @property
     def branches(self) -> int:

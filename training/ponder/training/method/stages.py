@@ -74,15 +74,16 @@ class Component(BaseModel):
     calls it with a batch. A component with several stages overrides `stages`. A component that
     changes the objective overrides `around`. A component with rollouts of its own overrides `plan`;
     if it `wraps`, it gets the plan that the other components made. `predicts`: its stages call
-    `context.predict`.
+    `context.predict`; `rescores`: they call `context.score`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     at: ClassVar[Place]
     reads: ClassVar[frozenset[str]] = frozenset()
     makes: ClassVar[frozenset[str]] = frozenset()
     predicts: ClassVar[bool] = False
+    rescores: ClassVar[bool] = False
     wraps: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, context: Context) -> Batch:
@@ -96,6 +97,11 @@ class Component(BaseModel):
     def anchor(self) -> float | None:
         """Decay of the anchor, an average of the weights in training; None without an anchor."""
         return None
+
+    @property
+    def probe_tokens(self) -> int:
+        """Most tokens of an answer that a probe draws behind a whole response; 0 without probes."""
+        return 0
 
     def around(self, objective: Objective) -> Objective:
         """The objective with this component in it; the same unless overridden."""

@@ -60,6 +60,10 @@ class T1(Component):
     def anchor(self) -> float | None:
         return self.decay if self.beta else None
 
+    @property
+    def probe_tokens(self) -> int:
+        return self.answer_tokens if self.cuts else 0
+
     def around(self, objective: Objective) -> Objective:
         return Anchored(objective, self.beta) if self.beta else objective
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -288,24 +289,29 @@ def _per_rollout(reward: Tensor) -> Tensor:
 
 
 def _measure(batch: Batch, chosen: set[str]) -> dict[str, float]:
-    """The metrics of a step, over all sampled rollouts that have ended, kept or not."""
+    """The metrics of a step, over all sampled rollouts and groups that have ended, kept or not.
+
+    A mean is NaN where nothing has ended.
+    """
     reward = _per_rollout(batch["reward"]).tolist()
     # A length penalty may give different rewards within a group that dynamic sampling drops.
+    open_B = batch.columns.get("open", torch.zeros(len(batch.rollouts), dtype=torch.bool))
     silent = [
-        prompt.key not in chosen or len(set(reward[low:high])) == 1
+        float(prompt.key not in chosen or len(set(reward[low:high])) == 1)
         for prompt, (low, high) in zip(batch.prompts, batch.bounds, strict=True)
+        if not open_B[low:high].any()
     ]
-    ended = batch.keep(~batch["open"]) if "open" in batch.columns else batch
+    ended = batch.keep(~open_B)
 
     def mean(column: Tensor) -> float:
-        return fmean(column.tolist() or [0.0])
+        return fmean(column.tolist() or [math.nan])
 
     return {
         "reward": mean(_per_rollout(ended["reward"])),
         "accuracy": mean(ended["accuracy"]),
         "thinking_tokens": mean(ended["thinking"]),
         "truncation_rate": mean(ended["truncated"]),
-        "zero_variance_share": fmean(silent),
+        "zero_variance_share": fmean(silent or [math.nan]),
         "sampled_tokens": float(batch["sampled"].sum()),
         "unjudged_answers": float(batch["unjudged"].sum()),
     }

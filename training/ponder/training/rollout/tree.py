@@ -88,9 +88,10 @@ class TreePlan(PlainPlan):
             asked = [
                 (tree, path) for tree, paths in zip(trees, growing, strict=True) for path in paths
             ]
+            width = min(self.segment, self.longest - min(len(path.ids) for _, path in asked))
             noise_BT = torch.cat(
                 [
-                    uniforms(f"{tree.prompt.key}/{tree.rounds}", len(paths), self.segment)
+                    uniforms(f"{tree.prompt.key}/{tree.rounds}", len(paths), width)
                     for tree, paths in zip(trees, growing, strict=True)
                     if paths
                 ]

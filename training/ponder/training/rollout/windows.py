@@ -38,9 +38,10 @@ class WindowedPlan(PlainPlan):
             begun += prompt.begun or ((),) * size
             noise += uniforms(prompt.key, size, self.longest)
         left = [i for i, ids in enumerate(begun) if self._open(ids, stops)]
-        noise_BT = torch.zeros(len(left), self.window, dtype=torch.double)
+        room = self.longest - min((len(begun[i]) for i in left), default=0)
+        noise_BT = torch.zeros(len(left), min(self.window, room), dtype=torch.double)
         for row, i in enumerate(left):
-            mine_T = noise[i][len(begun[i]) :][: self.window]
+            mine_T = noise[i][len(begun[i]) :][: noise_BT.shape[1]]
             noise_BT[row, : len(mine_T)] = mine_T
         whole = [(*asked[i][0].ids, *asked[i][1][1], *begun[i]) for i in left]
         written = (yield Round(whole, noise_BT, stops)) if left else []

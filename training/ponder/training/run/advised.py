@@ -17,6 +17,7 @@ from ..base import Base
 from ..method.hbpo import scaled_budgets
 from ..method.presets import PRESETS
 from .changes import changed
+from .checks import hint_tokens
 from .look import SAMPLES, Look, Seen, look
 from .recipe import PolicyRecipe, RecipeError, recipe_from
 
@@ -58,11 +59,14 @@ def advised(
 
     with VerifierPool(tried.rollouts.verifiers) as pool:
         seen = look(tried, found, pool.judge, hints)
-    longest = max(round(_CAP * seen.mean), seen.length(1 - _CUT_OFF), 16)
+    room = _room(seen, tried)
+    longest = min(room, max(round(_CAP * seen.mean), seen.length(1 - _CUT_OFF), 16))
     raw = {**asked, **_rest(method, longest, seen.parameters, held)}
-    _fit(raw, method, longest, seen, tried)
+    _fit(raw, method, longest, seen, room=room, tried=tried)
     raw = changed(raw, changes)
-    return raw, seen, list(_warnings(method, longest, seen, found))
+    own = recipe_from(raw, method)
+    assert isinstance(own, PolicyRecipe)
+    return raw, seen, list(_warnings(method, own.method.longest, seen, found))
 
 
 def _held(tasks: Sequence[Task]) -> int:
@@ -110,18 +114,26 @@ def _method(method: str, longest: int) -> dict[str, Any]:
     return {"longest": longest}
 
 
-def _fit(raw: dict[str, Any], method: str, longest: int, seen: Look, tried: PolicyRecipe) -> None:
+def _room(seen: Look, tried: PolicyRecipe) -> int:
+    """Tokens left for a response behind a hint and prompts twice as long as those seen."""
+    hint = hint_tokens(tried.method, Base.find(tried).checkpoint.tokenizer)
+    return max(16, seen.room - hint - seen.prompt)
+
+
+def _fit(
+    raw: dict[str, Any], method: str, longest: int, seen: Look, *, room: int, tried: PolicyRecipe
+) -> None:
     """Adjust methods whose scale is not the cap: BRPO cuts whole thoughts, DAPO and HTPO penalise
     the longest responses alone.
     """
-    free = min(seen.room, max(longest, round(1.25 * seen.length(1.0))))
+    free = min(room, max(longest, round(1.25 * seen.length(1.0))))
     settings = raw["method"]
     if method == "brpo":
         settings |= _method(method, round(seen.thinking))
-        room = max(32, 2 * seen.answer)
-        settings["summary_tokens"] = 16 * -(-room // 16) + _closing(tried)
+        summary = max(32, 2 * seen.answer)
+        settings["summary_tokens"] = 16 * -(-summary // 16) + _closing(tried)
     elif method in ("dapo", "htpo"):
-        settings |= _method(method, min(seen.room, seen.length(0.95)))
+        settings |= _method(method, min(room, seen.length(0.95)))
     raw["validation"]["longest"] = free
 
 

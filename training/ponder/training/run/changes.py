@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from ..method.components import COMPONENTS
 
+_TYPE = re.compile(r"(tuple|literal)\[")
+
 
 def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """`raw` with every `dotted.key=value` in it; a value is YAML. Raises `ValueError`."""
@@ -38,14 +40,15 @@ def _with(section: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
 
 def sentences(error: ValidationError, kind: type[BaseModel]) -> str:
     """Sentences that name every wrong field by its dotted name, and its condition."""
-    return "; ".join(_sentence(problem, kind) for problem in error.errors())
+    wrong = [it for it in error.errors() if it["type"] != "default_factory_not_called"]
+    return "; ".join(_sentence(problem, kind) for problem in wrong)
 
 
 def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
-    # pydantic puts the method's name into the place of its fields; no file has it there.
-    place = [str(part) for part in problem["loc"]]
-    if place[:1] == ["method"] and len(place) > 2:
-        del place[1]
+    # pydantic puts the method's name, and a type of several, into the place of a field.
+    place = [str(part) for part in problem["loc"] if not _TYPE.match(str(part))]
+    if place[:1] == ["method"]:
+        del place[1:2]
     field = ".".join(place) or "recipe"
     match problem["type"]:
         case "model_type" | "model_attributes_type":

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ponder.checkpoint.checkpoint import Checkpoint
 from ponder.engine.tokenizer import HFTokenizer
 
 from ..method.settings import MethodSettings
 from .recipe import PolicyRecipe, RecipeError
+
+# Tokens of a close text that is not known yet; Qwen3's, one of the longest, has 24.
+_CLOSE = 32
 
 
 def check_processes(recipe: PolicyRecipe, world: int) -> None:
@@ -38,26 +42,39 @@ def hint_tokens(method: MethodSettings, tokenizer: HFTokenizer | None = None) ->
     return max((len(tokenizer.encode(hint)) for hint in method.hints), default=0)
 
 
-def beside_prompt(recipe: PolicyRecipe, tokenizer: HFTokenizer | None = None) -> int:
-    """Most tokens that may follow a prompt, in rollouts or in a validation."""
+def beside_prompt(recipe: PolicyRecipe, checkpoint: Checkpoint | None = None) -> tuple[int, str]:
+    """Most tokens that may follow a prompt, and the field that decides them.
+
+    They are those of a rollout, of a probe or of a validation; estimated without a checkpoint.
+    """
     method, watched = recipe.method, recipe.validation
-    hint = hint_tokens(method, tokenizer)
-    cut = watched.budgets[-1] + watched.answer_tokens if watched.budgets else 0
-    return max(method.longest + hint + method.branch_tokens, (watched.longest or 0) + hint, cut)
+    hint = hint_tokens(method, None if checkpoint is None else checkpoint.tokenizer)
+    form = None if checkpoint is None else checkpoint.compiled
+    close = _CLOSE if form is None else len(form.close.ids)
+    probe = close + method.probe_tokens if method.probe_tokens else 0
+    own = "method.budgets" if method.branches else "method.longest"
+    terms = [(method.longest + hint + max(method.branch_tokens, probe), own)]
+    if watched.longest is not None:
+        terms.append((watched.longest + hint, "validation.longest"))
+    if watched.budgets:
+        terms.append((watched.budgets[-1] + close + watched.answer_tokens, "validation.budgets"))
+    return max(terms, key=lambda term: term[0])
 
 
 def room_for_prompt(
-    recipe: PolicyRecipe, positions: int | None, tokenizer: HFTokenizer | None = None
+    recipe: PolicyRecipe, positions: int | None, checkpoint: Checkpoint | None = None
 ) -> int | None:
     """Tokens that the base's positions leave for a prompt; None where they are unknown."""
     if positions is None:
         return None
-    given, beside = recipe.rollouts.longest_prompt, beside_prompt(recipe, tokenizer)
+    given = recipe.rollouts.longest_prompt
+    beside, field = beside_prompt(recipe, checkpoint)
     if positions - beside < (given or 1):
-        prompt = "" if given is None else f" and prompts of {given}"
+        both = "" if given is None else f" behind prompts of {given}"
+        remedy = "lower it" if given is None else "lower it, or rollouts.longest_prompt"
         raise RecipeError(
-            f"method: {beside} tokens{prompt} do not fit the {positions} positions of "
-            f"{recipe.base}: lower longest, or the budgets"
+            f"{field}: the {beside} tokens that it allows{both} do not fit the {positions} "
+            f"positions of {recipe.base}: {remedy}"
         )
     return positions - beside
 

@@ -25,8 +25,8 @@ from .checks import adapted, check_processes, check_trackers, hint_tokens, room_
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
 
 GIB = 1 << 30
-# float32 weights, gradients and AdamW's two moments.
-_WEIGHT, _GRADIENT, _ADAMW = 4, 4, 8
+# float32 weights and gradients, and an optimizer's average of them.
+_WEIGHT, _GRADIENT, _AVERAGE = 4, 4, 4
 _PROMPTS_DRAWN = 64
 # FLOP per second of an H100 SXM in dense bfloat16, from NVIDIA's data sheet.
 _H100 = 989e12
@@ -152,7 +152,18 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
         row -= answers - method.branch_tokens
         rows *= 1 + method.branches
     later = rows * (plan.updates - 1) // plan.updates
-    return Tokens(prompt, prompt + row, rows, sampled, later * (prompt + row))
+    # A component may score all rollouts; an anchor scores the rows of every update.
+    again = sum(it.component.rescores for it in method.add) + (method.anchor is not None)
+    return Tokens(prompt, prompt + row, rows, sampled, (later + again * rows) * (prompt + row))
+
+
+def state_bytes(recipe: PolicyRecipe, trained: int) -> dict[str, int]:
+    """Bytes beside weights and gradients: the optimizer's, as of AdamW unless SGD, an anchor's."""
+    plan = recipe.optimisation
+    name = plan.optimizer.rpartition(":")[2]
+    averages = 2 if name != "SGD" else bool(plan.optimizer_options.get("momentum"))
+    held = {name: averages * _AVERAGE * trained}
+    return held if recipe.method.anchor is None else {**held, "anchor": _WEIGHT * trained}
 
 
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
@@ -173,7 +184,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     found = {
         "weights": (2 if plan.weights == "bfloat16" else _WEIGHT) * model.parameters,
         "gradients": _GRADIENT * model.trained,
-        "AdamW": _ADAMW * model.trained,
+        **state_bytes(recipe, model.trained),
         "activations": width * micro * kept,
     }
     if not torch.cuda.is_available():
@@ -195,7 +206,7 @@ def _cached(recipe: PolicyRecipe, needs: RowBytes, work: Tokens, processes: int)
     """Bytes of the sampler's largest batch: of rollouts, summaries or a validation."""
     method, watched = recipe.method, recipe.validation
     longest = work.prompt + method.longest
-    asked = work.prompt + (watched.longest or method.longest)
+    asked = work.prompt + (watched.longest or method.longest + method.branch_tokens)
     batches = [(work.rows, longest), (watched.problems * watched.samples, asked)]
     if method.branches:
         batches.append((work.rows * method.branches, longest + method.branch_tokens))
@@ -221,14 +232,15 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
     again = f", in {method.attempts} batches" if method.attempts > 1 else ""
     yield f"a step      at most (prompts of {prompt:,} tokens: {prompt_source})"
     yield f"  sampled   {work.sampled:,} tokens{again}"
-    yield f"  scored    {work.scored:,} tokens forward, for the updates after the first"
+    yield f"  scored    {work.scored:,} tokens forward, for later updates and method.add"
     yield f"  learnt    {work.trained:,} tokens forward and backward"
     flops = 2.0 * model.parameters * work.forward
     yield (
         f"  together  {work.forward:,} tokens forward (a backward token costs two), "
         f"{flops:.1e} FLOP; {flops * plan.steps:.1e} the whole run"
     )
-    state = (_WEIGHT + _ADAMW) * model.trained
+    held = state_bytes(recipe, model.trained)
+    state = _WEIGHT * model.trained + sum(held.values())
     saved = -(-plan.steps // recipe.checkpoints.every)  # the last step's, too
     yield (
         f"checkpoints {saved} of {_size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
@@ -248,12 +260,12 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         needed = memory(recipe, model, work, processes)
         parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())
         yield f"  {processes} process{'es' if processes > 1 else ''}: {parts}"
-        sharded = sum(needed[name] for name in ("weights", "gradients", "AdamW"))
+        sharded = sum(needed[name] for name in ("weights", "gradients", *held))
         whole = sum(needed.values())
         spread = whole - sharded * (1 - 1 / processes)
         both = f", {_size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
         if costs.sharded:
-            yield f"    together {_size(spread)}, as weights, gradients and AdamW are sharded"
+            yield f"    together {_size(spread)}, as weights, gradients and optimizer are sharded"
         else:
             yield f"    together {_size(whole)}{both}"
 

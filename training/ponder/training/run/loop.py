@@ -99,7 +99,10 @@ class Loop:
         engine = self.engine
         world, last = engine.share.world, learnt[-1]
         sums = engine.reduce({n: sum(it.sums[n] for it in learnt) for n in last.sums})
-        metrics = engine.reduce(experience.metrics)
+        known_by = engine.reduce({n: not math.isnan(v) for n, v in experience.metrics.items()})
+        metrics = engine.reduce(
+            {n: 0.0 if math.isnan(v) else v for n, v in experience.metrics.items()}
+        )
         tokens = max(sums.pop("tokens"), 1.0)
         known = max(tokens - sums.get(UNKNOWN, 0.0), 1.0)
         figures = {
@@ -108,7 +111,11 @@ class Loop:
             "learning_rate": last.learning_rate,
             **{n: total / (known if n in OF_KNOWN else tokens) for n, total in sums.items()},
             "learnt_tokens": tokens,
-            **{n: total if n in COUNTS else total / world for n, total in metrics.items()},
+            **{
+                n: total if n in COUNTS else total / known_by[n]
+                for n, total in metrics.items()
+                if known_by[n]
+            },
             **phases,
         }
         self.watch.stepped(step, figures)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ponder.errors import SetupError
 
 from ..method.presets import Method, MethodConfig
-from ..method.settings import Budgets, Rising
+from ..method.settings import Budgets, Rising, Tokens
 from .changes import changed, sentences
 from .shipped import FOLDER, shipped_recipes
 
@@ -31,7 +31,7 @@ class RecipeError(SetupError, ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelShape(_Section):
@@ -224,6 +224,13 @@ class PolicyOptimisation(_Section):
         False, description="compute activations twice instead of keeping them"
     )
 
+    @model_validator(mode="after")
+    def _options_are_no_fields(self) -> Self:
+        for option, field in (("lr", "learning_rate"), ("weight_decay", "weight_decay")):
+            if option in self.optimizer_options:
+                raise ValueError(f"optimizer_options: set optimisation.{field} instead of {option}")
+        return self
+
 
 class Validation(_Section):
     """Validations of a run: natural thinking on problems that training never sees."""
@@ -232,7 +239,9 @@ class Validation(_Section):
     problems: int = Field(ge=1, le=100_000, description="problems asked each time")
     samples: int = Field(1, ge=1, le=1024, description="responses per problem (mean@k)")
     longest: int | None = Field(
-        None, ge=1, description="tokens of a response; method.longest unless given"
+        None,
+        ge=1,
+        description="tokens of a response; method.longest unless given, and brpo's summary_tokens",
     )
     greedy: bool = Field(
         False, description="take the likeliest token, instead of rollouts.temperature"
@@ -241,7 +250,7 @@ class Validation(_Section):
         (),
         description="other tasks to validate on, as many problems of each, under their own names",
     )
-    hints: tuple[int, ...] = Field((), description="budgets to hint at, one after the other")
+    hints: tuple[Tokens, ...] = Field((), description="budgets to hint at, one after the other")
     budgets: Rising = Field((), description="budgets at which to cut thoughts, rising")
     answer_tokens: int = Field(
         128, ge=1, le=1_000_000, description="tokens of an answer to a truncated thought"
@@ -253,7 +262,7 @@ class Lora(_Section):
 
     rank: int = Field(16, ge=1, le=1024, description="of the two matrices of an adapter")
     alpha: int = Field(32, ge=1, le=4096, description="an adapter counts alpha / rank times")
-    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear", description="names of the layers that get an adapter"
     )
 
@@ -311,6 +320,10 @@ class PolicyRecipe(_Section):
             raise ValueError(
                 "rollouts.steps_ahead needs rollouts.engine = http, whose servers draw while the "
                 "trainer learns, and rollouts.sampler_cap, which weighs what older weights drew"
+            )
+        if self.rollouts.vllm_options and self.rollouts.engine != "vllm":
+            raise ValueError(
+                "rollouts.vllm_options are for rollouts.engine = vllm: set it, or leave them out"
             )
         if plan.weights == "bfloat16" and self.lora is None:
             raise ValueError(

@@ -67,7 +67,7 @@ class Run:
         tasks = _tasks(recipe)
         base = Base.find(recipe)
         positions = base.config.get("max_position_embeddings")
-        room = room_for_prompt(recipe, positions, base.checkpoint.tokenizer)
+        room = room_for_prompt(recipe, positions, base.checkpoint)
         longest_prompt = recipe.rollouts.longest_prompt or room
         if recipe.lora is not None:
             adapted(recipe, base.on_meta())

@@ -43,8 +43,9 @@ class Watched:
     ) -> None:
         plan = recipe.validation
         self._reader, self._judge, self._plan = reader, judge, plan
-        self._longest = plan.longest or recipe.method.longest
+        self._longest = plan.longest or recipe.method.longest + recipe.method.branch_tokens
         self._answer = plan.answer_tokens
+        self._grace: int | None = getattr(recipe.method, "grace", None)  # where a method cuts
         sets = {"": tasks, **{name: _tasks(name) for name in plan.also}}
         self._prompts: dict[str, list[Prompt]] = {}
         self.notes: list[str] = []
@@ -104,6 +105,7 @@ class Watched:
             budgets=plan.budgets,
             summaries=1,
             summary_tokens=self._answer + len(self._reader.form.close.ids),
+            grace=self._grace,
         )
         for j, budget in enumerate(plan.budgets):
             said = [thought.summaries[j][0] if thought.summaries[j] else None for thought in found]

@@ -47,11 +47,12 @@ class Progress:
         self._bar = step_bar(name, steps, done, main and bar)
 
     def stepped(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record a step's metrics."""
+        """Record a step's metrics; one in which no response ended has no `accuracy`."""
         self._write(METRICS, {"kind": "step", "step": step, **figures})
-        self._shown["step"] = (
-            f"{figures['accuracy']:.1%} at {figures['thinking_tokens']:.0f} tokens"
-        )
+        if "accuracy" in figures:
+            self._shown["step"] = (
+                f"{figures['accuracy']:.1%} at {figures['thinking_tokens']:.0f} tokens"
+            )
         for name, seconds in figures.items():
             if name.startswith("seconds_"):
                 self._phases[name.removeprefix("seconds_")] += seconds
