@@ -94,6 +94,8 @@ def cpu_settings(model: Path) -> tuple[dict[str, str], list[str]]:
     - With one thread, the worker runs inside the engine's process: a worker process of its own
       halves the rate and costs 300 MB. vLLM replaces the short name "uni" on CPUs, because that
       executor cannot set the threads; ours are set before the import.
+
+    Raises `EngineSetupError` for a config.json that describes no model.
     """
     path = model / "config.json"
     try:
@@ -300,6 +302,7 @@ def prepare(model: Path) -> list[str]:
     """Set the environment that torch and vLLM read when they are imported.
 
     Variables that the user has set stay as they are. Returns the options chosen for this machine.
+    Raises `EngineSetupError`.
     """
     environment = dict(_ENVIRONMENT)
     options: list[str] = []
