@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ponder.cage.parent import die_with
 from ponder.training.run.directory import RECIPE, checkpoints, write_whole
 
 from .arms import PROTOCOL_VERSION, Base, Planned
@@ -119,8 +120,12 @@ def cold_key(base: Base) -> str:
 def _start_worker() -> None:
     """Load all code at once, so that later edits of the files do not change a running study.
 
-    Ctrl-C ends the workers, too; their runs resume from their checkpoints.
+    Ctrl-C and a killed study end the workers, too; their runs resume from their checkpoints.
     """
+    study = multiprocessing.parent_process()
+    assert study is not None
+    assert study.pid is not None
+    die_with(study.pid)
     for name in ("ponder.training.run.run", f"{__package__}.measure"):
         import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
