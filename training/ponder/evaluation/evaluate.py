@@ -15,6 +15,7 @@ from typing import get_args
 from ponder.tasks.problems import Problem
 from ponder.tasks.workers import VerifierPool
 from ponder.thought.budget import UNLIMITED
+from ponder.thought.curve import free_last
 
 from .protocol import PLAIN, Ask, Hint, Mode, Responder, ResponderError, Subject, Wording
 
@@ -90,7 +91,7 @@ def conditions_of(
                 f"{subject.lacks[mode]}; possible are {', '.join(possible)}"
             )
         if mode in ("truncated", "served"):
-            found += [Condition(mode, budget) for budget in sorted(set(budgets), key=_free_last)]
+            found += [Condition(mode, budget) for budget in sorted(set(budgets), key=free_last)]
         elif mode == "hinted":
             found += [Condition(mode, budget) for budget in sorted(subject.trained_budgets)]
         else:
@@ -165,8 +166,4 @@ def _ask(
 
 
 def _cuts(conditions: Sequence[Condition], hint: Hint) -> tuple[int, ...]:
-    return tuple(sorted({c.cut for c in conditions if c.hint == hint}, key=_free_last))
-
-
-def _free_last(budget: int) -> tuple[bool, int]:
-    return budget == UNLIMITED, budget
+    return tuple(sorted({c.cut for c in conditions if c.hint == hint}, key=free_last))
