@@ -375,9 +375,9 @@ class Completion:
     def _group(self, index: int, emit: Callable[[Event], None]) -> Choice:
         asked, prompt, model = self.request.ponder.strategy, self.prompt(index), self.model
         assert asked is not None
-        own = self.model.exits(self.request.ponder, prompt.plan, self._due)
 
         def make(number: int, exits: Sequence[Exit]) -> Thought:
+            own = model.exits(self.request.ponder, prompt.plan, self._due)  # they have a state
             sampling = self._seeded(number)
             return model.checkpoint.thought(prompt, sampling, self._rules, exits=[*exits, *own])
 

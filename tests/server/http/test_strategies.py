@@ -234,6 +234,26 @@ def test_a_deadline_closes_all_thoughts(serve: Serve, model: Model) -> None:
     assert report["deadline_met"] is not None
 
 
+def test_a_loop_is_closed_whatever_the_other_thoughts_do(serve: Serve, files: ModelFiles) -> None:
+    """Each thought has a loop exit of its own: what one repeats is no other's state."""
+    vocabulary = HFTokenizer(files.directory)
+    period = vocabulary.encode("I check it: 40 + 2 = 42, and 42 - 2 = 40, so it must hold. ")
+    counts = vocabulary.encode(" ".join(map(str, range(2000))))
+    (end,) = vocabulary.encode("</think>")
+
+    def script(prompt: Sequence[int], number: int) -> Iterator[int]:
+        if end in prompt:
+            yield from [*vocabulary.encode("42"), min(vocabulary.eos_token_ids)]
+        yield from period * 100 if number == 1 else counts
+
+    running = serve(script=script, hint=False)
+    asked = {"method": "self_consistency", "n": 2, "token_budget": 3000}
+    rows = strategy(running.ask(max_completion_tokens=2000, ponder={"strategy": asked}))["answers"]
+    assert rows[0]["end_cause"] != "loop"
+    assert rows[1]["end_cause"] == "loop"
+    assert rows[1]["thinking_tokens"] < 256 + 4 * len(period)
+
+
 def test_limits_of_length_hold_for_each_thought(serve: Serve, model: Model) -> None:
     running = serve(script=model(*ANSWERS, length=2000), hint=False)
     reply = running.ask(max_completion_tokens=100, ponder={"strategy": VOTES})
