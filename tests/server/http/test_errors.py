@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import httpx
 import openai
@@ -15,6 +16,8 @@ from ponder.server.keys import authorise
 from waiting import wait_until
 
 from .conftest import Running, Serve
+
+HELLO = [{"role": "user", "content": "hi"}]
 
 
 def refused(
@@ -320,6 +323,24 @@ def test_log_probabilities_have_a_bound(serve: Serve) -> None:
     assert error["param"] == "logprobs"
     assert "set max_completion_tokens to 50000 or less" in error["message"]
     assert running.ask(**asked, max_tokens=50_000).choices[3].logprobs.content
+
+
+def test_more_alternatives_than_the_engine_tells_are_refused(serve: Serve) -> None:
+    """Engines return fewer without a word, or fail the request."""
+    running = serve()
+    object.__setattr__(running.engine.facts, "max_logprobs", 5)
+    for path, body, param in (
+        ("chat/completions", {"messages": HELLO, "logprobs": True}, "top_logprobs"),
+        ("completions", {"prompt": "hi"}, "logprobs"),
+        ("responses", {"input": "hi", "include": ["message.output_text.logprobs"]}, "top_logprobs"),
+    ):
+        ask = partial(httpx.post, f"{running.url}/v1/{path}")
+        for stream in (False, True):
+            refusal = ask(json={**body, param: 6, "stream": stream})
+            error = refusal.json()["error"]
+            assert (refusal.status_code, error["param"]) == (400, param)
+            assert f"{param} is 6" in error["message"] and "at most 5" in error["message"]
+            assert ask(json={**body, param: 5, "stream": stream}).status_code == 200
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:
