@@ -288,7 +288,7 @@ class Completion:
             completion=sum(outcome.completion_tokens for outcome in outcomes),
             thinking=sum(outcome.thinking_tokens for outcome in outcomes),
             cached=sum(
-                max(outcome.cached_tokens for outcome in outcomes[first : first + self.request.n])
+                min(outcome.cached_tokens for outcome in outcomes[first : first + self.request.n])
                 for first in range(0, len(outcomes), self.request.n)
             ),
         )
