@@ -266,9 +266,13 @@ class Completion:
         choice = self._choices[index]
         return choice.report() if isinstance(choice, Group) else None
 
+    def thinking_ids(self, index: int) -> Sequence[int]:
+        """The tokens of a choice's thought; of several, those of the one whose answer is given."""
+        return self._choices[index].thinking_ids
+
     def thought(self, index: int) -> str:
         """The text of a choice's thought."""
-        return self.model.tokenizer.decode(self._choices[index].thinking_ids)
+        return self.model.tokenizer.decode(self.thinking_ids(index))
 
     def echo(self, index: int) -> str:
         """The echoed prompt of a choice; empty where the request wants no echo."""

@@ -254,6 +254,17 @@ def test_a_loop_is_closed_whatever_the_other_thoughts_do(serve: Serve, files: Mo
     assert rows[1]["thinking_tokens"] < 256 + 4 * len(period)
 
 
+def test_histograms_count_each_thought_and_each_answer(serve: Serve, model: Model) -> None:
+    running, arm = serve(script=model(*ANSWERS), hint=False), '{arm="policy"}'
+    asked = {**VOTES, "token_budget": 80}
+    report = running.ask(ponder={"strategy": asked}).choices[0].ponder
+    for name in ("thinking_tokens", "answer_tokens"):
+        assert metric(running, f"ponder_{name}_count{arm}") == 4
+        assert metric(running, f"ponder_{name}_sum{arm}") == report[name]
+    assert metric(running, 'ponder_thinking_tokens_bucket{arm="policy",le="20.0"}') == 4
+    assert metric(running, f"ponder_budget_effective_tokens_sum{arm}") == 80
+
+
 def test_limits_of_length_hold_for_each_thought(serve: Serve, model: Model) -> None:
     running = serve(script=model(*ANSWERS, length=2000), hint=False)
     reply = running.ask(max_completion_tokens=100, ponder={"strategy": VOTES})
