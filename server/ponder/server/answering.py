@@ -50,7 +50,8 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         try:
             async with place.time():
                 completion = await _planned(request, dialect, place)
-                place.grow(completion.thoughts, len(completion.prompts))
+                asked = "n" if completion.request.ponder.strategy is None else "strategy"
+                place.grow(completion.thoughts, len(completion.prompts), asked)
                 await service.lend(dialect, completion, place)
         except ClientGone:
             service.metrics.left()

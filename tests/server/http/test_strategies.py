@@ -327,6 +327,21 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
 
 
+def test_more_thoughts_than_the_server_runs_are_refused_by_their_own_name(serve: Serve) -> None:
+    """A request that sends no `n` is not told of one."""
+    running = serve(max_running=3)
+    for name, ask in {
+        "chat/completions": {"messages": [{"role": "user", "content": "?"}]},
+        "responses": {"input": "?"},
+        "completions": {"prompt": "?<think>"},
+    }.items():
+        body = {**ask, "ponder": {"strategy": VOTES}}
+        error = httpx.post(f"{running.url}/v1/{name}", json=body).json()["error"]
+        assert error["param"] == "ponder.strategy"
+        assert error["message"].startswith("ponder.strategy.n is 4, but this server generates at")
+        assert error["message"].endswith("lower ponder.strategy.n")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
