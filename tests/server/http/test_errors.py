@@ -268,7 +268,7 @@ def test_an_answer_that_had_no_room_is_the_requests_fault(serve: Serve) -> None:
     assert "raise ponder.max_answer_tokens" in error["message"]
     running = serve("\n\n\n")
     error = refused(running, openai.BadRequestError, max_tokens=1)
-    assert (error["code"], error["param"]) == ("answer_did_not_fit", "max_completion_tokens")
+    assert (error["code"], error["param"]) == ("answer_did_not_fit", "max_tokens")
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_empty_answers_total{arm="policy"} 0.0' in metrics
 
@@ -314,6 +314,30 @@ def test_a_prompt_next_to_the_context_is_counted_without_the_close(serve: Serve)
     assert error["code"] == "context_length_exceeded"
     closing = len(running.service.model.checkpoint.compiled.close.ids)  # type: ignore[union-attr]
     assert f"the prompt has {tokens} and {closing} more that close its thought" in error["message"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "fields"),
+    [
+        (20, {"budget": 16, "ponder": {"min_answer_tokens": 10}}),
+        (20, {"ponder": {"min_answer_tokens": 100}}),
+        (5, {"min_tokens": 9}),
+        (3, {"budget": 0}),  # known once the model has begun with blank
+        (50, {"budget": 0}),
+    ],
+)
+def test_a_limit_is_named_as_the_client_did(
+    serve: Serve, name: str, stream: bool, limit: int, fields: dict[str, object]
+) -> None:
+    """Raising the other name would change nothing: the smaller of the two is the limit."""
+    body = {"messages": HELLO, "stream": stream, name: limit, **fields}
+    reply = httpx.post(f"{serve(chr(10) * 60).url}/v1/chat/completions", json=body)
+    assert reply.status_code in (400, 500)
+    error, other = reply.json()["error"], {"max_tokens", "max_completion_tokens"} - {name}
+    assert name in error["message"] and not any(one in error["message"] for one in other)
+    assert error["param"] in (name, "ponder.min_answer_tokens", None)
 
 
 def test_log_probabilities_have_a_bound(serve: Serve) -> None:
