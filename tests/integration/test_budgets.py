@@ -134,12 +134,12 @@ def test_a_hint_is_obeyed_in_front_of_the_cap(
 
 def test_choices_share_the_prompt_and_think_alone(client: openai.OpenAI) -> None:
     sampled = {"seed": 5, "temperature": 1.0}
+    first = client.chat.completions.create(**fields(255, LONG_SUM, **sampled))
     reply = client.chat.completions.create(**fields(255, LONG_SUM, n=4, **sampled))
     assert len({choice.message.reasoning for choice in reply.choices}) > 1  # type: ignore[attr-defined]
     assert all(choice.ponder["thinking_tokens"] <= 255 for choice in reply.choices)  # type: ignore[attr-defined]
     assert reply.usage is not None and reply.usage.prompt_tokens_details is not None
     assert reply.usage.prompt_tokens_details.cached_tokens
-    first = client.chat.completions.create(**fields(255, LONG_SUM, **sampled))
     assert first.choices[0].message == reply.choices[0].message
 
 

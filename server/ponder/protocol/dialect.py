@@ -19,7 +19,11 @@ from ponder.thought.thought import Event
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a reply cost, in tokens: `prompt` summed over prompts, the rest over choices."""
+    """What a reply cost, in tokens: `prompt` summed over prompts, the rest over choices.
+
+    `cached` are those of the prompts that no choice had to read: what the first of a prompt's
+    choices reads is in the cache for the others.
+    """
 
     prompt: int
     completion: int

@@ -18,6 +18,7 @@ from ponder.protocol.errors import ApiError, internal_error, to_api_error
 from ponder.server.completion import Completion
 from ponder.server.gate import Place
 from ponder.server.logs import note, request_id
+from ponder.server.planning import in_words_of
 from ponder.server.service import Service
 from ponder.server.streaming import ClientGone, EventStream, LongResponse, run_for_client
 
@@ -50,7 +51,8 @@ def endpoint(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         try:
             async with place.time():
                 completion = await _planned(request, dialect, place)
-                place.grow(completion.thoughts, len(completion.prompts))
+                asked = "n" if completion.request.ponder.strategy is None else "strategy"
+                place.grow(completion.thoughts, len(completion.prompts), asked)
                 await service.lend(dialect, completion, place)
         except ClientGone:
             service.metrics.left()
@@ -117,8 +119,13 @@ def _streamed(
     service: Service, dialect: Dialect, completion: Completion, place: Place
 ) -> EventStream:
     writer = dialect.stream(completion)
+
+    async def produce(put: Callable[[bytes], None]) -> None:
+        with in_words_of(dialect, completion.request):
+            await service.streamed(completion, place, writer, put)
+
     return EventStream(
-        lambda put: service.streamed(completion, place, writer, put),
+        produce,
         respond=lambda error: refuse(service, dialect, error),
         last_event=lambda error: writer.broken(_counted(service, dialect, error)),
         headers=lambda: {**completion.headers, **named(dialect, completion.id)},
@@ -130,7 +137,8 @@ async def _whole(
 ) -> Response:
     writer = dialect.whole(completion)
     try:
-        await run_for_client(request.receive, service.whole(completion, place, writer))
+        with in_words_of(dialect, completion.request):
+            await run_for_client(request.receive, service.whole(completion, place, writer))
     except ClientGone:
         return Response(status_code=499)
     headers = {**completion.headers, **named(dialect, completion.id)}

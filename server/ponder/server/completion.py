@@ -22,6 +22,7 @@ from ponder.server.answers import answer_rules
 from ponder.server.choice import Choice, Scored, Single, live_all, unheard
 from ponder.server.early import EarlyWatch, check_early_exit
 from ponder.server.keys import EVERYBODY
+from ponder.server.logprobs import check_logprobs
 from ponder.server.model import ServedModel
 from ponder.server.strategies.asking import check_strategy
 from ponder.server.strategies.group import Group
@@ -41,8 +42,6 @@ from ponder.thought.thought import Event, Thought
 _WHOLE_CHUNK_TOKENS = 32
 _LOGPROBS_CHUNK_TOKENS = 4
 _DUE_CHUNK_TOKENS = 8  # tokens not yet reported when a deadline closes a thought are lost
-MOST_LOGPROBS = 4_000_000
-"""Log probabilities that one reply may hold: some 70 bytes of text each."""
 
 TRACE_HEADERS = ("traceparent", "tracestate")
 """Headers of the W3C Trace Context recommendation."""
@@ -93,7 +92,7 @@ class Completion:
             least = request.ask.min_answer_tokens
             self._due = Due(due_at, self.started_at, self._pace, least)
         self._plan(limits)
-        self._bound_logprobs()
+        check_logprobs(request, self.prompts, engine.facts)
         self._check_reachable()
         self._engine = engine
         whole = _WHOLE_CHUNK_TOKENS if request.logprobs is None else _LOGPROBS_CHUNK_TOKENS
@@ -106,11 +105,6 @@ class Completion:
         )
         check_strategy(request, self._sampling, verifier=judge is not None)
         if request.echo and request.logprobs is not None:
-            if not engine.facts.scores_prompts:
-                raise invalid_request(
-                    "this server's engine cannot score prompts: leave echo or `alternatives` out",
-                    "echo",
-                )
             self._sampling = replace(self._sampling, prompt_logprobs=request.logprobs)
         self.trace = trace  # the client's trace headers
         self.headers = {"x-request-id": self.id}  # the reply's; observers may add
@@ -272,9 +266,13 @@ class Completion:
         choice = self._choices[index]
         return choice.report() if isinstance(choice, Group) else None
 
+    def thinking_ids(self, index: int) -> Sequence[int]:
+        """The tokens of a choice's thought; of several, those of the one whose answer is given."""
+        return self._choices[index].thinking_ids
+
     def thought(self, index: int) -> str:
         """The text of a choice's thought."""
-        return self.model.tokenizer.decode(self._choices[index].thinking_ids)
+        return self.model.tokenizer.decode(self.thinking_ids(index))
 
     def echo(self, index: int) -> str:
         """The echoed prompt of a choice; empty where the request wants no echo."""
@@ -294,29 +292,10 @@ class Completion:
             completion=sum(outcome.completion_tokens for outcome in outcomes),
             thinking=sum(outcome.thinking_tokens for outcome in outcomes),
             cached=sum(
-                max(outcome.cached_tokens for outcome in outcomes[first : first + self.request.n])
+                min(outcome.cached_tokens for outcome in outcomes[first : first + self.request.n])
                 for first in range(0, len(outcomes), self.request.n)
             ),
         )
-
-    def _bound_logprobs(self) -> None:
-        """Raise 400 where a reply could hold more of them than there is memory for."""
-        request = self.request
-        if request.logprobs is None:
-            return
-        each = request.choices * (1 + request.logprobs)
-        plans = [prompt.plan for prompt in self.prompts]
-        tokens = max(min(plan.allowance, plan.max_answer or plan.allowance) for plan in plans)
-        if request.echo:
-            tokens += max(len(prompt.token_ids) for prompt in self.prompts)
-        if each * tokens > MOST_LOGPROBS:
-            raise invalid_request(
-                f"{request.choices} choices of up to {tokens} tokens with {request.logprobs} "
-                f"alternatives each may have {each * tokens} log probabilities, and a reply holds "
-                f"at most {MOST_LOGPROBS}: set `max_completion_tokens` to {MOST_LOGPROBS // each} "
-                f"or less, or lower n or `alternatives`",
-                "logprobs",
-            )
 
     def _check_reachable(self) -> None:
         """Raise 408 where no answer can come in time, not even one without a thought."""
@@ -375,9 +354,9 @@ class Completion:
     def _group(self, index: int, emit: Callable[[Event], None]) -> Choice:
         asked, prompt, model = self.request.ponder.strategy, self.prompt(index), self.model
         assert asked is not None
-        own = self.model.exits(self.request.ponder, prompt.plan, self._due)
 
         def make(number: int, exits: Sequence[Exit]) -> Thought:
+            own = model.exits(self.request.ponder, prompt.plan, self._due)  # they have a state
             sampling = self._seeded(number)
             return model.checkpoint.thought(prompt, sampling, self._rules, exits=[*exits, *own])
 

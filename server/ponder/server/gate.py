@@ -46,15 +46,21 @@ class Gate:
         finally:
             self.leave(place)
 
-    def grow(self, place: Place, n: int, prompts: int = 1) -> None:
-        """Take a place for each choice of a request that is planned. Raises 400 and 503."""
+    def grow(self, place: Place, n: int, prompts: int = 1, field: str = "n") -> None:
+        """Take a place for each choice of a request that is planned; `field` asked for `n` of them.
+
+        Raises 400 and 503.
+        """
         choices = n * prompts
         if choices > self.most:
-            what = f"n is {n}" if prompts == 1 else f"{prompts} prompts of n = {n} are {choices}"
+            named = field if field == "n" else f"`{field}`.n"
+            what = (
+                f"{prompts} prompts of n = {n} are {choices}" if prompts > 1 else f"{named} is {n}"
+            )
             raise invalid_request(
                 f"{what}, but this server generates at most {self.most} choices at once "
-                f"(--max-running): lower n{'' if prompts == 1 else ' or send fewer prompts'}",
-                "n" if n > self.most or prompts == 1 else "prompt",
+                f"(--max-running): lower {named}{' or send fewer prompts' if prompts > 1 else ''}",
+                field if n > self.most or prompts == 1 else "prompt",
             )
         self._admit(choices - 1)
         self.reading -= 1
@@ -109,8 +115,8 @@ class Place:
         self._clock: asyncio.Timeout | None = None
         gate.reading += 1
 
-    def grow(self, n: int, prompts: int = 1) -> None:
-        self._gate.grow(self, n, prompts)
+    def grow(self, n: int, prompts: int = 1, field: str = "n") -> None:
+        self._gate.grow(self, n, prompts, field)
 
     def leave(self) -> None:
         self._gate.leave(self)

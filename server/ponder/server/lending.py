@@ -162,7 +162,7 @@ class Lending(Observer):
             429,
             "thinking_quota_exhausted",
             f"this {kind} has used its thinking tokens ({size.tokens} in {size.seconds} s): try "
-            f"again in {seconds} s, or set `budget` to 0 to be answered without a thought",
+            f"again in {seconds} s, or ask for an answer without a thought",
             field="budget",
             headers={
                 **loan.headers,

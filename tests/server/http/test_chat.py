@@ -7,7 +7,8 @@ import json
 import re
 import socket
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +16,8 @@ import httpx
 import openai
 import pytest
 
+from ponder.engine.protocol import Chunk, EngineRequest
+from ponder.engine.scripted import ScriptedEngine
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.server import streaming
 from ponder.thought.reader import ThoughtReader
@@ -408,6 +411,28 @@ def test_a_block_of_thought_that_the_answer_opens_is_reasoning(serve: Serve) -> 
     encode = running.service.model.tokenizer.encode
     thought = len(encode("I add.")) + len(encode("wait, no"))
     assert counted == choice.ponder["thinking_tokens"] == thought
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"n": 3}, {"ponder": {"strategy": {"method": "self_consistency", "n": 3}}}],
+    ids=["choices", "strategy"],
+)
+def test_cached_tokens_are_those_that_no_choice_had_read_before(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, asked: dict[str, object]
+) -> None:
+    """The first request fills the cache for the others: their hits are not the reply's."""
+    generate, seen = ScriptedEngine.generate, [5]
+
+    async def caching(self: ScriptedEngine, request: EngineRequest) -> AsyncGenerator[Chunk, None]:
+        cached = min(max(seen), len(request.prompt))
+        seen.append(len(request.prompt))
+        async for chunk in generate(self, request):
+            yield replace(chunk, cached_tokens=cached)
+
+    monkeypatch.setattr(ScriptedEngine, "generate", caching)
+    usage = serve().ask(**asked).usage
+    assert usage.prompt_tokens_details.cached_tokens == 5 < usage.prompt_tokens
 
 
 def test_a_salt_keeps_prompts_apart_in_the_cache(serve: Serve) -> None:

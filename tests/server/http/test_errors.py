@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import httpx
 import openai
@@ -15,6 +16,8 @@ from ponder.server.keys import authorise
 from waiting import wait_until
 
 from .conftest import Running, Serve
+
+HELLO = [{"role": "user", "content": "hi"}]
 
 
 def refused(
@@ -265,7 +268,7 @@ def test_an_answer_that_had_no_room_is_the_requests_fault(serve: Serve) -> None:
     assert "raise ponder.max_answer_tokens" in error["message"]
     running = serve("\n\n\n")
     error = refused(running, openai.BadRequestError, max_tokens=1)
-    assert (error["code"], error["param"]) == ("answer_did_not_fit", "max_completion_tokens")
+    assert (error["code"], error["param"]) == ("answer_did_not_fit", "max_tokens")
     metrics = httpx.get(f"{running.url}/metrics").text
     assert 'ponder_empty_answers_total{arm="policy"} 0.0' in metrics
 
@@ -313,6 +316,30 @@ def test_a_prompt_next_to_the_context_is_counted_without_the_close(serve: Serve)
     assert f"the prompt has {tokens} and {closing} more that close its thought" in error["message"]
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("limit", "fields"),
+    [
+        (20, {"budget": 16, "ponder": {"min_answer_tokens": 10}}),
+        (20, {"ponder": {"min_answer_tokens": 100}}),
+        (5, {"min_tokens": 9}),
+        (3, {"budget": 0}),  # known once the model has begun with blank
+        (50, {"budget": 0}),
+    ],
+)
+def test_a_limit_is_named_as_the_client_did(
+    serve: Serve, name: str, stream: bool, limit: int, fields: dict[str, object]
+) -> None:
+    """Raising the other name would change nothing: the smaller of the two is the limit."""
+    body = {"messages": HELLO, "stream": stream, name: limit, **fields}
+    reply = httpx.post(f"{serve(chr(10) * 60).url}/v1/chat/completions", json=body)
+    assert reply.status_code in (400, 500)
+    error, other = reply.json()["error"], {"max_tokens", "max_completion_tokens"} - {name}
+    assert name in error["message"] and not any(one in error["message"] for one in other)
+    assert error["param"] in (name, "ponder.min_answer_tokens", None)
+
+
 def test_log_probabilities_have_a_bound(serve: Serve) -> None:
     running = serve(max_model_len=100_000)
     asked = {"logprobs": True, "top_logprobs": 19, "n": 4}
@@ -320,6 +347,24 @@ def test_log_probabilities_have_a_bound(serve: Serve) -> None:
     assert error["param"] == "logprobs"
     assert "set max_completion_tokens to 50000 or less" in error["message"]
     assert running.ask(**asked, max_tokens=50_000).choices[3].logprobs.content
+
+
+def test_more_alternatives_than_the_engine_tells_are_refused(serve: Serve) -> None:
+    """Engines return fewer without a word, or fail the request."""
+    running = serve()
+    object.__setattr__(running.engine.facts, "max_logprobs", 5)
+    for path, body, param in (
+        ("chat/completions", {"messages": HELLO, "logprobs": True}, "top_logprobs"),
+        ("completions", {"prompt": "hi"}, "logprobs"),
+        ("responses", {"input": "hi", "include": ["message.output_text.logprobs"]}, "top_logprobs"),
+    ):
+        ask = partial(httpx.post, f"{running.url}/v1/{path}")
+        for stream in (False, True):
+            refusal = ask(json={**body, param: 6, "stream": stream})
+            error = refusal.json()["error"]
+            assert (refusal.status_code, error["param"]) == (400, param)
+            assert f"{param} is 6" in error["message"] and "at most 5" in error["message"]
+            assert ask(json={**body, param: 5, "stream": stream}).status_code == 200
 
 
 def failing(after: int, error: type[Exception] = EngineError) -> object:

@@ -159,8 +159,7 @@ def test_where_the_operator_says_so_an_empty_pool_is_an_error(serve: Serve, path
     error = reply.json()["error"]
     assert error["code"] == "thinking_quota_exhausted"
     assert error["type"] == "rate_limit_error"
-    spelled = "thinking.budget_tokens" if path == "/v1/messages" else "thinking_token_budget"
-    assert f"set {spelled} to 0" in error["message"]
+    assert error["message"].endswith(" s, or ask for an answer without a thought")
     # 28 of 100 tokens in 30 days
     assert 700_000 < int(reply.headers["retry-after"]) <= 725_760
     assert reply.headers["x-should-retry"] == "false"  # nobody waits so long
@@ -168,6 +167,30 @@ def test_where_the_operator_says_so_an_empty_pool_is_an_error(serve: Serve, path
     assert report(post(running, path, **without(path)))["thinking_tokens"] == 0
     counted = series(running, "ponder_errors_total")
     assert counted['code="thinking_quota_exhausted",status="429"'] == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "instead"),
+    [
+        ({"thinking_token_budget": 99}, {"thinking_token_budget": 0}),
+        ({"reasoning_effort": "high"}, {"reasoning_effort": "none"}),
+        ({"enable_thinking": True}, {"enable_thinking": False}),
+        (
+            {"ponder": {"strategy": {"method": "self_consistency", "n": 2, "token_budget": 99}}},
+            {"budget": 0},
+        ),
+    ],
+)
+def test_the_remedy_for_an_empty_pool_holds_however_a_thought_was_asked_for(
+    serve: Serve, asked: dict[str, Any], instead: dict[str, Any]
+) -> None:
+    """No effort, no switch and no strategy takes a 0."""
+    running = drained(serve, on_exhausted="error")
+    url, messages = f"{running.url}/v1/chat/completions", [{"role": "user", "content": "?"}]
+    refused = httpx.post(url, json={"messages": messages, **asked})
+    assert refused.status_code == 429
+    assert " 0" not in refused.json()["error"]["message"].partition("try again")[2]
+    assert httpx.post(url, json={"messages": messages, **instead}).status_code == 200
 
 
 def without(path: str) -> dict[str, Any]:

@@ -234,6 +234,37 @@ def test_a_deadline_closes_all_thoughts(serve: Serve, model: Model) -> None:
     assert report["deadline_met"] is not None
 
 
+def test_a_loop_is_closed_whatever_the_other_thoughts_do(serve: Serve, files: ModelFiles) -> None:
+    """Each thought has a loop exit of its own: what one repeats is no other's state."""
+    vocabulary = HFTokenizer(files.directory)
+    period = vocabulary.encode("I check it: 40 + 2 = 42, and 42 - 2 = 40, so it must hold. ")
+    counts = vocabulary.encode(" ".join(map(str, range(2000))))
+    (end,) = vocabulary.encode("</think>")
+
+    def script(prompt: Sequence[int], number: int) -> Iterator[int]:
+        if end in prompt:
+            yield from [*vocabulary.encode("42"), min(vocabulary.eos_token_ids)]
+        yield from period * 100 if number == 1 else counts
+
+    running = serve(script=script, hint=False)
+    asked = {"method": "self_consistency", "n": 2, "token_budget": 3000}
+    rows = strategy(running.ask(max_completion_tokens=2000, ponder={"strategy": asked}))["answers"]
+    assert rows[0]["end_cause"] != "loop"
+    assert rows[1]["end_cause"] == "loop"
+    assert rows[1]["thinking_tokens"] < 256 + 4 * len(period)
+
+
+def test_histograms_count_each_thought_and_each_answer(serve: Serve, model: Model) -> None:
+    running, arm = serve(script=model(*ANSWERS), hint=False), '{arm="policy"}'
+    asked = {**VOTES, "token_budget": 80}
+    report = running.ask(ponder={"strategy": asked}).choices[0].ponder
+    for name in ("thinking_tokens", "answer_tokens"):
+        assert metric(running, f"ponder_{name}_count{arm}") == 4
+        assert metric(running, f"ponder_{name}_sum{arm}") == report[name]
+    assert metric(running, 'ponder_thinking_tokens_bucket{arm="policy",le="20.0"}') == 4
+    assert metric(running, f"ponder_budget_effective_tokens_sum{arm}") == 80
+
+
 def test_limits_of_length_hold_for_each_thought(serve: Serve, model: Model) -> None:
     running = serve(script=model(*ANSWERS, length=2000), hint=False)
     reply = running.ask(max_completion_tokens=100, ponder={"strategy": VOTES})
@@ -294,6 +325,21 @@ def test_finish_now_closes_them_all(serve: Serve, model: Model) -> None:
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "integer"}}}
+
+
+def test_more_thoughts_than_the_server_runs_are_refused_by_their_own_name(serve: Serve) -> None:
+    """A request that sends no `n` is not told of one."""
+    running = serve(max_running=3)
+    for name, ask in {
+        "chat/completions": {"messages": [{"role": "user", "content": "?"}]},
+        "responses": {"input": "?"},
+        "completions": {"prompt": "?<think>"},
+    }.items():
+        body = {**ask, "ponder": {"strategy": VOTES}}
+        error = httpx.post(f"{running.url}/v1/{name}", json=body).json()["error"]
+        assert error["param"] == "ponder.strategy"
+        assert error["message"].startswith("ponder.strategy.n is 4, but this server generates at")
+        assert error["message"].endswith("lower ponder.strategy.n")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, model_validator
@@ -96,7 +97,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     def _consistent(self) -> ChatCompletionRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
-        self.check_least("max_completion_tokens", self.completion_limit, self.ponder)
+        self.check_least(*self.limit, self.ponder)
         if self.structured_outputs is not None and self.response_format is not None:
             raise ValueError("structured_outputs and response_format are two rules: send one")
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
@@ -105,14 +106,15 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         return self
 
     @property
-    def completion_limit(self) -> int | None:
-        """The limit, which has two names: the smaller value, as each is a bound."""
-        given = (self.max_completion_tokens, self.max_tokens)
-        return min((limit for limit in given if limit is not None), default=None)
+    def limit(self) -> tuple[str, int | None]:
+        """The name and value of the limit, which has two names: the smaller value is the bound."""
+        names = ("max_completion_tokens", "max_tokens")
+        given = [(name, value) for name in names if (value := getattr(self, name)) is not None]
+        return min(given, key=itemgetter(1), default=(names[0], None))
 
     def ask(self) -> Ask:
         switch = (self.chat_template_kwargs or {}).get("enable_thinking")
-        return read_ask(self, self.completion_limit, switch)
+        return read_ask(self, self.limit[1], switch)
 
     def neutral(self, headers: Mapping[str, str]) -> ChatRequest:
         """The neutral request. Raises `ApiError` for an invalid budget."""
@@ -129,7 +131,10 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
             rules=self.rules,
             tools=read_tools(self.tools, self.tool_choice, self.parallel_tool_calls),
             grammar=None if form is None else form.grammar,
-            spelled={} if self.structured_outputs is None else {"format": "structured_outputs"},
+            spelled={
+                "max_completion_tokens": self.limit[0],
+                **({} if self.structured_outputs is None else {"format": "structured_outputs"}),
+            },
             n=self.n,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             shows_thought=self.shows_reasoning,

@@ -27,7 +27,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
-from ponder.protocol.response import ShadowReport
+from ponder.protocol.response import ShadowReport, StrategyReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
 from ponder.server.strategies.table import STRATEGIES
@@ -155,7 +155,9 @@ class Metrics(Observer):
         self._thought_length = histogram("thinking_tokens", "Tokens of a thought", _TOKEN_BUCKETS)
         self._answer_length = histogram("answer_tokens", "Tokens of an answer", _TOKEN_BUCKETS)
         self._budget = histogram(
-            "budget_effective_tokens", "Effective budget of a thought, in tokens", _TOKEN_BUCKETS
+            "budget_effective_tokens",
+            "Effective budget of a thought, or of a strategy's thoughts together, in tokens",
+            _TOKEN_BUCKETS,
         )
         self._used = histogram(
             "budget_used_ratio",
@@ -263,10 +265,12 @@ class Metrics(Observer):
                 self._strategies.labels(strategy.method).inc()
             for index, outcome in enumerate(completion.outcomes):
                 self._choice(outcome, completion.prompt(index).plan, completion.started_at, arm)
+                self._lengths(outcome, completion.strategy(index), arm)
                 if (met := completion.in_time(outcome)) is not None:
                     self._deadline.labels(str(met).lower()).inc()
                 self._shadow(completion.shadow(index), arm)
-                if outcome.thinking_tokens >= AFTER and nearly_repeats(completion.thought(index)):
+                long = len(completion.thinking_ids(index)) >= AFTER
+                if long and nearly_repeats(completion.thought(index)):
                     self._near.labels(arm).inc()
             return
         self._unfinished.labels(arm).inc(completion.spent_tokens)
@@ -292,8 +296,6 @@ class Metrics(Observer):
         self._retry.labels(arm).inc(outcome.retry_tokens)
         self._probe.labels(arm).inc(outcome.probe_tokens)
         self._failed_probes.labels(arm).inc(outcome.failed_probes)
-        self._thought_length.labels(arm).observe(outcome.thinking_tokens)
-        self._answer_length.labels(arm).observe(outcome.answer_tokens)
         self._budget.labels(arm).observe(plan.budget)
         if plan.budget:
             self._used.labels(arm).observe(outcome.thinking_tokens / plan.budget)
@@ -308,6 +310,12 @@ class Metrics(Observer):
                 plan.budget,
             )
         self._times(outcome, started_at, arm)
+
+    def _lengths(self, outcome: Outcome, strategy: StrategyReport | None, arm: Arm) -> None:
+        """Observe each thought and answer: a strategy's choice has several."""
+        for each in strategy.answers if strategy else (outcome,):
+            self._thought_length.labels(arm).observe(each.thinking_tokens)
+            self._answer_length.labels(arm).observe(each.answer_tokens)
 
     def _times(self, outcome: Outcome, started_at: float, arm: Arm) -> None:
         if outcome.first_token_at is not None:

@@ -216,7 +216,7 @@ class Group:
         return replace(
             chosen,
             **counts,
-            cached_tokens=max(place.outcome.cached_tokens for place in self._places),
+            cached_tokens=min(place.outcome.cached_tokens for place in self._places),
             first_token_at=min((at for at in firsts if at is not None), default=None),
             first_answer_at=None if chosen.first_answer_at is None else now,
             ended_at=None if chosen.ended_at is None else now,
