@@ -129,7 +129,8 @@ class ServedModel:
                 return ask, limits
             if self.checkpoint.form is None:  # that error says more, and what to do
                 return replace(ask, budget=None, thinks=True), limits
-            message = f'`budget` "auto" {UNCALIBRATED}, or send a number of tokens'
+            instead = "or send a number of tokens as thinking_token_budget"
+            message = f'`budget` "auto" {UNCALIBRATED}, {instead}'
             raise ApiError(400, "auto_uncalibrated", message, field="budget")
         named = request.ponder.task
         if named is not None and named not in curves.tasks:

@@ -84,9 +84,11 @@ def test_without_a_curve_auto_is_refused_and_efforts_keep_their_numbers(
     serve: Serve, path: str
 ) -> None:
     running = serve(ENDLESS, "ok")
-    error = asked(running, path, thinking_budget="auto")["error"]
-    assert (error["code"], error["param"]) == ("auto_uncalibrated", "thinking_budget")
-    assert "let `ponder calibrate MODEL` write one" in error["message"]
+    for field in ("thinking_budget", "reasoning_effort"):
+        error = asked(running, path, **{field: "auto"})["error"]
+        assert (error["code"], error["param"]) == ("auto_uncalibrated", field)
+        assert "let `ponder calibrate MODEL` write one" in error["message"]
+        assert error["message"].endswith("or send a number of tokens as thinking_token_budget")
     minimal = report(running, path, reasoning_effort="minimal", ponder={"task": "poems"})
     assert (minimal["budget_effective"], minimal["budget_source"]) == (128, "effort")
 
