@@ -87,12 +87,30 @@ def test_the_picker_knows_the_header_that_ponder_sends() -> None:
     maps = [item["data"] for (kind, _), item in objects().items() if kind == "ConfigMap"]
     (config,) = [data["picker-config.yaml"] for data in maps if "picker-config.yaml" in data]
     read = yaml.safe_load(config)
+    assert read["apiVersion"] == "llm-d.ai/v1alpha1"
     plugins = {plugin["type"]: plugin.get("parameters") for plugin in read["plugins"]}
     assert plugins["session-affinity-scorer"] == {"strategy": "session_id"}
     (profile,) = read["schedulingProfiles"]
     used = {one["pluginRef"]: one.get("weight", 0) for one in profile["plugins"]}
     assert set(used) < set(plugins)
     assert max(used, key=used.__getitem__) == "session-affinity-scorer"
+
+
+def test_the_picker_can_be_asked_and_finds_its_pool() -> None:
+    """In any namespace, over plain gRPC as Istio speaks it, with a scorer that is alpha."""
+    named = objects()
+    picker = next(container for name, _, container in containers() if name == "picker")
+    image, _, version = picker["image"].rpartition(":")
+    assert image.endswith("/llm-d-router-endpoint-picker")
+    assert tuple(map(int, version.removeprefix("v").split("."))) >= (0, 10)  # `strategy`
+    assert {"--secure-serving=false", "--allow-experimental-plugins"} <= set(picker["args"])
+    assert f"--pool-name={named['InferencePool', 'vllm']['metadata']['name']}" in picker["args"]
+    (namespace,) = [item for item in picker["env"] if item["name"] == "NAMESPACE"]
+    assert namespace["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
+    allowed = {
+        group: rule for rule in named["Role", "picker"]["rules"] for group in rule["apiGroups"]
+    }
+    assert set(allowed) == {"", "inference.networking.k8s.io", "llm-d.ai"}
 
 
 def test_servers_are_started_as_ponder_needs_them() -> None:
