@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ CUSTOM = {"PodMonitor": PodMonitor, "PrometheusRule": PrometheusRule}
 FLAGS = {"--enable-scale-out", "--enable-prompt-tokens-details", "--generation-config=vllm"}
 
 
-def objects() -> dict[tuple[str, str], dict[str, Any]]:
+def objects(kubernetes: Path = DEPLOY / "kubernetes") -> dict[tuple[str, str], dict[str, Any]]:
     """By kind and name, each there once."""
-    folder = DEPLOY / "kubernetes/overlays/routed"
+    folder = kubernetes / "overlays/routed"
     found = list(yaml.safe_load_all(run(installed("kubectl"), "kustomize", folder)))
     named = {(item["kind"], item["metadata"]["name"]): item for item in found}
     assert len(named) == len(found)
@@ -47,6 +48,25 @@ def test_objects_are_valid(version: str) -> None:
             CUSTOM[kind].model_validate(item)
         elif kind not in GATEWAY_API:
             kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_without_its_components_it_needs_no_prometheus_operator(tmp_path: Path) -> None:
+    kubernetes = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", kubernetes)
+    overlay = kubernetes / "overlays/routed/kustomization.yaml"
+    lines = overlay.read_text().splitlines(keepends=True)
+    overlay.write_text("".join(line for line in lines if not line.startswith("components:")))
+    kinds = {kind for kind, _ in objects()} - {kind for kind, _ in objects(kubernetes)}
+    assert kinds == set(CUSTOM)
+
+
+def test_rollouts_are_given_up_no_sooner_than_a_start() -> None:
+    """Of Ponder, whose start waits for that of a vLLM server, too."""
+    named = {name: (item["spec"], container) for name, item, container in containers()}
+    spec, container = named["vllm"]
+    probe = container["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    assert named["ponder"][0]["progressDeadlineSeconds"] > spec["progressDeadlineSeconds"] > start
 
 
 def test_every_request_finds_its_way_to_vllm() -> None:
