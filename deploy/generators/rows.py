@@ -133,7 +133,7 @@ REQUESTS = [
     graph(
         "Errors",
         "Requests that ended in an error, by its status and code.",
-        {"{{status}} {{code}}": per_second("ponder_errors_total", "status, code")},
+        {"{{status}} {{code}}": f"{per_second('ponder_errors_total', 'status, code')} > 0"},
         "reqps",
     ),
     graph(

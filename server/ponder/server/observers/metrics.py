@@ -27,6 +27,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
+from ponder.protocol.errors import CODES
 from ponder.protocol.response import ShadowReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
@@ -210,6 +211,8 @@ class Metrics(Observer):
             self._counters.register(collector)
         for arm in arms:
             self._exist(arm)
+        for code, status in CODES.items():
+            self._errors.labels(code, status)
         for met in ("true", "false"):
             self._deadline.labels(met)
         for method in STRATEGIES:
