@@ -255,6 +255,10 @@ class Metrics(Observer):
         tokens += [self._probe, self._unfinished]
         for counter in (*tokens, self._failed_probes, self._near, self._empty, self._violations):
             counter.labels(arm)
+        lengths = (self._thought_length, self._answer_length, self._budget, self._used)
+        times = (self._first_token, self._first_answer, self._thinking_time, self._latency)
+        for histogram in (*lengths, *times):
+            histogram.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
         """Count a request: its choices or, if it failed or its client left, what it spent."""
