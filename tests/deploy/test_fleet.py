@@ -192,6 +192,12 @@ def test_ponder_servers_share_a_redis_that_they_may_ask() -> None:
     assert "redis" in services
 
 
+def test_the_local_fleet_has_one_model_whatever_the_environment_names() -> None:
+    """PONDER_MODEL, which `ponder chat` reads too, is another server's."""
+    command = [str(part) for part in fleet.replica(1, "http://a", "--log-format", "json")]
+    assert command[command.index("serve") + 1] == str(BUNDLED_MODEL)
+
+
 def test_the_policy_is_the_one_that_is_tested() -> None:
     command = [str(part) for part in fleet.router(1, ["http://a"])]
     policy = command[command.index("--policy") + 1]

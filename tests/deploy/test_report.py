@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -22,6 +23,7 @@ import report
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients import scripted
 from ponder.experiment.moments import Moments
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.thought.contract import Contract
@@ -79,6 +81,21 @@ def test_too_few_requests_are_no_measurement() -> None:
     said = report.sentence(savings((120.0, 0.8), (150.0, 0.8), rated=150))
     assert said.startswith("Not measured yet: about 100 more requests are needed")
     assert "%" not in said
+
+
+def test_a_rating_that_is_refused_is_an_error_like_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "CONCURRENCY", 1)
+    server = scripted.ScriptedServer()
+    refused = scripted.error("there is no such response", "response_not_found")
+    server.replies += [
+        scripted.Reply(status=200, body=scripted.completion()),
+        scripted.Reply(status=404, body=refused),
+    ]
+    try:
+        tally = asyncio.run(demo.load(server.url, 0.5))
+    finally:
+        server.close()
+    assert (tally.answered, tally.errors) == (0, {"response_not_found": 1})
 
 
 def test_every_variable_of_the_dashboard_is_filled_in() -> None:
