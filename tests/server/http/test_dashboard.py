@@ -71,7 +71,7 @@ def counted(url: str) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
 
 
 def test_every_series_begins_before_its_first_increase(serve: Serve) -> None:
-    """`rate` is 0 over a series that begins at 1, and an absent one silences what it is added to."""
+    """`rate` is 0 over a series that begins at 1, and an absent one silences sums that it is in."""
     running = serve(
         "thought</think>answer",
         holdout=0.5,
