@@ -186,12 +186,12 @@ async def load(url: str, seconds: float) -> Tally:
             problem = task.sample(source, source.choice(DIFFICULTIES))
             try:
                 reply = await client.chat(problem.question)
+                score = task.verify(problem, reply.choices[0].message.content or "")
+                await client.feedback(reply.id, float(score))
             except PonderAPIError as error:
                 tally.errors[error.code] = tally.errors.get(error.code, 0) + 1
                 await asyncio.sleep(1)
                 continue
-            score = task.verify(problem, reply.choices[0].message.content or "")
-            await client.feedback(reply.id, float(score))
             tally.answered += 1
             tally.right += score
 

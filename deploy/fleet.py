@@ -71,7 +71,7 @@ def router(port: int, workers: Sequence[str]) -> list[str | Path]:
 
 def replica(port: int, engine: str, *options: str) -> list[str | Path]:
     """The command of a Ponder server on the router."""
-    command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve"]
+    command: list[str | Path] = [sys.executable, "-m", "ponder.cli.main", "serve", BUNDLED_MODEL]
     command += ["--port", str(port), "--engine", "http"]
     return [*command, *options, "--", engine]
 

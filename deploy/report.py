@@ -52,7 +52,8 @@ def sentence(savings: Savings) -> str:
     """A sentence about tokens and quality together: neither tells anything without the other."""
     tokens, quality = savings["tokens"]["ratio"], savings["quality"]["feedback"]["difference"]
     if tokens is None or quality is None:
-        needed = savings["more_requests_needed"] or "more"
+        both = (savings["tokens"], savings["quality"]["feedback"])
+        needed = max(measure["more_needed"] or 0 for measure in both) or "some"
         return f"Not measured yet: about {needed} more requests are needed (a longer DURATION)."
     more = tuple(100 * (tokens[end] - 1) for end in ENDS)
     right = tuple(100 * quality[end] for end in ENDS)
@@ -123,7 +124,7 @@ class Monitor:
         whole = f"{max(WINDOW_SECONDS, round(self.end - self.start))}s"
         window = f"{WINDOW_SECONDS}s"
         filled = query.replace("$__rate_interval", window).replace("$__range", whole)
-        return re.sub(r'=~"\$\w+"', '=~".*"', filled)
+        return re.sub(r'=~"\$[^"]+"', '=~".*"', filled)
 
     def last(self, query: str) -> list[float]:
         found = self.get("query", query=self.asked(query), time=self.end)["result"]

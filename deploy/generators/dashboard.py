@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from . import runbook
+from .fleet import ALERTS
 from .panels import JOB, SOURCE
 from .rows import ROWS
 
@@ -83,11 +84,7 @@ def render() -> str:
             board.with_panel(panel)
     built = board.build()
     built.annotations = AnnotationContainer(
-        [
-            FiringAlerts(
-                "Alerts", SOURCE, icon_color="red", expr=f'ALERTS{{alertstate="firing",{JOB}}}'
-            )
-        ]
+        [FiringAlerts("Alerts", SOURCE, icon_color="red", expr=ALERTS)]
     )
     for place, panel in enumerate(built.panels or [], start=1):
         panel.id_val = place

@@ -8,6 +8,8 @@ from __future__ import annotations
 from .panels import graph, per_second
 
 ENGINES = 'job="ponder-engines"'
+ALERTS = 'ALERTS{alertstate="firing",job=~"$job|ponder-engines"}'
+"""The alerts of the chosen jobs that fire, and those of engines."""
 
 FLEET = [
     graph(
@@ -25,6 +27,15 @@ FLEET = [
             "{{instance}}, waiting": f"sum by (instance) (vllm:num_requests_waiting{{{ENGINES}}})",
         },
         "short",
+    ),
+    graph(
+        "Time in the queue, by engine",
+        "Nine requests in ten begin within this time.",
+        {
+            "{{instance}}": "histogram_quantile(0.9, "
+            f"{per_second('vllm:request_queue_time_seconds_bucket', 'instance, le', ENGINES)})"
+        },
+        "s",
     ),
     graph(
         "KV cache in use, by engine",

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Threshold
 
 from ponder.thought.exits.causes import CAUSES
 
-from .fleet import FLEET
+from .fleet import ALERTS, FLEET
 from .panels import (
     FROM_ONE,
     JOB,
@@ -38,8 +38,8 @@ AT_A_GLANCE = [
     number("Servers up", "Servers that answer Prometheus.", f"sum(up{{{JOB}}})", "short", FROM_ONE),
     number(
         "Alerts firing",
-        "Alerts of these jobs that fire now. The runbook tells what to do.",
-        f'count(ALERTS{{alertstate="firing",{JOB}}}) or vector(0)',
+        "Alerts of these jobs and of a fleet's engines, now. The runbook tells what to do.",
+        f"count({ALERTS}) or vector(0)",
         "short",
         MUST_BE_ZERO,
     ),
@@ -133,7 +133,10 @@ REQUESTS = [
     graph(
         "Errors",
         "Requests that ended in an error, by its status and code.",
-        {"{{status}} {{code}}": per_second("ponder_errors_total", "status, code")},
+        {
+            "{{status}} {{code}}": f"{per_second('ponder_errors_total', 'status, code')} "
+            f"and sum by (status, code) (ponder_errors_total{{{SERVERS}}}) > 0"
+        },
         "reqps",
     ),
     graph(

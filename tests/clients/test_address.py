@@ -40,7 +40,11 @@ def test_what_may_be_written_for_a_server(written: str, root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "http://", "ftp://host", "host:port", "/v1", "256.1.1.1:1"]
+    "written",
+    [
+        *("", "http://", "ftp://host", "host:port", "/v1", "256.1.1.1:1"),
+        *("http://a..b", f"http://{'a' * 64}", "http://xn--zzzz999"),  # names that no host has
+    ],
 )
 def test_what_is_no_url_says_how_to_write_one(written: str) -> None:
     with pytest.raises(ValueError, match="write http://HOST:PORT"):
@@ -80,8 +84,9 @@ def test_the_key_of_the_environment_is_sent(
 
 
 def test_a_key_that_no_header_carries_is_named() -> None:
-    with pytest.raises(ValueError, match="a header carries only ASCII"):
-        Ponder("host", "schlüssel")
+    for key in ("schlüssel", "two\nlines"):
+        with pytest.raises(ValueError, match="a header carries only printable ASCII"):
+            Ponder("host", key)
 
 
 class _Hello(BaseHTTPRequestHandler):

@@ -82,6 +82,26 @@ def test_bytes_that_are_no_text_do_no_harm(server: ScriptedServer, argv: tuple[b
     assert server.asked[0]["messages"][0]["content"].startswith("caf")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_question(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    assert chat(server, stdin="\ufeff3 + 4?".encode()).returncode == 0
+    assert server.asked[0]["messages"][0]["content"] == "3 + 4?"
+
+
+def test_with_stdout_closed_a_question_is_answered_to_nobody(server: ScriptedServer) -> None:
+    server.replies.append(Reply(answer()))
+    command = [*COMMAND, "--url", server.url, "3 + 4?"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"Let me think." in done.stderr
+
+
 def test_a_prompt_and_what_is_piped_in_are_one_question(server: ScriptedServer) -> None:
     server.replies.extend([Reply(answer())] * 2)
     assert chat(server, "Summarise:", stdin=b"One line.\nAnother.\n").returncode == 0

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ponder.protocol.errors import CODES
+
 ROOT = Path(__file__).parents[2]
 SERVER, CLIENT = "## Of the server", "## Of `ponder.client`"
 ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
@@ -57,6 +59,7 @@ def test_every_code_of_the_server_has_a_row() -> None:
     assert sorted(set(told) - set(codes)) == [], "nothing sends these codes any more"
     for code, statuses in codes.items():
         assert statuses <= {int(told[code][0])}, code
+    assert {code: int(status) for code, (status, *_) in told.items()} == CODES
 
 
 def test_every_code_of_the_client_has_a_row() -> None:

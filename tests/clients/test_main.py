@@ -134,6 +134,17 @@ def test_a_closed_pipe_is_no_traceback(length: int) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_traceback_and_not_the_others(closed: str) -> None:
+    for argv, status in (("--version", 0), ("zebra", 2), ("models --url http://127.0.0.1:9", 1)):
+        command = f"{sys.executable} -m ponder.cli.main {argv} {closed}"
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert ("ponder" in done.stdout) == (status == 0 and ">&-" not in closed.split())
+        assert ("ponder" in done.stderr) == (status != 0 and "2>&-" not in closed)
+        assert "Traceback" not in done.stderr
+
+
 def test_the_version_is_said_before_anything_is_loaded() -> None:
     code = (
         "import sys; from ponder.cli.main import main; main(['--version'])\n"

@@ -98,4 +98,4 @@ def test_no_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         "or name another with --url\n"
     )
     assert main(["models", "--api-key", "schlüssel"]) == 2
-    assert "a header carries only ASCII" in capsys.readouterr().err
+    assert "a header carries only printable ASCII" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_an_error_event_is_the_servers_error() -> None:
     assert (caught.value.status, caught.value.code) == (200, "engine_error")
 
 
-@pytest.mark.parametrize("event", ["{", "7", "null", '{"id": 3}'])
+@pytest.mark.parametrize("event", ["{", "7", "null", '{"id": 3}', '"error"', '["error"]'])
 def test_what_is_no_chunk_is_an_error(event: str) -> None:
     with pytest.raises(PonderAPIError, match="no chunk of an answer") as caught:
         read(event_stream([event]), 100)

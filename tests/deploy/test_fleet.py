@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ CUSTOM = {"PodMonitor": PodMonitor, "PrometheusRule": PrometheusRule}
 FLAGS = {"--enable-scale-out", "--enable-prompt-tokens-details", "--generation-config=vllm"}
 
 
-def objects() -> dict[tuple[str, str], dict[str, Any]]:
+def objects(kubernetes: Path = DEPLOY / "kubernetes") -> dict[tuple[str, str], dict[str, Any]]:
     """By kind and name, each there once."""
-    folder = DEPLOY / "kubernetes/overlays/routed"
+    folder = kubernetes / "overlays/routed"
     found = list(yaml.safe_load_all(run(installed("kubectl"), "kustomize", folder)))
     named = {(item["kind"], item["metadata"]["name"]): item for item in found}
     assert len(named) == len(found)
@@ -47,6 +48,25 @@ def test_objects_are_valid(version: str) -> None:
             CUSTOM[kind].model_validate(item)
         elif kind not in GATEWAY_API:
             kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_without_its_components_it_needs_no_prometheus_operator(tmp_path: Path) -> None:
+    kubernetes = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", kubernetes)
+    overlay = kubernetes / "overlays/routed/kustomization.yaml"
+    lines = overlay.read_text().splitlines(keepends=True)
+    overlay.write_text("".join(line for line in lines if not line.startswith("components:")))
+    kinds = {kind for kind, _ in objects()} - {kind for kind, _ in objects(kubernetes)}
+    assert kinds == set(CUSTOM)
+
+
+def test_rollouts_are_given_up_no_sooner_than_a_start() -> None:
+    """Of Ponder, whose start waits for that of a vLLM server, too."""
+    named = {name: (item["spec"], container) for name, item, container in containers()}
+    spec, container = named["vllm"]
+    probe = container["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    assert named["ponder"][0]["progressDeadlineSeconds"] > spec["progressDeadlineSeconds"] > start
 
 
 def test_every_request_finds_its_way_to_vllm() -> None:
@@ -87,12 +107,30 @@ def test_the_picker_knows_the_header_that_ponder_sends() -> None:
     maps = [item["data"] for (kind, _), item in objects().items() if kind == "ConfigMap"]
     (config,) = [data["picker-config.yaml"] for data in maps if "picker-config.yaml" in data]
     read = yaml.safe_load(config)
+    assert read["apiVersion"] == "llm-d.ai/v1alpha1"
     plugins = {plugin["type"]: plugin.get("parameters") for plugin in read["plugins"]}
     assert plugins["session-affinity-scorer"] == {"strategy": "session_id"}
     (profile,) = read["schedulingProfiles"]
     used = {one["pluginRef"]: one.get("weight", 0) for one in profile["plugins"]}
     assert set(used) < set(plugins)
     assert max(used, key=used.__getitem__) == "session-affinity-scorer"
+
+
+def test_the_picker_can_be_asked_and_finds_its_pool() -> None:
+    """In any namespace, over plain gRPC as Istio speaks it, with a scorer that is alpha."""
+    named = objects()
+    picker = next(container for name, _, container in containers() if name == "picker")
+    image, _, version = picker["image"].rpartition(":")
+    assert image.endswith("/llm-d-router-endpoint-picker")
+    assert tuple(map(int, version.removeprefix("v").split("."))) >= (0, 10)  # `strategy`
+    assert {"--secure-serving=false", "--allow-experimental-plugins"} <= set(picker["args"])
+    assert f"--pool-name={named['InferencePool', 'vllm']['metadata']['name']}" in picker["args"]
+    (namespace,) = [item for item in picker["env"] if item["name"] == "NAMESPACE"]
+    assert namespace["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
+    allowed = {
+        group: rule for rule in named["Role", "picker"]["rules"] for group in rule["apiGroups"]
+    }
+    assert set(allowed) == {"", "inference.networking.k8s.io", "llm-d.ai"}
 
 
 def test_servers_are_started_as_ponder_needs_them() -> None:
@@ -152,6 +190,12 @@ def test_ponder_servers_share_a_redis_that_they_may_ask() -> None:
     services = composed("compose.yaml", "compose.fleet.yaml")
     assert services["ponder"]["environment"]["PONDER_REDIS"] == f"redis://redis:{port}/0"
     assert "redis" in services
+
+
+def test_the_local_fleet_has_one_model_whatever_the_environment_names() -> None:
+    """PONDER_MODEL, which `ponder chat` reads too, is another server's."""
+    command = [str(part) for part in fleet.replica(1, "http://a", "--log-format", "json")]
+    assert command[command.index("serve") + 1] == str(BUNDLED_MODEL)
 
 
 def test_the_policy_is_the_one_that_is_tested() -> None:

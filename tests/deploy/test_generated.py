@@ -86,7 +86,7 @@ def test_every_query_is_of_the_servers_that_the_variables_choose() -> None:
         for name, labels in re.findall(r"([a-zA-Z_:]+){(.*?)}", query):
             if labels == ENGINES:  # they are of no model, and several jobs may share them
                 continue
-            assert 'job=~"$job"' in labels, query
+            assert 'job=~"$job' in labels, query
             whole = name in ("up", "ALERTS") or name.startswith("ponder:")
             assert ('instance=~"$instance"' in labels) != whole, query
 
@@ -103,8 +103,30 @@ def test_variables_choose_servers_by_model_then_job() -> None:
 
 def test_firing_alerts_are_marked_for_old_and_new_grafana() -> None:
     (mark,) = board()["annotations"]["list"]
-    assert mark["expr"] == mark["target"]["expr"] == 'ALERTS{alertstate="firing",job=~"$job"}'
+    firing = 'ALERTS{alertstate="firing",job=~"$job|ponder-engines"}'
+    assert mark["expr"] == mark["target"]["expr"] == firing
     assert mark["titleFormat"] == "{{alertname}}"
+    (counted,) = [panel for panel in panels() if panel["title"] == "Alerts firing"]
+    assert firing in counted["targets"][0]["expr"]
+
+
+def test_what_alerts_ask_of_engines_has_a_panel_that_their_section_names() -> None:
+    about = runbook.sections()
+    asked = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]
+    shown = {
+        panel["title"]: {
+            name
+            for target in panel["targets"]
+            for name, labels in re.findall(r"([a-zA-Z_:]+){(.*?)}", target["expr"])
+            if labels == ENGINES
+        }
+        for panel in panels()
+    }
+    for rule in asked["rules"]:
+        for name, labels in re.findall(r"([a-zA-Z_:]+){(.*?)}", rule["expr"]):
+            if "-engines" in labels:
+                named = [shown[title] for title in runbook.panels(about[rule["alert"]])]
+                assert name in set().union(*named), rule["alert"]
 
 
 def test_units_and_words_say_what_a_number_is() -> None:

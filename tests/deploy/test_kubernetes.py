@@ -123,6 +123,14 @@ def test_a_rollout_gives_every_request_its_time(objects: Objects) -> None:
     assert objects["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
 
+def test_a_rollout_is_given_up_no_sooner_than_a_start(objects: Objects) -> None:
+    """Where there is one GPU, the new pod waits for the old one, and then loads its model."""
+    probe = container(objects)["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    deadline = objects["Deployment"]["spec"]["progressDeadlineSeconds"]
+    assert deadline > pod(objects)["terminationGracePeriodSeconds"] + start
+
+
 def test_variables_are_settings(objects: Objects) -> None:
     known = {f"PONDER_{name.upper()}" for name in Settings.model_fields}
     assert {item["name"] for item in container(objects)["env"]} <= known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -22,6 +23,7 @@ import report
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients import scripted
 from ponder.experiment.moments import Moments
 from ponder.protocol.savings import MeasureReport, QualityReport, SavingsReport
 from ponder.thought.contract import Contract
@@ -33,13 +35,18 @@ def arm(conversations: int, mean: float, spread: float) -> Moments:
     return Moments(n, n, n * mean, squares, n * mean, n)
 
 
-def savings(policy: tuple[float, float], holdout: tuple[float, float], n: int = 2000) -> Any:
+def savings(
+    policy: tuple[float, float],
+    holdout: tuple[float, float],
+    n: int = 2000,
+    rated: int | None = None,
+) -> Any:
     """What the server reports, of (tokens, share of right answers) in each arm."""
 
-    def measure(of: int, spread: float) -> MeasureReport:
+    def measure(of: int, spread: float, n: int) -> MeasureReport:
         return MeasureReport.of(arm(n, policy[of], spread), arm(n, holdout[of], spread), 0.5)
 
-    tokens, right = measure(0, 60.0), measure(1, 0.4)
+    tokens, right = measure(0, 60.0, n), measure(1, 0.4, n if rated is None else rated)
     quality = QualityReport(feedback=right, verifier=right, forced=right, empty=right)
     return SavingsReport(
         status=tokens.status,
@@ -71,7 +78,32 @@ def test_a_sentence_hides_no_loss() -> None:
 def test_too_few_requests_are_no_measurement() -> None:
     said = report.sentence(savings((120.0, 0.8), (150.0, 0.8), n=50))
     assert said.startswith("Not measured yet: about 300 more requests are needed")
+    said = report.sentence(savings((120.0, 0.8), (150.0, 0.8), rated=150))
+    assert said.startswith("Not measured yet: about 100 more requests are needed")
     assert "%" not in said
+
+
+def test_a_rating_that_is_refused_is_an_error_like_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "CONCURRENCY", 1)
+    server = scripted.ScriptedServer()
+    refused = scripted.error("there is no such response", "response_not_found")
+    server.replies += [
+        scripted.Reply(status=200, body=scripted.completion()),
+        scripted.Reply(status=404, body=refused),
+    ]
+    try:
+        tally = asyncio.run(demo.load(server.url, 0.5))
+    finally:
+        server.close()
+    assert (tally.answered, tally.errors) == (0, {"response_not_found": 1})
+
+
+def test_every_variable_of_the_dashboard_is_filled_in() -> None:
+    monitor = report.Monitor("http://127.0.0.1:9", 0.0, 60.0)
+    shown = json.loads(report.DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in shown for target in panel.get("targets", [])]
+    assert len(queries) > 50
+    assert [query for query in map(monitor.asked, queries) if "$" in query] == []
 
 
 def test_the_policy_saves_by_its_hint_and_cuts_hardly_a_thought() -> None:

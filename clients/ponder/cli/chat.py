@@ -161,7 +161,7 @@ def _piped() -> str:
             "`< /dev/null` leaves it out",
             file=sys.stderr,
         )
-    return sys.stdin.buffer.read().decode(errors="replace")
+    return sys.stdin.buffer.read().decode("utf-8-sig", errors="replace")
 
 
 def _converse(conversation: Conversation, console: Console, options: Options) -> int:

@@ -59,6 +59,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `ponder ARGV…` and returns its exit status: 2 for a mistake in the arguments."""
+    _open_closed_streams()
     try:
         status = _main(argv)
         sys.stdout.flush()
@@ -66,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _open_closed_streams() -> None:
+    """Give a stream that is closed, as by `2>&-`, to nowhere: print would take stdout instead."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors="replace"))
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -21,9 +21,11 @@ def server_root(url: str) -> str:
         written = f"http://{written}"
     try:
         parsed = httpx.URL(written)
-    except httpx.InvalidURL as error:
+        host = parsed.host
+        parsed.raw_host.decode().encode("idna")  # as whoever looks up the address will
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(f"{url!r} is no URL ({error}): write http://HOST:PORT") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise ValueError(f"{url!r} is no URL of a server: write http://HOST:PORT")
     return written.rstrip("/").removesuffix("/v1").rstrip("/")
 

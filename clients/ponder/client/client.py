@@ -35,8 +35,8 @@ Made = TypeVar("Made")
 
 def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
     key = (environment.api_key() or "") if api_key is None else api_key.strip()
-    if not key.isascii():
-        raise ValueError("the API key is no key: a header carries only ASCII")
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("the API key is no key: a header carries only printable ASCII")
     return {
         "base_url": base_url,
         "headers": {"authorization": f"Bearer {key}"} if key else {},

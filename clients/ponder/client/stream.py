@@ -49,7 +49,7 @@ class EventReader:
             return
         try:
             payload = json.loads(event)
-            if "error" not in payload:
+            if not isinstance(payload, dict) or "error" not in payload:
                 yield ChatCompletionChunk.model_validate(payload)
                 return
         except (ValueError, TypeError) as error:

@@ -131,6 +131,47 @@ def _type_of(status: int) -> str:
     return "invalid_request_error" if status < 500 else "server_error"
 
 
+CODES: Mapping[str, int] = {
+    "answer_did_not_fit": 400,
+    "auto_uncalibrated": 400,
+    "budget_leaves_no_answer": 400,
+    "conflicting_budgets": 400,
+    "context_length_exceeded": 400,
+    "format_unsupported": 400,
+    "invalid_budget": 400,
+    "invalid_request": 400,
+    "malformed_request": 400,
+    "reasoning_unsupported": 400,
+    "tools_unsupported": 400,
+    "invalid_api_key": 401,
+    "host_not_allowed": 403,
+    "option_not_allowed": 403,
+    "endpoint_not_served": 404,
+    "model_not_found": 404,
+    "not_found": 404,
+    "response_not_found": 404,
+    "method_not_allowed": 405,
+    "deadline_unreachable": 408,
+    "request_timeout": 408,
+    "not_thinking": 409,
+    "request_too_large": 413,
+    "uri_too_long": 414,
+    "unsupported_media_type": 415,
+    "thinking_quota_exhausted": 429,
+    "headers_too_large": 431,
+    "internal_error": 500,
+    "no_answer_produced": 500,
+    "engine_error": 502,
+    "draining": 503,
+    "engine_dead": 503,
+    "overloaded": 503,
+    "servers_unreachable": 503,
+    "state_unavailable": 503,
+    "too_many_connections": 503,
+    "deadline_exceeded": 504,
+}
+"""The codes of all errors, with their HTTP status. Metrics begin each at 0."""
+
 # The official client repeats 408, 409, 429 and 5xx by itself; for these errors that is pointless.
 NO_RETRY = {"x-should-retry": "false"}
 

@@ -92,6 +92,7 @@ class Lending(Observer):
         for kind in pools:
             self._used.labels(kind)
             self._alone.labels(kind)
+            self._left.labels(kind)
             for lent in ("whole", "less", "nothing"):
                 self._requests.labels(kind, lent)
 

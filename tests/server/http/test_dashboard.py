@@ -59,6 +59,33 @@ def exported(serve: Serve) -> dict[str, set[str]]:
     return labels
 
 
+def counted(url: str) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+    """The series of Ponder's counters and histograms, by name and labels."""
+    text = httpx.get(f"{url}/metrics").text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for family in text_string_to_metric_families(text)
+        if family.type in ("counter", "histogram") and family.name.startswith("ponder_")
+        for sample in family.samples
+    }
+
+
+def test_every_series_begins_before_its_first_increase(serve: Serve) -> None:
+    """`rate` is 0 over a series that begins at 1, and an absent one silences sums that it is in."""
+    running = serve(
+        "thought</think>answer",
+        holdout=0.5,
+        holdout_key="a key for the tests",
+        pool=["tenant=1000000/1h", "conversation=1000000/1h"],
+        shed_load="unasked",
+    )
+    before = counted(running.url)
+    for user in range(8):
+        running.ask(user=str(user), ponder={"deadline_ms": 600_000})
+    assert httpx.post(f"{running.url}/v1/chat/completions", json={}).status_code == 400
+    assert counted(running.url) - before == set()
+
+
 def test_what_is_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
     names = {name for query in asked() for name in re.findall(r"\bponder_\w+\b(?![(.|])", query)}
     assert len(names) >= 20

@@ -12,6 +12,7 @@ import pytest
 from ponder.engine.protocol import EngineError
 from ponder.engine.scripted import Script, say
 from ponder.engine.tokenizer import HFTokenizer, ModelFiles
+from ponder.protocol.errors import CODES
 from ponder.server.keys import authorise
 from waiting import wait_until
 
@@ -248,6 +249,13 @@ def test_large_bodies_are_refused(serve: Serve) -> None:
     assert (
         refused(running, openai.APIStatusError, content="x" * 4096)["code"] == "request_too_large"
     )
+
+
+def test_every_error_is_counted_from_zero(serve: Serve) -> None:
+    """Prometheus sees no increase in a series that begins at 1."""
+    lines = httpx.get(f"{serve('ok').url}/metrics").text.splitlines()
+    for code, status in CODES.items():
+        assert f'ponder_errors_total{{code="{code}",status="{status}"}} 0.0' in lines
 
 
 def test_an_answer_that_stays_empty_is_an_error_nobody_repeats(serve: Serve) -> None:

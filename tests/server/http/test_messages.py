@@ -17,7 +17,7 @@ from ponder.protocol.seal import unseal
 from waiting import PATIENCE, wait_until
 
 from .conftest import Running, Serve
-from .test_savings import HOLDOUT, series
+from .test_savings import HOLDOUT, errors, series
 from .test_tools import ARGUMENTS, TEMPLATE, called
 
 ENDLESS = "thinking and thinking. " * 400
@@ -403,7 +403,7 @@ def test_a_full_server_is_overloaded_in_anthropics_words(serve: Serve) -> None:
     assert caught.value.response.headers["retry-after"] == "1"
     assert caught.value.body["error"]["type"] == "overloaded_error"  # type: ignore[index]
     wait_until(lambda: running.service.running == 0)
-    assert series(running, "ponder_errors_total") == {'code="overloaded",status="503"': 1.0}
+    assert errors(running) == {'code="overloaded",status="503"': 1.0}
 
 
 def test_a_draining_server_is_overloaded_too(serve: Serve) -> None:

@@ -18,7 +18,7 @@ from ponder.protocol.seal import unseal
 from waiting import wait_until
 
 from .conftest import THOUGHT, Running, Serve
-from .test_savings import series
+from .test_savings import errors, series
 from .test_tools import ARGUMENTS, TEMPLATE, TOOLS, called
 
 ENDLESS = "thinking and thinking. " * 400
@@ -181,7 +181,7 @@ def test_a_failure_in_mid_stream_is_a_failed_response(serve: Serve) -> None:
     assert last.response.status == "failed"
     assert last.response.error.code == "engine_error"
     assert last.response.output[0].type == "reasoning"
-    wait_until(lambda: series(running, "ponder_errors_total") != {})
+    wait_until(lambda: errors(running) != {})
 
 
 def test_what_fails_before_its_first_token_is_an_error(serve: Serve) -> None:

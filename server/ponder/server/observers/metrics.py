@@ -27,6 +27,7 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from ponder.experiment.holdout import Arm
+from ponder.protocol.errors import CODES
 from ponder.protocol.response import ShadowReport, StrategyReport
 from ponder.server.completion import Completion
 from ponder.server.observers.protocol import Observer, Watch
@@ -212,6 +213,8 @@ class Metrics(Observer):
             self._counters.register(collector)
         for arm in arms:
             self._exist(arm)
+        for code, status in CODES.items():
+            self._errors.labels(code, status)
         for met in ("true", "false"):
             self._deadline.labels(met)
         for method in STRATEGIES:
@@ -254,6 +257,10 @@ class Metrics(Observer):
         tokens += [self._probe, self._unfinished]
         for counter in (*tokens, self._failed_probes, self._near, self._empty, self._violations):
             counter.labels(arm)
+        lengths = (self._thought_length, self._answer_length, self._budget, self._used)
+        times = (self._first_token, self._first_answer, self._thinking_time, self._latency)
+        for histogram in (*lengths, *times):
+            histogram.labels(arm)
 
     def _ended(self, completion: Completion, error: BaseException | None) -> None:
         """Count a request: its choices or, if it failed or its client left, what it spent."""
