@@ -72,7 +72,14 @@ def test_each_variant_installs_extras_that_exist() -> None:
 def test_variables_are_settings() -> None:
     known = {f"PONDER_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"PONDER_[A-Z_]+", DOCKERFILE.read_text())) <= known
-    assert set(composed("compose.yaml")["ponder"]["environment"]) <= known
+    assert set(composed("compose.yaml")["ponder"]["environment"]) - {"HF_TOKEN"} <= known
+
+
+def test_a_login_to_the_hub_reaches_whatever_loads_a_model() -> None:
+    assert "HF_TOKEN" in composed("compose.yaml")["ponder"]["environment"]
+    fleet = composed("compose.yaml", "compose.fleet.yaml")
+    for service in ("vllm-1", "vllm-2", "ponder"):
+        assert "HF_TOKEN" in fleet[service]["environment"]
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])

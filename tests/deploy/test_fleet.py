@@ -69,6 +69,14 @@ def test_rollouts_are_given_up_no_sooner_than_a_start() -> None:
     assert named["ponder"][0]["progressDeadlineSeconds"] > spec["progressDeadlineSeconds"] > start
 
 
+def test_vllm_takes_the_login_to_the_hub_from_ponders_secret() -> None:
+    named = {name: container for name, _, container in containers()}
+    (keys,) = [source["secretRef"] for source in named["ponder"]["envFrom"]]
+    (login,) = [each for each in named["vllm"]["env"] if each["name"] == "HF_TOKEN"]
+    asked = {"name": keys["name"], "key": "HF_TOKEN", "optional": True}
+    assert login["valueFrom"] == {"secretKeyRef": asked}
+
+
 def test_every_request_finds_its_way_to_vllm() -> None:
     named = objects()
     assert {kind for kind, _ in named} >= GATEWAY_API
@@ -159,7 +167,6 @@ def test_compose_asks_the_router_and_watches_the_servers() -> None:
     assert Settings(engine_options=json.loads(environment["PONDER_ENGINE_OPTIONS"])).engine_options
     (watched,) = yaml.safe_load((COMPOSE / "engines.yml").read_text())
     assert watched["targets"] == [url.removeprefix("http://") for url in workers]
-    assert "HF_TOKEN" in services["ponder"]["environment"]
     folder, *files = sorted(services["prometheus"]["volumes"], key=lambda it: len(it["target"]))[1:]
     for file in files:  # a mount point in a read-only folder must exist
         assert (Path(folder["source"]) / Path(file["target"]).name).exists()
