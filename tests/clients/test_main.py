@@ -134,6 +134,14 @@ def test_a_closed_pipe_is_no_traceback(length: int) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("argv", ["--version", "train --list"])
+def test_a_full_disk_is_no_traceback(argv: str) -> None:
+    command = f"{sys.executable} -m ponder.cli.main {argv} > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "ponder: cannot write the output: No space left on device\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_traceback_and_not_the_others(closed: str) -> None:
     for argv, status in (("--version", 0), ("zebra", 2), ("models --url http://127.0.0.1:9", 1)):

@@ -143,7 +143,20 @@ def test_what_goes_on_ends_and_is_pushed_as_it_was_asked(
     assert "--resume --for 90.5 --push me/mine\n" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(
+def press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+def fill_the_disk() -> None:
+    torch.save(torch.zeros(100_000), "/dev/full")
+
+
+STOPS = {"ctrl-c": (press_ctrl_c, 130), "full disk": (fill_the_disk, 1)}
+
+
+@pytest.mark.parametrize("cause", STOPS)
+def test_a_run_that_is_stopped_says_how_to_go_on(
+    cause: str,
     recipe: SftRecipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,12 +165,13 @@ def test_ctrl_c_says_how_to_go_on(
     path, out = tmp_path / "my own.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     learn = sft.written_loss
+    stop, status = STOPS[cause]
     good = 0
 
     def interrupted(*given: Any) -> torch.Tensor:
         nonlocal good
         if good == 0:
-            raise KeyboardInterrupt
+            stop()
         good -= 1
         return learn(*given)
 
@@ -165,11 +179,12 @@ def test_ctrl_c_says_how_to_go_on(
     argv += ["--set", "checkpoints.every=1"]
     with monkeypatch.context() as patch:
         patch.setattr(sft, "written_loss", interrupted)
-        assert main(argv) == 130
+        assert main(argv) == status
         assert "no checkpoint yet" in capsys.readouterr().err
         good = 2
-        assert main(argv) == 130
+        assert main(argv) == status
     error = capsys.readouterr().err
+    assert ("is full" in error) == (cause == "full disk")
     assert "this continues from checkpoint-2" in error
     words = shlex.split(error.strip().splitlines()[-1])
     assert words[0] == "ponder"

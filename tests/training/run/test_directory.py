@@ -1,8 +1,15 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from ponder.training.run.directory import check_resumable, checkpoints, place_checkpoint
+from ponder.training.run.directory import (
+    check_resumable,
+    checkpoints,
+    is_full,
+    place_checkpoint,
+)
 from ponder.training.run.recipe import RecipeError
 
 
@@ -27,6 +34,25 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
     place_checkpoint(out, 12, 1, lambda staged: (staged / "state").touch())
     assert [path.name for path in checkpoints(out)] == ["checkpoint-12"]
     assert sorted(path.name for path in out.iterdir()) == ["checkpoints"]
+
+
+@pytest.mark.parametrize(
+    ("write", "full"),
+    [
+        (lambda: Path("/dev/full").write_text("x"), True),
+        (lambda: torch.save(torch.zeros(100_000), "/dev/full"), True),
+        (lambda: torch.load("/dev/null"), False),
+        (lambda: Path("/dev/null/file").write_text("x"), False),
+    ],
+    ids=["a file", "a tensor", "reading", "no directory"],
+)
+def test_a_full_disk_is_told_from_other_failures(write: Callable[[], object], full: bool) -> None:
+    with pytest.raises((OSError, RuntimeError, EOFError)) as caught:
+        write()
+    assert is_full(caught.value) == full
+    other = ValueError("the checkpoint was not written")
+    other.__context__ = caught.value
+    assert is_full(other) == full
 
 
 def test_a_run_to_resume_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,11 +230,22 @@ def _end(options: Options, began: float) -> float:
 
 
 def _train(recipe: Recipe, text: str | None, directory: Path, options: Options, end: float) -> int:
+    from ponder.training.run.directory import is_full
     from ponder.training.run.recipe import SftRecipe
 
-    if isinstance(recipe, SftRecipe):
-        return _cold_start(recipe, directory, options, end)
-    return _policy(recipe, text, directory, options, end)
+    try:
+        if isinstance(recipe, SftRecipe):
+            return _cold_start(recipe, directory, options, end)
+        return _policy(recipe, text, directory, options, end)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        print(
+            f"\nponder train: the disk of {directory} is full ({error}): free some space",
+            file=sys.stderr,
+        )
+        _say_how_to_go_on(directory, options)
+        return 1
 
 
 def _cold_start(recipe: SftRecipe, directory: Path, options: Options, end: float) -> int:
@@ -354,7 +365,7 @@ def _say_what_came(directory: Path, reached: Iterable[str]) -> None:
 
 
 def _say_how_to_go_on(directory: Path, options: Options) -> None:
-    """After Ctrl-C: print the command that continues the run."""
+    """After a run that stopped early: print the command that continues it."""
     from ponder.training.run.directory import checkpoints
 
     if found := checkpoints(directory):

@@ -7,6 +7,7 @@ OUT/checkpoints/checkpoint-N/  the state after step (or update) N, moved into pl
 from __future__ import annotations
 
 import difflib
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,9 @@ from .recipe import RecipeError
 RECIPE = "recipe.json"
 CHECKPOINTS = "checkpoints"
 _STAGING = "staging"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+# What safetensors and torch.save, which has lost the cause, say of a disk without space.
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -111,6 +115,14 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a write failed because the disk is full, or the error came of such a failure."""
+    if error is None:
+        return False
+    told = isinstance(error, OSError) and error.errno in _FULL
+    return told or any(text in str(error) for text in _FULL_TEXTS) or is_full(error.__context__)
 
 
 def _nearest(run: Path) -> Path | None:
