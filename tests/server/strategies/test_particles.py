@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponder.server.strategies.particles import systematic
+from ponder.server.strategies.particles import systematic, weigh
+from ponder.server.strategies.protocol import Answer
 
 pytestmark = pytest.mark.quick
 WEIGHTS = st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=1, max_size=64)
@@ -25,6 +26,18 @@ def test_each_is_drawn_in_proportion(weights: list[float], start: float) -> None
     for count, weight in zip(counts, weights, strict=True):
         share = size * weight / total
         assert math.floor(share - 1e-6) <= count <= math.ceil(share + 1e-6)
+
+
+@pytest.mark.parametrize("scored", [True, False], ids=["scores", "votes"])
+def test_a_thought_of_which_nothing_is_known_is_neither_copied_nor_dropped(scored: bool) -> None:
+    """The engine may fail a probe, and a verifier an answer: that says nothing of the thought."""
+    failed = Answer("", "", failed=True)
+    right, wrong = (Answer(text, text, votes=n, score=n / 2) for text, n in (("3", 2), ("4", 0)))
+    for start in (0.0, 0.5, 0.99):
+        assert systematic(weigh([right, failed, wrong], scored=scored), start)[1] == 1
+        assert systematic(weigh([failed, failed], scored=scored), start) == [1, 1]
+    unscored = Answer("5", "5", votes=1)
+    assert weigh([right, wrong, unscored], scored=True) == [1.0, 0.0, 0.5]
 
 
 def test_starts_are_spread_over_the_draws() -> None:

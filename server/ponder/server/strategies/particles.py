@@ -6,7 +6,7 @@ are drawn anew, in proportion to their weights. Differences from the paper:
 - Weights. In the paper a process reward model scores each step, and the softmax of its log-odds is
   the weight. Here a greedy probe samples what a thought would answer. The weight is the verifier's
   score of that answer or, without a verifier, the number of thoughts that would answer, or have
-  answered, the same.
+  answered, the same. A thought whose probe failed has the others' mean weight.
 - Segments have equal length instead of one step, so that all thoughts have used the same part of
   the shared budget.
 - Resampling is systematic, which keeps every particle of average weight; the paper's is
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from statistics import fmean
 from typing import ClassVar
 
 from ponder.protocol.fields import StrategyAsk
@@ -41,10 +42,9 @@ class Particles:
         probed = await meeting.probe()
         if score is None:
             vote([*probed, *meeting.answers])
-            weights = [float(answer.votes) for answer in probed]
         else:
             await judge([answer for answer in probed if not answer.failed], score)
-            weights = [answer.score or 0.0 for answer in probed]
+        weights = weigh(probed, scored=score is not None)
         counts = systematic(weights, meeting.random.random())
         spare = [place for place, count in zip(places, counts, strict=True) if not count]
         for source, count in zip(places, counts, strict=True):
@@ -56,6 +56,23 @@ class Particles:
             await judge([answer for answer in answers if not answer.failed], score)
         vote(answers)
         return best(answers)
+
+
+def weigh(probed: Sequence[Answer], *, scored: bool) -> list[float]:
+    """The weights of thoughts by what they would answer: their scores, or their votes.
+
+    Of a thought without an answer or without a score nothing is known: it has the others' mean.
+
+        >>> weigh([Answer("3", "3", votes=2), Answer("", "", failed=True)], scored=False)
+        [2.0, 2.0]
+    """
+    known = [
+        None if answer.failed else answer.score if scored else float(answer.votes)
+        for answer in probed
+    ]
+    told = [weight for weight in known if weight is not None]
+    usual = fmean(told) if told else 1.0
+    return [usual if weight is None else weight for weight in known]
 
 
 def systematic(weights: Sequence[float], start: float) -> list[int]:
