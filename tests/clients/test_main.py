@@ -139,7 +139,9 @@ def test_a_full_disk_is_no_traceback(argv: str) -> None:
     command = f"{sys.executable} -m ponder.cli.main {argv} > /dev/full"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "ponder: cannot write the output: No space left on device\n"
+    assert (
+        done.stderr == "ponder: cannot write the output: No space left on device: free some space\n"
+    )
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-import psutil
-
-PATIENCE = 120
+from killing import kill_parent
 
 STUDY = """
 import multiprocessing, os, signal
@@ -26,11 +22,4 @@ if __name__ == "__main__":
 def test_a_killed_study_takes_its_workers_with_it(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    path = {"PYTHONPATH": ":".join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=path
-    ) as process:
-        assert process.stdout is not None
-        worker = psutil.Process(int(process.stdout.readline()))
-        process.kill()
-        worker.wait(PATIENCE)
+    kill_parent([script])

@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(
         good = 2
         assert main(argv) == status
     error = capsys.readouterr().err
-    assert ("is full" in error) == (cause == "full disk")
+    assert ("is its disk full?" in error) == (cause == "full disk")
     assert "this continues from checkpoint-2" in error
     words = shlex.split(error.strip().splitlines()[-1])
     assert words[0] == "ponder"

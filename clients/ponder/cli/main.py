@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _complain("ponder", f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        what = error.filename or "the output"
+        _complain("ponder", f"cannot write {what}: {error.strerror}: free some space")
         _drop_stdout()
         return 1
     return status

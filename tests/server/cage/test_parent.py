@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from killing import kill_parent
+from waiting import PATIENCE
 
 SCRIPT = """
 import os, signal, subprocess, sys
@@ -25,7 +27,6 @@ child = subprocess.Popen(
 print(child.pid, child.stdout.readline(), flush=True)
 child.wait()
 """
-PATIENCE = 60
 
 
 @pytest.fixture
@@ -60,11 +61,4 @@ def test_the_fleets_servers_end_with_their_script(tmp_path: Path) -> None:
         f"Path({str(tmp_path)!r}, 'log')) as child:\n"
         "    print(child.pid, flush=True)\n    time.sleep(600)\n"
     )
-    path = {"PYTHONPATH": ":".join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=path
-    ) as process:
-        assert process.stdout is not None
-        child = psutil.Process(int(process.stdout.readline()))
-        process.send_signal(signal.SIGKILL)
-        child.wait(PATIENCE)
+    kill_parent(["-c", script])

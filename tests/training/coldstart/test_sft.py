@@ -1,4 +1,3 @@
-import os
 import pickle
 import signal
 import subprocess
@@ -9,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
 import pytest
 import torch
 import yaml
 
+from killing import kill_parent
 from ponder.errors import TrainingError
 from ponder.training.coldstart import examples
 from ponder.training.coldstart.examples import Example, ExampleWriter
@@ -190,11 +189,4 @@ def test_writers_end_with_a_trainer_that_is_killed(
     )
     path = tmp_path / "script.py"
     path.write_text(script)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, path], stdout=subprocess.PIPE, text=True, env=environment
-    ) as trainer:
-        assert trainer.stdout is not None
-        process = psutil.Process(int(trainer.stdout.readline()))
-        trainer.kill()
-        process.wait(60)
+    kill_parent([path])

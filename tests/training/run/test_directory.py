@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,10 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
     [
         (lambda: Path("/dev/full").write_text("x"), True),
         (lambda: torch.save(torch.zeros(100_000), "/dev/full"), True),
-        (lambda: torch.load("/dev/null"), False),
+        (lambda: torch.load(BytesIO(b"PK\x03\x04 and no more")), False),
         (lambda: Path("/dev/null/file").write_text("x"), False),
     ],
-    ids=["a file", "a tensor", "reading", "no directory"],
+    ids=["a file", "a tensor", "a damaged checkpoint", "no directory"],
 )
 def test_a_full_disk_is_told_from_other_failures(write: Callable[[], object], full: bool) -> None:
     with pytest.raises((OSError, RuntimeError, EOFError)) as caught:

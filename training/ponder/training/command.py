@@ -241,7 +241,8 @@ def _train(recipe: Recipe, text: str | None, directory: Path, options: Options, 
         if not is_full(error):
             raise
         print(
-            f"\nponder train: the disk of {directory} is full ({error}): free some space",
+            f"\nponder train: cannot write to {directory} ({error}): is its disk full? Free some "
+            "space",
             file=sys.stderr,
         )
         _say_how_to_go_on(directory, options)

@@ -21,7 +21,7 @@ RECIPE = "recipe.json"
 CHECKPOINTS = "checkpoints"
 _STAGING = "staging"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# What safetensors and torch.save, which has lost the cause, say of a disk without space.
+# What safetensors and torch.save, which does not know the cause, say of a failed write.
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "inline_container.cc")
 Kind = TypeVar("Kind", bound=BaseModel)
 
