@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from .arms import ARMS, PROTOCOL_VERSION, TUNING_STEPS, Base
+from . import sections
+from .arms import ARMS, PROTOCOL_VERSION, Base
 from .behaviour import Behaviour
-from .claims import HARD_BELOW, Claim, MeasuredArm, claims, hard_problems, pending, same_seeds
+from .claims import Claim, MeasuredArm, claims, pending
 from .figures import FIGURES, draw_figures
-from .measure import GRID, HINTS, MANY_SAMPLES
 from .records import COLD_START, Record, Recorded, diverged, read_records
 
 _MAIN = [arm.name for arm in ARMS if arm.kind == "main"]
@@ -55,21 +53,26 @@ def write_report(results: Path) -> str:
     main = {name: arms[name] for name in _MAIN if name in arms}
     if main:
         draw_figures(results / "plots", main, cold, cold_record)
+    shown = {COLD_START: cold, **arms}
     text = "\n".join(
         [
             *_head(results.name, cold_record, state, pending(arms)),
             *_machines(scored),
             *_seeds(arms),
             *_claims(made),
-            *_arms(arms, cold, cold_record),
+            *sections.arms(arms, cold, cold_record),
             *(_figures(results.name) if main else []),
-            *_equal_tokens(main),
-            *_hints(arms, cold),
-            *_hard(arms, cold),
-            *_variance(cold_record["gradient_variance"]),
-            *_tuning(recorded),
+            *sections.equal_tokens(main),
+            *sections.families(shown, cold_record["problems"]),
+            *sections.hints(shown),
+            *sections.budgets(shown),
+            *sections.hard(arms, cold),
+            *sections.validations(arms),
+            *sections.rollouts(arms),
+            *sections.variance(cold_record["gradient_variance"]),
+            *sections.tuning(recorded),
             *_diverged(recorded.counted()),
-            *_earlier(recorded),
+            *sections.earlier(recorded),
         ]
     )
     page.write_text(text.rstrip() + "\n", encoding="utf-8")
@@ -141,30 +144,7 @@ def _claims(made: Sequence[Claim]) -> list[str]:
         "[What they state](protocol.md#claims). An arm with one seed is taken as given: its",
         "interval speaks of that run on other problems.",
         "",
-        *_table(head, map(_claim_row, made)),
-        "",
-    ]
-
-
-def _arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record) -> list[str]:
-    floor = float(np.mean(cold_record["floors"]))
-    head = (
-        "arm",
-        "seeds",
-        "accuracy",
-        "thinking tokens",
-        "of the removable removed",
-        f"anytime, {GRID[0]}–{GRID[-1]}",
-        "unseen family",
-    )
-    shown = {COLD_START: cold, **arms}
-    rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
-    return [
-        "## Arms on the test problems, natural thinking",
-        "",
-        f"The floor, the shortest written solution, is {floor:.0f} tokens on average.",
-        "",
-        *_table(head, rows),
+        *sections.table(head, map(_claim_row, made)),
         "",
     ]
 
@@ -176,135 +156,9 @@ def _figures(room: str) -> list[str]:
     return [line for lines in shown for line in lines]
 
 
-def _hints(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
-    head = ("arm", "none", *map(str, HINTS))
-    rows = [_hint_row(name, arm) for name, arm in {COLD_START: cold, **arms}.items()]
-    return [
-        "## Hints",
-        "",
-        *_table(head, rows),
-        "",
-        "Each cell: thinking tokens, accuracy.",
-        "",
-    ]
-
-
-def _hard(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
-    """pass@k of the arms with many samples, and HTPO's lead over DAPO as k grows."""
-    hard, ks = hard_problems(cold), (1, 2, 4, 8, MANY_SAMPLES)
-    shown = {name: arm for name, arm in arms.items() if arm.samples() >= ks[-1]}
-
-    def row(name: str, values: Sequence[float], form: str) -> tuple[str, ...]:
-        return (name, *(f"{100 * value:{form}}" for value in values))
-
-    def passes(arm: MeasuredArm) -> list[float]:
-        return [float(arm.passes(k)[:, hard].mean()) for k in ks]
-
-    rows = [row(name, passes(arm), ".1f") for name, arm in {COLD_START: cold, **shown}.items()]
-    if "htpo" in shown and "dapo" in shown:
-        ours, theirs = (passes(arm) for arm in same_seeds(shown["htpo"], shown["dapo"]))
-        rows.append(
-            row("htpo less dapo", [a - b for a, b in zip(ours, theirs, strict=True)], "+.1f")
-        )
-    return [
-        "## Hard problems",
-        "",
-        f"pass@k in percent on the {len(hard)} problems that the cold start solves less than "
-        f"{HARD_BELOW:.0%} of the time. They were chosen by its own answers, which makes its row "
-        "too low: the others compare with each other.",
-        "",
-        *_table(("arm", *(f"k = {k}" for k in ks)), rows),
-        "",
-    ]
-
-
-def _variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    head = ("baseline", "trace of the covariance", "over that of no baseline")
-    rows = [
-        (name, f"{spread['trace']:.3g}", f"{spread['trace'] / found['none']['trace']:.2f}")
-        for name, spread in found.items()
-    ]
-    shrunk = [
-        "V2's baseline contains the thought's own return. That shrinks the gradient to 1 - 1/G of",
-        "its size (G thoughts a problem) and the trace by the square of that, but removes no",
-        "noise. It is true of the full baseline in part.",
-    ]
-    return ["## Variance of BRPO's gradient", "", *_table(head, rows), "", *shrunk, ""]
-
-
-def _tuning(recorded: Recorded) -> list[str]:
-    rates = recorded.rates()
-    head = ("arm", "learning rate", "validation accuracy", "thinking tokens", "score", "")
-    trials = sorted(
-        (record for record in recorded.counted() if record["kind"] == "tuning"),
-        key=lambda record: (record["arm"], _rate(record)),
-    )
-
-    def row(name: str, rate: float, shown: Record, note: str) -> tuple[str, ...]:
-        return (name, f"{rate:g}", *_validation(shown), f"{recorded.score(shown):.3f}", note)
-
-    rows = [row(COLD_START, 0, record["validations"][0], "") for record in trials[:1]]
-    for record in trials:
-        name, rate = record["arm"], _rate(record)
-        if diverged(record):
-            rows.append((name, f"{rate:g}", "diverged", "", "", ""))
-        else:
-            note = "chosen" if rate == rates.get(name) else ""
-            rows.append(row(name, rate, record["validations"][-1], note))
-    return ["## Tuning", "", f"After step {TUNING_STEPS}.", "", *_table(head, rows), ""]
-
-
-def _earlier(recorded: Recorded) -> list[str]:
-    """List the runs of earlier versions of the protocol, which no longer count."""
-    head = ("run", "protocol", "validation accuracy", "thinking tokens")
-    rows = [(f"`{r['key']}`", str(r["protocol"]), *_last(r)) for r in recorded.earlier()]
-    title = "## Runs of earlier versions of the protocol"
-    return [title, "", *_table(head, rows), ""] if rows else []
-
-
-def _equal_tokens(main: Mapping[str, MeasuredArm]) -> list[str]:
-    """Compare the main arms at the last validation within the tokens of the thriftiest arm."""
-    records = [record for arm in main.values() for record in arm.records]
-    if not records:
-        return []
-    least = min(_sampled(record, record["validations"][-1]["step"]) for record in records)
-    head = ("arm", "step", "sampled tokens (M)", "validation accuracy", "thinking tokens")
-    rows = []
-    for name, arm in main.items():
-        at = [
-            [v for v in record["validations"] if _sampled(record, v["step"]) <= least][-1]
-            for record in arm.records
-        ]
-        sampled = [_sampled(record, v["step"]) for record, v in zip(arm.records, at, strict=True)]
-        rows.append(
-            (
-                name,
-                f"{np.mean([v['step'] for v in at]):.0f}",
-                f"{np.mean(sampled) / 1e6:.2f}",
-                f"{100 * np.mean([v['accuracy'] for v in at]):.1f} %",
-                f"{np.mean([v['thinking_tokens'] for v in at]):.1f}",
-            )
-        )
-    within = f"The last validation at which a run had sampled at most {least / 1e6:.2f}M tokens."
-    return ["## At equal sampled tokens", "", within, "", *_table(head, rows), ""]
-
-
-def _sampled(record: Record, step: int) -> float:
-    """Tokens that the run has sampled by the end of `step`."""
-    return float(sum(s["sampled_tokens"] for s in record["steps"] if s["step"] <= step))
-
-
 def _diverged(records: Sequence[Record]) -> list[str]:
     found = [f"- `{r['key']}`: {r['diverged']}" for r in records if diverged(r)]
     return ["## Runs that diverged", "", *found, ""] if found else []
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def _claim_row(claim: Claim) -> tuple[str, ...]:
@@ -326,39 +180,3 @@ def _claim_row(claim: Claim) -> tuple[str, ...]:
 
 def _holds(it: bool) -> str:
     return "holds" if it else "does not hold"
-
-
-def _arm_row(name: str, arm: MeasuredArm, cold: MeasuredArm, floor: float) -> tuple[str, ...]:
-    tokens = float(arm.tokens().mean())
-    before = float(cold.tokens().mean())
-    accuracy = [f"{100 * a:.1f}" for a in arm.accuracy().mean(1)]
-    return (
-        name,
-        str(arm.seeds),
-        f"{100 * arm.accuracy().mean():.1f} % ({', '.join(accuracy)})",
-        f"{tokens:.1f}",
-        f"{100 * (before - tokens) / (before - floor):.0f} %",
-        f"{100 * arm.anytime().mean():.1f} %",
-        f"{100 * arm.accuracy('unseen').mean():.1f} %",
-    )
-
-
-def _hint_row(name: str, arm: MeasuredArm) -> tuple[str, ...]:
-    modes = ("natural", *map(str, HINTS))
-    cells = (f"{arm.tokens(m).mean():.0f}, {100 * arm.accuracy(m).mean():.1f} %" for m in modes)
-    return (name, *cells)
-
-
-def _rate(record: Record) -> float:
-    return float(record["recipe"]["optimisation"]["learning_rate"])
-
-
-def _last(record: Record) -> tuple[str, str]:
-    """Accuracy and thinking tokens at the last validation."""
-    if diverged(record):
-        return ("diverged", "")
-    return _validation(record["validations"][-1])
-
-
-def _validation(found: Record) -> tuple[str, str]:
-    return (f"{100 * found['accuracy']:.1f} %", f"{found['thinking_tokens']:.1f}")

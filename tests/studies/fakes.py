@@ -25,6 +25,7 @@ BEHAVIOUR = Behaviour({"grpo": "0" * 64}, {"grpo": [1.0, 2.0]})
 BASE = Base(Path("base"), "0" * 64, BEHAVIOUR)
 RUNS = sum(len(arm.seeds) for arm in ARMS)
 RATES = {arm.name: 1e-4 for arm in ARMS if arm.kind == "main"}
+FAMILIES = ("sum", "reasoning-gym:gcd")
 LEVELS = [1 + i % 7 for i in range(PROBLEMS)]
 
 CPU = {"gpu": None, "torch": "0"}
@@ -67,7 +68,8 @@ def cold_start() -> Record:
         "finished": "2026-01-01T00:00:00+00:00",
         "machine": {"system": "x", "cores": 1, "torch": "0", "transformers": "0"},
         "problems": [
-            {"id": str(i), "family": "sum", "difficulty": level} for i, level in enumerate(LEVELS)
+            {"id": str(i), "family": FAMILIES[i % 2], "difficulty": level}
+            for i, level in enumerate(LEVELS)
         ],
         "gradient_variance": {"full": {"trace": 1.0}, "none": {"trace": 2.0}},
         "floors": [40] * PROBLEMS,
@@ -89,7 +91,18 @@ def record(run: Planned, accuracy: float, tokens: float) -> Record:
         "recipe": json.loads(run.recipe.model_dump_json()),
         "machines": [CPU] if seed else [CPU, {"gpu": "NVIDIA X", "torch": "1"}],
         "steps": [
-            {"step": s, "q_rise": 0.01, "masked_high": 0.02, "sampled_tokens": 100 * tokens}
+            {
+                "step": s,
+                "q_rise": 0.01,
+                "masked_high": 0.02,
+                "sampled_tokens": 100 * tokens,
+                "accuracy": accuracy * s / 80,
+                "truncation_rate": 1 - s / 100,
+                "zero_variance_share": 0.5,
+                "thinking_tokens": tokens,
+                "grad_norm": s / 80,
+                **({"advantage_intra": -2 + s / 80} if method == "hbpo" else {}),
+            }
             for s in range(1, 81)
         ],
         "validations": [

@@ -12,7 +12,7 @@ from studies.reproduction import arms
 from studies.reproduction.__main__ import main
 from studies.reproduction.arms import ARMS, Base, tuning_runs
 from studies.reproduction.claims import Claim, MeasuredArm, claims, pending, spearman
-from studies.reproduction.measure import MANY_SAMPLES, NATURAL_SAMPLES
+from studies.reproduction.measure import GRID, MANY_SAMPLES, NATURAL_SAMPLES
 from studies.reproduction.report import write_report
 
 from . import fakes
@@ -137,10 +137,8 @@ def test_the_report_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_arms_are_compared_at_equal_tokens(tmp_path: Path) -> None:
     """HBPO's thoughts are half as long: the others are shown where they had sampled as much."""
-    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *fakes.scored()])
-    write_report(tmp_path / "results")
-    section = (tmp_path / "results.md").read_text().split("## At equal sampled tokens")[1]
-    rows = {line.split(" | ")[0]: line for line in section.split("##")[0].splitlines()}
+    page = report_of(tmp_path / "results", fakes.scored())
+    rows = {row.split(" | ")[0]: row for row in rows_of(page, "At equal sampled tokens")}
     assert rows["| hbpo"] == "| hbpo | 80 | 0.60 | 80.0 % | 75.0 |"
     assert rows["| grpo"] == "| grpo | 40 | 0.60 | 70.0 % | 150.0 |"
 
@@ -152,12 +150,54 @@ def test_hard_problems_are_compared_as_k_grows(tmp_path: Path) -> None:
         r["measured"]["natural"]["correct"] = [
             MANY_SAMPLES // (1 if r["arm"] == "htpo" else 2)
         ] * fakes.PROBLEMS
-    fakes.write(tmp_path / "results", [fakes.cold_start(), *fakes.trials(), *runs])
-    write_report(tmp_path / "results")
-    section = (tmp_path / "results.md").read_text().split("## Hard problems")[1]
-    rows = [line for line in section.split("##")[0].splitlines() if line.startswith("| ")]
+    rows = rows_of(report_of(tmp_path / "results", runs), "Hard problems")
     assert rows[2] == "| dapo | 50.0 | 76.7 | 96.2 | 100.0 | 100.0 |"
     assert rows[-1] == "| htpo less dapo | +50.0 | +23.3 | +3.8 | +0.0 | +0.0 |"
+
+
+def test_answers_are_split_by_family_and_by_budget(tmp_path: Path) -> None:
+    """GRPO's five seeds solve every sum and no gcd, BRPO's three what their budget allows."""
+    runs = fakes.scored()
+    for r in runs:
+        if r["arm"] == "grpo":
+            r["measured"]["natural"]["correct"] = [NATURAL_SAMPLES, 0] * (fakes.PROBLEMS // 2)
+            r["measured"]["natural"]["tokens"] = [10.0, 30.0] * (fakes.PROBLEMS // 2)
+        if r["arm"] == "brpo":
+            right = r["seed"] + 1
+            r["measured"]["anytime"] = [
+                [right] * fakes.PROBLEMS if b > 24 else [0] * fakes.PROBLEMS for b in GRID
+            ]
+    page = report_of(tmp_path / "results", runs)
+    families = rows_of(page, "Families")
+    assert families[0] == "| arm | gcd | sum |"
+    assert "| grpo | 30, 0.0 % | 10, 100.0 % |" in families
+    truncated = rows_of(page, "Truncated thoughts")
+    assert truncated[0] == "| arm | 24 | 48 | 96 | 144 | 192 | 288 | 384 |"
+    row = next(row for row in truncated if row.startswith("| brpo |"))
+    assert row.startswith("| brpo | 0.0 (0.0–0.0) | 50.0 (25.0–75.0) | ")
+
+
+def test_the_course_of_training_is_shown(tmp_path: Path) -> None:
+    page = report_of(tmp_path / "results", fakes.scored())
+    validations = rows_of(page, "Validations")
+    assert validations[0] == "| arm | step 0 | step 40 | step 80 |"
+    assert "| grpo | 150, 70.0 % | 150, 70.0 % | 150, 70.0 % |" in validations
+    rollouts = rows_of(page, "Rollouts in training")
+    # Steps 1 to 10 have a mean of 5.5, steps 71 to 80 of 75.5.
+    hbpo = "| hbpo | 0.6 | 6 → 76 | 94 → 24 | 50 → 50 | 75 → 75 | 0.069 → 0.944 | -1.93 → -1.06 |"
+    grpo = "| grpo | 1.2 | 5 → 66 | 94 → 24 | 50 → 50 | 150 → 150 | 0.069 → 0.944 |  |"
+    assert [row for row in rollouts if row[2:6] in ("hbpo", "grpo")][:2] == [hbpo, grpo]
+
+
+def report_of(results: Path, runs: list[fakes.Record]) -> str:
+    fakes.write(results, [fakes.cold_start(), *fakes.trials(), *runs])
+    write_report(results)
+    return results.with_suffix(".md").read_text()
+
+
+def rows_of(page: str, section: str) -> list[str]:
+    lines = page.split(f"## {section}\n")[1].split("\n## ", maxsplit=1)[0].splitlines()
+    return [line for line in lines if line.startswith("| ")]
 
 
 def test_results_are_of_one_code_and_one_base(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ponder.tasks.derivations import TAUGHT_GYM
 from ponder.tasks.problems import Split, split_of
@@ -13,6 +14,7 @@ from studies.reproduction.__main__ import main
 from studies.reproduction.acceptance import accept
 from studies.reproduction.setting import BUDGETS, HELD_OUT, LONGEST, TASKS, problems
 from training.fixtures import recipe, tokenizer, trained
+from training.method.scored import after, scored
 
 __all__ = ["recipe", "tokenizer", "trained"]
 
@@ -51,6 +53,23 @@ def test_the_cold_start_is_taught_the_arms_tasks_and_hints() -> None:
     held_out = {task.name for task in find_tasks(HELD_OUT)}
     assert not held_out & {task.name for task in find_tasks([*TASKS, "calculator"])}
     assert len(TAUGHT_GYM) >= 6
+
+
+def test_a_right_answer_is_pushed_down_for_its_hint() -> None:
+    """The figures of docs/findings.md: sixteen right answers of 70 tokens, and none is skipped."""
+    arm = load_recipe(find_recipe("reasoner-hbpo"))
+    assert isinstance(arm, PolicyRecipe) and isinstance(arm.method, HbpoConfig)
+    answers = scored(
+        [16],
+        correct=torch.ones(16).bool(),
+        formatted=torch.ones(16).bool(),
+        length=[70] * 16,
+        budget=arm.method.row_budgets,
+    )
+    rewards_HG = after(arm.method, answers, "reward")["reward"].view(4, 4)
+    assert rewards_HG[:, 0].tolist() == pytest.approx([3.12, 3.25, 2.83, 2.22], abs=0.005)
+    advantage_B = after(arm.method, answers, "reward", "credit")["advantage"]
+    assert advantage_B[-1].item() == pytest.approx(-1.55, abs=0.005)
 
 
 def test_problems_are_of_validation_and_of_every_level() -> None:
