@@ -140,7 +140,7 @@ def test_the_cage_needs_the_standard_library_only() -> None:
 
 def test_the_experiment_needs_the_standard_library_only() -> None:
     """And one adapter its database's."""
-    allowed = ("ponder.errors", "ponder.experiment")
+    allowed = ("ponder.errors", "ponder.experiment", "ponder.environment")
     assert strangers(ROOT / ROOMS["experiment"], allowed) == ["postgres.py: psycopg"]
 
 

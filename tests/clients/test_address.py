@@ -89,6 +89,19 @@ def test_a_key_that_no_header_carries_is_named() -> None:
             Ponder("host", key)
 
 
+def test_no_message_repeats_the_password_of_a_url() -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"not": "a list"})
+        raise httpx.ConnectError("refused")
+
+    with Ponder("http://me:secret@host", transport=httpx.MockTransport(fail)) as client:
+        for ask in (client.models, client.savings):
+            with pytest.raises(PonderAPIError, match="http://host") as raised:
+                ask()
+            assert "secret" not in str(raised.value)
+
+
 class _Hello(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(204)

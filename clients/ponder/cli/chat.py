@@ -19,6 +19,7 @@ from ponder.cli.meter import UNLIMITED, Meter
 from ponder.cli.slash import COMMANDS, budget_in_words, is_command, obey
 from ponder.cli.spelling import spell
 from ponder.client import ChatOptions, PonderAPIError
+from ponder.environment.urls import without_password
 from ponder.protocol.fields import BUDGET
 
 _PATIENCE_S = 2.0
@@ -172,7 +173,7 @@ def _converse(conversation: Conversation, console: Console, options: Options) ->
         if text:
             console.print(Text(text, style))
 
-    say(f"{conversation.model.id} at {conversation.client.base_url}")
+    say(f"{conversation.model.id} at {without_password(conversation.client.base_url)}")
     say(f"{budget_in_words(conversation)} · /help")
     history = environment.state_home() / "chat-history" if options.history else None
     prompt = Prompt(spell("› ", console.encoding), history=history, commands=COMMANDS, say=say)

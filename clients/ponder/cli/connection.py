@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from ponder import environment
 from ponder.client import Ponder, PonderAPIError
 from ponder.client.address import server_root
+from ponder.environment.urls import without_password
 
 
 class ServerOptions(BaseModel):
@@ -36,8 +37,8 @@ class ServerOptions(BaseModel):
 def explained(error: PonderAPIError, client: Ponder) -> str:
     """The server's message or, if no server answers, how to reach one."""
     if error.code == "unreachable":
+        url = without_password(client.base_url)
         return (
-            f"no server answers at {client.base_url}: start one with `ponder serve`, "
-            f"or name another with --url"
+            f"no server answers at {url}: start one with `ponder serve`, or name another with --url"
         )
     return error.message

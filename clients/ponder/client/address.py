@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import httpx
 
 from ponder.client.errors import PonderAPIError
+from ponder.environment.urls import without_password
 
 
 def server_root(url: str) -> str:
@@ -33,6 +34,7 @@ def server_root(url: str) -> str:
 @contextmanager
 def transport_errors(root: str, *, asking: bool = True) -> Iterator[None]:
     """Turn httpx's exceptions into `PonderAPIError`; `asking` is False once the reply has begun."""
+    root = without_password(root)
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:

@@ -17,6 +17,7 @@ from ponder.client.errors import PonderAPIError, error_of_response
 from ponder.client.request import Budget, ChatOptions, Messages, chat_body, naming
 from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.environment.urls import without_password
 from ponder.protocol.curves import CurvesReport
 from ponder.protocol.finish import Finish
 from ponder.protocol.response import ChatCompletion, ModelList
@@ -74,7 +75,8 @@ def _read(kind: type[Body], response: httpx.Response) -> Body:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        message = f"{response.url} did not answer with a {kind.__name__}: is it a Ponder server?"
+        url = without_password(str(response.url))
+        message = f"{url} did not answer with a {kind.__name__}: is it a Ponder server?"
         raise PonderAPIError(response.status_code, "invalid_response", message) from error
 
 

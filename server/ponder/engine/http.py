@@ -45,6 +45,7 @@ from ponder.engine.protocol import (
     TokenLogprob,
 )
 from ponder.engine.pulse import Pulse
+from ponder.environment.urls import without_password
 
 logger = logging.getLogger("ponder")  # the log that operators read
 RESUMES = Counter(
@@ -80,6 +81,7 @@ class HttpEngine:
             calling=calling,
         )
         self._url = url
+        self._shown = without_password(url)
         self._found = found
         self._dialect = found.dialect
         self._eos_token_ids = eos_token_ids
@@ -139,10 +141,12 @@ class HttpEngine:
             async with self._client().get(self._url + path, timeout=timeout) as reply:
                 status = reply.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineOverloadedError(f"no server answers at {self._url} ({error!r})") from error
+            raise EngineOverloadedError(
+                f"no server answers at {self._shown} ({error!r})"
+            ) from error
         if status != 200:
             raise EngineOverloadedError(
-                f"no server takes requests: {self._url}{path} says {status}"
+                f"no server takes requests: {self._shown}{path} says {status}"
             )
 
     def shutdown(self) -> None:

@@ -17,6 +17,7 @@ import orjson
 from ponder.engine.http_dialects import DIALECTS, Dialect, Piece
 from ponder.engine.http_wire import Interrupted
 from ponder.engine.protocol import EngineError, EngineRequest, EngineSetupError, Load, Sampling
+from ponder.environment.urls import without_password
 
 _SECONDS = 60.0  # a server may compile for its first tokens
 _TOKENS = 8
@@ -47,7 +48,7 @@ class Found:
     def lines(self, url: str) -> Iterator[str]:
         """Log lines for the operator."""
         yield (
-            f"{url} serves {self.model} ({self.dialect.serves}): a context of "
+            f"{without_password(url)} serves {self.model} ({self.dialect.serves}): a context of "
             f"{self.max_model_len} tokens, {self.max_logprobs} log probabilities beside a token"
         )
         if self.name != "generate":
@@ -80,8 +81,8 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
             model, length = str(card["id"]), card.get("max_model_len")
             if not isinstance(length, int):
                 raise EngineSetupError(
-                    f"{url} does not report its context length (max_model_len in /v1/models): "
-                    f"name an inference server, or a router that passes its models on"
+                    f"{_shown(client)} does not report its context length (max_model_len in "
+                    f"/v1/models): name an inference server, or a router that passes its models on"
                 )
             compared = _compare(client, load, card)
             ready = client.get("/readiness").status_code == 200  # a router; its /health covers all
@@ -99,15 +100,19 @@ def probe(load: Load, url: str, headers: Mapping[str, str], dialect: str | None)
                 )
         except httpx.TransportError as error:
             raise EngineSetupError(
-                f"no inference server answers at {url} ({error or repr(error)}): start it first, "
-                f"as with `{_FLAGS}`, or give its address after `--`"
+                f"no inference server answers at {_shown(client)} ({error or repr(error)}): "
+                f"start it first, as with `{_FLAGS}`, or give its address after `--`"
             ) from error
     raise AssertionError("the last dialect either serves or says what it lacks")
 
 
+def _shown(client: httpx.Client) -> str:
+    return without_password(str(client.base_url).rstrip("/"))
+
+
 def _card(client: httpx.Client, load: Load) -> dict[str, Any]:
     """The server's description of the model that it serves."""
-    url, reply = client.base_url, client.get("/v1/models")
+    url, reply = _shown(client), client.get("/v1/models")
     if reply.status_code in (401, 403):
         raise EngineSetupError(
             f"{url} wants a key: set VLLM_API_KEY to the one it was started with"
@@ -150,11 +155,11 @@ def _compare(client: httpx.Client, load: Load, card: Mapping[str, Any]) -> bool:
     remedy = f"start `vllm serve {load.name}` there, or serve {model} here"
     if theirs is not None and theirs != load.vocabulary.encode(_TEXT):
         raise EngineSetupError(
-            f"{client.base_url} serves {model}, whose tokens are not those of {load.name}: {remedy}"
+            f"{_shown(client)} serves {model}, whose tokens are not those of {load.name}: {remedy}"
         )
     if theirs is None and not _names(card) & _ours(load):
         raise EngineSetupError(
-            f"{client.base_url} serves {model} and not {load.name}, and its tokenizer cannot be "
+            f"{_shown(client)} serves {model} and not {load.name}, and its tokenizer cannot be "
             f"asked (--tokens-only): {remedy}, or start it under the same name "
             f"(--served-model-name)"
         )
@@ -188,7 +193,7 @@ def _tried(
                 said = f"{dialect.path} {lack}"
         lacks.append(said)
     raise EngineSetupError(
-        f"{client.base_url} takes token ids in no way that Ponder knows ({'; '.join(lacks)}): "
+        f"{_shown(client)} takes token ids in no way that Ponder knows ({'; '.join(lacks)}): "
         f"start it as `{_FLAGS}`"
     )
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
+from ponder.environment.urls import without_password
 from ponder.experiment.store import START_SECONDS, Rows, StateError, Statements, Store
 
 ANSWER_SECONDS = 5.0
@@ -60,7 +60,7 @@ class PostgresStore(Store):
             ) from error
         self._psycopg = psycopg
         self._url = url
-        self._shown = _without_password(url)
+        self._shown = without_password(url)
         self._connection: Any = None
         try:
             with self._within(START_SECONDS) as connection, connection.transaction():
@@ -178,8 +178,3 @@ def _remedy(psycopg: Any, error: Exception) -> str:
     if isinstance(error, psycopg.OperationalError):
         return "see that it runs, can be reached from here and lets this user in"
     return "name another database with --state"
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from ponder.engine.protocol import EngineError
 from ponder.experiment.store import StateError
@@ -61,21 +64,28 @@ def create_app(service: Service) -> FastAPI:
     # ones have handlers by name.
     for planned in (ApiError, ThoughtError, EngineError, StateError, ValidationError, Exception):
         app.add_exception_handler(planned, _error)
-    if service.settings.cors_origin:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=service.settings.cors_origin,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["x-ponder-budget", "x-ponder-end-cause", *HEADERS, *_ids()],
-        )
+    shared = _sharing(service.settings.cors_origin)
+    app.add_middleware(shared)
     app.add_middleware(
         Door,
-        respond=lambda path, error: refuse(service, dialect_at(path), error),
+        respond=lambda path, error: shared(refuse(service, dialect_at(path), error)),
         hosts=allowed_hosts(service.settings),
     )
     app.add_middleware(RequestLog)  # last: the outermost
     return app
+
+
+def _sharing(origins: Sequence[str]) -> Callable[[ASGIApp], ASGIApp]:
+    """What lets the pages of `origins` read the answers of an app (CORS)."""
+    if not origins:
+        return lambda app: app
+    return partial(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-ponder-budget", "x-ponder-end-cause", *HEADERS, *_ids()],
+    )
 
 
 def _ids() -> list[str]:

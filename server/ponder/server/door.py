@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.protocol.errors import ApiError
@@ -26,15 +25,16 @@ _SHOWN = 100
 class Door:
     """ASGI middleware that gives requests their id, and checks hosts and content types.
 
-    `respond` makes an error the response of a path; `hosts` is None where every host is welcome.
-    Every response carries an `x-request-id`: the completion's id or, until there is a completion,
-    the id given here, which log lines have until then, too. HEAD is a GET without the body.
+    `respond` makes an error the app that answers a path with it; `hosts` is None where every host
+    is welcome. Every response carries an `x-request-id`: the completion's id or, until there is a
+    completion, the id given here, which log lines have until then, too. HEAD is a GET without the
+    body.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        respond: Callable[[str, ApiError], Response],
+        respond: Callable[[str, ApiError], ASGIApp],
         hosts: tuple[str, ...] | None,
     ) -> None:
         self._app = app

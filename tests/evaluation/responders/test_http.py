@@ -85,6 +85,10 @@ def test_a_ponder_server_is_asked_under_every_budget_with_one_seed() -> None:
     ]
 
 
+def test_a_password_in_the_url_reaches_no_report() -> None:
+    assert Server(FOREIGN).meet("http://me:secret@server").model == "other-8b at http://server/v1"
+
+
 @pytest.mark.parametrize(
     ("does", "off"),
     [

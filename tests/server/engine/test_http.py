@@ -411,6 +411,7 @@ def test_a_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
             ("127.0.0.1:9/v1/",),
             "no inference server answers at http://127.0.0.1:9 .*start it first",
         ),
+        (("http://me:secret@127.0.0.1:9",), r"^[^@]* answers at http://127\.0\.0\.1:9 [^@]*$"),
     ],
 )
 def test_options_are_checked(options: tuple[str, ...], said: str) -> None:

@@ -362,6 +362,22 @@ def test_cors_is_off_unless_asked_for(serve: Serve) -> None:
     assert allowed["access-control-allow-origin"] == "https://example.org"
 
 
+def test_pages_can_read_why_they_are_refused(serve: Serve) -> None:
+    running = serve(cors_origin=["https://example.org"])
+    url, origin = f"{running.url}/v1/chat/completions", {"Origin": "https://example.org"}
+    refused = [
+        httpx.post(url, headers={**origin, "Content-Type": "text/plain"}, content=b"{}"),
+        httpx.post(url, headers={**origin, "Host": "elsewhere.example"}, json={}),
+        httpx.post(url, headers=origin, json={}),
+        httpx.get(f"{running.url}/v1/nothing", headers=origin),
+    ]
+    assert [answer.status_code for answer in refused] == [415, 403, 400, 404]
+    for answer in refused:
+        assert answer.headers["access-control-allow-origin"] == "https://example.org"
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["x-request-id"]
+
+
 def test_a_long_prompt_is_read_beside_the_others(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

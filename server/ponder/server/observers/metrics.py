@@ -40,7 +40,7 @@ from ponder.thought.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 
-_TOKEN_BUCKETS = [m * 10**e for e in range(5) for m in (1, 2, 5)]
+_TOKEN_BUCKETS = [m * 10**e for e in range(6) for m in (1, 2, 5)]
 _SECONDS_BUCKETS = [m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5)]
 _RATIO_BUCKETS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
 

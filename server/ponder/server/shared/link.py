@@ -9,10 +9,10 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 
+from ponder.environment.urls import without_password
 from ponder.experiment.store import StateError
 
 if TYPE_CHECKING:
@@ -207,13 +207,3 @@ class Link:
         await self._write(keys=[f"{self.inbox}:beat"], args=[int(4000 * BEAT_SECONDS)])
         for work in self._each_beat:
             await work()
-
-
-def without_password(url: str) -> str:
-    """The URL without its user and password, to be shown.
-
-    >>> without_password("redis://me:secret@host:6379/1")
-    'redis://host:6379/1'
-    """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ponder.environment.urls import without_password
 from ponder.tasks.calculator import written_call
 from ponder.thought.budget import UNLIMITED
 
@@ -55,6 +56,7 @@ class HttpResponder:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+        self._shown = without_password(self._url)
         self._http = httpx.AsyncClient(
             timeout=_TIMEOUT_S,
             transport=transport,
@@ -71,7 +73,9 @@ class HttpResponder:
         try:
             cards = {card["id"]: card for card in listed["data"]}
         except (KeyError, TypeError) as error:
-            raise ResponderError(f"{self._url}/models is no list of models: {listed!r}") from error
+            raise ResponderError(
+                f"{self._shown}/models is no list of models: {listed!r}"
+            ) from error
         self._model = self._choose(list(cards))
         ponder = cards[self._model].get("ponder")
         self._is_ponder = ponder is not None
@@ -82,7 +86,7 @@ class HttpResponder:
             if ponder.get("default_deadline_ms"):
                 self._policy["deadline_ms"] = _DAY_MS
         return Subject(
-            f"{self._model} at {self._url}",
+            f"{self._model} at {self._shown}",
             tuple(ponder["trained_budgets"]) if ponder else (),
             lacks=_PONDER_LACKS if ponder else _FOREIGN_LACKS,
         )
@@ -109,7 +113,7 @@ class HttpResponder:
             return self._model
         wanted = "several models" if self._model is None else f"no model {self._model!r}"
         raise ResponderError(
-            f"{self._url} serves {wanted}: choose one with --model, of {', '.join(names)}"
+            f"{self._shown} serves {wanted}: choose one with --model, of {', '.join(names)}"
         )
 
     async def _complete(self, ask: Ask, budget: int) -> Reply:
@@ -131,7 +135,7 @@ class HttpResponder:
                 body["ponder"] |= self._policy  # so that the cut alone is measured
         unknown = ask.hint not in (None, "served")
         if unknown or not (self._is_ponder or budget == UNLIMITED):
-            raise ResponderError(f"{self._url} cannot be asked under a hint or a budget")
+            raise ResponderError(f"{self._shown} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)
         if "choices" not in completion:
             return Reply("", None, "error")
@@ -156,13 +160,13 @@ class HttpResponder:
         if response.is_error and _error_code(content) not in _UNANSWERED:
             remedy = ": name a key with --api-key" if response.status_code == 401 else ""
             raise ResponderError(
-                f"{self._url}{path}: {response.status_code} {response.text}{remedy}"
+                f"{self._shown}{path}: {response.status_code} {response.text}{remedy}"
             )
         return content
 
     def _silent(self, path: str, error: Exception) -> ResponderError:
         return ResponderError(
-            f"{self._url}{path} did not answer: {error!r}; is it an OpenAI-compatible server?"
+            f"{self._shown}{path} did not answer: {error!r}; is it an OpenAI-compatible server?"
         )
 
 

@@ -21,6 +21,8 @@ import httpx
 import torch
 from safetensors.torch import save_file
 
+from ponder.environment.urls import without_password
+
 from ..run.recipe import RecipeError
 from .protocol import Weights, WorkersLost
 
@@ -92,19 +94,20 @@ class Servers:
 
 def _asked(method: str, url: str, path: str, body: Mapping[str, Any] | None, command: str) -> Any:
     """A server's JSON. Raises `RecipeError` without such a route, `WorkersLost` on failure."""
+    shown = without_password(url)
     try:
         with httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False) as client:
             reply = client.request(method, path, json=body)
     except httpx.HTTPError as error:
         raise WorkersLost(
-            f"rollouts.servers: {url} took no new weights: {path}: {error or repr(error)}; "
+            f"rollouts.servers: {shown} took no new weights: {path}: {error or repr(error)}; "
             "start it again, then go on with --resume"
         ) from error
     if reply.status_code == 404:
-        raise RecipeError(f"rollouts.servers: {url} takes no new weights: start it as\n{command}")
+        raise RecipeError(f"rollouts.servers: {shown} takes no new weights: start it as\n{command}")
     if reply.is_error:
         raise WorkersLost(
-            f"rollouts.servers: {url} took no new weights: {path} answered {reply.status_code} "
+            f"rollouts.servers: {shown} took no new weights: {path} answered {reply.status_code} "
             f"{reply.text[:300]}; its log says more. It must be started as\n{command}"
         )
     return reply.json() if reply.content else None
