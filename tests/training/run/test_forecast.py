@@ -16,6 +16,7 @@ from ponder.training.command import Options, run
 from ponder.training.run import forecast, pace
 from ponder.training.run.checks import check_processes
 from ponder.training.run.recipe import PolicyRecipe, SftRecipe, find_recipe, load_recipe
+from ponder.training.run.sizes import state_bytes
 from training.policy import METHODS, TINY, raw_recipe, write_recipe
 from training.policy import recipe as small
 
@@ -125,22 +126,8 @@ def test_components_that_score_and_an_anchor_are_counted(tmp_path: Path) -> None
     for added in ("progrpo", "d3s", "t1"):
         own = small(tmp_path, "grpo", method={"add": [{added: {}}]})
         assert forecast.tokens(own, 20).scored == plain.scored + plain.trained
-        anchor = forecast.state_bytes(own, 100).get("anchor", 0)
+        anchor = state_bytes(own, 100).get("anchor", 0)
         assert anchor == (400 if added == "t1" else 0)
-
-
-@pytest.mark.parametrize(
-    ("plan", "held"),
-    [
-        ({"optimizer": "SGD"}, {"SGD": 0}),
-        ({"optimizer": "SGD", "optimizer_options": {"momentum": 0.9}}, {"SGD": 400}),
-        ({"optimizer": "torch.optim:Adam"}, {"Adam": 800}),
-    ],
-)
-def test_an_optimizer_holds_its_averages(
-    plan: dict[str, Any], held: dict[str, int], tmp_path: Path
-) -> None:
-    assert forecast.state_bytes(small(tmp_path, "grpo", optimisation=plan), 100) == held
 
 
 def test_memory_adds_up(tmp_path: Path) -> None:

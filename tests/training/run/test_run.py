@@ -26,6 +26,7 @@ from ponder.training.method.settings import Preset
 from ponder.training.run.recipe import RecipeError
 from ponder.training.run.recipe_hash import recipe_sha256
 from ponder.training.run.run import Run
+from ponder.training.run.sizes import checkpoint_bytes
 from training.policy import (
     MEASURED,
     METHODS,
@@ -71,6 +72,9 @@ def test_two_steps_of_every_method(method: str, tmp_path: Path) -> None:
 
     base, last = weights(TINY), weights(out)
     assert furthest(base, last) > 0
+    saved = sum(f.stat().st_size for f in (out / "checkpoints" / "checkpoint-4").iterdir())
+    trained = sum(weight.numel() for weight in base.values())
+    assert saved == pytest.approx(checkpoint_bytes(own, trained), rel=0.02)
     model = AutoModelForCausalLM.from_pretrained(out)
     assert model.dtype == torch.bfloat16
     assert all(torch.equal(model.state_dict()[name], value) for name, value in last.items())

@@ -23,15 +23,14 @@ from ..method.presets import Method
 from ..rollout.sampler import RowBytes, bytes_of
 from .checks import adapted, check_processes, check_trackers, hint_tokens, room_for_prompt
 from .recipe import PolicyRecipe, Recipe, RecipeError, SftRecipe
+from .sizes import WEIGHT, checkpoint_bytes, checkpoints_made, run_bytes, size, state_bytes
 
-GIB = 1 << 30
-# float32 weights and gradients, and an optimizer's average of them.
-_WEIGHT, _GRADIENT, _AVERAGE = 4, 4, 4
+_GRADIENT = 4  # bytes of one, in float32
 _PROMPTS_DRAWN = 64
 # FLOP per second of an H100 SXM in dense bfloat16, from NVIDIA's data sheet.
 _H100 = 989e12
 # Python, PyTorch and transformers in a process on a CPU, before any model.
-_LIBRARIES = int(0.6 * GIB)
+_LIBRARIES = int(0.6 * (1 << 30))
 
 # Shapes from the publishers' config.json, for machines that cannot reach the hub.
 _QWEN2_1_5B: dict[str, Any] = {
@@ -157,15 +156,6 @@ def tokens(recipe: PolicyRecipe, prompt: int) -> Tokens:
     return Tokens(prompt, prompt + row, rows, sampled, (later + again * rows) * (prompt + row))
 
 
-def state_bytes(recipe: PolicyRecipe, trained: int) -> dict[str, int]:
-    """Bytes beside weights and gradients: the optimizer's, as of AdamW unless SGD, an anchor's."""
-    plan = recipe.optimisation
-    name = plan.optimizer.rpartition(":")[2]
-    averages = 2 if name != "SGD" else bool(plan.optimizer_options.get("momentum"))
-    held = {name: averages * _AVERAGE * trained}
-    return held if recipe.method.anchor is None else {**held, "anchor": _WEIGHT * trained}
-
-
 def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> dict[str, float]:
     """Bytes that one of `processes` needs for each purpose, nothing sharded."""
     import torch
@@ -182,7 +172,7 @@ def memory(recipe: PolicyRecipe, model: Shape, work: Tokens, processes: int) -> 
     if plan.gradient_checkpointing:
         kept = model.layers * model.hidden + block
     found = {
-        "weights": (2 if plan.weights == "bfloat16" else _WEIGHT) * model.parameters,
+        "weights": (2 if plan.weights == "bfloat16" else WEIGHT) * model.parameters,
         "gradients": _GRADIENT * model.trained,
         **state_bytes(recipe, model.trained),
         "activations": width * micro * kept,
@@ -239,12 +229,11 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         f"  together  {work.forward:,} tokens forward (a backward token costs two), "
         f"{flops:.1e} FLOP; {flops * plan.steps:.1e} the whole run"
     )
-    held = state_bytes(recipe, model.trained)
-    state = _WEIGHT * model.trained + sum(held.values())
-    saved = -(-plan.steps // recipe.checkpoints.every)  # the last step's, too
+    saved, state = checkpoints_made(recipe), checkpoint_bytes(recipe, model.trained)
     yield (
-        f"checkpoints {saved} of {_size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
-        f"kept; two exports of {_size(2 * model.parameters)}"
+        f"checkpoints {saved} of {size(state)}, the last {min(saved, recipe.checkpoints.keep)} "
+        f"kept; two exports of {size(2 * model.parameters)}; at most "
+        f"{size(run_bytes(recipe, model.parameters, model.trained))} on the disk"
     )
     if recipe.rollouts.engine == "vllm":
         yield "memory      a process, estimated, beside vLLM's own"
@@ -258,16 +247,18 @@ def lines(recipe: PolicyRecipe, model: Shape, prompt: int, prompt_source: str) -
         except RecipeError:
             continue  # a run would refuse it
         needed = memory(recipe, model, work, processes)
-        parts = ", ".join(f"{name} {_size(value)}" for name, value in needed.items())
+        parts = ", ".join(f"{name} {size(value)}" for name, value in needed.items())
         yield f"  {processes} process{'es' if processes > 1 else ''}: {parts}"
-        sharded = sum(needed[name] for name in ("weights", "gradients", *held))
+        sharded = sum(
+            needed[name] for name in ("weights", "gradients", *state_bytes(recipe, model.trained))
+        )
         whole = sum(needed.values())
         spread = whole - sharded * (1 - 1 / processes)
-        both = f", {_size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
+        both = f", {size(spread)} sharded (FSDP2, ZeRO-3)" if processes > 1 else ""
         if costs.sharded:
-            yield f"    together {_size(spread)}, as weights, gradients and optimizer are sharded"
+            yield f"    together {size(spread)}, as weights, gradients and optimizer are sharded"
         else:
-            yield f"    together {_size(whole)}{both}"
+            yield f"    together {size(whole)}{both}"
 
 
 def prompt_tokens(recipe: PolicyRecipe) -> tuple[int, str]:
@@ -369,15 +360,9 @@ def _cold_start(recipe: SftRecipe) -> Iterator[str]:
     )
     yield (
         f"checkpoints every {saved.every:,} steps, the last {saved.keep} kept; an export of "
-        f"{_size(2 * parameters)}"
+        f"{size(2 * parameters)}"
     )
     yield (
         f"time        about {duration(whole)}, estimated from {len(tried.losses)} steps that were "
         f"tried here ({tried.seconds:.1f} s)"
     )
-
-
-def _size(value: float) -> str:
-    if value >= GIB / 10:
-        return f"{value / GIB:,.1f} GiB"
-    return f"{value / (1 << 20):,.1f} MiB"

@@ -30,11 +30,13 @@ from ..engines.table import engine_of
 from ..rollout.experience import Collector, Experience, Judge
 from ..rollout.plans import Reader
 from ..rollout.rows import Row
+from . import forecast
 from .checks import adapted, check_trackers, room_for_prompt
 from .directory import last_checkpoint, record
 from .export import export
 from .loop import Loop
 from .recipe import PolicyRecipe, RecipeError
+from .sizes import shortage
 from .validation import Watched
 from .watch import BEST, Progress, quieten
 
@@ -141,7 +143,10 @@ class Run:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user before the run starts."""
-        return (*self._collector.method.notes, *self._watched.notes)
+        shape = forecast.shape(self._recipe)
+        short = shortage(self._recipe, shape.parameters, shape.trained, self._out)
+        said = (*self._collector.method.notes, *self._watched.notes)
+        return said if short is None else (*said, short)
 
     def reached(self) -> Iterator[str]:
         """Sentences on the results of a trained run."""
