@@ -202,6 +202,16 @@ def test_what_is_wrong_is_said_in_our_words(
         ({"messages": []}, "messages must not be empty: add an entry"),
         ({"temperature": 3}, "temperature must be at most 2, not 3"),
         ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"temperature": True}, "temperature must be a number, not true"),
+        ({"top_p": "0.9"}, "top_p must be a number, not '0.9'"),
+        ({"top_k": True}, "top_k must be a whole number, not true"),
+        ({"seed": "7"}, "seed must be a whole number, not '7'"),
+        ({"stop_token_ids": [True]}, "stop_token_ids.0 must be a whole number, not true"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5 must be a number, not true"),
+        (
+            {"logprobs": True, "top_logprobs": True},
+            "top_logprobs must be a whole number, not true",
+        ),
         ({"n": 0}, "n must be at least 1, not 0"),
         ({"n": 2.5}, "n must be a whole number, not 2.5"),
         ({"stream": 1}, "stream must be true or false, not 1"),
@@ -232,6 +242,13 @@ def test_a_body_is_an_object() -> None:
         with pytest.raises(ValidationError) as caught:
             read_body(ChatCompletionRequest, body)
         assert str(to_api_error(caught.value)).startswith("the body must be an object, not ")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_what_is_no_json_is_refused_wherever_it_stands(number: bytes) -> None:
+    body = b'{"messages": [], "tools": [{"function": {"parameters": {"maximum": %b}}}]}' % number
+    with pytest.raises(ApiError, match="the body is not JSON"):
+        read_body(ChatCompletionRequest, body)
 
 
 @given(
