@@ -18,6 +18,7 @@ from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.dialects.completions import CompletionRequest
 from ponder.protocol.errors import ApiError, to_api_error
 from ponder.protocol.fields import PonderOptions
+from ponder.protocol.messages import turns
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -52,13 +53,34 @@ def test_null_is_not_given_in_other_objects() -> None:
     assert refused(messages=[{"role": "user", "content": None}])[1].endswith("needs content")
 
 
+def test_a_result_has_the_name_of_its_call() -> None:
+    """OpenAI's tool messages hold no name, and templates that write one need it."""
+    calls = [
+        {"id": id_, "function": {"name": name, "arguments": "{}"}}
+        for id_, name in (("a", "add"), ("b", "subtract"), ("", "unnamed"))
+    ]
+    results = [
+        {"role": "tool", "content": "3", **more}
+        for more in (
+            {"tool_call_id": "b"},
+            {"tool_call_id": "a"},
+            {"tool_call_id": "a", "name": "own"},
+            {"tool_call_id": "unknown"},
+            {},
+        )
+    ]
+    asked = request(messages=[*HELLO, {"role": "assistant", "tool_calls": calls}, *results])
+    named = [turn.get("name") for turn in turns(asked.messages)[-5:]]
+    assert named == ["subtract", "add", "own", None, None]
+
+
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}])
 def test_a_result_may_be_empty_in_every_dialect(content: dict[str, Any]) -> None:
     """A function that returns nothing has one."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     said = {"role": "assistant", "tool_calls": [call]}
     asked = request(messages=[*HELLO, said, {"role": "tool", "tool_call_id": "c", **content}])
-    assert asked.messages[-1].turn["content"] == ""
+    assert asked.messages[-1].turn({})["content"] == ""
     output = {} if not content else {"output": content["content"]}
     items = [
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},

@@ -48,7 +48,7 @@ from ponder.protocol.functions import (
     read_tools,
 )
 from ponder.protocol.logprobs import LogprobWriter
-from ponder.protocol.messages import Conversation
+from ponder.protocol.messages import Conversation, turns
 from ponder.protocol.noise import Noise, One
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.protocol.spellings import BudgetFields
@@ -124,7 +124,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         form = self.structured_outputs or self.response_format
         return ChatRequest(
             id=f"chatcmpl-{uuid.uuid4().hex}",
-            prompts=(Turns([message.turn for message in self.messages], arguments),),
+            prompts=(Turns(turns(self.messages), arguments),),
             model=self.model,
             ask=self.ask(),
             ponder=self.ponder,
