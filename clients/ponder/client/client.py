@@ -93,7 +93,7 @@ class Ponder:
     OPENAI_API_KEY, and the URL at last to that of `ponder serve`. `timeout` is in seconds: how long
     the server may stay silent. The client repeats a request that a busy or failing server refuses
     up to `max_retries` times. When it gets no answer, every method raises `PonderAPIError`, and
-    nothing else.
+    nothing else; for what cannot be sent, `ValueError`.
     """
 
     def __init__(
