@@ -36,6 +36,7 @@ FIELDS: list[dict[str, Any]] = [
     {"prompt_cache_retention": "24h"},
     {"service_tier": "flex"},
     {"service_tier": "priority"},
+    {"service_tier": "fast"},
     {"safety_identifier": "x", "prompt_cache_key": "y", "store": False, "metadata": {"a": "b"}},
     {"stream_options": {"include_obfuscation": True}, "stream": True},
     {"top_logprobs": 0},
