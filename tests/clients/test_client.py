@@ -426,6 +426,27 @@ def test_leaving_the_async_with_closes_the_connection(server: ScriptedServer) ->
     assert asyncio.run(leave())
 
 
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_any_number_of_streams_runs_at_once(
+    server: ScriptedServer, kind: type[Ponder] | type[AsyncPonder]
+) -> None:
+    """Finishing one of them is a request more, for which a limit would leave no connection."""
+    many = 101  # one more than httpx allows by default
+    server.replies += [Reply([chunk(content="It")], endless=True) for _ in range(many)]
+
+    async def ask() -> None:
+        async with AsyncPonder(server.url, timeout=5) as client:
+            streams = [await client.chat("Hi", model="tiny", stream=True) for _ in range(many)]
+            assert len(streams) == many
+
+    if kind is AsyncPonder:
+        asyncio.run(ask())
+    else:
+        with Ponder(server.url, timeout=5) as client:
+            streams = [client.chat("Hi", model="tiny", stream=True) for _ in range(many)]
+            assert len(streams) == many
+
+
 def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
     async def cancel() -> bool:
         async with AsyncPonder(server.url) as client:
