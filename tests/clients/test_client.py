@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -127,6 +127,7 @@ def test_the_servers_error_keeps_status_code_and_param(ask: Ask, stream: bool) -
         (b"", "HTTP 502 Bad Gateway"),
         (b'{"detail": "no"}', 'HTTP 502 Bad Gateway: {"detail": "no"}'),
         (b'{"error": "overheated"}', "overheated"),
+        (b"[" * 9999, f"HTTP 502 Bad Gateway: {'[' * 200}"),
     ],
 )
 def test_an_error_of_another_shape_is_still_told(
@@ -215,6 +216,29 @@ def test_what_does_not_think_is_not_asked_again(kind: type[Ponder] | type[AsyncP
     with pytest.raises(PonderAPIError, match="no thought") as caught:
         call(kind, transport, "finish", "chat-1")
     assert (caught.value.status, caught.value.code, len(requests)) == (409, "not_thinking", 1)
+
+
+def test_without_the_header_a_stream_has_the_id_of_its_chunks(ask: Ask) -> None:
+    async def scenario(transport: httpx.MockTransport) -> None:
+        async with AsyncPonder("http://host", "key", transport=transport) as client:
+            chunks = await client.chat("Hi", model="tiny", stream=True)
+            async for _ in chunks:
+                await chunks.finish()
+                break
+
+    responses = (
+        httpx.Response(200, content=event_stream(answer())),
+        httpx.Response(202, json=FINISH),
+    )
+    transport, requests = scripted(*responses)
+    if ask is ask_async:
+        asyncio.run(scenario(transport))
+    else:
+        with Ponder("http://host", "key", transport=transport) as client:
+            for _ in (chunks := client.chat("Hi", model="tiny", stream=True)):
+                chunks.finish()
+                break
+    assert requests[1].url.path == "/v1/ponder/chat-1/finish"
 
 
 def test_a_stream_finishes_its_own_thought() -> None:
@@ -357,6 +381,22 @@ def test_an_error_after_the_first_chunks_is_raised(ask: Ask, server: ScriptedSer
         ask(None, server.url, "Hi", stream=True)
 
 
+def test_an_answer_that_is_there_needs_no_connection(ask: Ask) -> None:
+    """Proxies may break a connection behind the last event."""
+
+    class Breaks(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield event_stream(answer())
+            raise httpx.RemoteProtocolError("incomplete chunked read")
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for piece in self:
+                yield piece
+
+    transport, _ = scripted(httpx.Response(200, stream=Breaks()))
+    assert len(ask(transport, "http://host", "Hi", model="tiny", stream=True)) == len(answer()) - 1
+
+
 def test_leaving_the_loop_closes_the_connection(server: ScriptedServer) -> None:
     server.replies.append(Reply([chunk(content="It")], endless=True))
     with Ponder(server.url) as client:
@@ -384,6 +424,27 @@ def test_leaving_the_async_with_closes_the_connection(server: ScriptedServer) ->
 
     server.replies.append(Reply([chunk(content="It")], endless=True))
     assert asyncio.run(leave())
+
+
+@pytest.mark.parametrize("kind", [Ponder, AsyncPonder])
+def test_any_number_of_streams_runs_at_once(
+    server: ScriptedServer, kind: type[Ponder] | type[AsyncPonder]
+) -> None:
+    """Finishing one of them is a request more, for which a limit would leave no connection."""
+    many = 101  # one more than httpx allows by default
+    server.replies += [Reply([chunk(content="It")], endless=True) for _ in range(many)]
+
+    async def ask() -> None:
+        async with AsyncPonder(server.url, timeout=5) as client:
+            streams = [await client.chat("Hi", model="tiny", stream=True) for _ in range(many)]
+            assert len(streams) == many
+
+    if kind is AsyncPonder:
+        asyncio.run(ask())
+    else:
+        with Ponder(server.url, timeout=5) as client:
+            streams = [client.chat("Hi", model="tiny", stream=True) for _ in range(many)]
+            assert len(streams) == many
 
 
 def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:

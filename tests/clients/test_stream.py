@@ -58,13 +58,19 @@ def test_an_unfinished_last_event_is_an_error() -> None:
         read(event_stream([*answer()[:-1], DONE])[:-1], 100)
 
 
+def test_no_error_is_no_error() -> None:
+    assert read(event_stream([{**chunk(content="7"), "error": None}, DONE]), 100) == ["7"]
+
+
 def test_an_error_event_is_the_servers_error() -> None:
     with pytest.raises(PonderAPIError, match="the engine died") as caught:
         read(event_stream([chunk(content="7"), error("the engine died", "engine_error")]), 100)
     assert (caught.value.status, caught.value.code) == (200, "engine_error")
 
 
-@pytest.mark.parametrize("event", ["{", "7", "null", '{"id": 3}', '"error"', '["error"]'])
+@pytest.mark.parametrize(
+    "event", ["{", "7", "null", '{"id": 3}', '"error"', '["error"]', "[" * 9999]
+)
 def test_what_is_no_chunk_is_an_error(event: str) -> None:
     with pytest.raises(PonderAPIError, match="no chunk of an answer") as caught:
         read(event_stream([event]), 100)

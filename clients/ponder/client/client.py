@@ -29,6 +29,7 @@ CURVES = "/v1/ponder/curves"
 SAVINGS = "/v1/ponder/savings"
 DEFAULT_TIMEOUT = 600.0
 CONNECT_TIMEOUT = 5.0
+KEPT_CONNECTIONS = 20
 
 Body = TypeVar("Body", bound=BaseModel)
 Made = TypeVar("Made")
@@ -42,6 +43,8 @@ def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, A
         "base_url": base_url,
         "headers": {"authorization": f"Bearer {key}"} if key else {},
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+        # Any number at once: a stream is finished over a connection beside those of all streams.
+        "limits": httpx.Limits(max_keepalive_connections=KEPT_CONNECTIONS),
     }
 
 
@@ -93,7 +96,7 @@ class Ponder:
     OPENAI_API_KEY, and the URL at last to that of `ponder serve`. `timeout` is in seconds: how long
     the server may stay silent. The client repeats a request that a busy or failing server refuses
     up to `max_retries` times. When it gets no answer, every method raises `PonderAPIError`, and
-    nothing else.
+    nothing else; for what cannot be sent, `ValueError`.
     """
 
     def __init__(

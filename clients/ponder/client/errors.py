@@ -48,7 +48,7 @@ def error_of_response(response: httpx.Response) -> PonderAPIError:
     """The error for a response whose body has been read, even a proxy's page without an `error`."""
     try:
         return error_of_body(response.status_code, json.loads(response.content)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if any(said in response.text for said in _SPEAKS_HTTPS):
             message = "the server speaks https: write https:// in its URL"
             return PonderAPIError(response.status_code, "http_error", message)

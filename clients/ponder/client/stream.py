@@ -15,13 +15,13 @@ from ponder.protocol.response import ChatCompletionChunk
 
 
 class EventReader:
-    """Reads an event stream from pieces of any size into chunks."""
+    """Reads an event stream from pieces of any size into chunks, until it is `done`."""
 
     def __init__(self, status: int = 200) -> None:
         self._status = status
         self._rest = b""
         self._data: list[bytes] = []
-        self._done = False
+        self.done = False
 
     def feed(self, piece: bytes) -> Iterator[ChatCompletionChunk]:
         """The chunks that `piece` completes. Raises `PonderAPIError` on an error event."""
@@ -39,27 +39,27 @@ class EventReader:
 
     def finish(self) -> None:
         """End the stream. Raises `PonderAPIError` if the answer is incomplete."""
-        if not self._done:
+        if not self.done:
             message = "the stream ended before the answer did: the server or the connection failed"
             raise PonderAPIError(self._status, "stream_ended", message)
 
     def _read(self, event: bytes) -> Iterator[ChatCompletionChunk]:
         if event.strip() == b"[DONE]":
-            self._done = True
+            self.done = True
             return
         try:
             payload = json.loads(event)
-            if not isinstance(payload, dict) or "error" not in payload:
+            if not isinstance(payload, dict) or payload.get("error") is None:
                 yield ChatCompletionChunk.model_validate(payload)
                 return
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             message = f"the server sent an event that is no chunk of an answer: {event[:200]!r}"
             raise PonderAPIError(self._status, "invalid_response", message) from error
         raise error_of_body(self._status, payload["error"])
 
 
 def _id(response: httpx.Response) -> str:
-    """The reply's id; empty where a proxy drops the header."""
+    """The reply's id; where a proxy drops the header, empty until the first chunk has it."""
     return str(response.headers.get("x-request-id", ""))
 
 
@@ -89,7 +89,11 @@ class ChatStream:
         try:
             with transport_errors(self._base_url, asking=False):
                 for piece in self._response.iter_bytes():
-                    yield from reader.feed(piece)
+                    for chunk in reader.feed(piece):
+                        self.id = self.id or chunk.id
+                        yield chunk
+                    if reader.done:  # a proxy may break the connection now, or never end it
+                        break
         finally:
             self.close()
         reader.finish()
@@ -128,7 +132,10 @@ class AsyncChatStream:
             with transport_errors(self._base_url, asking=False):
                 async for piece in self._response.aiter_bytes():
                     for chunk in reader.feed(piece):
+                        self.id = self.id or chunk.id
                         yield chunk
+                    if reader.done:
+                        break
         finally:
             await self.close()
         reader.finish()

@@ -25,7 +25,7 @@ def read_body(kind: type[Model], body: bytes | bytearray) -> Model:
             f"the body holds more than {MOST_VALUES} values: send fewer, longer messages"
         )
     try:
-        given = from_json(body, cache_strings="keys")
+        given = from_json(body, cache_strings="keys", allow_inf_nan=False)
     except ValueError as error:
         raise invalid_request(f"the body is not JSON: {error}") from None
     return kind.model_validate(given)

@@ -47,7 +47,14 @@ PositiveTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS, strict=True), Whole]
 Milliseconds = Annotated[int, Field(ge=1, le=MOST_MILLISECONDS, strict=True), Whole]
 Choices = Annotated[int, Field(ge=1, le=128, strict=True), Whole]
 Alternatives = Annotated[int, Field(ge=0, le=20, strict=True), Whole]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Temperature = Annotated[float, Field(ge=0, le=2, strict=True)]
+TopP = Annotated[float, Field(gt=0, le=1, strict=True)]
+TopK = Annotated[int, Field(ge=-1, lt=2**31, strict=True), Whole]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True), Whole]
+Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
+Bias = Annotated[float, Field(ge=-100, le=100, strict=True)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True), Whole]
+TokenKey = Annotated[int, Field(ge=0, lt=2**31)]  # JSON spells the keys of a map as texts
 Name = Annotated[str, Field(max_length=MOST_NAME)]
 Salt = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Off = Literal[False] | None
@@ -151,8 +158,8 @@ class EarlyExit(Strict):
     max_probe_tokens: Annotated[int, Field(ge=1, le=256, strict=True), Whole] = 32
     answer: Literal["exact", "number", "letter"] = "exact"
     interim: StrictBool = False
-    alpha: Annotated[float, Field(gt=0, le=1)] = 0.2
-    delta: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    alpha: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.2
+    delta: Annotated[float, Field(gt=0, le=10, strict=True)] = 1e-3
 
     @model_validator(mode="after")
     def _of_its_method(self) -> EarlyExit:
@@ -243,14 +250,14 @@ class SamplingFields(Strict):
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10, strict=True)] | None = None
+    seed: Seed | None = None
     stop: Stops = Field(default_factory=list)
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MOST_TOKEN_IDS, fail_fast=True)] = (
         Field(default_factory=list)
@@ -258,10 +265,7 @@ class SamplingFields(Strict):
     min_tokens: Tokens = 0
     ignore_eos: StrictBool = False
     cache_salt: Salt | None = None
-    logit_bias: (
-        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], at_most(MOST_TOKEN_IDS)]
-        | None
-    ) = None
+    logit_bias: Annotated[dict[TokenKey, Bias], at_most(MOST_TOKEN_IDS)] | None = None
 
     @model_validator(mode="after")
     def _consistent_sampling(self) -> Self:

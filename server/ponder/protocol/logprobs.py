@@ -100,10 +100,10 @@ class TextLogprobWriter:
 
     def _told(self, entry: TokenLogprob) -> tuple[str, str]:
         """A token's log probability, and those of the token and its best alternatives."""
-        logprob = max(entry.logprob, LEAST)
+        logprob = max(LEAST, entry.logprob)  # in this order, NaN is LEAST, too
         top = {self._texts[entry.token_id][0]: logprob}
         for token_id, other in islice(entry.top, self._top):
-            top.setdefault(self._texts[token_id][0], max(other, LEAST))
+            top.setdefault(self._texts[token_id][0], max(LEAST, other))
         return str(logprob), f"{{{','.join(f'{name}:{value}' for name, value in top.items())}}}"
 
 

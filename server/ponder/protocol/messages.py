@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -131,9 +131,11 @@ class Message(Said):
             or _joined(self.reasoning_details, "text")
         )
 
-    @property
-    def turn(self) -> history.Turn:
-        """The message as chat templates know it; they have no `developer`."""
+    def turn(self, called: Mapping[str, str]) -> history.Turn:
+        """The message as chat templates know it; they have no `developer`.
+
+        `called` are the names of the functions called before, by the calls' ids.
+        """
         if self.role == "assistant":
             calls = [
                 history.call(call.id, call.function.name, call.arguments)
@@ -141,7 +143,8 @@ class Message(Said):
             ]
             turn = history.assistant(self.text, self.thought, calls)
         elif self.role == "tool":
-            return history.result(self.tool_call_id or "", self.text, self.name)
+            call_id = self.tool_call_id or ""
+            return history.result(call_id, self.text, self.name or called.get(call_id))
         else:
             turn = {"role": self.role.replace("developer", "system"), "content": self.text}
         if self.name is not None:
@@ -152,3 +155,13 @@ class Message(Said):
 Conversation = Annotated[
     list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
 ]
+
+
+def turns(messages: Iterable[Message]) -> list[history.Turn]:
+    """The conversation as chat templates know it; a result has its function's name."""
+    called: dict[str, str] = {}
+    made = []
+    for message in messages:
+        called |= {call.id: call.function.name for call in message.tool_calls or () if call.id}
+        made.append(message.turn(called))
+    return made

@@ -68,7 +68,7 @@ class OpenAINoise(Strict):
     prompt_cache_options: Ignored = None
     prompt_cache_retention: Name | None = None
     safety_identifier: Name | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    service_tier: Name | None = None
     store: StrictBool | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: Annotated[None, _NO_SEARCH] = None

@@ -335,6 +335,7 @@ class ModelCard(BaseModel):
     type: Literal["model"] = "model"
     created: int
     owned_by: str = "ponder"
+    lifecycle: Literal["active"] | str = "active"
     max_model_len: int
     ponder: Capabilities
 

@@ -18,6 +18,7 @@ from ponder.protocol.dialect import Counter
 from ponder.protocol.dialects import dialect_at
 from ponder.protocol.errors import invalid_request
 from ponder.protocol.functions import read_tools
+from ponder.protocol.messages import turns
 from ponder.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from ponder.server.answering import Held, named, read_and, takes_long
 from ponder.server.arguments import settable
@@ -122,19 +123,19 @@ def tokens_of(asked: TokenizeRequest, model: ServedModel, limits: Limits) -> lis
     special = asked.add_special_tokens
     if asked.prompt is not None:
         return model.tokenizer.encode(asked.prompt, special_tokens=special is not False)
-    turns = [message.turn for message in asked.messages or ()]
+    said = turns(asked.messages or ())
     tools = read_tools(asked.tools, "none", None)
     arguments = dict(asked.chat_template_kwargs or {})
     thinks = arguments.pop("enable_thinking", None)  # it is a budget, as in a chat
     if asked.add_generation_prompt and not special:
         ask = Ask(budget=0 if thinks is False else None, thinks=bool(thinks))
-        chat = ChatRequest(id="", prompts=[Turns(turns, arguments)], ask=ask, tools=tools)
+        chat = ChatRequest(id="", prompts=[Turns(said, arguments)], ask=ask, tools=tools)
         with suppress(ContextLengthExceeded):
             return model.prompts(chat, limits)[0].token_ids
     goes_on: GoesOn = "last message" if asked.continue_final_message else "nobody"
     try:
         return model.checkpoint.encode(
-            turns,
+            said,
             {**settable(model.checkpoint, arguments), **model.told(tools)},
             goes_on="assistant" if asked.add_generation_prompt else goes_on,
             special_tokens=bool(special),

@@ -456,6 +456,7 @@ def test_models_are_listed_for_anthropics_client(serve: Serve) -> None:
         found = anthropics.models.retrieve("tiny")
         assert found == listed
         assert (found.id, found.type, found.display_name) == ("tiny", "model", "tiny")
+        assert found.lifecycle == "active"
         assert found.created_at.timestamp() == (found.model_extra or {})["created"]
         page = anthropics.models.list(limit=5)
         assert (page.has_more, page.first_id, page.last_id) == (False, "tiny", "tiny")

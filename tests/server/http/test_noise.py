@@ -36,6 +36,7 @@ FIELDS: list[dict[str, Any]] = [
     {"prompt_cache_retention": "24h"},
     {"service_tier": "flex"},
     {"service_tier": "priority"},
+    {"service_tier": "fast"},
     {"safety_identifier": "x", "prompt_cache_key": "y", "store": False, "metadata": {"a": "b"}},
     {"stream_options": {"include_obfuscation": True}, "stream": True},
     {"top_logprobs": 0},
@@ -295,7 +296,7 @@ def test_a_thought_is_hidden_in_every_dialect(serve: Serve, fields: dict[str, An
 def test_an_earlier_thought_is_read_by_every_name(said: dict[str, Any]) -> None:
     from ponder.protocol.dialects.chat import ChatCompletionRequest
 
-    turn = ChatCompletionRequest.model_validate(said).messages[1].turn
+    turn = ChatCompletionRequest.model_validate(said).messages[1].turn({})
     assert turn == {"role": "assistant", "content": "hello", "reasoning_content": "so"}
 
 

@@ -145,6 +145,7 @@ def test_an_engine_that_dies_in_mid_stream_is_an_error_in_words(serve: Serve, pa
     [
         ("Promise.reject(new TypeError('no network'))", "The server cannot be reached"),
         ("Promise.resolve(new Response('data: {\"choices\": []}\\n\\n'))", "before the answer did"),
+        ("Promise.resolve(new Response('data: <html>\\n\\n'))", "before the answer did"),
         ("Promise.resolve(new Response('<html>', {status: 502}))", "answered 502"),
     ],
 )
@@ -158,11 +159,20 @@ def test_a_broken_line_is_an_error_in_words(
     assert text(page, ".state") == "Failed"
 
 
-def test_a_page_whose_server_does_not_answer_can_be_tried_again(serve: Serve, page: Page) -> None:
-    page.before("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('gone'));")
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ("Promise.reject(new TypeError('gone'))", "cannot be reached"),
+        ("Promise.resolve(new Response('<html>'))", "is not a Ponder server's"),
+    ],
+)
+def test_a_page_whose_server_does_not_answer_can_be_tried_again(
+    serve: Serve, page: Page, reply: str, words: str
+) -> None:
+    page.before(f"window.real = fetch; window.fetch = () => {reply};")
     page.open(serve().url)
     page.wait('!document.getElementById("trouble").hidden')
-    assert "cannot be reached" in text(page, "#trouble")
+    assert words in text(page, "#trouble")
     assert page.run('document.querySelector("#send").disabled')
     page.run("window.fetch = window.real; undefined")
     click(page, "#retry")
@@ -209,6 +219,20 @@ def test_two_budgets_side_by_side(serve: Serve, page: Page) -> None:
     assert text(page, "#weighed") == f"With 4 tokens the thought is {apart} tokens shorter."
     click(page, "#compare")
     assert page.run('document.querySelectorAll(".reply").length') == 1
+    assert page.complaints == []
+
+
+def test_a_comparison_is_of_the_budgets_that_were_asked_for(serve: Serve, page: Page) -> None:
+    """The sliders may have moved since, or one of them may be gone."""
+    visit(page, serve(delay=0.02))
+    click(page, "#compare")
+    fill(page, ".budget:last-of-type .number", "4")
+    begin(page, "64")
+    fill(page, ".budget:last-of-type .number", "128")
+    click(page, "#compare")
+    page.wait('!document.getElementById("send").disabled')
+    assert text(page, "#weighed").startswith("With 4 tokens the thought is ")
+    assert page.complaints == []
 
 
 def test_a_curve_of_sums_is_drawn_from_real_requests(serve: Serve, page: Page) -> None:

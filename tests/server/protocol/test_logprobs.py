@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ponder.engine.protocol import TokenLogprob
 from ponder.engine.scripted import ByteVocabulary
-from ponder.protocol.logprobs import LogprobWriter, TokenTexts
+from ponder.protocol.logprobs import (
+    LEAST,
+    LogprobWriter,
+    TextLogprobWriter,
+    TokenTexts,
+    written,
+)
 from ponder.protocol.response import ChoiceLogprobs
+from ponder.thought.answer import AnswerDelta
 
 ids = st.integers(0, 259)
 pairs = st.tuples(ids, st.floats(max_value=0))
@@ -34,6 +42,16 @@ def test_what_is_written_is_read_back(given_: list[TokenLogprob], top: int) -> N
             assert bytes(one.bytes) == vocabulary.token_bytes(token_id)
             assert one.logprob == max(-9999.0, logprob)
             assert math.isfinite(one.logprob)
+
+
+@pytest.mark.parametrize("worst", [-math.inf, math.nan])
+def test_what_is_no_number_of_json_is_the_least_in_every_dialect(worst: float) -> None:
+    texts, entry = TokenTexts(ByteVocabulary().token_bytes), TokenLogprob(97, worst, ((98, worst),))
+    columns = TextLogprobWriter(texts, 1).columns(AnswerDelta("a", (entry,)))
+    said = json.loads(b"".join(written([[column.encode()] for column in columns])))
+    assert (said["token_logprobs"], said["top_logprobs"]) == ([LEAST], [{"a": LEAST, "b": LEAST}])
+    (chat,) = json.loads(f"[{LogprobWriter(texts, 1).entries([entry])}]")
+    assert (chat["logprob"], chat["top_logprobs"][0]["logprob"]) == (LEAST, LEAST)
 
 
 def test_nothing_is_written_where_nothing_was_asked_for() -> None:

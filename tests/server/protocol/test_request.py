@@ -18,6 +18,7 @@ from ponder.protocol.dialects.chat import ChatCompletionRequest
 from ponder.protocol.dialects.completions import CompletionRequest
 from ponder.protocol.errors import ApiError, to_api_error
 from ponder.protocol.fields import PonderOptions
+from ponder.protocol.messages import turns
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -52,13 +53,34 @@ def test_null_is_not_given_in_other_objects() -> None:
     assert refused(messages=[{"role": "user", "content": None}])[1].endswith("needs content")
 
 
+def test_a_result_has_the_name_of_its_call() -> None:
+    """OpenAI's tool messages hold no name, and templates that write one need it."""
+    calls = [
+        {"id": id_, "function": {"name": name, "arguments": "{}"}}
+        for id_, name in (("a", "add"), ("b", "subtract"), ("", "unnamed"))
+    ]
+    results = [
+        {"role": "tool", "content": "3", **more}
+        for more in (
+            {"tool_call_id": "b"},
+            {"tool_call_id": "a"},
+            {"tool_call_id": "a", "name": "own"},
+            {"tool_call_id": "unknown"},
+            {},
+        )
+    ]
+    asked = request(messages=[*HELLO, {"role": "assistant", "tool_calls": calls}, *results])
+    named = [turn.get("name") for turn in turns(asked.messages)[-5:]]
+    assert named == ["subtract", "add", "own", None, None]
+
+
 @pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}, {"content": []}])
 def test_a_result_may_be_empty_in_every_dialect(content: dict[str, Any]) -> None:
     """A function that returns nothing has one."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     said = {"role": "assistant", "tool_calls": [call]}
     asked = request(messages=[*HELLO, said, {"role": "tool", "tool_call_id": "c", **content}])
-    assert asked.messages[-1].turn["content"] == ""
+    assert asked.messages[-1].turn({})["content"] == ""
     output = {} if not content else {"output": content["content"]}
     items = [
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
@@ -202,6 +224,16 @@ def test_what_is_wrong_is_said_in_our_words(
         ({"messages": []}, "messages must not be empty: add an entry"),
         ({"temperature": 3}, "temperature must be at most 2, not 3"),
         ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"temperature": True}, "temperature must be a number, not true"),
+        ({"top_p": "0.9"}, "top_p must be a number, not '0.9'"),
+        ({"top_k": True}, "top_k must be a whole number, not true"),
+        ({"seed": "7"}, "seed must be a whole number, not '7'"),
+        ({"stop_token_ids": [True]}, "stop_token_ids.0 must be a whole number, not true"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5 must be a number, not true"),
+        (
+            {"logprobs": True, "top_logprobs": True},
+            "top_logprobs must be a whole number, not true",
+        ),
         ({"n": 0}, "n must be at least 1, not 0"),
         ({"n": 2.5}, "n must be a whole number, not 2.5"),
         ({"stream": 1}, "stream must be true or false, not 1"),
@@ -232,6 +264,13 @@ def test_a_body_is_an_object() -> None:
         with pytest.raises(ValidationError) as caught:
             read_body(ChatCompletionRequest, body)
         assert str(to_api_error(caught.value)).startswith("the body must be an object, not ")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_what_is_no_json_is_refused_wherever_it_stands(number: bytes) -> None:
+    body = b'{"messages": [], "tools": [{"function": {"parameters": {"maximum": %b}}}]}' % number
+    with pytest.raises(ApiError, match="the body is not JSON"):
+        read_body(ChatCompletionRequest, body)
 
 
 @given(

@@ -187,7 +187,7 @@ def test_what_is_sealed_can_be_read(parts: list[str]) -> None:
     assert unseal(sealed.text()) == "".join(parts)
 
 
-@pytest.mark.parametrize("sealed", ["", "ponder:", "ponder:!", "ponder:/w==", "other"])
+@pytest.mark.parametrize("sealed", ["", "ponder:", "ponder:!", "ponder:/w==", "other", "ponder:ä"])
 def test_what_cannot_be_unsealed_is_no_thought(sealed: str) -> None:
     assert unseal(sealed) == ""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import StrictBool, model_validator
 
 from ponder.engine.protocol import CallPart
 from ponder.protocol.body import read_body
@@ -28,6 +28,7 @@ from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
     NO_AUDIO,
+    Alternatives,
     Empty,
     Name,
     Off,
@@ -47,7 +48,7 @@ from ponder.protocol.functions import (
     read_tools,
 )
 from ponder.protocol.logprobs import LogprobWriter
-from ponder.protocol.messages import Conversation
+from ponder.protocol.messages import Conversation, turns
 from ponder.protocol.noise import Noise, One
 from ponder.protocol.response import ChatCompletion, ChatCompletionChunk
 from ponder.protocol.spellings import BudgetFields
@@ -79,7 +80,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     logprobs: StrictBool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Alternatives | None = None
 
     user: Name | None = None
     guided_json: Annotated[None, RENAMED] = None
@@ -123,7 +124,7 @@ class ChatCompletionRequest(Noise, SamplingFields, BudgetFields, _Question):
         form = self.structured_outputs or self.response_format
         return ChatRequest(
             id=f"chatcmpl-{uuid.uuid4().hex}",
-            prompts=(Turns([message.turn for message in self.messages], arguments),),
+            prompts=(Turns(turns(self.messages), arguments),),
             model=self.model,
             ask=self.ask(),
             ponder=self.ponder,

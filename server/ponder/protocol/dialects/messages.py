@@ -32,8 +32,12 @@ from ponder.protocol.fields import (
     NoEntries,
     PositiveTokens,
     Salt,
+    Seed,
     Stop,
     Strict,
+    Temperature,
+    TopK,
+    TopP,
     or_say,
 )
 from ponder.protocol.functions import MOST_TOOLS
@@ -160,10 +164,10 @@ class CountTokensRequest(MessagesNoise, VllmNoise, BudgetFields, _Question):
         list[Annotated[Stop, Field(min_length=1)]], Field(max_length=MOST_STOPS, fail_fast=True)
     ] = Field(default_factory=list)
     stream: StrictBool = False
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
     metadata: Metadata = Field(default_factory=Metadata)
     cache_salt: Salt | None = None
     chat_template_kwargs: Annotated[NoEntries | None, _NO_TEMPLATE] = None

@@ -27,6 +27,7 @@ from ponder.protocol.dialects.responses_tools import CALLED, Choice, Tools, read
 from ponder.protocol.errors import ApiError, ErrorResponse
 from ponder.protocol.fields import (
     MOST_METADATA,
+    Alternatives,
     Empty,
     Name,
     Off,
@@ -115,7 +116,7 @@ class ResponsesRequest(ResponsesNoise, Noise, SamplingFields, BudgetFields, _Que
     include: Annotated[list[Name], Field(max_length=64, fail_fast=True)] = Field(
         default_factory=list
     )
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Alternatives | None = None
     chat_template_kwargs: Annotated[dict[str, Any], at_most(MOST_METADATA)] | None = None
 
     n: Annotated[Literal[1], _ONE] = 1

@@ -180,7 +180,7 @@ class Page {
       this.replies[place].show(body, body.thinking_token_budget, this.key, signal, refused),
     );
     try {
-      this.weigh(await Promise.all(shown));
+      this.weigh(await Promise.all(shown), bodies);
     } finally {
       this.asking = null;
       this.busy(false);
@@ -193,12 +193,12 @@ class Page {
     at("stop").hidden = !asking;
   }
 
-  // Compare the costs of the two budgets.
-  weigh(reports) {
+  // Compare the costs of the two budgets that were asked for: the sliders may have moved since.
+  weigh(reports, bodies) {
     if (reports.length < 2 || reports.includes(null)) return;
     const [one, other] = reports.map((report) => report.thinking_tokens);
     const apart = Math.abs(one - other);
-    const less = this.budgets[one < other ? 0 : 1].tokens;
+    const less = bodies[one < other ? 0 : 1].thinking_token_budget;
     at("weighed").textContent = apart
       ? `With ${named(less)} the thought is ${named(apart)} shorter.`
       : "Both thoughts are equally long.";

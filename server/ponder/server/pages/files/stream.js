@@ -64,14 +64,14 @@ export async function* chat(body, key, signal, name) {
       if (chunk.choices.length && chunk.usage) yield { tokens: chunk.usage.completion_tokens };
     }
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
   }
   throw new Failure("The connection ended before the answer did: ask again.");
 }
 
 // One chat, as a whole reply.
 export async function whole(body, key, signal) {
-  return (await post(CHAT, body, key, signal)).json();
+  return read(await post(CHAT, body, key, signal));
 }
 
 // Finish the thought of the chat with this name. Throws Failure.
@@ -87,7 +87,17 @@ export function fresh() {
 
 // The response of a path beside the page.
 export async function get(path, key) {
-  return (await request(path, { headers: { accept: "application/json", ...bearer(key) } })).json();
+  return read(await request(path, { headers: { accept: "application/json", ...bearer(key) } }));
+}
+
+// The JSON of a response, which may be a proxy's own page or end early. Throws Failure.
+async function read(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The answer is not a Ponder server's, or ended early: ask again.");
+  }
 }
 
 function post(path, body, key, signal, more = {}) {
