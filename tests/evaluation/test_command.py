@@ -90,6 +90,29 @@ def test_everything_is_printed_written_and_drawn(
     assert len(oracle.asked) == 35 * 2
 
 
+@pytest.mark.parametrize("metrics", ["", '{"loss": 1}\n', "[1]\n", '{"kind"\n'])
+def test_metrics_of_another_program_cost_no_report(
+    oracle: Oracle, metrics: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(metrics)
+    options = Options(target=str(tmp_path), n=5, samples=1, plots=tmp_path / "plots")
+    assert run(options) == 0
+    out = capsys.readouterr()
+    assert "anytime accuracy" in out.out
+    assert "ponder eval: no training curves: " in out.err
+
+
+def test_options_that_would_be_ignored_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="--budgets is for the modes truncated and served"):
+        parse(Options, ["m", "--modes", "natural", "--budgets", "8"], prog="ponder eval")
+    (tmp_path / "config.json").touch()
+    argv = [str(tmp_path), "--model", "big", "--api-key", "secret"]
+    assert run(parse(Options, argv, prog="ponder eval")) == 1
+    assert "--api-key and --model: for a server's URL" in capsys.readouterr().err
+
+
 def listed(path: Path, n: int) -> str:
     path.write_text("".join(f'{{"prompt": "{i}?", "answer": "{i}"}}\n' for i in range(n)))
     return f"jsonl:{path}"
