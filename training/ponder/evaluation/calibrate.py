@@ -105,7 +105,7 @@ def run(options: Options) -> int:
         return 0
     calibrated = Contract.load(options.model)
     assert calibrated is not None and calibrated.calibration is not None
-    console, curves = Console(highlight=False), calibrated.curves
+    console, curves = Console(highlight=False, markup=False), calibrated.curves
     assert curves is not None
     predicted = _predicted(options.model, work, measured, curves)
     for found in calibrated.calibration.auto:

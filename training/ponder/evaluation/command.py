@@ -176,23 +176,28 @@ def run(options: Options) -> int:
         causes = ", ".join(f"{count} by {cause}" for cause, count in pool.failures.items())
         print(f"ponder eval: answers that no verifier could judge: {causes}", file=sys.stderr)
     # Written before anything is printed: a reader such as `head` may close the pipe.
-    if options.json_file is not None:
-        unsaid = {"json_file", "plots", "api_key"}
-        settings = options.model_dump(mode="json", exclude=unsaid) | {"n": len(problems)}
-        text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
-        options.json_file.write_text(text + "\n", encoding="utf-8")
     figures: list[Path] = []
-    if options.plots is not None:
-        figures = plot_evaluation(samples, options.plots)
-        if (metrics := Path(options.target) / "metrics.jsonl").exists():
-            try:
-                figures += plot_training(metrics, options.plots / "training")
-            except ValueError as error:
-                print(f"ponder eval: no training curves: {error}", file=sys.stderr)
-    print_report(samples, Console())
+    status = 0
+    try:
+        if options.json_file is not None:
+            unsaid = {"json_file", "plots", "api_key"}
+            settings = options.model_dump(mode="json", exclude=unsaid) | {"n": len(problems)}
+            text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
+            options.json_file.write_text(text + "\n", encoding="utf-8")
+        if options.plots is not None:
+            figures = plot_evaluation(samples, options.plots)
+            if (metrics := Path(options.target) / "metrics.jsonl").exists():
+                try:
+                    figures += plot_training(metrics, options.plots / "training")
+                except ValueError as error:
+                    print(f"ponder eval: no training curves: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"ponder eval: {error}: free some space; the report follows", file=sys.stderr)
+        status = 1
+    print_report(samples, Console(markup=False))  # names of files may hold brackets
     for file in figures:
         print(file)
-    return 0
+    return status
 
 
 async def _measure(
