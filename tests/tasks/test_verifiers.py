@@ -108,6 +108,8 @@ def test_mathematics_is_the_same_in_a_cell_and_in_the_library_itself() -> None:
         (r"1\,250", "1250", True),
         ("1234567", "1\u202f234\u202f567", True),
         ("3\u20135", "\\boxed{3\u20135}", True),
+        ("1/2", "<answer>1/2</answer>", True),
+        ("5", "<answer>1/5</answer>", False),
         ("251", r"$1\,250$", False),
         (r"1\,250", "251", False),
         ("7", "x is \u22127.", False),

@@ -19,6 +19,7 @@ from .verify import GROUPED, final_answer, same_number, same_text
 
 _DOLLAR = re.compile(r"(?<!\\)\$")  # of mathematics, not of a currency
 _MINUS = re.compile("\u2212|(?<!\\d)\u2013(?=[\\d.\\\\])")  # typesetters'; 3–5 is a range
+_TAG = re.compile("</?answer>")  # math-verify finds no number that touches one
 
 # Forking a process that has sympy loaded costs some 10 ms, judging an answer 1 ms.
 _SHARED = 32
@@ -122,6 +123,7 @@ def _mathematics(problem: Problem, text: str) -> bool:
     """Equal as mathematics, in LaTeX or plain; `ValueError` for an unreadable reference answer."""
     math_verify = _load_math_verify()
     answer, text = (_MINUS.sub("-", GROUPED.sub("", said)) for said in (problem.answer, text))
+    text = _TAG.sub(r" \g<0> ", text)
     marked = _DOLLAR.search(answer) or r"\boxed" in answer
     with _read_not_run():
         reference = math_verify.parse(
