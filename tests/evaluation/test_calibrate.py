@@ -164,6 +164,23 @@ def test_another_calibration_is_not_gone_on_with(
     assert "or delete it" in capsys.readouterr().err
 
 
+def test_other_verifiers_are_another_calibration(
+    model: Path, thinker: Thinker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, thinker.patience = tmp_path / "mine.jsonl", 0
+    for verifier in ("number", "exact"):
+        lines = [{"prompt": q, "answer": a, "verifier": verifier} for q, a in ANSWERS.items()]
+        file.write_text("\n".join(map(json.dumps, lines)))
+        assert run(options(model, tasks=[f"jsonl:{file}"])) == 1
+    assert "holds another calibration" in capsys.readouterr().err
+
+
+def test_figures_that_could_not_be_drawn_are_refused_before(model: Path) -> None:
+    (model / "file").touch()
+    with pytest.raises(ValidationError, match="name another directory"):
+        options(model, plots=model / "file")
+
+
 def test_a_dry_run_says_what_would_be_asked(
     model: Path, thinker: Thinker, capsys: pytest.CaptureFixture[str]
 ) -> None:

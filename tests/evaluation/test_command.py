@@ -13,7 +13,7 @@ from ponder.evaluation.command import _problems as chosen
 from ponder.evaluation.evaluate import MODES
 from ponder.tasks.problems import split_of
 
-from .measured import Oracle
+from .measured import PROBLEMS, Oracle
 
 
 def test_an_unknown_task_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +88,53 @@ def test_everything_is_printed_written_and_drawn(
     assert (written["settings"]["n"], written["settings"]["split"]) == (35, None)
     assert "secret" not in text
     assert len(oracle.asked) == 35 * 2
+
+
+@pytest.mark.parametrize("metrics", ["", '{"loss": 1}\n', "[1]\n", '{"kind"\n'])
+def test_metrics_of_another_program_cost_no_report(
+    oracle: Oracle, metrics: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(metrics)
+    options = Options(target=str(tmp_path), n=5, samples=1, plots=tmp_path / "plots")
+    assert run(options) == 0
+    out = capsys.readouterr()
+    assert "anytime accuracy" in out.out
+    assert "ponder eval: no training curves: " in out.err
+
+
+def test_a_full_disk_costs_no_report(
+    oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(tmp_path), "--n", "5", "--samples", "1", "--json", "/dev/full"]
+    assert run(parse(Options, argv, prog="ponder eval")) == 1
+    out = capsys.readouterr()
+    assert "anytime accuracy" in out.out
+    assert "No space left" in out.err
+
+
+def test_names_of_files_are_no_markup(
+    oracle: Oracle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("[").mkdir()
+    lines = [json.dumps({"prompt": p.question, "answer": p.answer}) for p in PROBLEMS]
+    Path("[/b].jsonl").write_text("\n".join(lines))
+    assert run(Options(target="m", tasks=["jsonl:[/b].jsonl"], samples=1)) == 0
+    assert "jsonl:[/b].jsonl" in capsys.readouterr().out
+
+
+def test_options_that_would_be_ignored_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="--budgets is for the modes truncated and served"):
+        parse(Options, ["m", "--modes", "natural", "--budgets", "8"], prog="ponder eval")
+    (tmp_path / "config.json").touch()
+    argv = [str(tmp_path), "--model", "big", "--api-key", "secret"]
+    assert run(parse(Options, argv, prog="ponder eval")) == 1
+    assert "--api-key and --model: for a server's URL" in capsys.readouterr().err
 
 
 def listed(path: Path, n: int) -> str:

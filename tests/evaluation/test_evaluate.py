@@ -19,7 +19,7 @@ from .measured import PROBLEMS, Oracle, measure
 
 
 def test_conditions_are_the_modes_in_order_without_repeats() -> None:
-    subject = Subject("m", trained_budgets=(80, 40))
+    subject = Subject("m", trained_budgets=(80, 40, 80))
     found = conditions_of(["truncated", "hinted", "natural"], [-1, 32, 8, 32], subject)
     assert [condition.name for condition in found] == [
         "natural",

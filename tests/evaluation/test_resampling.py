@@ -7,7 +7,6 @@ from ponder.evaluation.resampling import (
     bootstrap,
     paired_bootstrap,
     simultaneous_lower,
-    student_t,
 )
 
 Floats = NDArray[np.float64]
@@ -104,16 +103,6 @@ def test_a_budget_at_which_nothing_varies_is_its_own_bound() -> None:
     bounds = simultaneous_lower(np.stack([a, flat + 1]), np.stack([b, flat]))
     assert bounds[1] == pytest.approx(1.0)
     assert bounds[0] < (a - b).mean()
-
-
-@pytest.mark.parametrize(
-    ("level", "freedom", "quantile"),
-    # Tables of Student's t.
-    [(0.975, 2, 4.303), (0.975, 4, 2.776), (0.95, 4, 2.132), (0.975, 30, 2.042)],
-)
-def test_student_as_tabulated(level: float, freedom: float, quantile: float) -> None:
-    assert student_t(level, freedom) == pytest.approx(quantile, rel=0.01)
-    assert student_t(0.975, float("inf")) == pytest.approx(1.95996, abs=1e-5)
 
 
 def test_arms_that_do_not_fit_are_refused() -> None:

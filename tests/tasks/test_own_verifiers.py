@@ -56,6 +56,8 @@ def test_it_is_held_as_the_others_are(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("almost", "name one of number, .* or your own as package.module:name"),
+        (":judge", "no verifier ':judge': name one of number"),
+        ("..own_judges:writes", "no verifier '..own_judges:writes': name one of number"),
         ("no_such_module:judge", "no_such_module.*PYTHONPATH"),
         ("own_judges:nobody", "nobody.*PYTHONPATH"),
         ("own_judges:NUMBER", "must be a function"),

@@ -1,15 +1,20 @@
 """Problems from JSONL files and data sets."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ponder.tasks.problem_set import ProblemSet, Row
 from ponder.tasks.problems import Split, draw, held_out, split_of
 from ponder.tasks.sources import find_tasks
+from ponder.tasks.verify import final_number
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -115,6 +120,9 @@ def test_a_line_ends_at_a_line_break_alone(tmp_path: Path) -> None:
         ('["a?", "1"]', "object"),
         ('{"prompt": "a?"}', "answer: Field required"),
         ('{"prompt": "", "answer": "1"}', "prompt"),
+        ('{"prompt": " ", "answer": "1"}', "prompt: String should match pattern"),
+        ('{"prompt": "a?", "answer": true, "verifier": "exact"}', "answer: Input should be"),
+        ('{"prompt": "a?", "answer": NaN, "verifier": "exact"}', "answer: Input should be"),
         ('{"prompt": "a?", "answer": ""}', "answer: String should have at least 1 character"),
         ('{"prompt": "a?", "answer": "1", "verifer": "math"}', "verifer"),
         ('{"prompt": "a?", "answer": "1", "verifier": "maths"}', "number, exact, math"),
@@ -125,6 +133,9 @@ def test_a_line_ends_at_a_line_break_alone(tmp_path: Path) -> None:
         (r'{"prompt": "a?", "answer": "\\frac{3}{4}"}', "exact or math"),
         ('{"prompt": "a?", "answer": "2^{10}"}', "exact or math"),
         ('{"prompt": "a?", "answer": "3 or 5"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "2 pi"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "1.5 Million"}', "exact or math"),
+        ('{"prompt": "a?", "answer": "\uff13"}', "as -5 or 1,250 m: write it so"),
         ('{"prompt": "a?", "answer": " "}', "answer: String should match pattern"),
         ('{"prompt": "a?", "answer": "1", "difficulty": "hard"}', "difficulty"),
     ],
@@ -148,6 +159,24 @@ def test_a_reference_that_is_one_number_is_taken(tmp_path: Path, answer: str) ->
     assert problem.id.endswith(":7")
     assert task.verify(problem, f"It is {answer}")
     assert not task.verify(problem, "It is 8")
+
+
+@given(
+    st.sampled_from(["", "x=", "x = "]),
+    st.lists(st.sampled_from(["-", "\u2212", "+", "$", "€", " "]), max_size=5).map("".join),
+    st.sampled_from(["7", ".5", "1,250", "0.50"]),
+    st.sampled_from(["", "%", " m", " apples."]),
+)
+def test_no_reference_is_read_as_another_number(name: str, sign: str, size: str, unit: str) -> None:
+    reference = f"{name}{sign}{size}{unit}"
+    try:
+        row = Row(prompt="a?", answer=reference)
+    except ValidationError:
+        return
+    value = Fraction(size.replace(",", ""))
+    minuses = sign.count("-") + sign.count("\u2212")
+    assert minuses <= 1
+    assert Fraction(final_number(row.answer) or "") == (-value if minuses else value)
 
 
 def test_a_file_that_is_missing_or_empty_is_an_error(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_a_task_named_twice_with_other_levels_is_refused() -> None:
         find_tasks(names)
 
 
-@pytest.mark.parametrize("query", ["levels=easy", "levels=3-1", "level=1", "levels"])
+@pytest.mark.parametrize(
+    "query", ["levels=easy", "levels=3-1", "level=1", "levels", "levels=0&levels=1"]
+)
 def test_levels_that_say_nothing_are_refused(query: str) -> None:
     with pytest.raises(ValueError, match="levels"):
         find_tasks([f"reasoning-gym:chain_sum?{query}"])

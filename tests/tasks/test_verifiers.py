@@ -98,6 +98,28 @@ def test_mathematics_is_the_same_in_a_cell_and_in_the_library_itself() -> None:
     assert [v.correct for v in verdicts] == theirs == [True] * len(RIGHT) + [False] * len(WRONG)
 
 
+@pytest.mark.parametrize(
+    ("answer", "text", "right"),
+    [
+        ("-7", "x is \u22127.", True),
+        ("\u20137", r"$-7$", True),
+        ("-1/2", "\u22121/2", True),
+        ("1250", r"$1\,250$", True),
+        (r"1\,250", "1250", True),
+        ("1234567", "1\u202f234\u202f567", True),
+        ("3\u20135", "\\boxed{3\u20135}", True),
+        ("1/2", "<answer>1/2</answer>", True),
+        ("5", "<answer>1/5</answer>", False),
+        ("251", r"$1\,250$", False),
+        (r"1\,250", "251", False),
+        ("7", "x is \u22127.", False),
+        ("3\u20135", r"\boxed{-2}", False),
+    ],
+)
+def test_mathematics_may_be_typeset(answer: str, text: str, right: bool) -> None:
+    assert verify(problem(answer, "math"), text) is right
+
+
 def test_sympy_runs_texts_again_after_an_answer_was_judged() -> None:
     import sympy
 

@@ -56,10 +56,12 @@ def _pair(value: Any) -> bool:
 
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("think_start", "think_end", "close_text"), (_marker, "a string with text")),
-    "answer_prefix": (_text, "a string"),
-    **dict.fromkeys(
-        ("again", "skip_text", "tool_call", "budget_argument"), (_text_or_none, "a string")
-    ),
+    **dict.fromkeys(("again", "skip_text", "tool_call"), (_text_or_none, "a string")),
+    **dict.fromkeys(("budget_argument", "family"), (_text_or_none, "a string")),
+    **dict.fromkeys(("base_model", "recipe_sha256"), (_text_or_none, "a string")),
+    "tokenizer_sha256": (_text_or_none, "a string"),
+    **dict.fromkeys(("answer_prefix", "method", "recipe"), (_text, "a string")),
+    "seed": (lambda value: type(value) is int, "a whole number"),
     **dict.fromkeys(("think", "no_think"), (_arguments, "an object of template arguments")),
     "wrapper": (_pair, "a list of two strings"),
     "budget_hint": (_hint, "a string that holds {budget}"),
@@ -142,7 +144,7 @@ class Contract:
         if not isinstance(raw, dict):
             raise ContractError(f"{path} must hold a JSON object")
         version = raw.setdefault("schema_version", SCHEMA_VERSION)
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             raise ContractError(
                 f"{path} has schema version {version!r}, this Ponder reads {SCHEMA_VERSION}: "
                 f"upgrade Ponder or export the checkpoint again"
@@ -177,9 +179,20 @@ class Contract:
         return Curves.of(self.budget_curve, self.calibration) if self.calibration else None
 
     def save(self, directory: Path) -> None:
-        """Write `ponder.json` into `directory`."""
+        """Replace `ponder.json` in `directory` at once: a full disk leaves the old one.
+
+        Raises `ContractError` where it cannot be written.
+        """
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (directory / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        path, partial = directory / FILE_NAME, directory / f"{FILE_NAME}.partial"
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise ContractError(
+                f"{path} cannot be written ({error}): make room, or take a copy of the model that "
+                "can be written"
+            ) from error
 
 
 def _curve(raw: dict[str, Any], path: Path) -> dict[str, Any]:

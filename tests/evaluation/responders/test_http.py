@@ -293,6 +293,53 @@ def test_a_server_that_fails_says_so(response: httpx.Response, said: str) -> Non
         Server(PONDER, answer=lambda _: response).ask([ASK])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"error": {"code": 502, "message": "the provider is down"}},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": [{"type": "text", "text": "7"}]}}]},
+        ["7"],
+    ],
+)
+def test_what_is_no_completion_is_not_a_wrong_answer(said: object) -> None:
+    """Some gateways report an error with status 200."""
+    with pytest.raises(ResponderError, match="gave no completion, but"):
+        Server(FOREIGN, answer=lambda _: httpx.Response(200, json=said)).ask([ASK])
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        ("http://[server", None, "malformed.*HOST:PORT"),
+        ("http://server:port", None, "malformed.*HOST:PORT"),
+        ("http://server:99999", None, "malformed.*HOST:PORT"),
+        ("http://a..b", None, "malformed.*HOST:PORT"),
+        ("http://", None, "names no server"),
+        ("http://server:0", None, "names no server"),
+        ("http://server", "schl\u00fcssel", "printable ASCII"),
+        ("http://server", "a\nb", "printable ASCII"),
+    ],
+)
+def test_what_no_request_can_use_is_refused(url: str, key: str | None, said: str) -> None:
+    with pytest.raises(ResponderError, match=said):
+        HttpResponder(url, api_key=key)
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://proxy", "socks5://proxy:1"])
+def test_a_proxy_that_cannot_be_used_is_said(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ResponderError, match="NO_PROXY"):
+        HttpResponder("http://server")
+
+
+def test_a_server_without_models_is_said() -> None:
+    with pytest.raises(ResponderError, match="serves no model"):
+        Server().meet()
+
+
 def test_a_server_without_a_list_of_models_is_said() -> None:
     def handle(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=["tiny"])

@@ -159,6 +159,11 @@ def test_a_contract_without_hints_lacks_the_hinted_mode(checkpoint: Path) -> Non
         opening(40, None)
 
 
+def test_a_hint_may_hold_other_braces() -> None:
+    """As serving reads it."""
+    assert opening(40, "{{budget}} of {0} tokens\n") == "{40} of {0} tokens\n"
+
+
 def test_a_family_needs_no_contract(checkpoint: Path) -> None:
     """Recognised and switched as the server does it."""
     (checkpoint / "ponder.json").unlink()

@@ -55,6 +55,22 @@ def test_what_is_saved_is_what_is_loaded(checkpoint: Path, contract: Contract) -
     assert Contract.load(checkpoint) == minimal
 
 
+def test_a_failed_save_leaves_the_old_contract(
+    checkpoint: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract.save(checkpoint)
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        with path.open("w") as file:
+            file.write(text[:9])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ContractError, match=r"No space left.*make room"):
+        replace(contract, seed=8).save(checkpoint)
+    assert Contract.load(checkpoint) == contract
+
+
 def test_a_directory_without_a_contract_has_none(tmp_path: Path) -> None:
     assert Contract.load(tmp_path) is None
 
@@ -78,6 +94,12 @@ def test_a_missing_tokenizer_is_refused(checkpoint: Path, contract: Contract) ->
     [
         ({"schema_version": 2}, "schema version 2, this Ponder reads 1: upgrade"),
         ({"schema_version": None}, "schema version None"),
+        ({"schema_version": True}, "schema version True"),
+        ({"tokenizer_sha256": 5}, "tokenizer_sha256 must be a string"),
+        ({"family": ["Qwen3"]}, "family must be a string"),
+        ({"base_model": 5}, "base_model must be a string"),
+        ({"recipe": None}, "recipe must be a string"),
+        ({"seed": "7"}, "seed must be a whole number"),
         ({"colour": "blue", "age": 3}, "fields that no contract has .age, colour."),
         ({"opened_by": "user"}, 'opened_by must be "template" or "model"'),
         ({"think_end": 5}, "think_end must be a string with text"),

@@ -19,6 +19,7 @@ from pydantic_settings import CliPositionalArg
 from ponder.errors import SetupError
 from ponder.evaluation.bars import AnswerBar
 from ponder.evaluation.calibration import Progress, Work, measure
+from ponder.evaluation.command import Figures
 from ponder.evaluation.curves import ENOUGH, EPSILON, Measured, auto, points
 from ponder.evaluation.evaluate import Condition, conditions_of, distinct
 from ponder.evaluation.protocol import Responder
@@ -74,7 +75,7 @@ class Options(BaseModel):
         "jsonl: or hf: set, and test problems of an endless family)",
     )
     dry_run: bool = Field(default=False, description="say what would be asked, and ask nothing")
-    plots: Path | None = Field(default=None, description="draw the curves into this directory")
+    plots: Figures | None = Field(default=None, description="draw the curves into this directory")
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -104,7 +105,7 @@ def run(options: Options) -> int:
         return 0
     calibrated = Contract.load(options.model)
     assert calibrated is not None and calibrated.calibration is not None
-    console, curves = Console(highlight=False), calibrated.curves
+    console, curves = Console(highlight=False, markup=False), calibrated.curves
     assert curves is not None
     predicted = _predicted(options.model, work, measured, curves)
     for found in calibrated.calibration.auto:
@@ -240,6 +241,7 @@ def _settings(
         "contract": hashlib.sha256(trained.encode()).hexdigest(),
         "weights": weights,
         "tasks": {task.label: task.sha256 for task in work},
+        "verifiers": {task.label: task.verifiers_sha256 for task in work},
         "budgets": [condition.cut for condition in conditions],
         "seeds": options.seeds,
         "seed": options.seed,

@@ -32,13 +32,22 @@ class Work:
 
     @property
     def sha256(self) -> str:
-        said = [[problem.id, problem.question, problem.answer] for problem in self.problems]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        return _sha256(
+            [[problem.id, problem.question, problem.answer] for problem in self.problems]
+        )
+
+    @property
+    def verifiers_sha256(self) -> str:
+        return _sha256([problem.verifier for problem in self.problems])
 
     def measured(self, found: Sequence[Row]) -> Measured:
         """The measured problems in two halves, of which the first chooses the budget."""
         half = (len(found) + 1) // 2
         return Measured(found[:half], found[half:], self.sha256)
+
+
+def _sha256(said: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 class Progress:

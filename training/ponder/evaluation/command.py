@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from ponder import environment
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 
 # Problems of a large set, unless --n says otherwise: enough for an estimate within minutes.
 _ENOUGH = 500
+
+
+def _drawable(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{error}: name another directory") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ValueError(f"{directory} cannot be written: name another directory")
+    return directory
+
+
+Figures = Annotated[Path, AfterValidator(_drawable)]
+"""A directory to draw into, made before anything is measured."""
 
 
 def _key_of_environment() -> SecretStr | None:
@@ -96,7 +110,7 @@ class Options(BaseModel):
     json_file: Path | None = Field(
         default=None, alias="json", description="write all numbers to this file"
     )
-    plots: Path | None = Field(default=None, description="draw figures into this directory")
+    plots: Figures | None = Field(default=None, description="draw figures into this directory")
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -123,17 +137,14 @@ class Options(BaseModel):
             raise ValueError(f"{file} cannot be written: name another file")
         return file
 
-    @field_validator("plots")
-    @classmethod
-    def _drawable(cls, directory: Path | None) -> Path | None:
-        if directory is not None:
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"{error}: name another directory") from error
-            if not os.access(directory, os.W_OK | os.X_OK):
-                raise ValueError(f"{directory} cannot be written: name another directory")
-        return directory
+    @model_validator(mode="after")
+    def _budgets_are_asked(self) -> Options:
+        if "budgets" in self.model_fields_set and not {"truncated", "served"} & {*self.modes}:
+            raise ValueError(
+                "--budgets is for the modes truncated and served: name one in --modes, or leave "
+                "--budgets out"
+            )
+        return self
 
 
 def run(options: Options) -> int:
@@ -165,20 +176,28 @@ def run(options: Options) -> int:
         causes = ", ".join(f"{count} by {cause}" for cause, count in pool.failures.items())
         print(f"ponder eval: answers that no verifier could judge: {causes}", file=sys.stderr)
     # Written before anything is printed: a reader such as `head` may close the pipe.
-    if options.json_file is not None:
-        unsaid = {"json_file", "plots", "api_key"}
-        settings = options.model_dump(mode="json", exclude=unsaid) | {"n": len(problems)}
-        text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
-        options.json_file.write_text(text + "\n", encoding="utf-8")
     figures: list[Path] = []
-    if options.plots is not None:
-        figures = plot_evaluation(samples, options.plots)
-        if (metrics := Path(options.target) / "metrics.jsonl").exists():
-            figures += plot_training(metrics, options.plots / "training")
-    print_report(samples, Console())
+    status = 0
+    try:
+        if options.json_file is not None:
+            unsaid = {"json_file", "plots", "api_key"}
+            settings = options.model_dump(mode="json", exclude=unsaid) | {"n": len(problems)}
+            text = json.dumps(as_json(samples, settings, subject, pool.failures), indent=2)
+            options.json_file.write_text(text + "\n", encoding="utf-8")
+        if options.plots is not None:
+            figures = plot_evaluation(samples, options.plots)
+            if (metrics := Path(options.target) / "metrics.jsonl").exists():
+                try:
+                    figures += plot_training(metrics, options.plots / "training")
+                except ValueError as error:
+                    print(f"ponder eval: no training curves: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"ponder eval: {error}: free some space; the report follows", file=sys.stderr)
+        status = 1
+    print_report(samples, Console(markup=False))  # names of files may hold brackets
     for file in figures:
         print(file)
-    return 0
+    return status
 
 
 async def _measure(
@@ -239,6 +258,9 @@ def _responder(options: Options) -> Responder:
         return HttpResponder(
             target, api_key=key, model=options.model, max_tokens=options.max_tokens
         )
+    if given := sorted({"model", "api_key"} & options.model_fields_set):
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ResponderError(f"{named}: for a server's URL, which {target} is not; leave it out")
     directory = Path(target)
     if not (directory / "config.json").exists():
         raise ResponderError(f"{directory} is neither a URL nor a directory with a config.json")

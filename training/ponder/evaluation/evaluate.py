@@ -93,7 +93,7 @@ def conditions_of(
         if mode in ("truncated", "served"):
             found += [Condition(mode, budget) for budget in sorted(set(budgets), key=free_last)]
         elif mode == "hinted":
-            found += [Condition(mode, budget) for budget in sorted(subject.trained_budgets)]
+            found += [Condition(mode, budget) for budget in sorted({*subject.trained_budgets})]
         else:
             found.append(Condition(mode))
     return found

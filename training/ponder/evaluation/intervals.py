@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
 
 Z_95 = 1.959963984540054
 
@@ -55,10 +55,13 @@ def share(shares: Sequence[float], samples: int) -> Estimate:
 
 
 def mean(values: Sequence[Sequence[float]]) -> Estimate:
-    """Mean over problems with a normal interval; `values[i]` holds the samples of problem i."""
+    """Mean over problems with Student's interval; `values[i]` holds the samples of problem i.
+
+    One problem alone has no interval: its ends are the mean.
+    """
     means = [fmean(samples) for samples in values]
     centre = fmean(means)
-    half = Z_95 * math.sqrt(variance(means) / len(means)) if len(means) > 1 else 0.0
+    half = _half_width(means)
     return Estimate(centre, centre - half, centre + half)
 
 
@@ -69,12 +72,12 @@ def paired(differences: Sequence[Sequence[float]]) -> Estimate:
     Math. Stat. Psychol. 65, 2012): it adds two problems to each group, one that gains and one that
     loses, so that a few problems which all agree prove little.
     """
-    centre, shifted, variance_of_mean = 0.0, 0.0, 0.0
+    centre = fmean(map(fmean, differences))
+    shifted, variance_of_mean = 0.0, 0.0
     for group in differences:
         n = len(group) + 2
         middle = sum(group) / n
         spread = (sum(x * x for x in group) + 2) / n - middle * middle
-        centre += fmean(group) / len(differences)
         shifted += middle / len(differences)
         variance_of_mean += spread / n / len(differences) ** 2
     half = Z_95 * math.sqrt(variance_of_mean)
@@ -96,13 +99,12 @@ def combined(estimates: Sequence[Estimate]) -> Estimate:
 def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """mean(above) / mean(below), paired: each holds one value per problem, in the same order.
 
-    Normal interval by the delta method. `below` must not be 0 on average.
+    Student's interval by the delta method. `below` must not be 0 on average.
     """
     bottom = fmean(below)
     found = fmean(above) / bottom
     residuals = [(a - found * b) / bottom for a, b in zip(above, below, strict=True)]
-    n = len(residuals)
-    half = Z_95 * math.sqrt(variance(residuals) / n) if n > 1 else 0.0
+    half = _half_width(residuals)
     return Estimate(found, found - half, found + half)
 
 
@@ -117,3 +119,24 @@ def any_pass(samples: int, correct: int, k: int) -> float:
 def all_pass(samples: int, correct: int, k: int) -> float:
     """Chance that `k` of `samples` answers, drawn without replacement, are all correct."""
     return math.comb(correct, k) / math.comb(samples, k)
+
+
+def student_t(level: float, freedom: float) -> float:
+    """Quantile of Student's t distribution for `freedom` >= 2, to 1 %.
+
+    The expansion of Abramowitz and Stegun (1964), 26.7.5.
+    """
+    z = NormalDist().inv_cdf(level)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom ** (i + 1) for i, term in enumerate(terms))
+
+
+def _half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the values' mean; 0 for one value."""
+    n = len(values)
+    return student_t(0.975, n - 1) * math.sqrt(variance(values) / n) if n > 1 else 0.0

@@ -135,10 +135,12 @@ def plot_training(metrics: Path, stem: Path) -> list[Path]:
     """The curves of a run's `metrics.jsonl`, a panel per metric, as `stem`.png and .svg.
 
     Lines are the steps' rollouts, points the validations. Raises `ValueError` where the file holds
-    none of the metrics.
+    none of the metrics, or is another program's.
     """
     lines = metrics.read_text(encoding="utf-8").split("\n")[:-1]
     entries = [json.loads(line) for line in lines]
+    if not all(isinstance(entry, dict) and {"kind", "step"} <= entry.keys() for entry in entries):
+        raise ValueError(f"{metrics} holds lines without kind and step: no run of ponder wrote it")
     names = [name for name in _TRAINING if any(name in entry for entry in entries)]
     if not names:
         raise ValueError(f"{metrics} holds none of {', '.join(_TRAINING)}")

@@ -144,4 +144,4 @@ def opening(hint: Hint, template: str | None) -> str:
         raise ResponderError(
             f"the checkpoint's {FILE_NAME} has no budget_hint: leave the mode hinted out"
         )
-    return template.format(budget=hint)
+    return template.replace("{budget}", str(hint))  # as serving: other braces are its own

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .intervals import Estimate
+from .intervals import Estimate, student_t
 
 Compare = Literal["difference", "change"]
 Floats = NDArray[np.float64]
@@ -169,21 +169,6 @@ class _Pair:
             sources += [a_SP.mean(axis=1), b_SP.mean(axis=1)]
         varying = [source for source in sources if len(source) > 1]
         return _satterthwaite([(float(it.var(ddof=1)) / len(it), len(it)) for it in varying])
-
-
-def student_t(level: float, freedom: float) -> float:
-    """Quantile of Student's t distribution for `freedom` >= 2, to 1 %.
-
-    The expansion of Abramowitz and Stegun (1964), 26.7.5.
-    """
-    z = NormalDist().inv_cdf(level)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / freedom ** (i + 1) for i, term in enumerate(terms))
 
 
 def _satterthwaite(variances: Sequence[tuple[float, int]]) -> float:

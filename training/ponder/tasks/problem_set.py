@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +18,23 @@ from .verifiers import VERIFIERS, find, verify
 
 _log = logging.getLogger(__name__)
 
-# Data sets hold whole numbers as numbers; the answer is their text.
-_Written = BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v)
-_Text = Annotated[str, Field(min_length=1, pattern=r"\S"), _Written]
 
-# One number, perhaps with a name or a currency before it and a unit after it, and nothing else.
+def _written(value: Any) -> Any:
+    """Data sets hold whole numbers as numbers; the answer is their text. A missing one is a NaN."""
+    number = type(value) is int or (isinstance(value, float) and math.isfinite(value))
+    return str(value) if number else value
+
+
+_Written = BeforeValidator(_written)
+_Said = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+# One number, perhaps with a name or a currency before it and a unit after it, and nothing else. A
+# minus touches the number or its currency, as `final_number` reads it; a multiple is no unit.
 _NUMBER = re.compile(
-    r"(?:[A-Za-z]\w* *= *)?[-+\u2212]? *[$€£]? *-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
-    r" *[%°]?(?: +[A-Za-z.]+)*\.?"
+    r"(?:[A-Za-z]\w* *= *(?:- +(?=[\d.]))?)?(?:[-+\u2212]?[$€£] ?|(?:[$€£] *)?(?:[-\u2212]|\+ *)?)"
+    r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+) *[%°]?"
+    r"(?! +(?:pi|hundred|thousand|[mb]illion|trillion)s?\b)(?: +[A-Za-z.]+)*\.?",
+    re.ASCII | re.IGNORECASE,
 )
 _FINALLY = "####"  # GSM8K's mark between the solution and its number
 
@@ -38,8 +48,8 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str = Field(min_length=1)
-    answer: _Text
+    prompt: _Said
+    answer: Annotated[_Said, _Written]
     verifier: str = Field(
         default="number", description=f"one of {', '.join(_JUDGES)}, or package.module:name"
     )
@@ -58,7 +68,8 @@ class Row(BaseModel):
         number = self.answer.rpartition(_FINALLY)[-1].strip()
         if self.verifier == "number" and not _NUMBER.fullmatch(number):
             raise ValueError(
-                f"the answer {self.answer!r} is not one number: name the verifier exact or math"
+                f"the answer {self.answer!r} is not one number, as -5 or 1,250 m: write it so, or "
+                "name the verifier exact or math"
             )
         return self
 

@@ -87,10 +87,13 @@ def _find(name: str) -> Task:
 
 def _options(kind: type[Options], name: str, query: str) -> Options:
     try:
-        return kind.model_validate(dict(parse_qsl(query, strict_parsing=bool(query))))
+        pairs = parse_qsl(query, strict_parsing=bool(query))
+        if len(given := dict(pairs)) < len(pairs):
+            raise ValueError("an option is given twice")
+        return kind.model_validate(given)
     except ValidationError as error:
         wrong = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-    except ValueError as error:  # not name=value
+    except ValueError as error:  # not name=value, or twice
         wrong = str(error)
     known = "&".join(f"{option}=…" for option in kind.model_fields)
     raise ValueError(f"{name}: {wrong}; its options are ?{known}")

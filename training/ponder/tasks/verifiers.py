@@ -15,9 +15,11 @@ from . import gym, scorers
 from .arithmetic import symbolic
 from .calculator import same_value
 from .problems import Problem
-from .verify import final_answer, same_number, same_text
+from .verify import GROUPED, final_answer, same_number, same_text
 
 _DOLLAR = re.compile(r"(?<!\\)\$")  # of mathematics, not of a currency
+_MINUS = re.compile("\u2212|(?<!\\d)\u2013(?=[\\d.\\\\])")  # typesetters'; 3–5 is a range
+_TAG = re.compile("</?answer>")  # math-verify finds no number that touches one
 
 # Forking a process that has sympy loaded costs some 10 ms, judging an answer 1 ms.
 _SHARED = 32
@@ -66,8 +68,8 @@ def find(name: str, table: Mapping[str, Verifier] | None = None) -> Verifier:
 
 @cache
 def _own(name: str) -> Verifier:
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise ValueError(
             f"no verifier {name!r}: name one of {', '.join(VERIFIERS)}, or your own as "
             "package.module:name"
@@ -120,10 +122,12 @@ def _exact(problem: Problem, text: str) -> bool:
 def _mathematics(problem: Problem, text: str) -> bool:
     """Equal as mathematics, in LaTeX or plain; `ValueError` for an unreadable reference answer."""
     math_verify = _load_math_verify()
-    marked = _DOLLAR.search(problem.answer) or r"\boxed" in problem.answer
+    answer, text = (_MINUS.sub("-", GROUPED.sub("", said)) for said in (problem.answer, text))
+    text = _TAG.sub(r" \g<0> ", text)
+    marked = _DOLLAR.search(answer) or r"\boxed" in answer
     with _read_not_run():
         reference = math_verify.parse(
-            problem.answer if marked else rf"\boxed{{{problem.answer}}}", parsing_timeout=None
+            answer if marked else rf"\boxed{{{answer}}}", parsing_timeout=None
         )
         if not reference:
             raise ValueError(f"the reference answer {problem.answer!r} is no mathematics")

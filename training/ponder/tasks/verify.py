@@ -7,11 +7,13 @@ from collections import deque
 
 # Digits may be grouped by commas ("1,250"); a minus counts only where no digit stands before it.
 _NUMBER = re.compile(r"(?<![\d.])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
-# Typesetters' minus; spaces and commas between groups of digits; a minus before a currency, or
-# before a space after an equals sign.
+GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,!]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+"""Typesetters' spaces and commas between groups of digits."""
+# Typesetters' minus; those spaces and commas; a minus before a currency, or before a space after an
+# equals sign.
 _SPELLINGS = (
     (re.compile("[\u2212\u2013](?=[\\\\$€£ \\d.])"), "-"),
-    (re.compile(r"(?<=\d)(?:\{,\}|\\[,!]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"), ""),
+    (GROUPED, ""),
     (re.compile(r"-\\?[$€£] ?(?=[\d.])"), "-"),
     (re.compile(r"= *- +(?=[\d.])"), "= -"),
 )

@@ -42,7 +42,8 @@ class HttpResponder:
     The `ponder` block of its model card identifies a Ponder server. `model` may be left out where
     the server has only one. `max_tokens` bounds thought and answer together. A Ponder server cuts a
     thought of its own for every budget; under one seed these thoughts begin alike. `ponder` is
-    added to the `ponder` field of every request to a Ponder server, such as an early exit.
+    added to the `ponder` field of every request to a Ponder server, such as an early exit. Raises
+    `ResponderError` for a URL, a key or a proxy of the environment that no request can use.
     """
 
     def __init__(
@@ -55,13 +56,21 @@ class HttpResponder:
         ponder: Mapping[str, object] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._url = url.rstrip("/") + ("" if urlsplit(url).path.strip("/") else "/v1")
+        self._url = _base(url.strip())
         self._shown = without_password(self._url)
-        self._http = httpx.AsyncClient(
-            timeout=_TIMEOUT_S,
-            transport=transport,
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-        )
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ResponderError("the API key is no key: a header carries only printable ASCII")
+        try:
+            self._http = httpx.AsyncClient(
+                timeout=_TIMEOUT_S,
+                transport=transport,
+                headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            )
+        except (ImportError, ValueError) as error:
+            raise ResponderError(
+                f"a proxy variable names a proxy that cannot be used ({error}): name the server in "
+                "NO_PROXY, or correct the variable"
+            ) from error
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
@@ -111,6 +120,8 @@ class HttpResponder:
             return names[0]
         if self._model in names:
             return self._model
+        if not names:
+            raise ResponderError(f"{self._shown} serves no model: load one")
         wanted = "several models" if self._model is None else f"no model {self._model!r}"
         raise ResponderError(
             f"{self._shown} serves {wanted}: choose one with --model, of {', '.join(names)}"
@@ -137,9 +148,15 @@ class HttpResponder:
         if unknown or not (self._is_ponder or budget == UNLIMITED):
             raise ResponderError(f"{self._shown} cannot be asked under a hint or a budget")
         completion = await self._send("POST", "/chat/completions", body)
-        if "choices" not in completion:
+        if _error_code(completion) in _UNANSWERED:
             return Reply("", None, "error")
-        return _reply(completion)
+        try:
+            return _reply(completion)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ResponderError(
+                f"{self._shown}/chat/completions gave no completion, but {completion!r:.300}; is "
+                "it an OpenAI-compatible server?"
+            ) from error
 
     async def _send(self, method: str, path: str, body: object = None) -> Any:
         """The JSON of a response; a reply that lacks an answer counts, other failures raise."""
@@ -168,6 +185,18 @@ class HttpResponder:
         return ResponderError(
             f"{self._shown}{path} did not answer: {error!r}; is it an OpenAI-compatible server?"
         )
+
+
+def _base(url: str) -> str:
+    """The URL to which the API's paths are added. Raises `ResponderError` for a malformed one."""
+    try:
+        parts = urlsplit(url)
+        names = bool((parts.hostname or "").encode("idna")) and parts.port != 0
+    except ValueError as error:
+        raise ResponderError(f"the URL is malformed ({error}): write http://HOST:PORT") from error
+    if not names:
+        raise ResponderError(f"{without_password(url)} names no server: write http://HOST:PORT")
+    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
 
 
 def _pause(response: httpx.Response, attempt: int) -> float:

@@ -70,8 +70,8 @@ class Watched:
                 "validation.hints: neither the base nor the method has a hint: leave hints out, or "
                 "train with hbpo"
             )
-        encode = reader.tokenizer.encode
-        self._hints = [(b, tuple(encode((hint or "").format(budget=b)))) for b in plan.hints]
+        encode, text = reader.tokenizer.encode, hint or ""
+        self._hints = [(b, tuple(encode(text.replace("{budget}", str(b))))) for b in plan.hints]
 
     def ask(self, sampler: Sampler, share: Share) -> Sums:
         """Sums over this process's responses: `correct`, `thinking_tokens`, `responses`."""
