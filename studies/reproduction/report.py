@@ -60,7 +60,7 @@ def write_report(results: Path) -> str:
             *_machines(scored),
             *_seeds(arms),
             *_claims(made),
-            *sections.arms(arms, cold, cold_record),
+            *sections.arms(shown, cold_record["floors"]),
             *(_figures(results.name) if main else []),
             *sections.equal_tokens(main),
             *sections.families(shown, cold_record["problems"]),

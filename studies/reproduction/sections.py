@@ -16,8 +16,9 @@ _ENDS = (slice(10), slice(-10, None))
 _CELL = ["Each cell: thinking tokens, accuracy.", ""]
 
 
-def arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record) -> list[str]:
-    floor = float(np.mean(cold_record["floors"]))
+def arms(shown: Mapping[str, MeasuredArm], floors: Sequence[int]) -> list[str]:
+    """Accuracy and length of natural thinking; `floors` are the tokens of shortest solutions."""
+    cold, floor = shown[COLD_START], float(np.mean(floors))
     head = (
         "arm",
         "seeds",
@@ -27,7 +28,6 @@ def arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record
         f"anytime, {GRID[0]}–{GRID[-1]}",
         "unseen family",
     )
-    shown = {COLD_START: cold, **arms}
     rows = [_arm_row(name, arm, cold, floor) for name, arm in shown.items()]
     return [
         "## Arms on the test problems, natural thinking",
@@ -40,6 +40,7 @@ def arms(arms: Mapping[str, MeasuredArm], cold: MeasuredArm, cold_record: Record
 
 
 def hints(shown: Mapping[str, MeasuredArm]) -> list[str]:
+    """Length and accuracy under each hint."""
     head = ("arm", "none", *map(str, HINTS))
     rows = [_hint_row(name, arm) for name, arm in shown.items()]
     return [
@@ -173,6 +174,7 @@ def hard(arms: Mapping[str, MeasuredArm], cold: MeasuredArm) -> list[str]:
 
 
 def variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The variance that each of BRPO's baselines leaves in its gradient."""
     head = ("baseline", "trace of the covariance", "over that of no baseline")
     rows = [
         (name, f"{spread['trace']:.3g}", f"{spread['trace'] / found['none']['trace']:.2f}")
@@ -187,6 +189,7 @@ def variance(found: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def tuning(recorded: Recorded) -> list[str]:
+    """The trials of every main arm, and the rate that was chosen."""
     rates = recorded.rates()
     head = ("arm", "learning rate", "validation accuracy", "thinking tokens", "score", "")
     trials = sorted(
@@ -249,6 +252,7 @@ def _sampled(record: Record, step: int) -> float:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
     return [
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from ponder.client.errors import PonderAPIError, error_of_response
 from ponder.client.request import Budget, ChatOptions, Messages, chat_body, naming
 from ponder.client.retry import MAX_RETRIES, pause
 from ponder.client.stream import AsyncChatStream, ChatStream
+from ponder.environment.requests import authorization, http_client
 from ponder.environment.urls import without_password
 from ponder.protocol.curves import CurvesReport
 from ponder.protocol.finish import Finish
@@ -32,31 +33,16 @@ CONNECT_TIMEOUT = 5.0
 KEPT_CONNECTIONS = 20
 
 Body = TypeVar("Body", bound=BaseModel)
-Made = TypeVar("Made")
 
 
 def _settings(base_url: str, api_key: str | None, timeout: float) -> dict[str, Any]:
-    key = (environment.api_key() or "") if api_key is None else api_key.strip()
-    if not key.isascii() or not key.isprintable():
-        raise ValueError("the API key is no key: a header carries only printable ASCII")
     return {
         "base_url": base_url,
-        "headers": {"authorization": f"Bearer {key}"} if key else {},
+        "headers": authorization(environment.api_key() if api_key is None else api_key),
         "timeout": httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
         # Any number at once: a stream is finished over a connection beside those of all streams.
         "limits": httpx.Limits(max_keepalive_connections=KEPT_CONNECTIONS),
     }
-
-
-def _made(kind: Callable[..., Made], **settings: Any) -> Made:
-    """An HTTP client. Raises `ValueError` for a proxy of the environment that it cannot use."""
-    try:
-        return kind(**settings)
-    except ImportError as error:  # httpx speaks SOCKS only with an extra of its own
-        raise ValueError(
-            f"a proxy variable names a SOCKS proxy ({error}): pip install 'httpx[socks]', or name "
-            "the server in NO_PROXY"
-        ) from error
 
 
 def _find(base_url: str | None) -> str:
@@ -110,7 +96,7 @@ class Ponder:
     ) -> None:
         self.base_url = _find(base_url)
         settings = _settings(self.base_url, api_key, timeout)
-        self._http = _made(httpx.Client, **settings, transport=transport)
+        self._http = http_client(httpx.Client, **settings, transport=transport)
         self._max_retries = max(0, max_retries)
         self._model: str | None = None
 
@@ -240,7 +226,7 @@ class AsyncPonder:
     ) -> None:
         self.base_url = _find(base_url)
         settings = _settings(self.base_url, api_key, timeout)
-        self._http = _made(httpx.AsyncClient, **settings, transport=transport)
+        self._http = http_client(httpx.AsyncClient, **settings, transport=transport)
         self._max_retries = max(0, max_retries)
         self._model: str | None = None
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ponder.environment.requests import authorization, http_client
 from ponder.environment.urls import without_password
 from ponder.tasks.calculator import written_call
 from ponder.thought.budget import UNLIMITED
@@ -58,19 +59,15 @@ class HttpResponder:
     ) -> None:
         self._url = _base(url.strip())
         self._shown = without_password(self._url)
-        if api_key and not (api_key.isascii() and api_key.isprintable()):
-            raise ResponderError("the API key is no key: a header carries only printable ASCII")
         try:
-            self._http = httpx.AsyncClient(
+            self._http = http_client(
+                httpx.AsyncClient,
                 timeout=_TIMEOUT_S,
                 transport=transport,
-                headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+                headers=authorization(api_key),
             )
-        except (ImportError, ValueError) as error:
-            raise ResponderError(
-                f"a proxy variable names a proxy that cannot be used ({error}): name the server in "
-                "NO_PROXY, or correct the variable"
-            ) from error
+        except ValueError as error:
+            raise ResponderError(str(error)) from error
         self._model = model
         self._max_tokens = max_tokens
         self._is_ponder = False
